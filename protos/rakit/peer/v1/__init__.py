@@ -1,0 +1,1 @@
+"""Generated messages and services; see the .proto files beside the code."""
