@@ -1,8 +1,9 @@
 """Generates the Python code beside the protos. The only way in which it is made.
 
-Owns: the list of generators and their flags. Rules: generators are pinned in pyproject.toml; the output is committed;
-CI runs this again and fails on a difference. gRPC modules are made only for files that define a service. The vendored
-google/rpc protos are not generated: their Python code comes from googleapis-common-protos.
+Owns: the list of generators and their flags. Rules: generators are pinned in pyproject.toml; the
+output is committed; CI runs this again and fails on a difference. gRPC modules are made only for
+files that define a service. The vendored google/rpc protos are not generated: their Python code
+comes from googleapis-common-protos.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ ROOT = Path(__file__).resolve().parent
 def main() -> int:
     """Regenerates every module and removes those whose proto is gone."""
     sources = sorted((ROOT / "rakit").rglob("*.proto"))
-    services = [path for path in sources if re.search(r"^service\b", path.read_text(), re.MULTILINE)]
+    service = re.compile(r"^service\b", re.MULTILINE)
+    services = [path for path in sources if service.search(path.read_text())]
     for stale in (ROOT / "rakit").rglob("*_pb2*.py*"):
         if stale.suffix in {".py", ".pyi"}:
             stale.unlink()
     # The mypy plugin is a script of the same environment as this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    base = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}", f"--python_out={ROOT}", f"--mypy_out={ROOT}"]
+    base = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}"]
+    base += [f"--python_out={ROOT}", f"--mypy_out={ROOT}"]
     grpc = [f"--grpc_python_out={ROOT}", f"--mypy_grpc_out={ROOT}"]
-    quiet = {"stderr": subprocess.PIPE, "text": True}
     plain = [str(path) for path in sources if path not in services]
     for argv in ([*base, *plain], [*base, *grpc, *map(str, services)]):
-        done = subprocess.run(argv, env={**os.environ, "PATH": path}, check=False, **quiet)  # type: ignore[call-overload]
+        done = subprocess.run(argv, env={**os.environ, "PATH": path}, check=False)
         if done.returncode != 0:
-            sys.stderr.write(done.stderr)
-            return int(done.returncode)
+            return done.returncode
     return 0
 
 

@@ -1,0 +1,63 @@
+# Every command of the project. Each makes its own environment in .venv from the lock file; none needs root.
+# A bare Debian 12 needs: make python3 python3-venv git ca-certificates.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types fmt gen lock sim sim-long bench clean
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+SEEDS ?= 500
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt-get install -y python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $$($(PYTHON) -V) is here (set PYTHON=...)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "the venv module is missing: apt-get install -y python3-venv"; exit 1; }
+	@$(PYTHON) -m venv --clear .venv || { echo "making .venv failed: apt-get install -y python3-venv ca-certificates"; exit 1; }
+	@echo "installing into .venv (once; a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## Three nodes take 336,776 real flights, lose their leader, and lose nothing
+	@$(BIN)/rakit demo
+
+test: $(READY) ## All tests
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+
+lint: $(READY) ## Style, layers, protos, generated code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+	@cd protos && ../$(BIN)/buf lint
+	@./.ci/generated-code-is-fresh
+
+types: $(READY) ## mypy and basedpyright, both strict
+	@$(BIN)/mypy
+	@$(BIN)/basedpyright --warnings
+
+fmt: $(READY) ## Format and fix what can be fixed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@cd protos && ../$(BIN)/buf format -w rakit
+
+gen: $(READY) ## Generate the Python code beside the protos
+	@$(BIN)/python protos/generate.py
+
+lock: $(READY) ## Resolve the dependencies anew
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet --upgrade --all-extras --group dev --no-emit-index-url --no-header --generate-hashes pyproject.toml -o requirements.lock
+
+sim: $(READY) ## Simulate: SEED=7 replays one run with its trace, SEEDS=500 runs many
+	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+sim-long: $(READY) ## 20,000 seeds
+	@$(BIN)/python -m tests.sim --seeds 20000
+
+bench: $(READY) ## The figures of the README, on this machine
+	@$(BIN)/rakit bench all
+
+clean: ## Remove the environment and caches
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
