@@ -1,0 +1,41 @@
+"""Guards around every test: nothing may be left behind.
+
+A test that leaves a thread or a child process is a defect of the code under test: in production the same leak is a
+port that stays bound or a disk that stays locked. Time limits and "warnings are errors" stand in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+# Threads that the libraries keep for the life of the process, by the beginning of their names.
+LIBRARY_THREADS = ("grpc", "asyncio_", "ThreadPoolExecutor", "execnet", "pytest_timeout", "Dummy", "AnyIO")
+GRACE_S = 5
+
+
+def own_threads() -> set[threading.Thread]:
+    return {
+        each
+        for each in threading.enumerate()
+        if each is not threading.main_thread()
+        and not each.name.startswith(LIBRARY_THREADS)
+        and "poller" not in each.name
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    threads, children = own_threads(), set(psutil.Process().children())
+    yield
+    left = own_threads() - threads
+    for thread in left:
+        thread.join(GRACE_S)
+    still = sorted(thread.name for thread in left if thread.is_alive())
+    assert not still, f"threads left behind: {still}"
+    orphans = set(psutil.Process().children()) - children
+    _gone, alive = psutil.wait_procs(list(orphans), timeout=GRACE_S)
+    assert not alive, f"processes left behind: {alive}"
