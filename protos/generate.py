@@ -28,8 +28,8 @@ def main() -> int:
     # The mypy plugin is a script of the same environment as this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     base = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}"]
-    base += [f"--python_out={ROOT}", f"--mypy_out={ROOT}"]
-    grpc = [f"--grpc_python_out={ROOT}", f"--mypy_grpc_out={ROOT}"]
+    base += [f"--python_out={ROOT}", f"--mypy_out=quiet:{ROOT}"]
+    grpc = [f"--grpc_python_out={ROOT}", f"--mypy_grpc_out=quiet:{ROOT}"]
     plain = [str(path) for path in sources if path not in services]
     for argv in ([*base, *plain], [*base, *grpc, *map(str, services)]):
         done = subprocess.run(argv, env={**os.environ, "PATH": path}, check=False)

@@ -207,21 +207,31 @@ class PartitionState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NEXT_OFFSET_FIELD_NUMBER: _builtins.int
-    START_OFFSET_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
     APPEND_TIME_MS_FIELD_NUMBER: _builtins.int
     APPENDED_BYTES_FIELD_NUMBER: _builtins.int
     PRODUCERS_FIELD_NUMBER: _builtins.int
     MARKS_FIELD_NUMBER: _builtins.int
+    SEGMENT_TIME_MS_FIELD_NUMBER: _builtins.int
+    EXPIRED_PRODUCER_ID_MAX_FIELD_NUMBER: _builtins.int
     next_offset: _builtins.int
     """The next offset to give."""
-    start_offset: _builtins.int
-    """The first offset that is kept."""
     append_time_ms: _builtins.int
     """The highest append time so far."""
     appended_bytes: _builtins.int
-    """Bytes of entry payload appended since the group began."""
+    """Bytes of entry payload appended since the group began, without the commands that only maintain the log."""
+    segment_time_ms: _builtins.int
+    """Append time of the first entry after the last checkpoint; 0: there is none, so another checkpoint would be of no use."""
+    expired_producer_id_max: _builtins.int
+    """The highest id of a producer that was ever forgotten: of ids up to it, "unknown" does not prove "never seen"."""
     @_builtins.property
-    def producers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProducerState]: ...
+    def start(self) -> Global___CheckpointMark:
+        """Where the log was last cut; all zero when it never was. Its next_offset is the first offset that is kept."""
+
+    @_builtins.property
+    def producers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProducerState]:
+        """By ascending producer id."""
+
     @_builtins.property
     def marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckpointMark]:
         """Checkpoints kept after the log's start, ascending; a new replica has the same ones as the others."""
@@ -230,15 +240,17 @@ class PartitionState(_message.Message):
         self,
         *,
         next_offset: _builtins.int = ...,
-        start_offset: _builtins.int = ...,
+        start: Global___CheckpointMark | None = ...,
         append_time_ms: _builtins.int = ...,
         appended_bytes: _builtins.int = ...,
         producers: _abc.Iterable[Global___ProducerState] | None = ...,
         marks: _abc.Iterable[Global___CheckpointMark] | None = ...,
+        segment_time_ms: _builtins.int = ...,
+        expired_producer_id_max: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_time_ms", b"append_time_ms", "appended_bytes", b"appended_bytes", "marks", b"marks", "next_offset", b"next_offset", "producers", b"producers", "start_offset", b"start_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_time_ms", b"append_time_ms", "appended_bytes", b"appended_bytes", "expired_producer_id_max", b"expired_producer_id_max", "marks", b"marks", "next_offset", b"next_offset", "producers", b"producers", "segment_time_ms", b"segment_time_ms", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,49 @@
+"""What a node remembers about its own starts: how many there were, and which replicas are in doubt.
+
+The number of the boot is stamped on acknowledgements, so that a leader can tell those of an earlier
+life. It is raised and synced before anything is sent. A doubt mark says that the store was cut at a
+damaged tail while the replica lived in it (safety S8); it outlives restarts and goes when the core
+says that the doubt is over.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from rakit.multiraft import keys
+from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.kv import KeyValue, WriteBatch
+
+_NUMBER: Final = struct.Struct(">Q")
+_BOOT: Final = keys.local(b"boot")
+_DOUBT: Final = keys.local(b"doubt:")
+
+
+def next_boot(disk: KeyValue, batch: WriteBatch) -> int:
+    """Returns the number of this start and has it stored."""
+    value = disk.get(_BOOT)
+    if value is not None and len(value) != _NUMBER.size:
+        raise StoreCorruptError(f"the boot counter is {len(value)} bytes long")
+    boot = 1 if value is None else int(_NUMBER.unpack(value)[0]) + 1
+    batch.put(_BOOT, _NUMBER.pack(boot))
+    return boot
+
+
+def is_doubtful(disk: KeyValue, group_id: int) -> bool:
+    """Tells whether an earlier start left this group in doubt."""
+    return disk.get(_doubt_key(group_id)) is not None
+
+
+def mark_doubtful(group_id: int, batch: WriteBatch) -> None:
+    """Has the doubt stored."""
+    batch.put(_doubt_key(group_id), b"")
+
+
+def clear_doubt(group_id: int, batch: WriteBatch) -> None:
+    """Has the doubt forgotten."""
+    batch.delete(_doubt_key(group_id))
+
+
+def _doubt_key(group_id: int) -> bytes:
+    return _DOUBT + _NUMBER.pack(group_id)

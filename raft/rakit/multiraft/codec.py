@@ -1,0 +1,325 @@
+"""Raft messages as protobuf and back: the only module that knows both.
+
+Rules:
+
+- Nothing is lost: what `decode` returns equals what was encoded, for every kind of message.
+- Heartbeats and their answers travel as columns, the rest one by one. A thousand heartbeats are
+  then six long lists instead of a thousand small objects.
+- Entries of an append follow each other by construction, so their indexes are not sent. Terms and
+  types are sent only when one differs from the default.
+- Every entry carries a CRC32C over payload and header, made here and checked here, so that a bit
+  that flips on the way becomes an error instead of a replica that differs (P9). It is not the
+  stored checksum: that one is made by the storage and checked when it is read.
+- A large payload is copied once on its way out. A field is its tag, its length and its bytes, and
+  concatenated messages merge, so bulk is framed here and joined, past protobuf, which would copy
+  it three times (0.6 ms instead of 0.15 ms for 1 MiB).
+
+Left out: who may send what to whom (the transport checks nodes, the driver checks replicas), and
+whether terms and indexes make sense (the core does).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from rakit.multiraft.checksum import crc32c, crc32c_extend
+from rakit.multiraft.effects import Envelope
+from rakit.peer.v1 import raft_service_pb2 as wire
+from rakit.raft import ConfState, Entry, EntryType, Message, MessageType, Snapshot
+
+#: What a message costs in a queue or on the wire beside its payloads, roughly.
+MESSAGE_OVERHEAD_BYTES: Final = 64
+#: The same for one entry of an append.
+ENTRY_OVERHEAD_BYTES: Final = 24
+
+#: A payload from this size on is framed by hand.
+_BULK_BYTES_MIN: Final = 4096
+_HEADER: Final = struct.Struct(">QQQB")
+#: Tags of the two fields that are framed by hand: number and wire type 2, length-delimited.
+_MESSAGES_TAG: Final = bytes([wire.ExchangeRequest.MESSAGES_FIELD_NUMBER << 3 | 2])
+_PAYLOAD_TAG: Final = bytes([wire.GroupMessage.ENTRY_DATA_FIELD_NUMBER << 3 | 2])
+_TYPES: Final = {int(each): each for each in MessageType}
+_ENTRY_TYPES: Final = {int(each): each for each in EntryType}
+_COLUMNS: Final = (MessageType.HEARTBEAT, MessageType.HEARTBEAT_RESP)
+
+
+class MalformedMessageError(Exception):
+    """Bytes from a peer that are no message, or that were damaged on the way."""
+
+
+def message_bytes(message: Message) -> int:
+    """Returns about how many bytes a message takes in a queue and on the wire."""
+    size = MESSAGE_OVERHEAD_BYTES + len(message.context)
+    for entry in message.entries:
+        size += ENTRY_OVERHEAD_BYTES + len(entry.data)
+    if message.snapshot is not None:
+        size += len(message.snapshot.data)
+    return size
+
+
+def encode_request(number: int, envelopes: Sequence[Envelope]) -> bytes:
+    """Returns a numbered request that carries these messages."""
+    request = wire.ExchangeRequest(number=number)
+    if any(_is_bulk(each.message) for each in envelopes):
+        parts = [request.SerializeToString()]
+        for each in envelopes:
+            parts += _frame(each)
+        return b"".join(parts)
+    _fill(request, envelopes, MessageType.HEARTBEAT)
+    return request.SerializeToString()
+
+
+def encode_response(
+    processed: int, envelopes: Sequence[Envelope], pong: wire.Ping | None = None
+) -> bytes:
+    """Returns a response: answers, and the number up to which requests are worked off."""
+    response = wire.ExchangeResponse(processed=processed, pong=pong)
+    _fill(response, envelopes, MessageType.HEARTBEAT_RESP)
+    return response.SerializeToString()
+
+
+def decode_request(data: bytes) -> wire.ExchangeRequest:
+    """Parses a request; raises `MalformedMessageError`."""
+    try:
+        return wire.ExchangeRequest.FromString(data)
+    except Exception as error:
+        raise MalformedMessageError(f"{len(data)} bytes are no request: {error}") from error
+
+
+def decode_response(data: bytes) -> wire.ExchangeResponse:
+    """Parses a response; raises `MalformedMessageError`."""
+    try:
+        return wire.ExchangeResponse.FromString(data)
+    except Exception as error:
+        raise MalformedMessageError(f"{len(data)} bytes are no response: {error}") from error
+
+
+def envelopes_of(carrier: wire.ExchangeRequest | wire.ExchangeResponse) -> list[Envelope]:
+    """Returns the messages that a request or response carries; raises `MalformedMessageError`."""
+    found = [_decode(each) for each in carrier.messages]
+    if carrier.HasField("heartbeats"):
+        kind = (
+            MessageType.HEARTBEAT
+            if isinstance(carrier, wire.ExchangeRequest)
+            else MessageType.HEARTBEAT_RESP
+        )
+        found += _decode_columns(carrier.heartbeats, kind)
+    return found
+
+
+def _fill(
+    carrier: wire.ExchangeRequest | wire.ExchangeResponse,
+    envelopes: Sequence[Envelope],
+    column_kind: MessageType,
+) -> None:
+    columns: list[Envelope] = []
+    for each in envelopes:
+        message = each.message
+        if message.type is column_kind and _fits_columns(message):
+            columns.append(each)
+        else:
+            carrier.messages.append(_encode(each))
+    if columns:
+        _encode_columns(carrier.heartbeats, columns)
+
+
+def _is_bulk(message: Message) -> bool:
+    return any([len(entry.data) >= _BULK_BYTES_MIN for entry in message.entries])
+
+
+def _frame(envelope: Envelope) -> list[bytes]:
+    """Returns one element of `ExchangeRequest.messages` in pieces, its payloads untouched."""
+    pieces = [_encode(envelope, payloads=False).SerializeToString()]
+    for entry in envelope.message.entries:
+        pieces += (_PAYLOAD_TAG, _varint(len(entry.data)), entry.data)
+    size = sum([len(piece) for piece in pieces])
+    return [_MESSAGES_TAG, _varint(size), *pieces]
+
+
+def _varint(number: int) -> bytes:
+    """Returns a length as protobuf writes it: seven bits a byte, the lowest first."""
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
+
+
+def _fits_columns(message: Message) -> bool:
+    return not (
+        message.index
+        or message.log_term
+        or message.reject
+        or message.reject_hint
+        or message.entries
+        or message.snapshot
+    )
+
+
+def _encode_columns(into: wire.Heartbeats, envelopes: list[Envelope]) -> None:
+    messages = [each.message for each in envelopes]
+    into.group_ids.extend([each.group_id for each in envelopes])
+    into.from_replicas.extend([each.from_replica for each in envelopes])
+    into.to_replicas.extend([each.to_replica for each in envelopes])
+    into.terms.extend([each.term for each in messages])
+    if any(commits := [each.commit for each in messages]):
+        into.commits.extend(commits)
+    if any(contexts := [each.context for each in messages]):
+        into.contexts.extend(contexts)
+
+
+def _decode_columns(columns: wire.Heartbeats, kind: MessageType) -> list[Envelope]:
+    count = len(columns.group_ids)
+    commits = columns.commits or [0] * count
+    contexts = columns.contexts or [b""] * count
+    rows = zip(
+        columns.group_ids,
+        columns.from_replicas,
+        columns.to_replicas,
+        columns.terms,
+        commits,
+        contexts,
+        strict=True,
+    )
+    try:
+        return [
+            Envelope(
+                group,
+                sender,
+                to,
+                Message(kind, to, sender, term, commit=commit, context=context),
+            )
+            for group, sender, to, term, commit, context in rows
+        ]
+    except ValueError as error:
+        raise MalformedMessageError(f"heartbeat columns differ in length: {error}") from error
+
+
+def _encode(envelope: Envelope, *, payloads: bool = True) -> wire.GroupMessage:
+    message = envelope.message
+    encoded = wire.GroupMessage(
+        group_id=envelope.group_id,
+        from_replica=envelope.from_replica,
+        to_replica=envelope.to_replica,
+        type=message.type,
+        term=message.term,
+        log_term=message.log_term,
+        index=message.index,
+        commit=message.commit,
+    )
+    # The rest is rare: setting a field costs as much as asking for it.
+    if message.reject:
+        encoded.reject = True
+        encoded.reject_hint = message.reject_hint
+    elif message.reject_hint:
+        encoded.reject_hint = message.reject_hint
+    if message.context:
+        encoded.context = message.context
+    if message.entries:
+        _encode_entries(encoded, envelope.group_id, message)
+        if payloads:
+            encoded.entry_data.extend([entry.data for entry in message.entries])
+    if message.snapshot is not None:
+        _encode_snapshot(encoded.snapshot, message.snapshot)
+    return encoded
+
+
+def _encode_entries(encoded: wire.GroupMessage, group_id: int, message: Message) -> None:
+    entries, term = message.entries, message.term
+    assert entries[0].index == message.index + 1, "entries start right behind the message's index"
+    assert entries[-1].index == message.index + len(entries), "entries of a message have no gap"
+    columns = encoded.entries
+    columns.crc32c.extend([entry_crc32c(group_id, entry) for entry in entries])
+    if any(entry.term != term for entry in entries):
+        columns.terms.extend([entry.term for entry in entries])
+    if any(entry.type for entry in entries):
+        columns.types.extend([entry.type for entry in entries])
+
+
+def entry_crc32c(group_id: int, entry: Entry) -> int:
+    """Returns the checksum that an entry carries on the wire."""
+    header = _HEADER.pack(group_id, entry.index, entry.term, entry.type)
+    return crc32c_extend(crc32c(entry.data), header)
+
+
+def _encode_snapshot(into: wire.RaftSnapshot, snapshot: Snapshot) -> None:
+    into.index, into.term = snapshot.index, snapshot.term
+    state = snapshot.conf_state
+    into.voters.extend(state.voters)
+    into.learners.extend(state.learners)
+    into.voters_outgoing.extend(state.voters_outgoing)
+    into.learners_next.extend(state.learners_next)
+    into.auto_leave = state.auto_leave
+    into.data = snapshot.data
+    into.data_crc32c = crc32c(snapshot.data)
+
+
+def _decode(encoded: wire.GroupMessage) -> Envelope:
+    kind = _TYPES.get(encoded.type)
+    if kind is None:
+        raise MalformedMessageError(f"message type {encoded.type} is unknown")
+    group_id, sender, to = encoded.group_id, encoded.from_replica, encoded.to_replica
+    message = Message(
+        kind,
+        to,
+        sender,
+        encoded.term,
+        encoded.log_term,
+        encoded.index,
+        (),
+        encoded.commit,
+        encoded.reject,
+        encoded.reject_hint,
+        encoded.context,
+    )
+    if encoded.HasField("entries") or encoded.entry_data:
+        message.entries = _decode_entries(encoded, message)
+    if encoded.HasField("snapshot"):
+        message.snapshot = _decode_snapshot(encoded.snapshot)
+    return Envelope(group_id, sender, to, message)
+
+
+def _decode_entries(encoded: wire.GroupMessage, message: Message) -> tuple[Entry, ...]:
+    columns, payloads, group_id = encoded.entries, encoded.entry_data, encoded.group_id
+    count = len(payloads)
+    try:
+        entries = tuple(
+            [
+                Entry(term, index, _ENTRY_TYPES[kind], data)
+                for term, index, kind, data in zip(
+                    columns.terms or [message.term] * count,
+                    range(message.index + 1, message.index + 1 + count),
+                    columns.types or [0] * count,
+                    payloads,
+                    strict=True,
+                )
+            ]
+        )
+        for entry, crc in zip(entries, columns.crc32c, strict=True):
+            if entry_crc32c(group_id, entry) != crc:
+                raise MalformedMessageError(
+                    f"entry {entry.index} of group {group_id} was damaged on the way"
+                )
+    except (ValueError, KeyError, struct.error) as error:
+        raise MalformedMessageError(f"the columns of the entries do not fit: {error}") from error
+    return entries
+
+
+def _decode_snapshot(encoded: wire.RaftSnapshot) -> Snapshot:
+    if crc32c(encoded.data) != encoded.data_crc32c:
+        raise MalformedMessageError(f"base state at {encoded.index} was damaged on the way")
+    return Snapshot(
+        encoded.index,
+        encoded.term,
+        ConfState(
+            tuple(encoded.voters),
+            tuple(encoded.learners),
+            tuple(encoded.voters_outgoing),
+            tuple(encoded.learners_next),
+            encoded.auto_leave,
+        ),
+        encoded.data,
+    )

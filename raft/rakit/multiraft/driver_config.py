@@ -1,0 +1,65 @@
+"""The settings of the pure half: frozen, validated once, times in ticks since it has no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * _KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverConfig:
+    """How a driver steps its groups; the defaults suit ticks of 50 ms."""
+
+    #: A follower that hears nothing campaigns after [election, 2 * election) ticks (S16).
+    election_ticks: int = 20
+    #: Ticks between a leader's heartbeats.
+    heartbeat_ticks: int = 5
+    #: A leader that nothing has asked for this long lets its group go quiet; 0: never.
+    quiesce_ticks: int = 30
+    #: Ticks after which a newborn or orphaned group's next voter has its turn to campaign: long
+    #: enough for the turn before to be won over a slow disk, short enough to stay within S16.
+    campaign_turn_ticks: int = 4
+    #: Campaigns that this node starts within one tick. The rest wait for the next one, so that
+    #: the loss of a node that led hundreds of groups does not become one burst.
+    campaigns_per_tick_max: int = 64
+    #: Ticks that a read request waits for a leader's confirmation before it is given up.
+    read_timeout_ticks: int = 40
+    #: Bytes of one write batch; a write holds the interpreter for its whole duration.
+    batch_bytes_max: int = 4 * _MIB
+    #: Bytes of recent entries kept in memory, over all groups, for sending and reading.
+    tail_cache_bytes_max: int = 64 * _MIB
+    #: Appends that the tail cache remembers, over all groups, whatever their size.
+    tail_cache_appends_max: int = 65_536
+    #: Bytes of entries in one append message.
+    message_bytes_max: int = _MIB
+    #: Append messages and bytes on their way to one replica.
+    inflight_messages_max: int = 256
+    inflight_bytes_max: int = 16 * _MIB
+    #: Payload bytes of a group that wait for commit; beyond it proposals are refused.
+    uncommitted_bytes_max: int = 32 * _MIB
+    #: Payload bytes that one step applies in one group before others have their turn.
+    apply_bytes_max: int = 4 * _MIB
+    #: Read requests of a group that wait for an answer.
+    reads_count_max: int = 4096
+    #: The store was cut at its damaged tail: replicas found on it vote with doubt (S8).
+    doubtful: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses settings that could not work."""
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            lowest = 0 if name in {"quiesce_ticks", "doubtful"} else 1
+            if value < lowest:
+                raise ValueError(f"{name} is {value}, it must be at least {lowest}")
+        if self.election_ticks <= self.heartbeat_ticks:
+            raise ValueError(
+                f"election_ticks {self.election_ticks} must be greater than"
+                f" heartbeat_ticks {self.heartbeat_ticks}"
+            )
+        if self.inflight_bytes_max < self.message_bytes_max:
+            raise ValueError("inflight_bytes_max must hold at least one message")
+        if self.batch_bytes_max < self.message_bytes_max:
+            raise ValueError("batch_bytes_max must hold at least the entries of one message")

@@ -1,0 +1,99 @@
+"""Whose turn it is to campaign when a group has no leader and nobody needs to wait for a time-out.
+
+Two occasions: a newborn group, which should have a leader within a few ticks, and the loss of the
+node that led (safety S16). The core's randomised time-out would settle both, in one to two
+seconds. Here the voters take turns instead: the order is the configuration's, rotated by the group
+id, so that it needs no talk, spreads the leaders of many groups evenly, and two voters hardly ever
+split the vote. A voter whose turn brought no leader tries again when everyone has had a turn, later
+each time; the core's time-out goes on underneath.
+
+The agenda caps how many campaigns a node starts in one tick: a node that led hundreds of groups
+must not turn its loss into a storm. Turns that found no room keep their order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+from rakit.multiraft.machine import node_of
+from rakit.raft import ConfState
+
+#: Turns after which an orphaned group is left to the core's time-out.
+TRIES_MAX = 6
+
+
+def turn(
+    conf: ConfState,
+    group_id: int,
+    replica: int,
+    is_up: Callable[[int], bool],
+    first: int | None = None,
+) -> int:
+    """Returns how many living voters go before `replica`; `first` goes before all, if it votes."""
+    voters = conf.voters
+    start = voters.index(first) if first in voters else group_id % len(voters)
+    order = [
+        voter
+        for voter in (*voters[start:], *voters[:start])
+        if voter == replica or is_up(node_of(voter))
+    ]
+    return order.index(replica)
+
+
+@dataclass(slots=True)
+class _Turn:
+    tick: int
+    tries: int = 0
+
+
+class Agenda:
+    """The campaigns that this node is to start, by tick."""
+
+    def __init__(
+        self, turn_ticks: int, longest_ticks: int, per_tick_max: int, rng: random.Random
+    ) -> None:
+        self._turn_ticks = turn_ticks
+        self._longest_ticks = longest_ticks
+        self._per_tick_max = per_tick_max
+        self._rng = rng
+        self._turns: dict[int, _Turn] = {}
+        #: Groups whose turn came when a tick had no room left; a dict keeps order and no repeats.
+        self._waiting: dict[int, None] = {}
+        self._calendar: dict[int, list[int]] = {}
+
+    def plan(self, group_id: int, now: int, rank: int) -> None:
+        """Gives the group's replica its turn after `rank` others; replaces an earlier plan."""
+        tick = now + 1 + rank * self._turn_ticks + self._rng.randrange(2)
+        self._turns[group_id] = _Turn(tick)
+        self._calendar.setdefault(tick, []).append(group_id)
+
+    def again(self, group_id: int, now: int, voters: int) -> bool:
+        """Plans the next try of a turn that was just taken; False when there have been enough."""
+        planned = self._turns[group_id]
+        planned.tries += 1
+        if planned.tries >= TRIES_MAX:
+            del self._turns[group_id]
+            return False
+        wait = min(self._longest_ticks, voters * self._turn_ticks * planned.tries)
+        planned.tick = now + wait + self._rng.randrange(3)
+        self._calendar.setdefault(planned.tick, []).append(group_id)
+        return True
+
+    def cancel(self, group_id: int) -> None:
+        """Forgets the group's turn: it has a leader, or is gone."""
+        self._turns.pop(group_id, None)
+        self._waiting.pop(group_id, None)
+
+    def due(self, now: int) -> list[int]:
+        """Returns the groups whose turn it is, as many as one tick may start."""
+        for group_id in self._calendar.pop(now, ()):
+            planned = self._turns.get(group_id)
+            if planned is not None and planned.tick == now:
+                self._waiting[group_id] = None
+        taken = list(islice(self._waiting, self._per_tick_max))
+        for group_id in taken:
+            del self._waiting[group_id]
+        return taken

@@ -1,0 +1,136 @@
+"""One replica on this node: what others may read of it, and what the driver keeps beside the core.
+
+The public half (`meta` to `status`) is for readers: partitions, services, tools. They never change
+anything here. The rest belongs to the driver's modules.
+
+Invariants:
+
+- `applied <= storage.hard_state.commit <= storage.last_index()`.
+- `ready` implies that the replica leads and has applied an entry of its own term (safety S14).
+- `flights` ascend by effects number and by Ready number, and complete in that order (S18).
+- A quiet replica has nothing under way: no flight, no proposal, no read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from rakit.multiraft.log_storage import GroupLog
+from rakit.multiraft.machine import GroupMeta, StateMachine
+from rakit.multiraft.waiters import Proposals, Reads
+from rakit.raft import Entry, HardState, Message, RawNode, Role, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A Ready on its way to the disk."""
+
+    #: Number of the effects whose batch ends it.
+    number: int
+    ready_number: int
+    must_sync: bool
+    #: What may leave once it is durable.
+    messages: list[Message]
+
+
+@dataclass(slots=True)
+class Remainder:
+    """A Ready whose entries did not fit into one batch: what is still to be written."""
+
+    entries: deque[Entry]
+    hard_state: HardState | None
+    ready_number: int
+    messages: list[Message]
+
+
+class Group:
+    """A working replica. A damaged one is not a `Group`: it is in the driver's quarantine."""
+
+    __slots__ = (
+        "announced",
+        "applied",
+        "base_number",
+        "checkpoints_in_flight",
+        "conf_state",
+        "dead_at_rest",
+        "doubtful",
+        "durable_checkpoint",
+        "flights",
+        "idle_ticks",
+        "leader_replica",
+        "machine",
+        "meta",
+        "proposals",
+        "quiet",
+        "raw",
+        "reads",
+        "ready",
+        "remainder",
+        "role",
+        "storage",
+        "term",
+        "wants_trim",
+    )
+
+    def __init__(
+        self, meta: GroupMeta, machine: StateMachine, storage: GroupLog, raw: RawNode
+    ) -> None:
+        self.meta = meta
+        self.machine = machine
+        self.storage = storage
+        self.raw = raw
+        hard_state, self.conf_state = storage.initial_state()
+        self.term = hard_state.term
+        self.role = Role.FOLLOWER
+        #: The leader as far as known; 0 if not.
+        self.leader_replica = 0
+        #: Produce may begin (safety S14).
+        self.ready = False
+        self.applied = storage.latest.index
+
+        self.proposals = Proposals()
+        self.reads = Reads()
+        self.flights: deque[Flight] = deque()
+        self.remainder: Remainder | None = None
+        #: Number of the effects that installed the latest base of this life; 0 for none.
+        self.base_number = 0
+        #: (effects number, index) of checkpoints that may not be durable yet.
+        self.checkpoints_in_flight: deque[tuple[int, int]] = deque()
+        self.durable_checkpoint = storage.latest.index
+        #: A checkpoint became durable or the machine moved: ask the machine about trimming.
+        self.wants_trim = True
+        #: The replica cannot vouch for what it promised before its last start (safety S8).
+        self.doubtful = False
+        #: Ticks since anybody wanted anything of this leader.
+        self.idle_ticks = 0
+        self.quiet = False
+        #: Members that the leader took for dead when it went quiet.
+        self.dead_at_rest: frozenset[int] = frozenset()
+        #: (role, leader, term, ready) as last announced.
+        self.announced = (self.role, 0, self.term, False)
+
+    @property
+    def commit(self) -> int:
+        """Index up to which the log is known to be committed."""
+        return self.storage.hard_state.commit
+
+    def status(self) -> Status:
+        """Returns the core's view: progress of the members, if this replica leads."""
+        return self.raw.status()
+
+    def waits_for(self, number: int) -> bool:
+        """Tells whether something of this replica completes with the sync of batch `number`."""
+        flights, checkpoints = self.flights, self.checkpoints_in_flight
+        return bool(
+            (flights and flights[-1].number == number)
+            or (checkpoints and checkpoints[-1][0] == number)
+        )
+
+    def holders(self, index: int) -> int:
+        """Counts the members known to have synced everything up to the committed `index`.
+
+        A quorum at least, since it is committed; a replica that leads no more knows only that.
+        """
+        known = sum([peer.match >= index for peer in self.raw.status().peers])
+        return max(known, len(self.conf_state.voters) // 2 + 1)

@@ -1,0 +1,377 @@
+"""The host of many Raft groups: the asyncio half in one object, for the node above it.
+
+It puts together the parts that this package has (driver, step loop, peers, reads) and is what a
+node's own code talks to: propose, read, change members, know leaders, know who is up.
+
+Rules:
+
+- Everything runs on one event loop and in one task (`step_loop`); no group has a task, a timer or
+  a queue of its own. Calls into the host are plain function calls into the driver; what they
+  asked for is done in the next turn, together with everything else that was asked meanwhile.
+- Every proposal gets exactly one answer. When the store fails or the host stops, whoever waits is
+  told `lost`: the outcome is unknown, never "failed" (S12).
+- A caller that gives up waiting changes nothing: its entry is replicated all the same.
+- A failed store resolves `failed` and silences this node at once. The node above ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import grpc.aio
+
+from rakit.multiraft.barriers import BarrierLostError, Barriers
+from rakit.multiraft.config import HostConfig
+from rakit.multiraft.driver import Driver, Group
+from rakit.multiraft.effects import Completion, Effects, Envelope, RoleChange
+from rakit.multiraft.errors import ProposalRefusedError
+from rakit.multiraft.hello import NodeIdentity, Rollback, StoreMemory, next_boot_epoch
+from rakit.multiraft.leaders import Leaders
+from rakit.multiraft.machine import GroupMeta, MachineFactory, node_of
+from rakit.multiraft.peers import Peers, Surroundings
+from rakit.multiraft.step_loop import Rim, StepLoop
+from rakit.multiraft.store.errors import StoreFailedError
+from rakit.multiraft.store.rocks import RocksStore
+from rakit.multiraft.transport import RaftPeerServicer
+from rakit.raft import ConfChange, ConfState, EntryID, Role
+
+_log = logging.getLogger(__name__)
+
+
+class HostStoppedError(ProposalRefusedError):
+    """The host has stopped or its store has failed; nothing was proposed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An entry on its way, and the future of its one answer."""
+
+    entry: EntryID
+    done: asyncio.Future[Completion]
+
+
+class Host:
+    """All groups of a node, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        node_id: int,
+        cluster_id: str,
+        store: RocksStore,
+        factory: MachineFactory,
+        *,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self.config = config
+        self.node_id = node_id
+        self._loop = asyncio.get_running_loop()
+        rng = random.Random()
+        settings = dataclasses.replace(config.driver, doubtful=bool(store.loss.doubt))
+        self.driver = Driver(settings, node_id, store, factory, rng)
+        memory = StoreMemory(store)
+        rim = Rim(
+            send=self._send,
+            synced=self._synced,
+            deliver=self._deliver,
+            prepare=self._prepare,
+            tick=self._tick,
+            failed=self._store_failed,
+        )
+        self._steps = StepLoop(config, self.driver, store, memory, rim)
+        epoch, note = next_boot_epoch(store, clock_ms())
+        store.write(note)
+        self.identity = NodeIdentity(cluster_id, node_id, store.store_uuid, epoch)
+        around = Surroundings(
+            groups=self.driver,
+            inbox=self._steps.inbox,
+            memory=memory,
+            wake=self._steps.wake,
+            clock_ms=clock_ms,
+            now_ms=lambda: int(self._loop.time() * 1000),
+            synced_counter=lambda: store.synced_counter,
+            responsive=lambda: self._steps.responsive,
+        )
+        self._peers = Peers(self.identity, config, around, rng)
+        self._barriers = Barriers(self.driver.read_index, config.barrier_count_max)
+        self._waiting: dict[asyncio.Future[Completion], tuple[int, EntryID]] = {}
+        self._applied_callbacks: dict[int, list[Callable[[], None]]] = {}
+        self._role_callbacks: list[Callable[[RoleChange], None]] = []
+        self._something_changed = asyncio.Event()
+        self._stopped = False
+        #: Groups that were shut out for damage, with the reason (S5, S9).
+        self.quarantined: dict[int, str] = {}
+        #: Resolves when the store is poisoned; nothing leaves this node any more.
+        self.failed: asyncio.Future[StoreFailedError] = self._loop.create_future()
+        #: To be added to the server that peers connect to.
+        self.servicer = RaftPeerServicer(self._peers.transport)
+
+    async def start(self) -> None:
+        """Loads the groups from the store and begins to step them."""
+        self.driver.load()
+        self._steps.start()
+
+    async def stop(self) -> None:
+        """Hands leaderships over, flushes, and ends everything. The store stays open."""
+        if self._stopped:
+            return
+        if not self.failed.done():
+            await self._hand_over()
+            await self._flush()
+        self._stopped = True
+        await self._peers.transport.close()
+        await self._steps.stop()
+        self._give_up("the host stopped")
+
+    # Groups.
+
+    @property
+    def groups(self) -> Mapping[int, Group]:
+        """The working replicas of this node."""
+        return self.driver.groups
+
+    def group(self, group_id: int) -> Group | None:
+        """Returns a replica of this node."""
+        return self.driver.group(group_id)
+
+    def create_group(
+        self, meta: GroupMeta, conf: ConfState | None, first_leader: int | None = None
+    ) -> None:
+        """Creates a replica; `conf` is None for one that joins later.
+
+        `first_leader` is the replica that stands for election first while the group is newborn.
+        Raises `GroupRefusedError`.
+        """
+        self._refuse_if_stopped()
+        self.driver.create_group(meta, conf, first_leader)
+        self._steps.wake()
+
+    def remove_group(self, group_id: int) -> None:
+        """Removes a replica for good: its id is dead from now on."""
+        self._refuse_if_stopped()
+        self.driver.remove_group(group_id)
+        self._peers.group_removed(group_id)
+        self._steps.wake()
+
+    def quarantine(self, group_id: int, reason: str) -> None:
+        """Shuts a replica out that a reader found damaged (S9); its data stays."""
+        self._refuse_if_stopped()
+        self.driver.quarantine(group_id, reason)
+        self._steps.wake()
+
+    def propose(self, group_id: int, data: bytes) -> Proposal:
+        """Appends an entry to a group that this node leads.
+
+        Raises `NotLeadingError`, `OverloadedError`, `UnknownGroupError`: nothing was appended.
+        """
+        self._refuse_if_stopped()
+        done: asyncio.Future[Completion] = self._loop.create_future()
+        entry = self.driver.propose(group_id, data, done)
+        return self._proposed(group_id, entry, done)
+
+    async def change_membership(self, group_id: int, change: ConfChange) -> Completion:
+        """Changes a group's members and returns when that is applied or lost.
+
+        Raises as `propose` does, and `ConfChangeRefusedError`.
+        """
+        self._refuse_if_stopped()
+        done: asyncio.Future[Completion] = self._loop.create_future()
+        entry = self.driver.propose_conf_change(group_id, change, done)
+        return await self._proposed(group_id, entry, done).done
+
+    def _proposed(
+        self, group_id: int, entry: EntryID, done: asyncio.Future[Completion]
+    ) -> Proposal:
+        self._waiting[done] = (group_id, entry)
+        self._steps.wake()
+        return Proposal(entry, done)
+
+    async def read_barrier(self, group_id: int) -> int:
+        """Returns an applied index that everything acknowledged before this call lies up to.
+
+        Raises `BarrierLostError` when no leader confirmed it, `UnknownGroupError`,
+        `OverloadedError`.
+        """
+        self._refuse_if_stopped()
+        self._steps.wake()
+        return await self._barriers.read(group_id)
+
+    def transfer_leader(self, group_id: int, to_replica: int) -> None:
+        """Asks a group that this node leads to be led by another voter."""
+        self._refuse_if_stopped()
+        self.driver.transfer_leader(group_id, to_replica)
+        self._steps.wake()
+
+    def on_applied(self, group_id: int, callback: Callable[[], None]) -> Callable[[], None]:
+        """Has a callback called when the group's applied index grew; returns what ends that."""
+        callbacks = self._applied_callbacks.setdefault(group_id, [])
+        callbacks.append(callback)
+
+        def end() -> None:
+            callbacks.remove(callback)
+            if not callbacks and self._applied_callbacks.get(group_id) is callbacks:
+                del self._applied_callbacks[group_id]
+
+        return end
+
+    def on_role(self, callback: Callable[[RoleChange], None]) -> Callable[[], None]:
+        """Has a callback called at every change of a replica's role; returns what ends that."""
+        self._role_callbacks.append(callback)
+        return lambda: self._role_callbacks.remove(callback)
+
+    # Nodes.
+
+    @property
+    def leaders(self) -> Leaders:
+        """Which node leads which group, here and elsewhere."""
+        return self._peers.leaders
+
+    def set_peer(self, node_id: int, address: str | None) -> None:
+        """Takes in where a node is; None: it is no longer part of the cluster."""
+        if node_id != self.node_id and not self._stopped:
+            self._peers.set_peer(node_id, address)
+
+    def channel(self, node_id: int) -> grpc.aio.Channel:
+        """Returns the channel to a peer for the node's own calls; raises `UnknownPeerError`."""
+        return self._peers.transport.channel(node_id)
+
+    def node_is_up(self, node_id: int) -> bool:
+        """Tells whether a node answered lately; this one always did."""
+        return node_id == self.node_id or self._peers.liveness.is_up(node_id)
+
+    def round_trip_ms(self, node_id: int) -> int | None:
+        """Returns how long the newest ping of a peer took."""
+        return self._peers.liveness.round_trip_ms(node_id)
+
+    def on_node(self, callback: Callable[[int, bool], None]) -> Callable[[], None]:
+        """Has a callback told of nodes that came (True) or went; returns what ends that."""
+        self._peers.node_callbacks.append(callback)
+        return lambda: self._peers.node_callbacks.remove(callback)
+
+    def on_rollback(self, callback: Callable[[Rollback], None]) -> Callable[[], None]:
+        """Has a callback told of a peer whose store went back in time (S7)."""
+        self._peers.rollback_callbacks.append(callback)
+        return lambda: self._peers.rollback_callbacks.remove(callback)
+
+    def clock_skew_ms(self) -> int | None:
+        """Returns this node's clock minus the median of all; None without a clock to compare."""
+        return self._peers.liveness.clock_skew_ms()
+
+    def clock_is_wrong(self) -> bool:
+        """Tells whether this node must not decide about retention by its clock (S3)."""
+        return self._peers.liveness.clock_is_wrong()
+
+    @property
+    def loop_lag_ms(self) -> float:
+        """How late the event loop was at the newest tick."""
+        return self._steps.lag_ms
+
+    # What the step loop calls.
+
+    def _prepare(self) -> None:
+        self._barriers.begin()
+
+    def _tick(self) -> None:
+        self._peers.tick()
+
+    def _synced(self, write: int) -> None:
+        self._peers.transport.synced(write)
+        self._something_changed.set()
+
+    def _send(self, envelopes: list[Envelope]) -> None:
+        self._peers.transport.send(envelopes)
+
+    def _deliver(self, effects: Effects) -> None:
+        for completion in effects.completions:
+            done = cast("asyncio.Future[Completion]", completion.token)
+            self._waiting.pop(done, None)
+            if not done.done():
+                done.set_result(completion)
+        for ready in effects.reads:
+            self._barriers.finish(ready)
+        for change in effects.roles:
+            self._peers.role_changed(change)
+            for role_callback in list(self._role_callbacks):
+                role_callback(change)
+        for group_id, reason in effects.quarantined:
+            _log.error("group %d is quarantined: %s", group_id, reason)
+            self.quarantined[group_id] = reason
+        for group_id in effects.applied:
+            for callback in list(self._applied_callbacks.get(group_id, ())):
+                callback()
+
+    # The end.
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopped or self.failed.done():
+            raise HostStoppedError("this node's host has stopped")
+
+    def _store_failed(self, error: StoreFailedError) -> None:
+        _log.critical("the store failed, nothing leaves this node any more: %s", error)
+        self._peers.transport.stop_sending()
+        if not self.failed.done():
+            self.failed.set_result(error)
+        self._give_up("the store failed")
+
+    def _give_up(self, why: str) -> None:
+        """Answers everybody who waits: the outcome is unknown."""
+        waiting, self._waiting = self._waiting, {}
+        for done, (group_id, entry) in waiting.items():
+            if not done.done():
+                done.set_result(Completion(done, group_id, entry, lost=True))
+        self._barriers.give_up(BarrierLostError(why))
+
+    async def _hand_over(self) -> None:
+        """Asks other voters to take over what this node leads, and waits a bounded time."""
+        wanted: dict[int, int] = {}
+        for group_id, group in self.driver.groups.items():
+            if group.role is Role.LEADER and (target := self._successor(group)):
+                self.driver.transfer_leader(group_id, target)
+                wanted[group_id] = target
+        self._steps.wake()
+
+        def led() -> int:
+            """Counts what is still led here and wanted by a node that is still there."""
+            return sum(
+                group.role is Role.LEADER and self.node_is_up(node_of(target))
+                for group_id, target in wanted.items()
+                if (group := self.driver.group(group_id)) is not None
+            )
+
+        if not await self._wait_until(lambda: not led(), self.config.stop_transfer_ms_max):
+            _log.warning("%d leaderships were not handed over in time", led())
+
+    def _successor(self, group: Group) -> int:
+        """Returns the voter on a living node that is furthest, or 0."""
+        mine = group.meta.replica_id
+        able = [
+            (peer.match, peer.id)
+            for peer in group.status().peers
+            if peer.id != mine and not peer.is_learner and self.node_is_up(node_of(peer.id))
+        ]
+        return max(able, default=(0, 0))[1]
+
+    async def _flush(self) -> None:
+        self._steps.wake()
+        flushed = await self._wait_until(
+            lambda: self._steps.flushed and not self._waiting, self.config.stop_flush_ms_max
+        )
+        if not flushed:
+            _log.warning("stopped with %d proposals unanswered", len(self._waiting))
+
+    async def _wait_until(self, holds: Callable[[], bool], ms_max: int) -> bool:
+        """Waits for a condition that only the step loop's turns can bring about."""
+        try:
+            async with asyncio.timeout(ms_max / 1000):
+                while not holds() and not self.failed.done():
+                    self._something_changed.clear()
+                    await self._something_changed.wait()
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,278 @@
+"""The asking end of one lane to one peer: a stream that gathers, paces and comes back.
+
+One task connects, says hello, then reads while another writes; when the stream breaks it calls
+again. What waits when it breaks is forgotten, together with what was under way: Raft sends it
+again, from what the peer really has, and the driver is told so that it does not wait for answers
+that will not come.
+
+Rules:
+
+- A call after a break is made at once, since its refusal is the fastest sign that the peer's
+  process is gone (S16). Later ones wait, twice as long each time, jittered, until somebody knows
+  better (`poke`).
+- Requests follow `gather.Window`. Pings and announcements do not: they are few and must not wait
+  for anybody's disk.
+- Nothing is written before the peer's hello came and was judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Protocol
+
+import grpc
+import grpc.aio
+
+from rakit.multiraft import codec
+from rakit.multiraft.config import LinkConfig
+from rakit.multiraft.effects import Envelope
+from rakit.multiraft.gather import Gather, LinkProtocolError, Window, check_senders
+from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
+from rakit.multiraft.inbox import Arrival
+from rakit.multiraft.peer_events import PeerEvents
+from rakit.peer.v1 import raft_service_pb2 as wire
+
+METHOD = "/rakit.peer.v1.RaftService/Exchange"
+
+_log = logging.getLogger(__name__)
+
+
+class LinkEndedError(Exception):
+    """The stream is over: the peer ended it, refused it, or did not answer in time."""
+
+
+class Link:
+    """One lane to one peer, from `start` to `close`."""
+
+    def __init__(
+        self,
+        node_id: int,
+        lane: Lane,
+        channel: grpc.aio.Channel,
+        *,
+        gate: Gate,
+        config: LinkConfig,
+        events: PeerEvents,
+        rng: random.Random,
+    ) -> None:
+        self.node_id = node_id
+        self.lane = lane
+        self._open: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
+        self._gate = gate
+        self._config = config
+        self._events = events
+        self._rng = rng
+        is_data = lane == DATA
+        bytes_max = config.data_queue_bytes_max if is_data else config.control_queue_bytes_max
+        self._gather = Gather(bytes_max, config.queue_count_max)
+        self._window = Window(config)
+        self._ping: wire.Ping | None = None
+        #: Groups to announce: the term that this node leads in, 0 for no longer.
+        self._news: dict[int, int] = {}
+        self._news_complete = False
+        self._connected = False
+        self._wake = asyncio.Event()
+        self._poke = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the lane carries messages at the moment."""
+        return self._connected
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait to leave."""
+        return self._gather.size_bytes
+
+    @property
+    def refused_count(self) -> int:
+        """Messages that found the queue full since the link was made."""
+        return self._gather.refused_count
+
+    def start(self) -> None:
+        """Begins to connect, for as long as it takes."""
+        assert self._task is None, "a link is started once"
+        self._task = asyncio.create_task(self._run(), name=f"link to node {self.node_id}")
+
+    async def close(self) -> None:
+        """Ends the stream and every attempt to make one."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def offer(self, envelope: Envelope) -> bool:
+        """Takes a request to be sent; False when the lane is down or full."""
+        if not self._connected or not self._gather.offer(envelope):
+            return False
+        self._wake.set()
+        return True
+
+    def ping(self, ping: wire.Ping) -> None:
+        """Sends a ping past everything that waits; a newer one replaces one that waits."""
+        if self._connected:
+            self._ping = ping
+            self._wake.set()
+
+    def announce(self, group_id: int, term: int) -> None:
+        """Tells the peer in which term this node leads a group; 0: it no longer does."""
+        if self._connected:
+            self._news[group_id] = term
+            self._wake.set()
+
+    def poke(self) -> None:
+        """Ends the waiting between two attempts: the peer has shown itself."""
+        self._poke.set()
+
+    async def _run(self) -> None:
+        attempt = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            call = self._open()
+            came_up_at = None
+            try:
+                await self._greet(call)
+                came_up_at = loop.time()
+                await self._exchange(call)
+            except* (
+                grpc.aio.AioRpcError,
+                LinkEndedError,
+                LinkProtocolError,
+                codec.MalformedMessageError,
+            ) as errors:
+                self._explain(errors.exceptions[0], was_up=came_up_at is not None)
+            finally:
+                call.cancel()
+                self._broke(was_up=came_up_at is not None)
+            long = self._config.backoff_ms_max / 1000
+            if came_up_at is not None and loop.time() - came_up_at >= long:
+                attempt = 0
+                continue  # the refusal of this call is news (S16)
+            await self._pause(attempt)
+            attempt += 1
+
+    async def _greet(self, call: _Call) -> None:
+        """Exchanges hellos; raises when the peer is not there or not the right one."""
+        try:
+            async with asyncio.timeout(self._config.hello_timeout_ms / 1000):
+                hello = self._gate.hello(self.node_id, self.lane)
+                await call.write(wire.ExchangeRequest(hello=hello).SerializeToString())
+                answer = codec.decode_response(_message(await call.read())).hello
+        except TimeoutError as error:
+            raise LinkEndedError("no hello in time") from error
+        verdict = self._gate.judge(answer, self.node_id)
+        if verdict is None and answer.lane != self.lane:
+            verdict = f"node {self.node_id} answered on another lane"
+        if verdict is not None:
+            raise LinkEndedError(verdict)
+        self._connected = True
+        self._window = Window(self._config)
+        if self.lane == CONTROL:
+            self._news = self._events.led_here()
+            self._news_complete = True
+        self._events.introduced(self.node_id, answer.boot_epoch)
+
+    async def _exchange(self, call: _Call) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._write(call))
+            tasks.create_task(self._read(call))
+
+    async def _write(self, call: _Call) -> None:
+        while True:
+            request = self._next_request()
+            if request is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            try:
+                await call.write(request)
+            except asyncio.InvalidStateError as error:
+                # What grpc says when the call ended before this write; the reader knows why.
+                raise LinkEndedError("the stream ended") from error
+
+    def _next_request(self) -> bytes | None:
+        if self._ping is not None or self._news or self._news_complete:
+            return self._notice()
+        if len(self._gather) and self._window.is_open(self._gather.size_bytes):
+            envelopes = self._gather.take(self._config.request_bytes_max)
+            return codec.encode_request(self._window.next_number(), envelopes)
+        return None
+
+    def _notice(self) -> bytes:
+        """Returns a request outside the window: a ping, announcements, or both."""
+        news, complete = self._news, self._news_complete
+        request = wire.ExchangeRequest(ping=self._ping)
+        if news or complete:
+            led = {group_id: term for group_id, term in news.items() if term}
+            request.leaderships.complete = complete
+            request.leaderships.group_ids.extend(led)
+            request.leaderships.terms.extend(led.values())
+            request.leaderships.ended_group_ids.extend(each for each in news if not news[each])
+        self._ping, self._news, self._news_complete = None, {}, False
+        return request.SerializeToString()
+
+    async def _read(self, call: _Call) -> None:
+        while True:
+            data = _message(await call.read())
+            response = codec.decode_response(data)
+            if response.HasField("pong"):
+                self._events.ponged(self.node_id, response.pong)
+            envelopes = codec.envelopes_of(response)
+            if envelopes:
+                check_senders(self.node_id, envelopes)
+                await self._events.arrived(Arrival(envelopes, len(data)))
+            if response.processed > self._window.processed:
+                self._window.worked_off(response.processed)
+                self._wake.set()
+
+    def _broke(self, *, was_up: bool) -> None:
+        self._connected = False
+        self._gather.clear()
+        self._ping = None
+        if was_up:
+            self._events.disconnected(self.node_id, self.lane)
+
+    def _explain(self, error: BaseException, *, was_up: bool) -> None:
+        text = _text(error)
+        if was_up:
+            _log.info("link to node %d broke: %s", self.node_id, text)
+        elif "onnection refused" in text:
+            self._events.refused(self.node_id)
+        elif not isinstance(error, grpc.aio.AioRpcError) or (
+            error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        ):
+            _log.error("node %d and this node do not talk: %s", self.node_id, text)
+
+    async def _pause(self, attempt: int) -> None:
+        config = self._config
+        longest = min(config.backoff_ms_max, config.backoff_ms_min << min(attempt, 16))
+        self._poke.clear()
+        try:
+            async with asyncio.timeout(longest * self._rng.uniform(0.5, 1) / 1000):
+                await self._poke.wait()
+        except TimeoutError:
+            return
+
+
+class _Call(Protocol):
+    """The part of a bidirectional call that a link uses; messages are bytes as they are."""
+
+    async def write(self, request: bytes, /) -> None: ...
+
+    async def read(self) -> object: ...
+
+    def cancel(self) -> bool: ...
+
+
+def _message(data: object) -> bytes:
+    if not isinstance(data, bytes):
+        raise LinkEndedError("the peer ended the stream")
+    return data
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()} {error.debug_error_string()}"
+    return str(error)

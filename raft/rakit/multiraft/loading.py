@@ -1,0 +1,183 @@
+"""Opening the groups of a store, and telling which of them cannot be trusted.
+
+A group is opened from its birth record, its vote record, its latest checkpoint and the entries
+after it. It is quarantined, with a reason that a person can read, when what is stored contradicts
+itself:
+
+- its birth record is missing, so that an empty log would be no proof of a young replica (S10);
+- its vote record is missing or older than the last entry's term: HardState was lost, and adopting
+  a term with an empty vote would allow a second vote in it (S5);
+- entries are missing, have a gap, fail their checksum, or end before the commit index (row 12);
+- a checkpoint is unreadable, or a first member has none.
+
+A quarantined group stays as it is on disk, for a person or for the registry to decide (S9). The
+other groups of the store go on.
+
+Left out: reading what lies before the latest checkpoint. It is read when somebody needs it, and
+checked then; here only its two ends are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rakit.multiraft import keys
+from rakit.multiraft.checkpoint import Checkpoint
+from rakit.multiraft.errors import MachineFailedError, StoreCorruptError
+from rakit.multiraft.kv import KeyValue
+from rakit.multiraft.log_storage import CheckpointMark, GroupLog
+from rakit.multiraft.machine import GroupMeta, MachineFactory, StateMachine
+from rakit.multiraft.records import (
+    BirthRecord,
+    decode_birth,
+    decode_checkpoint,
+    decode_entry,
+    decode_hard_state,
+    decode_tombstone,
+)
+from rakit.multiraft.tail_cache import TailCache
+from rakit.raft import HardState
+
+_INDEX_END = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGroup:
+    """A group as its store has it, ready to be driven."""
+
+    meta: GroupMeta
+    machine: StateMachine
+    log: GroupLog
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Which groups a store knows."""
+
+    #: Group ids with a birth record.
+    born: list[int]
+    #: Group ids with data but without a birth record.
+    orphans: list[int]
+    #: Group id to the highest replica id that is dead.
+    tombstones: dict[int, int]
+
+
+def take_census(disk: KeyValue) -> Census:
+    """Lists the groups of a store by seeking from one to the next."""
+    born = list(_groups(disk, keys.BIRTH))
+    known = set(born)
+    orphans: set[int] = set()
+    for prefix in (keys.ENTRY, keys.HARD_STATE, keys.CHECKPOINT):
+        orphans.update(group_id for group_id in _groups(disk, prefix) if group_id not in known)
+    tombstones = {
+        keys.group_of(key): decode_tombstone(keys.group_of(key), value)
+        for key, value in disk.scan(*keys.prefix_range(keys.TOMBSTONE))
+    }
+    return Census(born, sorted(orphans), tombstones)
+
+
+def load_birth(disk: KeyValue, group_id: int) -> BirthRecord:
+    """Reads who the replica is; raises `StoreCorruptError` if that cannot be told."""
+    value = disk.get(keys.birth(group_id))
+    assert value is not None, "the census found this birth record"
+    birth = decode_birth(group_id, value)
+    if birth.meta.group_id != group_id:
+        raise StoreCorruptError(f"group {group_id} has the birth record of another group")
+    return birth
+
+
+def load_group(
+    disk: KeyValue, birth: BirthRecord, cache: TailCache, factory: MachineFactory
+) -> LoadedGroup:
+    """Opens one group; raises `StoreCorruptError` if it must be quarantined."""
+    log = GroupLog(birth.meta.group_id, disk, cache)
+    try:
+        latest = _load_log(disk, birth, log)
+        machine = _restore(factory, birth.meta, latest)
+    except Exception:
+        log.close()
+        raise
+    return LoadedGroup(birth.meta, machine, log)
+
+
+def _load_log(disk: KeyValue, birth: BirthRecord, log: GroupLog) -> Checkpoint | None:
+    group_id = birth.meta.group_id
+    marks, latest = _load_checkpoints(disk, group_id)
+    if latest is None and birth.initial:
+        raise StoreCorruptError(f"group {group_id} has lost the checkpoint it was born with")
+    value = disk.get(keys.hard_state(group_id))
+    state = HardState() if value is None else decode_hard_state(group_id, value)
+    log.loaded(state, marks, latest)
+    for key, stored in disk.scan(
+        keys.entry(group_id, log.last_index() + 1), keys.entry(group_id, _INDEX_END)
+    ):
+        log.loaded_entry(decode_entry(group_id, keys.number_of(key), stored))
+    last = log.last_index()
+    if value is None and last > 0:
+        raise StoreCorruptError(f"group {group_id} has a log but no vote record (S5)")
+    if log.last_term > state.term:
+        raise StoreCorruptError(
+            f"the last entry of group {group_id} has term {log.last_term}, the vote record"
+            f" {state.term}: the vote record was lost (S5)"
+        )
+    if state.commit > last:
+        raise StoreCorruptError(
+            f"group {group_id} had committed {state.commit}, its log ends at {last}"
+        )
+    if log.latest.index > state.commit:
+        raise StoreCorruptError(
+            f"group {group_id} has a checkpoint as of {log.latest.index} beyond its commit index"
+            f" {state.commit}: the vote record was lost (S5)"
+        )
+    _look_at_the_ends(log)
+    return latest
+
+
+def _load_checkpoints(
+    disk: KeyValue, group_id: int
+) -> tuple[list[CheckpointMark], Checkpoint | None]:
+    marks: list[CheckpointMark] = []
+    latest: Checkpoint | None = None
+    for key, value in disk.scan(*keys.group_range(keys.CHECKPOINT, group_id)):
+        stored = decode_checkpoint(group_id, keys.number_of(key), value)
+        latest = stored.checkpoint
+        marks.append(CheckpointMark(latest.index, latest.term, stored.log_bytes))
+    return marks, latest
+
+
+def _look_at_the_ends(log: GroupLog) -> None:
+    """Checks that what lies between base and latest checkpoint begins and ends as it must."""
+    if log.base.index == log.latest.index:
+        return
+    log.entries(log.base.index + 1, log.base.index + 2, 1)
+    last = log.entries(log.latest.index, log.latest.index + 1, 1)[0]
+    if last.term != log.latest.term:
+        raise StoreCorruptError(
+            f"entry {last.index} of group {log.group_id} has term {last.term}, its checkpoint"
+            f" {log.latest.term}"
+        )
+
+
+def _restore(factory: MachineFactory, meta: GroupMeta, latest: Checkpoint | None) -> StateMachine:
+    machine = factory(meta)
+    try:
+        if latest is None:
+            machine.restore(b"", 0)
+        else:
+            machine.restore(latest.data, latest.index)
+    except Exception as error:
+        raise MachineFailedError(f"restoring group {meta.group_id}: {error!r}") from error
+    return machine
+
+
+def _groups(disk: KeyValue, prefix: int) -> Iterator[int]:
+    """Yields the ids of the groups that have a key with this prefix, by seeking."""
+    lo, hi = keys.prefix_range(prefix)
+    while True:
+        found = next(iter(disk.scan(lo, hi)), None)
+        if found is None:
+            return
+        group_id = keys.group_of(found[0])
+        yield group_id
+        lo = keys.group_range(prefix, group_id)[1]

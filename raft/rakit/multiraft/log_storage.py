@@ -1,0 +1,328 @@
+"""The stored log of one group: what the Raft core and the readers of a partition read.
+
+The log is a base and the entries after it without a gap. The base is the earliest stored
+checkpoint, so a base never lies ahead of the entries that follow it (safety S1); a restart begins
+from the latest checkpoint and replays. Entries come from the node-wide tail cache where possible,
+else from the disk, where each is checked against its checksum and its neighbours.
+
+Invariants:
+
+- base.index <= every checkpoint's index <= last_index(); first_index() == base.index + 1.
+- `_terms` lists where terms begin, ascending, from the latest checkpoint known at loading (or the
+  base) on; what lies before is looked up on disk.
+- Every change of the log appends its operations to the batch of the caller, in the same step: the
+  end of a truncated suffix goes in one range delete, and moving the start deletes the entries and
+  the older checkpoints together (S4).
+- Between a step and the write of its batch the disk lags behind this object. Nobody reads there:
+  the core reads its own unstable entries, and only durable entries are applied. The one thing that
+  is read earlier, a base that was just installed, is held in memory until it is written.
+
+Reading past the log is answered with the core's `CompactedError` and `UnavailableError`; damage
+raises `StoreCorruptError`, and the group is quarantined by whoever sees it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from rakit.multiraft import keys
+from rakit.multiraft.checkpoint import Checkpoint
+from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.kv import KeyValue, WriteBatch
+from rakit.multiraft.records import (
+    StoredCheckpoint,
+    decode_checkpoint,
+    decode_entry,
+    encode_checkpoint,
+    encode_entry,
+    encode_hard_state,
+)
+from rakit.multiraft.tail_cache import TailCache
+from rakit.raft import (
+    ENTRY_OVERHEAD_BYTES,
+    CompactedError,
+    ConfState,
+    Entry,
+    HardState,
+    Snapshot,
+    SnapshotTemporarilyUnavailableError,
+    UnavailableError,
+    message_bytes,
+)
+
+#: Greater than every index: the end of a range that takes a whole log.
+_INDEX_END = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointMark:
+    """What is kept in memory of a stored checkpoint."""
+
+    index: int
+    term: int
+    #: Stored entry bytes up to it, counted from this replica's base.
+    log_bytes: int
+
+
+_ORIGIN = CheckpointMark(0, 0, 0)
+
+
+class GroupLog:
+    """One group's log; a `LogStorage` of the core whose write side fills batches."""
+
+    __slots__ = (
+        "_checkpoints",
+        "_conf_state",
+        "_disk",
+        "_held_base",
+        "_last_index",
+        "_tail",
+        "_terms",
+        "applied_log_bytes",
+        "group_id",
+        "hard_state",
+    )
+
+    def __init__(self, group_id: int, disk: KeyValue, cache: TailCache) -> None:
+        self.group_id = group_id
+        self.hard_state = HardState()
+        #: Stored entry bytes up to the applied index, counted like `CheckpointMark.log_bytes`.
+        self.applied_log_bytes = 0
+        self._disk = disk
+        self._tail = cache.tail()
+        self._conf_state = ConfState()
+        self._checkpoints: list[CheckpointMark] = []
+        self._held_base: Checkpoint | None = None
+        self._terms: list[tuple[int, int]] = [(0, 0)]
+        self._last_index = 0
+
+    # Reading.
+
+    def initial_state(self) -> tuple[HardState, ConfState]:
+        """Returns the vote record and the configuration of the latest checkpoint."""
+        return self.hard_state, self._conf_state
+
+    def first_index(self) -> int:
+        """Returns the index of the first entry that is kept."""
+        return self.base.index + 1
+
+    def last_index(self) -> int:
+        """Returns the index of the last entry, or of the base if there is none."""
+        return self._last_index
+
+    @property
+    def base(self) -> CheckpointMark:
+        """The earliest checkpoint: where the log begins."""
+        return self._checkpoints[0] if self._checkpoints else _ORIGIN
+
+    @property
+    def latest(self) -> CheckpointMark:
+        """The latest checkpoint: where a restart would begin."""
+        return self._checkpoints[-1] if self._checkpoints else _ORIGIN
+
+    @property
+    def last_term(self) -> int:
+        """Term of the last entry, or of the base."""
+        return self._terms[-1][1]
+
+    @property
+    def size_bytes(self) -> int:
+        """Stored bytes of the applied entries that are kept; the same on every equal replica."""
+        return self.applied_log_bytes - self.base.log_bytes
+
+    def checkpoint_at_or_below(self, index: int) -> int:
+        """Returns the index of the latest checkpoint up to `index`; 0 if there is none."""
+        return max((mark.index for mark in self._checkpoints if mark.index <= index), default=0)
+
+    def has_checkpoint(self, index: int) -> bool:
+        """Tells whether a checkpoint as of exactly `index` is stored."""
+        return any(mark.index == index for mark in self._checkpoints)
+
+    def term(self, i: int) -> int:
+        """Returns the term at `i`, from the base to the last entry."""
+        if i < self.base.index:
+            raise CompactedError(f"{i} lies before {self.base.index}")
+        if i > self._last_index:
+            raise UnavailableError(f"{i} lies behind {self._last_index}")
+        if i == self.base.index:
+            return self.base.term
+        if i >= self._terms[0][0]:
+            return self._terms[bisect_right(self._terms, i, key=lambda start: start[0]) - 1][1]
+        return self._stored_entry(i).term
+
+    def entries(self, lo: int, hi: int, max_bytes: int) -> list[Entry]:
+        """Returns entries from `lo` to before `hi`, at least one, cut at `max_bytes`."""
+        assert lo < hi, "an empty range was asked for"
+        if lo <= self.base.index:
+            raise CompactedError(f"{lo} lies before {self.first_index()}")
+        if hi > self._last_index + 1:
+            raise UnavailableError(f"{hi} lies behind {self._last_index}")
+        cached_from = self._tail.first_index or hi
+        if lo >= cached_from:
+            return self._tail.slice(lo, hi, max_bytes)
+        stored, size = self._stored_entries(lo, min(hi, cached_from), max_bytes)
+        reached = stored[-1].index + 1
+        if reached == cached_from and reached < hi:
+            room = max_bytes - size
+            cached = self._tail.slice(reached, hi, room)
+            # The first one is always returned, also when it does not fit any more.
+            if message_bytes(cached) <= room:
+                stored += cached
+        return stored
+
+    def snapshot(self, to: int) -> Snapshot:
+        """Returns the base: the earliest checkpoint, which the entries kept here continue (S1)."""
+        base = self._held_base
+        if base is None:
+            if not self._checkpoints:
+                raise SnapshotTemporarilyUnavailableError(f"no base yet that {to} could be sent")
+            base = self.checkpoint(self.base.index)
+        return Snapshot(base.index, base.term, base.conf_state, base.data)
+
+    def checkpoint(self, index: int) -> Checkpoint:
+        """Reads a stored checkpoint."""
+        value = self._disk.get(keys.checkpoint(self.group_id, index))
+        if value is None:
+            raise StoreCorruptError(f"checkpoint {index} of group {self.group_id} is missing")
+        return decode_checkpoint(self.group_id, index, value).checkpoint
+
+    def _stored_entry(self, index: int) -> Entry:
+        value = self._disk.get(keys.entry(self.group_id, index))
+        if value is None:
+            raise StoreCorruptError(f"entry {index} of group {self.group_id} is missing")
+        return decode_entry(self.group_id, index, value)
+
+    def _stored_entries(self, lo: int, hi: int, max_bytes: int) -> tuple[list[Entry], int]:
+        found: list[Entry] = []
+        size = 0
+        expected = lo
+        for key, value in self._disk.scan(
+            keys.entry(self.group_id, lo), keys.entry(self.group_id, hi)
+        ):
+            if keys.number_of(key) != expected:
+                break
+            entry = decode_entry(self.group_id, expected, value)
+            size += len(entry.data) + ENTRY_OVERHEAD_BYTES
+            if size > max_bytes and found:
+                return found, max_bytes
+            found.append(entry)
+            expected += 1
+        if expected < hi:
+            raise StoreCorruptError(f"entry {expected} of group {self.group_id} is missing")
+        return found, size
+
+    # Writing: operations go to the caller's batch, this object changes at once.
+
+    def set_hard_state(self, state: HardState, batch: WriteBatch) -> None:
+        """Stores the vote record."""
+        assert state.term >= self.hard_state.term, "the term of a group went backwards"
+        assert state.commit >= self.hard_state.commit, "the commit index went backwards"
+        assert state.commit <= self._last_index, "the commit index lies behind the log"
+        self.hard_state = state
+        batch.put(keys.hard_state(self.group_id), encode_hard_state(self.group_id, state))
+
+    def append(self, entries: list[Entry], batch: WriteBatch) -> None:
+        """Replaces everything from the first of the entries on by them."""
+        first, last = entries[0].index, self._last_index
+        assert first > self.base.index, "entries were written before the base of the log"
+        assert first <= last + 1, "entries were written beyond a gap"
+        if first <= last:
+            assert first > self.latest.index, "entries of a checkpoint were truncated"
+            self._truncate(first)
+            # The range first, the new entries after it: later operations of a batch win.
+            batch.delete_range(
+                keys.entry(self.group_id, first), keys.entry(self.group_id, last + 1)
+            )
+        for offset, entry in enumerate(entries):
+            assert entry.index == first + offset, "entries to be written have a gap"
+            if entry.term != self._terms[-1][1]:
+                assert entry.term > self._terms[-1][1], "terms in the log went backwards"
+                self._terms.append((entry.index, entry.term))
+            batch.put(keys.entry(self.group_id, entry.index), encode_entry(self.group_id, entry))
+        self._last_index = entries[-1].index
+        self._tail.append(entries)
+
+    def add_checkpoint(self, checkpoint: Checkpoint, batch: WriteBatch) -> None:
+        """Stores the state as of an applied index."""
+        assert checkpoint.index > self.latest.index, "a checkpoint went backwards"
+        assert checkpoint.index <= self._last_index, "a checkpoint lies behind the log"
+        self._put_checkpoint(checkpoint, self.applied_log_bytes, batch)
+
+    def install(self, checkpoint: Checkpoint, batch: WriteBatch) -> None:
+        """Replaces the whole log by a base that a leader sent, or that the replica is born with."""
+        batch.delete_range(keys.entry(self.group_id, 0), keys.entry(self.group_id, _INDEX_END))
+        batch.delete_range(*keys.group_range(keys.CHECKPOINT, self.group_id))
+        self._checkpoints.clear()
+        self._tail.clear()
+        self._terms = [(checkpoint.index, checkpoint.term)]
+        self._last_index = checkpoint.index
+        self._conf_state = checkpoint.conf_state
+        self._held_base = checkpoint
+        self.applied_log_bytes = 0
+        self._put_checkpoint(checkpoint, 0, batch)
+
+    def base_written(self) -> None:
+        """Drops the memory's copy of a base that is readable on disk by now."""
+        self._held_base = None
+
+    def trim(self, index: int, batch: WriteBatch) -> None:
+        """Moves the start of the log to the durable checkpoint `index` (S1, S4)."""
+        assert self.has_checkpoint(index), "a log was to be trimmed to where no checkpoint is"
+        batch.delete_range(keys.entry(self.group_id, 0), keys.entry(self.group_id, index + 1))
+        batch.delete_range(keys.checkpoint(self.group_id, 0), keys.checkpoint(self.group_id, index))
+        self._checkpoints = [mark for mark in self._checkpoints if mark.index >= index]
+        self._tail.drop_through(index)
+        while len(self._terms) > 1 and self._terms[1][0] <= index:
+            del self._terms[0]
+
+    def close(self) -> None:
+        """Gives back what the log holds of the node-wide cache."""
+        self._tail.clear()
+
+    def _put_checkpoint(self, checkpoint: Checkpoint, log_bytes: int, batch: WriteBatch) -> None:
+        self._checkpoints.append(CheckpointMark(checkpoint.index, checkpoint.term, log_bytes))
+        key = keys.checkpoint(self.group_id, checkpoint.index)
+        stored = StoredCheckpoint(checkpoint, log_bytes)
+        batch.put(key, encode_checkpoint(self.group_id, stored))
+
+    def _truncate(self, index: int) -> None:
+        self._tail.truncate(index)
+        while len(self._terms) > 1 and self._terms[-1][0] >= index:
+            del self._terms[-1]
+        self._last_index = index - 1
+
+    # Loading: the one way to fill the object from a disk.
+
+    def loaded(
+        self,
+        hard_state: HardState,
+        checkpoints: list[CheckpointMark],
+        latest: Checkpoint | None,
+    ) -> None:
+        """Takes over what was found on disk, up to the latest checkpoint."""
+        self.hard_state = hard_state
+        self._checkpoints = checkpoints
+        if latest is not None:
+            self._conf_state = latest.conf_state
+            self._terms = [(latest.index, latest.term)]
+            self._last_index = latest.index
+            self.applied_log_bytes = self.latest.log_bytes
+
+    def loaded_entry(self, entry: Entry) -> None:
+        """Takes over the next entry found on disk; raises on what cannot be part of a log."""
+        if entry.index != self._last_index + 1:
+            raise StoreCorruptError(
+                f"entry {self._last_index + 1} of group {self.group_id} is missing"
+                f" before entry {entry.index}"
+            )
+        last_term = self._terms[-1][1]
+        if entry.term < last_term:
+            raise StoreCorruptError(
+                f"entry {entry.index} of group {self.group_id} has term {entry.term},"
+                f" the one before it {last_term}"
+            )
+        if entry.term != last_term:
+            self._terms.append((entry.index, entry.term))
+        self._last_index = entry.index
+        self._tail.append([entry])

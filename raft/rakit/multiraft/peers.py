@@ -1,0 +1,189 @@
+"""The other nodes, as one piece: streams to and from them, who is up, who leads what, whose clock.
+
+It joins four parts that know nothing of each other: `transport` (streams), `liveness` (up or down),
+`leaders` (the routing table) and `hello.StoreMemory` (rolled-back stores), and passes on to the
+driver what concerns groups: nodes that came or went, appends that were lost. A node whose step loop
+is held up by its disk answers no pings, so that its peers stop counting on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from rakit.multiraft.config import HostConfig
+from rakit.multiraft.effects import RoleChange
+from rakit.multiraft.hello import DATA, Gate, Lane, NodeIdentity, Rollback, StoreMemory
+from rakit.multiraft.inbox import Arrival, Inbox
+from rakit.multiraft.leaders import Leaders
+from rakit.multiraft.liveness import Change, Liveness, NodeChange
+from rakit.multiraft.transport import Transport
+from rakit.peer.v1 import raft_service_pb2 as wire
+
+_log = logging.getLogger(__name__)
+
+
+class GroupInputs(Protocol):
+    """The part of the driver that hears of nodes."""
+
+    def node_up(self, node_id: int) -> None:
+        """A node answers."""
+        ...
+
+    def node_down(self, node_id: int) -> None:
+        """A node is gone."""
+        ...
+
+    def unreachable(self, group_id: int, replica_id: int) -> None:
+        """An append to that replica did not leave."""
+        ...
+
+    def link_lost(self, node_id: int) -> None:
+        """Appends under way to that node are lost."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What `Peers` stands on, given by the host."""
+
+    groups: GroupInputs
+    inbox: Inbox
+    memory: StoreMemory
+    #: Has the step loop run soon.
+    wake: Callable[[], None]
+    #: Wall clock, for S3 only.
+    clock_ms: Callable[[], int]
+    #: Monotonic clock of the loop.
+    now_ms: Callable[[], int]
+    #: The highest write that is known to be durable (S7).
+    synced_counter: Callable[[], int]
+    #: Whether the step loop makes turns.
+    responsive: Callable[[], bool]
+
+
+class Peers:
+    """Every other node; implements `PeerEvents`."""
+
+    def __init__(
+        self, identity: NodeIdentity, config: HostConfig, around: Surroundings, rng: random.Random
+    ) -> None:
+        self._identity = identity
+        self._around = around
+        self.liveness = Liveness(config.liveness, around.now_ms())
+        self.leaders = Leaders(identity.node_id, self.liveness.is_up)
+        self._gate = Gate(identity, around.synced_counter, around.memory, self._rolled_back)
+        self.transport = Transport(self._gate, config.link, self, rng)
+        #: Called when a peer's store went back in time (S7).
+        self.rollback_callbacks: list[Callable[[Rollback], None]] = []
+        #: Called when a node came (True) or went.
+        self.node_callbacks: list[Callable[[int, bool], None]] = []
+
+    def set_peer(self, node_id: int, address: str | None) -> None:
+        """Takes in where a node is; None: it is no longer part of the cluster."""
+        self.transport.set_peer(node_id, address)
+        if address is None:
+            self._changed(self.liveness.forget(node_id))
+        else:
+            self.liveness.watch(node_id, self._around.now_ms())
+
+    def tick(self) -> None:
+        """Sends the pings that are due and looks for silence."""
+        now_ms = self._around.now_ms()
+        self._changed(self.liveness.check(now_ms))
+        for node_id in self.transport.peers:
+            self._ping_if_due(node_id, now_ms, at_once=False)
+
+    def role_changed(self, change: RoleChange) -> None:
+        """Takes in what a replica of this node has become, and tells the peers."""
+        term = self.leaders.role_changed(change)
+        if term is not None:
+            self.transport.announce(change.group_id, term)
+
+    def group_removed(self, group_id: int) -> None:
+        """Tells the peers that this node no longer leads a group that it led."""
+        term = self.leaders.group_removed(group_id)
+        if term is not None:
+            self.transport.announce(group_id, term)
+
+    def introduced(self, node_id: int, boot_epoch: int) -> None:
+        """See `PeerEvents`."""
+        now_ms = self._around.now_ms()
+        self._changed(self.liveness.hello(node_id, boot_epoch, now_ms))
+        # The round trip that makes it up should not wait for the next tick.
+        self._ping_if_due(node_id, now_ms, at_once=not self.liveness.is_up(node_id))
+
+    def disconnected(self, node_id: int, lane: Lane) -> None:
+        """See `PeerEvents`."""
+        if lane == DATA:
+            self._around.groups.link_lost(node_id)
+            self._around.wake()
+
+    def refused(self, node_id: int) -> None:
+        """See `PeerEvents`."""
+        self._changed(self.liveness.refused(node_id))
+
+    def pinged(self, ping: wire.Ping) -> wire.Ping | None:
+        """See `PeerEvents`."""
+        return self._ping(ping.number) if self._around.responsive() else None
+
+    def ponged(self, node_id: int, pong: wire.Ping) -> None:
+        """See `PeerEvents`."""
+        clocks = (pong.clock_ms, self._around.clock_ms())
+        now_ms = self._around.now_ms()
+        self._gate.heard(node_id, pong.synced_counter)
+        self._changed(self.liveness.pong(node_id, pong.number, pong.boot_epoch, clocks, now_ms))
+
+    def announced(self, node_id: int, leaderships: wire.Leaderships) -> None:
+        """See `PeerEvents`."""
+        led = zip(leaderships.group_ids, leaderships.terms, strict=False)
+        self.leaders.announced(
+            node_id, led, leaderships.ended_group_ids, complete=leaderships.complete
+        )
+
+    def led_here(self) -> dict[int, int]:
+        """See `PeerEvents`."""
+        return self.leaders.led_here()
+
+    def unreachable(self, group_id: int, replica_id: int) -> None:
+        """See `PeerEvents`."""
+        self._around.groups.unreachable(group_id, replica_id)
+
+    async def arrived(self, arrival: Arrival) -> None:
+        """See `PeerEvents`."""
+        await self._around.inbox.put(arrival)
+
+    def _ping_if_due(self, node_id: int, now_ms: int, *, at_once: bool) -> None:
+        if self.transport.reaches(node_id):
+            number = self.liveness.ping_due(node_id, now_ms, at_once=at_once)
+            if number is not None:
+                self.transport.ping(node_id, self._ping(number))
+
+    def _ping(self, number: int) -> wire.Ping:
+        return wire.Ping(
+            number=number,
+            boot_epoch=self._identity.boot_epoch,
+            clock_ms=self._around.clock_ms(),
+            synced_counter=self._around.synced_counter(),
+        )
+
+    def _rolled_back(self, rollback: Rollback) -> None:
+        for callback in list(self.rollback_callbacks):
+            callback(rollback)
+
+    def _changed(self, changes: list[NodeChange]) -> None:
+        for each in changes:
+            up = each.change is Change.UP
+            _log.info("node %d is %s: %s", each.node_id, each.change.value, each.reason)
+            if up:
+                self._around.groups.node_up(each.node_id)
+            else:
+                self._around.groups.node_down(each.node_id)
+            self.leaders.node_changed(each.node_id)
+            for callback in list(self.node_callbacks):
+                callback(each.node_id, up)
+        if changes:
+            self._around.wake()

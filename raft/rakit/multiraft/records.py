@@ -1,0 +1,172 @@
+"""How values are laid out in the store, and how damage to them is noticed.
+
+Every value carries a CRC32C that also covers where it belongs, so that a value under a wrong key
+(a misdirected block, a bug in a key) is damage too. Log entries have a fixed header in front of
+the payload, which is copied exactly once on the way in; all else is rare and is a protobuf message
+behind its checksum.
+
+Decoding raises `StoreCorruptError`: the caller quarantines the group.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from rakit.multiraft import keys
+from rakit.multiraft.checkpoint import Checkpoint
+from rakit.multiraft.checksum import crc32c, crc32c_extend
+from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.machine import GroupKind, GroupMeta
+from rakit.peer.v1 import store_pb2
+from rakit.raft import ConfState, Entry, EntryType, HardState
+
+#: What the checksum of an entry covers beside its payload: group, index, term, type.
+_ENTRY_IDENTITY: Final = struct.Struct(">QQQB")
+#: What stands before the payload of a stored entry: checksum, term, type.
+_ENTRY_HEAD: Final = struct.Struct(">IQB")
+_CHECKSUM: Final = struct.Struct(">I")
+ENTRY_HEAD_BYTES: Final = _ENTRY_HEAD.size
+
+_M = TypeVar("_M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class BirthRecord:
+    """Who a replica is and whether it is one of the group's first members."""
+
+    meta: GroupMeta
+    initial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
+    """A checkpoint, and how many bytes of log this replica had stored up to it."""
+
+    checkpoint: Checkpoint
+    log_bytes: int
+
+
+def encode_entry(group_id: int, entry: Entry) -> bytes:
+    """Returns the stored value of an entry."""
+    identity = _ENTRY_IDENTITY.pack(group_id, entry.index, entry.term, entry.type)
+    checksum = crc32c_extend(crc32c(identity), entry.data)
+    return b"".join((_ENTRY_HEAD.pack(checksum, entry.term, entry.type), entry.data))
+
+
+def decode_entry(group_id: int, index: int, value: bytes) -> Entry:
+    """Reads what `encode_entry` wrote for this place, or raises `StoreCorruptError`."""
+    if len(value) < _ENTRY_HEAD.size:
+        raise StoreCorruptError(f"entry {index} of group {group_id} is cut to {len(value)} bytes")
+    checksum, term, kind = _ENTRY_HEAD.unpack_from(value)
+    data = value[_ENTRY_HEAD.size :]
+    identity = _ENTRY_IDENTITY.pack(group_id, index, term, kind)
+    if crc32c_extend(crc32c(identity), data) != checksum:
+        raise StoreCorruptError(f"entry {index} of group {group_id} fails its checksum")
+    try:
+        return Entry(term, index, EntryType(kind), data)
+    except ValueError as error:
+        raise StoreCorruptError(f"entry {index} of group {group_id}: {error}") from error
+
+
+def stored_bytes(entry: Entry) -> int:
+    """Returns what an entry takes in the store, without its key."""
+    return _ENTRY_HEAD.size + len(entry.data)
+
+
+def encode_hard_state(group_id: int, state: HardState) -> bytes:
+    """Returns the stored value of a vote record."""
+    record = store_pb2.StoredHardState(term=state.term, vote=state.vote, commit=state.commit)
+    return _seal(keys.hard_state(group_id), record)
+
+
+def decode_hard_state(group_id: int, value: bytes) -> HardState:
+    """Reads a vote record."""
+    record = _open(keys.hard_state(group_id), value, store_pb2.StoredHardState)
+    return HardState(record.term, record.vote, record.commit)
+
+
+def encode_checkpoint(group_id: int, stored: StoredCheckpoint) -> bytes:
+    """Returns the stored value of a checkpoint."""
+    checkpoint = stored.checkpoint
+    conf = checkpoint.conf_state
+    record = store_pb2.StoredCheckpoint(
+        index=checkpoint.index,
+        term=checkpoint.term,
+        conf_state=store_pb2.StoredConfState(
+            voters=conf.voters,
+            learners=conf.learners,
+            voters_outgoing=conf.voters_outgoing,
+            learners_next=conf.learners_next,
+            auto_leave=conf.auto_leave,
+        ),
+        data=checkpoint.data,
+        log_bytes=stored.log_bytes,
+    )
+    return _seal(keys.checkpoint(group_id, checkpoint.index), record)
+
+
+def decode_checkpoint(group_id: int, index: int, value: bytes) -> StoredCheckpoint:
+    """Reads a checkpoint."""
+    record = _open(keys.checkpoint(group_id, index), value, store_pb2.StoredCheckpoint)
+    if record.index != index:
+        raise StoreCorruptError(f"checkpoint {index} of group {group_id} says it is {record.index}")
+    conf = ConfState(
+        voters=tuple(record.conf_state.voters),
+        learners=tuple(record.conf_state.learners),
+        voters_outgoing=tuple(record.conf_state.voters_outgoing),
+        learners_next=tuple(record.conf_state.learners_next),
+        auto_leave=record.conf_state.auto_leave,
+    )
+    return StoredCheckpoint(Checkpoint(index, record.term, conf, record.data), record.log_bytes)
+
+
+def encode_birth(birth: BirthRecord) -> bytes:
+    """Returns the stored value of a birth record."""
+    record = store_pb2.BirthRecord(
+        group_id=birth.meta.group_id,
+        replica_id=birth.meta.replica_id,
+        kind=birth.meta.kind,
+        initial=birth.initial,
+    )
+    return _seal(keys.birth(birth.meta.group_id), record)
+
+
+def decode_birth(group_id: int, value: bytes) -> BirthRecord:
+    """Reads a birth record."""
+    record = _open(keys.birth(group_id), value, store_pb2.BirthRecord)
+    try:
+        meta = GroupMeta(record.group_id, record.replica_id, GroupKind(record.kind))
+    except (ValueError, AssertionError) as error:
+        raise StoreCorruptError(f"birth record of group {group_id}: {error}") from error
+    return BirthRecord(meta, record.initial)
+
+
+def encode_tombstone(group_id: int, replica_id: int) -> bytes:
+    """Returns the stored value of a tombstone."""
+    return _seal(keys.tombstone(group_id), store_pb2.Tombstone(replica_id=replica_id))
+
+
+def decode_tombstone(group_id: int, value: bytes) -> int:
+    """Reads a tombstone: the highest replica id of the group that is dead on this node."""
+    return _open(keys.tombstone(group_id), value, store_pb2.Tombstone).replica_id
+
+
+def _seal(key: bytes, record: Message) -> bytes:
+    payload = record.SerializeToString(deterministic=True)
+    return _CHECKSUM.pack(crc32c_extend(crc32c(key), payload)) + payload
+
+
+def _open(key: bytes, value: bytes, kind: type[_M]) -> _M:
+    if len(value) < _CHECKSUM.size:
+        raise StoreCorruptError(f"the value of key {key.hex()} is cut to {len(value)} bytes")
+    payload = value[_CHECKSUM.size :]
+    if crc32c_extend(crc32c(key), payload) != _CHECKSUM.unpack_from(value)[0]:
+        raise StoreCorruptError(f"the value of key {key.hex()} fails its checksum")
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        raise StoreCorruptError(f"the value of key {key.hex()}: {error}") from error

@@ -1,0 +1,183 @@
+"""The replicas of a node: how they are born, found again, shut out and buried.
+
+Rules:
+
+- A birth record goes to the disk, synced, with everything that the replica starts from, in one
+  batch, before the replica can promise anything (safety S10).
+- A first member starts from a checkpoint as of index 1, term 1, with the group's first
+  configuration. A later replica starts from nothing and is sent a base by its leader (S2).
+- A removed replica leaves a tombstone; its id and every lower one of this node in the group are
+  dead for good (known bug 22).
+- A damaged group is quarantined: kept on disk, never stepped, its messages dropped (S5, S9).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from rakit.multiraft import boot, keys
+from rakit.multiraft.checkpoint import Checkpoint
+from rakit.multiraft.driver_config import DriverConfig
+from rakit.multiraft.errors import GroupRefusedError, MachineFailedError, StoreCorruptError
+from rakit.multiraft.group import Group
+from rakit.multiraft.kv import KeyValue, WriteBatch
+from rakit.multiraft.loading import load_birth, load_group, take_census
+from rakit.multiraft.log_storage import GroupLog
+from rakit.multiraft.machine import GroupMeta, MachineFactory, StateMachine, node_of
+from rakit.multiraft.records import BirthRecord, encode_birth, encode_tombstone
+from rakit.multiraft.tail_cache import TailCache
+from rakit.raft import Config, ConfState, HardState, RawNode, ReplicaFatalError
+
+#: Where a group's log begins: the checkpoint that its first members are born with.
+BIRTH_INDEX = 1
+BIRTH_TERM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A replica that is shut out; `replica_id` is 0 if even that is not known."""
+
+    replica_id: int
+    reason: str
+
+
+class Roster:
+    """The table of replicas, and the only place that makes and unmakes them."""
+
+    def __init__(
+        self,
+        config: DriverConfig,
+        node_id: int,
+        disk: KeyValue,
+        factory: MachineFactory,
+        rng: random.Random,
+    ) -> None:
+        self._config = config
+        self._node_id = node_id
+        self._disk = disk
+        self._factory = factory
+        self._rng = rng
+        self._cache = TailCache(config.tail_cache_bytes_max, config.tail_cache_appends_max)
+        self._tombstones: dict[int, int] = {}
+        self._boot = 0
+        self.groups: dict[int, Group] = {}
+        self.quarantined: dict[int, Quarantined] = {}
+
+    def load(self, batch: WriteBatch) -> None:
+        """Opens every group of the store and quarantines the damaged ones."""
+        assert self._boot == 0, "a store is loaded once"
+        self._boot = boot.next_boot(self._disk, batch)
+        census = take_census(self._disk)
+        self._tombstones = census.tombstones
+        for group_id in census.orphans:
+            self.quarantined[group_id] = Quarantined(0, "its birth record is missing (S10)")
+        for group_id in census.born:
+            self._load_one(group_id, batch)
+
+    def _load_one(self, group_id: int, batch: WriteBatch) -> None:
+        replica = 0
+        try:
+            birth = load_birth(self._disk, group_id)
+            replica = birth.meta.replica_id
+            found = load_group(self._disk, birth, self._cache, self._factory)
+            doubtful = boot.is_doubtful(self._disk, group_id)
+            if self._config.doubtful and not doubtful:
+                boot.mark_doubtful(group_id, batch)
+                doubtful = True
+            self._add(found.meta, found.machine, found.log, doubtful=doubtful)
+        except (StoreCorruptError, MachineFailedError, ReplicaFatalError) as error:
+            self.quarantined[group_id] = Quarantined(replica, str(error))
+
+    def create(self, meta: GroupMeta, conf: ConfState | None, batch: WriteBatch) -> Group | None:
+        """Makes a replica; None if this very replica is here already, sound or quarantined."""
+        assert self._boot, "groups are created after the store was loaded"
+        assert node_of(meta.replica_id) == self._node_id, "the replica belongs to another node"
+        if self._is_here(meta, batch):
+            return None
+        log = GroupLog(meta.group_id, self._disk, self._cache)
+        machine = self._factory(meta)
+        batch.put(
+            keys.birth(meta.group_id), encode_birth(BirthRecord(meta, initial=conf is not None))
+        )
+        if conf is None:
+            machine.restore(b"", 0)
+        else:
+            assert meta.replica_id in conf, "a first member belongs to the first configuration"
+            log.install(Checkpoint(BIRTH_INDEX, BIRTH_TERM, conf, b""), batch)
+            log.set_hard_state(HardState(BIRTH_TERM, 0, BIRTH_INDEX), batch)
+            machine.restore(b"", BIRTH_INDEX)
+        return self._add(meta, machine, log, doubtful=False)
+
+    def _is_here(self, meta: GroupMeta, batch: WriteBatch) -> bool:
+        """Tells whether the replica exists; clears the way for it or raises if it must not."""
+        group = self.groups.get(meta.group_id)
+        if group is not None:
+            if group.meta.replica_id != meta.replica_id:
+                raise GroupRefusedError(
+                    f"group {meta.group_id} has replica {group.meta.replica_id} on this node"
+                )
+            return True
+        if meta.replica_id <= self._tombstones.get(meta.group_id, 0):
+            raise GroupRefusedError(
+                f"replica {meta.replica_id} of group {meta.group_id} was removed from this node"
+            )
+        shut_out = self.quarantined.get(meta.group_id)
+        if shut_out is None:
+            return False
+        if shut_out.replica_id in (0, meta.replica_id):
+            return True
+        # The damaged replica has been replaced by a new one: its data may go.
+        self.remove(meta.group_id, batch)
+        return False
+
+    def remove(self, group_id: int, batch: WriteBatch) -> Group | None:
+        """Buries a replica and wipes its data; returns it if it was sound."""
+        group = self.groups.pop(group_id, None)
+        shut_out = self.quarantined.pop(group_id, None)
+        if group is None and shut_out is None:
+            return None
+        replica = group.meta.replica_id if group else shut_out.replica_id if shut_out else 0
+        dead = max(replica, self._tombstones.get(group_id, 0))
+        if dead:
+            self._tombstones[group_id] = dead
+            batch.put(keys.tombstone(group_id), encode_tombstone(group_id, dead))
+        for prefix in (keys.ENTRY, keys.CHECKPOINT, keys.POSITION):
+            batch.delete_range(*keys.group_range(prefix, group_id))
+        batch.delete(keys.hard_state(group_id))
+        batch.delete(keys.birth(group_id))
+        boot.clear_doubt(group_id, batch)
+        if group is not None:
+            group.storage.close()
+        return group
+
+    def shut_out(self, group: Group, reason: str) -> None:
+        """Moves a replica into quarantine; its data stays as it is."""
+        group_id = group.meta.group_id
+        del self.groups[group_id]
+        self.quarantined[group_id] = Quarantined(group.meta.replica_id, reason)
+        group.storage.close()
+
+    def _add(
+        self, meta: GroupMeta, machine: StateMachine, log: GroupLog, *, doubtful: bool
+    ) -> Group:
+        config = self._config
+        core = Config(
+            id=meta.replica_id,
+            rng=self._rng,
+            applied=log.latest.index,
+            election_tick=config.election_ticks,
+            heartbeat_tick=config.heartbeat_ticks,
+            max_size_per_msg_bytes=config.message_bytes_max,
+            max_inflight_messages=config.inflight_messages_max,
+            max_inflight_bytes=config.inflight_bytes_max,
+            max_uncommitted_bytes=config.uncommitted_bytes_max,
+            max_committed_bytes_per_ready=config.apply_bytes_max,
+            max_pending_reads=config.reads_count_max,
+            boot=self._boot,
+            doubtful=doubtful,
+        )
+        group = Group(meta, machine, log, RawNode(core, log))
+        group.doubtful = doubtful
+        self.groups[meta.group_id] = group
+        return group

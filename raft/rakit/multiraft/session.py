@@ -1,0 +1,117 @@
+"""The answering end of one lane from one peer: a stream that a peer opened to this node.
+
+It reads requests into the inbox and writes answers, together with how far the requests are worked
+off. Everything that is ready when a write may begin leaves in one message. On the control lane a
+request is worked off when it has been stepped; on the data lane when, in addition, what was written
+because of it is durable. Either way every request is, or the peer would wait for ever.
+
+Left out: pacing of answers. They are few for each request, and requests are paced. Their queue is
+bounded all the same; an answer that does not fit is dropped and counted, since Raft asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc.aio
+
+from rakit.multiraft import codec
+from rakit.multiraft.config import LinkConfig
+from rakit.multiraft.effects import Envelope
+from rakit.multiraft.gather import Arrears, Gather, LinkProtocolError, check_senders
+from rakit.multiraft.hello import DATA, Lane
+from rakit.multiraft.inbox import Arrival
+from rakit.multiraft.peer_events import PeerEvents
+from rakit.peer.v1 import raft_service_pb2 as wire
+
+
+class SessionEndedError(Exception):
+    """This stream is over for a reason of ours: a newer one took its place, or the node stops."""
+
+
+class Session:
+    """One accepted stream, after the hellos."""
+
+    def __init__(self, node_id: int, lane: Lane, config: LinkConfig, events: PeerEvents) -> None:
+        self.node_id = node_id
+        self.lane = lane
+        self._events = events
+        self._bytes_max = config.request_bytes_max
+        self._answers = Gather(config.control_queue_bytes_max, config.queue_count_max)
+        self._arrears = Arrears()
+        self._told = 0
+        self._received = 0
+        self._pong: wire.Ping | None = None
+        self._wake = asyncio.Event()
+        self._end_reason: str | None = None
+
+    @property
+    def refused_count(self) -> int:
+        """Answers that were dropped because too many waited."""
+        return self._answers.refused_count
+
+    @property
+    def waits_for_sync(self) -> bool:
+        """Whether a request is not worked off because its write is not durable."""
+        return bool(self._arrears)
+
+    def offer(self, envelope: Envelope) -> bool:
+        """Takes an answer to be sent; False when too many wait."""
+        if not self._answers.offer(envelope):
+            return False
+        self._wake.set()
+        return True
+
+    def stepped(self, number: int, write: int) -> None:
+        """Notes that a request was stepped; `write` names the write that it waits for, or 0."""
+        if self._arrears.stepped(number, write if self.lane == DATA else 0):
+            self._wake.set()
+
+    def synced(self, write: int) -> None:
+        """Notes that every write up to this one is durable."""
+        if self._arrears.synced(write):
+            self._wake.set()
+
+    def end(self, reason: str) -> None:
+        """Has `run` raise `SessionEndedError` soon."""
+        self._end_reason = reason
+        self._wake.set()
+
+    async def run(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Serves the stream until the peer ends it; raises what ended it otherwise."""
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(self._write(context))
+            await self._read(context)
+            writing.cancel()
+
+    async def _read(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        while isinstance(data := await context.read(), bytes):
+            request = codec.decode_request(data)
+            if request.HasField("ping"):
+                self._pong = self._events.pinged(request.ping)
+                self._wake.set()
+            if request.HasField("leaderships"):
+                self._events.announced(self.node_id, request.leaderships)
+            if request.number:
+                await self._take(request, len(data))
+
+    async def _take(self, request: wire.ExchangeRequest, size_bytes: int) -> None:
+        if request.number != self._received + 1:
+            raise LinkProtocolError(f"request {request.number} came after {self._received}")
+        self._received = request.number
+        envelopes = codec.envelopes_of(request)
+        check_senders(self.node_id, envelopes)
+        await self._events.arrived(Arrival(envelopes, size_bytes, self, request.number))
+
+    async def _write(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        while True:
+            if self._end_reason is not None:
+                raise SessionEndedError(self._end_reason)
+            processed = self._arrears.processed
+            if processed == self._told and not len(self._answers) and self._pong is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            self._told, pong, self._pong = processed, self._pong, None
+            answers = self._answers.take(self._bytes_max)
+            await context.write(codec.encode_response(processed, answers, pong))

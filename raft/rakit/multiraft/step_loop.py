@@ -1,0 +1,308 @@
+"""The one task that owns every group: inbox, ticks, driver, disk, in this order, for ever.
+
+Each turn takes what came in, makes the ticks that are due, and carries out the driver's effects:
+sends leave, the batch is written (not synced), results are delivered, and the syncer thread is
+asked for a flush. While a flush is under way turns go on and the next batch gathers (group commit).
+
+Rules:
+
+- Nothing else steps the driver. Others only give it inputs (propose, node_down, ...) and `wake`.
+- Batches reach the store in the driver's order. A write that RocksDB stalls is tried again,
+  unchanged, before anything else moves (S12): no step, no tick, no input is taken meanwhile, so
+  a stall is felt by producers as back-pressure and by the cluster as silence.
+- After any other error of the store nothing is sent any more, and `on_failed` is called once.
+- A sync, or a stall, that takes longer than `sync_stall_ms_max` makes the driver give up its
+  leaderships (S13): a node whose disk hangs must not keep its followers waiting.
+- A process that was paused makes up for a few ticks only; heartbeats that arrived during the pause
+  are stepped before them.
+- A request of a peer is worked off when the turn that stepped it is over and, if that turn had to
+  be durable, when it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from rakit.multiraft.config import HostConfig
+from rakit.multiraft.driver import Driver
+from rakit.multiraft.effects import Effects, Envelope
+from rakit.multiraft.hello import StoreMemory
+from rakit.multiraft.inbox import Arrival, Inbox
+from rakit.multiraft.store.errors import StoreFailedError, WriteStalledError
+from rakit.multiraft.store.rocks import RocksStore
+from rakit.multiraft.store.syncer import Syncer
+
+#: A batch from this size on is written after the links had a turn to send: the followers then
+#: work while this node's write holds the interpreter.
+_YIELD_BYTES_MIN: Final = 64 << 10
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rim:
+    """What the loop calls outwards; everything returns at once."""
+
+    send: Callable[[list[Envelope]], None]
+    #: Every write up to this number is durable.
+    synced: Callable[[int], None]
+    #: Completions, reads, roles, applied groups and quarantined ones.
+    deliver: Callable[[Effects], None]
+    #: Called before the driver is asked for effects: rounds of reads begin here.
+    prepare: Callable[[], None]
+    tick: Callable[[], None]
+    failed: Callable[[StoreFailedError], None]
+
+
+class StepLoop:
+    """Runs a driver on a store."""
+
+    def __init__(
+        self,
+        config: HostConfig,
+        driver: Driver,
+        store: RocksStore,
+        memory: StoreMemory,
+        rim: Rim,
+    ) -> None:
+        self._config = config
+        self._driver = driver
+        self._store = store
+        self._memory = memory
+        self._rim = rim
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self.inbox = Inbox(config.inbox_bytes_max, self._wake.set)
+        self._syncer = Syncer(store, self._synced_elsewhere, self._failed_elsewhere)
+        #: (write, effects) numbers that wait for a flush, ascending.
+        self._unsynced: deque[tuple[int, int]] = deque()
+        #: Newest durable write, as the syncer told; and as the driver knows.
+        self._durable_write = store.synced_counter
+        self._known_write = self._durable_write
+        #: Requests that were stepped in a turn that is not over, and the write that they wait for.
+        self._stepped: list[Arrival] = []
+        self._turn_write = 0
+        self._ticked_at = self._loop.time()
+        self._in_doubt = bool(store.loss.doubt)
+        self._stalled_since: float | None = None
+        self._stall_told_at = 0.0
+        self._failure: StoreFailedError | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        #: How late the newest tick was; the loop was busy or the process stopped for that long.
+        self.lag_ms = 0.0
+        self.lag_ms_max = 0.0
+
+    def start(self) -> None:
+        """Starts the syncer, the timer and the task."""
+        self._syncer.start()
+        self._ticked_at = self._loop.time()
+        self._set_timer()
+        self._task = asyncio.create_task(self._run(), name="step loop")
+        self.wake()
+
+    async def stop(self) -> None:
+        """Ends the task and the syncer; what was written stays for the store's own close."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        # It serves the flush under way first, which on a hanging disk takes as long as it takes.
+        await asyncio.to_thread(self._syncer.close)
+
+    def wake(self) -> None:
+        """Has a turn made soon, since the driver was given an input."""
+        self._wake.set()
+
+    @property
+    def responsive(self) -> bool:
+        """Whether turns are made; a store that stalls a write holds them up."""
+        since = self._stalled_since
+        limit = self._config.sync_stall_ms_max / 1000
+        return since is None or time.monotonic() - since < limit
+
+    @property
+    def flushed(self) -> bool:
+        """Whether everything that was written is durable and the driver knows it."""
+        return not self._unsynced and not self._stepped and not len(self.inbox)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._turn()
+        except StoreFailedError as error:
+            self._fail(error)
+        except Exception as error:
+            _log.exception("the step loop broke")
+            self._fail(StoreFailedError(f"the step loop broke: {error!r}", disk_full=False))
+
+    async def _turn(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._take_syncs()
+        for arrival in self.inbox.take(self._config.round_bytes_max):
+            for envelope in arrival.envelopes:
+                self._driver.receive(envelope)
+            if arrival.requester is not None:
+                self._stepped.append(arrival)
+        if len(self.inbox):
+            self._wake.set()
+        self._tick()
+        written = 0
+        while True:
+            self._rim.prepare()
+            effects = self._driver.advance()
+            if effects is None:
+                break
+            written += effects.batch.size_bytes
+            await self._carry_out(effects)
+            if written >= self._config.round_bytes_max:
+                # Others have a turn; this one goes on afterwards, so its requests stay open.
+                self._wake.set()
+                self._rim.synced(self._known_write)
+                await asyncio.sleep(0)
+                return
+        self._settle()
+
+    async def _carry_out(self, effects: Effects) -> None:
+        if effects.sends:
+            self._rim.send(effects.sends)
+        if effects.batch:
+            if effects.sends and effects.batch.size_bytes >= _YIELD_BYTES_MIN:
+                await asyncio.sleep(0)
+            await self._write(effects)
+        self._driver.written(effects.number)
+        self._rim.deliver(effects)
+        if effects.must_sync:
+            self._want_sync(effects.number)
+
+    async def _write(self, effects: Effects) -> None:
+        """Writes a batch, however often the store pushes back."""
+        while True:
+            try:
+                self._store.write(effects.batch)
+            except WriteStalledError:
+                if self._stalled_since is None:
+                    self._stalled_since = time.monotonic()
+                    size = effects.batch.size_bytes
+                    _log.warning("the store stalls writes; a batch of %d bytes waits", size)
+                self._judge_stall(self._stalled_since, "write")
+                await asyncio.sleep(self._config.write_retry_ms / 1000)
+            else:
+                self._stalled_since = None
+                return
+
+    def _want_sync(self, effects_number: int) -> None:
+        """Asks for a flush of everything written so far; an empty batch may need one as well."""
+        write = self._store.last_number
+        if write <= self._known_write and not self._unsynced:
+            self._driver.synced(effects_number)
+            return
+        self._unsynced.append((write, effects_number))
+        self._turn_write = write
+        self._syncer.request(write)
+
+    def _take_syncs(self) -> None:
+        """Tells the driver and the peers what became durable."""
+        durable = self._durable_write
+        if durable == self._known_write:
+            return
+        self._known_write = durable
+        newest = 0
+        while self._unsynced and self._unsynced[0][0] <= durable:
+            newest = self._unsynced.popleft()[1]
+        if newest:
+            self._driver.synced(newest)
+            if self._in_doubt:
+                # The replicas' own marks of doubt were in the first batch of this start (S8).
+                self._in_doubt = False
+                self._store.settle_doubt()
+
+    def _settle(self) -> None:
+        """The turn is over: its requests are worked off, or wait for its write."""
+        waits_for = self._turn_write if self._turn_write > self._known_write else 0
+        for arrival in self._stepped:
+            assert arrival.requester is not None, "only requests wait for the end of a turn"
+            arrival.requester.stepped(arrival.number, waits_for)
+        self._stepped.clear()
+        self._turn_write = 0
+        # After the sends: an answer and the mark that its request is worked off leave together.
+        self._rim.synced(self._known_write)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        tick = self._config.tick_ms / 1000
+        due = int((now - self._ticked_at) / tick)
+        if due <= 0:
+            return
+        skipped = max(0, due - self._config.tick_catch_up_count_max)
+        self._ticked_at += due * tick
+        if skipped:
+            _log.warning("this process stood still: %d ticks are left out", skipped)
+        for _each in range(due - skipped):
+            self._driver.tick()
+        self._rim.tick()
+        self._judge_stall(self._syncer.in_flight_since(), "sync")
+        self._note_stores()
+
+    def _judge_stall(self, since: float | None, what: str) -> None:
+        """Gives up leaderships when the disk has not answered for too long (S13)."""
+        now, limit = time.monotonic(), self._config.sync_stall_ms_max / 1000
+        if since is None or now - since < limit or now - self._stall_told_at < limit:
+            return
+        _log.error("a %s has taken %.1f s; giving up leaderships", what, now - since)
+        self._stall_told_at = now
+        self._driver.disk_stalled()
+
+    def _note_stores(self) -> None:
+        """Writes down what was heard of other stores (S7); it need not be synced at once."""
+        if not self._memory.has_notes:
+            return
+        try:
+            self._store.write(self._memory.notes())
+        except WriteStalledError:
+            return  # at the next tick
+        self._memory.noted()
+
+    def _set_timer(self) -> None:
+        self._timer = self._loop.call_at(
+            self._ticked_at + self._config.tick_ms / 1000, self._timer_rang
+        )
+
+    def _timer_rang(self) -> None:
+        now, tick = self._loop.time(), self._config.tick_ms / 1000
+        self.lag_ms = max(0.0, (now - self._ticked_at - tick) * 1000)
+        self.lag_ms_max = max(self.lag_ms_max, self.lag_ms)
+        self._wake.set()
+        self._timer = self._loop.call_at(now + tick, self._timer_rang)
+
+    def _synced_elsewhere(self, write: int) -> None:
+        """Called on the syncer's thread."""
+        self._loop.call_soon_threadsafe(self._synced_here, write)
+
+    def _synced_here(self, write: int) -> None:
+        self._durable_write = max(self._durable_write, write)
+        self._wake.set()
+
+    def _failed_elsewhere(self, error: StoreFailedError) -> None:
+        """Called on the syncer's thread."""
+        self._loop.call_soon_threadsafe(self._failed_here, error)
+
+    def _failed_here(self, error: StoreFailedError) -> None:
+        self._failure = error
+        self._wake.set()
+
+    def _fail(self, error: StoreFailedError) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._failure = error
+        self._rim.failed(error)

@@ -1,0 +1,95 @@
+"""The settings of a store: one frozen object, validated once, handed down whole.
+
+Every limit names its unit. The defaults suit a node that moves about 100 MB/s on two cores; tests
+use ``StoreConfig.small``, which reaches flushes, WAL switches and journal pruning within
+kilobytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """How one node's store is opened."""
+
+    #: The node's data directory; made (mode 0700) when it does not exist.
+    directory: Path
+
+    #: A memtable of this size is written out as one table file. Larger ones gained nothing.
+    write_buffer_bytes: int = 64 * MIB
+
+    #: Memtables in memory at once; when all are full, writes stall instead of growing without
+    #: bound.
+    write_buffer_count: int = 4
+
+    #: Live write-ahead log; bounds how much opening after a crash has to replay.
+    wal_bytes_max: int = 256 * MIB
+
+    #: Cached table blocks, index and filter blocks included.
+    block_cache_bytes: int = 64 * MIB
+
+    #: A scan reads this much before it lets go of its iterator: it bounds memory and the time for
+    #: which other threads stand still, as iterators hold the interpreter's lock.
+    scan_chunk_bytes: int = 1 * MIB
+
+    #: The witness on disk is at most this much older than the newest synced write (S7).
+    witness_interval_ms: int = 1000
+
+    #: After so many written bytes the store looks which journal rows no live WAL can explain any
+    #: more.
+    journal_mark_bytes: int = 4 * MIB
+
+    #: Room kept back for opening on a full disk; ``None`` is 1 % of the disk, at most 1 GiB; 0 is
+    #: none.
+    ballast_bytes: int | None = None
+
+    #: Below this share of free space ``low_space`` is reported, and produce is to be refused.
+    low_space_percent: int = 5
+
+    #: The same as a number of bytes; the larger of the two counts.
+    low_space_bytes: int = 0
+
+    #: ``False`` (--unsafe-no-fsync) acknowledges without a disk sync. For benches and for proving
+    #: that the test harness notices; a power cut then loses acknowledged records.
+    fsync: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        assert self.write_buffer_bytes >= 64 * KIB, "RocksDB rounds smaller memtables up to 64 KiB"
+        assert self.write_buffer_count >= 2, (
+            "one memtable must take writes while another is flushed"
+        )
+        assert self.wal_bytes_max >= self.write_buffer_bytes, (
+            "a WAL must be able to hold a memtable"
+        )
+        assert self.block_cache_bytes > 0, "without a block cache every read goes to the disk"
+        assert self.scan_chunk_bytes > 0, "a scan must make progress"
+        assert self.witness_interval_ms > 0, "a witness must be written at some time"
+        assert self.journal_mark_bytes > 0, "journal rows must be pruned at some time"
+        assert self.ballast_bytes is None or self.ballast_bytes >= 0, "ballast cannot be negative"
+        assert 0 <= self.low_space_percent < 100, "low_space_percent is a percentage of the disk"
+        assert self.low_space_bytes >= 0, "low_space_bytes cannot be negative"
+
+    @classmethod
+    def small(cls, directory: Path, *, fsync: bool = True) -> StoreConfig:
+        """Settings for tests: everything that happens after gigabytes happens after kilobytes."""
+        return cls(
+            directory=directory,
+            write_buffer_bytes=64 * KIB,
+            write_buffer_count=32,  # tiny ones fill faster than any disk flushes: no stalls, please
+            wal_bytes_max=1 * MIB,
+            block_cache_bytes=1 * MIB,
+            scan_chunk_bytes=16 * KIB,
+            witness_interval_ms=50,
+            journal_mark_bytes=32 * KIB,
+            ballast_bytes=64 * KIB,
+            low_space_percent=0,
+            fsync=fsync,
+        )

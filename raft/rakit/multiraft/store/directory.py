@@ -1,0 +1,100 @@
+"""The data directory: where things lie, who may look, and that one process has it.
+
+    DIR/LOCK            held (flock) by the process that runs on this directory; holds its pid
+    DIR/identity.json   whose data this is (``identity``)
+    DIR/witness         how far the store had got (``witness``)
+    DIR/ballast         room kept back for a full disk (``space``)
+    DIR/db/             RocksDB
+    DIR/cut/            damaged ends of WALs that were cut off (``tail``)
+
+The lock is ours, though RocksDB has one too: ours comes before anything is read or changed, covers
+the files beside the database, and says who has it. The kernel drops it with the process, so a crash
+never leaves it behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+from rakit.multiraft.store.errors import StoreLockedError
+from rakit.multiraft.store.files import sync_directory
+
+logger = logging.getLogger(__name__)
+
+PRIVATE_MODE = 0o700
+
+
+class DataDirectory:
+    """A locked data directory."""
+
+    def __init__(self, path: Path, lock_descriptor: int) -> None:
+        self.path = path
+        self.identity = path / "identity.json"
+        self.witness = path / "witness"
+        self.ballast = path / "ballast"
+        self.database = path / "db"
+        self.cut = path / "cut"
+        self._lock_descriptor = lock_descriptor
+
+    @classmethod
+    def open(cls, path: Path) -> DataDirectory:
+        """Make the directory if need be and lock it; raises ``StoreLockedError``."""
+        absolute = path.absolute()
+        if not absolute.is_dir():
+            absolute.mkdir(mode=PRIVATE_MODE, parents=True)
+            sync_directory(absolute.parent)
+        if absolute.stat().st_mode & 0o077:
+            _make_private(absolute)
+        return cls(absolute, _lock(absolute))
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self._lock_descriptor >= 0:
+            os.close(self._lock_descriptor)
+            self._lock_descriptor = -1
+
+
+def live_wals(database: Path) -> list[int]:
+    """The numbers of the write-ahead logs in a database directory, ascending."""
+    return sorted(int(path.stem) for path in database.iterdir() if path.suffix == ".log")
+
+
+def wal_path(database: Path, number: int) -> Path:
+    """The file of a write-ahead log."""
+    return database / f"{number:06}.log"
+
+
+def size_of(database: Path) -> int:
+    """What the files of a database take, as far as they do not vanish while we look."""
+    size = 0
+    for path in database.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # RocksDB deletes files at any time
+            size += path.stat().st_size
+    return size
+
+
+def _make_private(path: Path) -> None:
+    """Take group and others out. Some volumes do not let us: worth a line, not a refusal."""
+    try:
+        path.chmod(PRIVATE_MODE)
+    except PermissionError:
+        logger.warning("%s may be read by other users, and its mode cannot be changed", path)
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise StoreLockedError(
+            f"a second process on one data directory: {path} is in use by process {owner}"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,203 @@
+"""The one module that talks to rocksdict, behind a typed interface that cannot be misused.
+
+Rules of the binding that are kept here, so that nobody else has to know them (each has a regression
+test):
+
+- Raw mode everywhere; otherwise values are pickled, and unpickling disk bytes runs code.
+- ``keys()``, ``items()`` and ``values()`` end silently at a corrupt block. Only ``iter()``
+  followed by ``status()`` tells; every walk here ends with ``status()``.
+- Bounds on ``ReadOptions`` are never used: the lower bound sets the upper one, and the upper one
+  is a pointer into memory that may be gone. Keys are compared in Python.
+- ``next()`` on an iterator that is no longer valid crashes the process: ``valid()`` comes first.
+- A database stays open while an iterator lives: no iterator outlives the call that made it.
+- ``sync=True`` holds the interpreter's lock for the whole disk sync: writes never use it.
+  ``flush_wal`` releases the lock and is the only sync.
+- Without ``no_slowdown`` a write stall blocks inside ``write`` with that lock held.
+
+Every error leaves as ``EngineError`` with its kind; what it means for the store is decided above.
+``Engine`` is a protocol so that tests can put a failing disk in between.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, cast
+
+from rocksdict import Cache, DbClosedError, Options, Rdict, WriteOptions
+from rocksdict import WriteBatch as RawBatch
+
+from rakit.multiraft.kv import Op
+from rakit.multiraft.store import options
+from rakit.multiraft.store.config import StoreConfig
+from rakit.multiraft.store.errors import Fault, classify
+
+Operation = tuple[int, bytes, bytes]
+Pair = tuple[bytes, bytes]
+
+
+class EngineError(Exception):
+    """A call of RocksDB failed."""
+
+    def __init__(self, fault: Fault, text: str) -> None:
+        super().__init__(text)
+        self.fault = fault
+
+
+class Engine(Protocol):
+    """An ordered map of bytes with atomic batches and an explicit log sync."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of ``key``."""
+        ...
+
+    def chunk(self, lo: bytes, hi: bytes, bytes_max: int) -> list[Pair]:
+        """The first pairs in [lo, hi), up to about ``bytes_max``.
+
+        At least one if there is any: an empty list means that there is none.
+        """
+        ...
+
+    def last_below(self, lo: bytes, hi: bytes) -> Pair | None:
+        """The greatest pair in [lo, hi)."""
+        ...
+
+    def write(self, operations: Sequence[Operation]) -> None:
+        """Apply the operations in order, atomically, not yet durable."""
+        ...
+
+    def flush_wal(self) -> None:
+        """Make everything written before this call durable. May run beside ``write``."""
+        ...
+
+    def property_int(self, name: str) -> int:
+        """One of RocksDB's numeric properties."""
+        ...
+
+    def compact(self, lo: bytes, hi: bytes) -> None:
+        """Rewrite the tables that hold [lo, hi) without what was deleted."""
+        ...
+
+    def close(self) -> None:
+        """Flush what is in memory and let go of the directory."""
+        ...
+
+
+class OpenEngine(Protocol):
+    """Opens the engine of a store; ``RocksEngine`` unless a test wants a failing disk."""
+
+    def __call__(self, path: Path, config: StoreConfig, *, create: bool) -> Engine:
+        """Raises ``EngineError``; never makes a database unless ``create``."""
+        ...
+
+
+class RocksEngine:
+    """``Engine`` over rocksdict."""
+
+    def __init__(self, path: Path, config: StoreConfig, *, create: bool) -> None:
+        """Open the database at ``path`` or make it, and prove that the settings are in force."""
+        sections = options.settings(
+            config, create=create, direct_io=options.probe_direct_io(path.parent)
+        )
+        with tempfile.TemporaryDirectory(prefix="rakit-options-") as scratch, _translated():
+            Path(scratch, "OPTIONS-000001").write_text(options.render(sections))
+            cache = Cache(config.block_cache_bytes)
+            database, families = Options.load_latest(scratch, cache=cache)
+            self._db = Rdict(str(path), database, column_families=families)
+        try:
+            options.verify(path, sections)
+        except BaseException:
+            self._db.close()
+            raise
+        self._unsynced = WriteOptions()
+        self._unsynced.no_slowdown = True
+        self._unsynced.sync = False
+
+    def get(self, key: bytes) -> bytes | None:
+        """See ``Engine.get``."""
+        with _translated():
+            return cast("bytes | None", self._db.get(key))
+
+    def chunk(self, lo: bytes, hi: bytes, bytes_max: int) -> list[Pair]:
+        """See ``Engine.chunk``."""
+        pairs: list[Pair] = []
+        size = 0
+        with _translated():
+            walk = self._db.iter()
+            walk.seek(lo)
+            while walk.valid():
+                key = cast("bytes", walk.key())
+                if key >= hi:
+                    break
+                value = cast("bytes", walk.value())
+                pairs.append((key, value))
+                size += len(key) + len(value)
+                if size >= bytes_max:
+                    break
+                walk.next()
+            walk.status()  # raises if the walk ended at a block that could not be read
+        return pairs
+
+    def last_below(self, lo: bytes, hi: bytes) -> Pair | None:
+        """See ``Engine.last_below``."""
+        with _translated():
+            walk = self._db.iter()
+            walk.seek_for_prev(hi)
+            if walk.valid() and cast("bytes", walk.key()) == hi:
+                walk.prev()
+            found: Pair | None = None
+            if walk.valid() and cast("bytes", walk.key()) >= lo:
+                found = cast("bytes", walk.key()), cast("bytes", walk.value())
+            walk.status()
+        return found
+
+    def write(self, operations: Sequence[Operation]) -> None:
+        """See ``Engine.write``."""
+        batch = RawBatch(raw_mode=True)
+        for kind, key, value in operations:
+            if kind == Op.PUT:
+                batch.put(key, value)
+            elif kind == Op.DELETE:
+                batch.delete(key)
+            else:
+                assert kind == Op.DELETE_RANGE, f"a write batch holds an unknown operation {kind}"
+                batch.delete_range(key, value)
+        with _translated():
+            self._db.write(batch, self._unsynced)
+
+    def flush_wal(self) -> None:
+        """See ``Engine.flush_wal``."""
+        with _translated():
+            self._db.flush_wal(sync=True)
+
+    def property_int(self, name: str) -> int:
+        """See ``Engine.property_int``."""
+        with _translated():
+            value = self._db.property_int_value(name)
+        assert value is not None, f"RocksDB knows no property {name}"
+        return value
+
+    def compact(self, lo: bytes, hi: bytes) -> None:
+        """See ``Engine.compact``."""
+        with _translated():
+            self._db.compact_range(lo, hi)
+
+    def close(self) -> None:
+        """See ``Engine.close``."""
+        with _translated():
+            self._db.close()
+
+
+@contextmanager
+def _translated() -> Generator[None]:
+    """Give RocksDB's bare exceptions a kind. Our own errors and Python's pass through untouched."""
+    try:
+        yield
+    except DbClosedError as error:
+        raise EngineError(Fault.OTHER, "the database is closed") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise EngineError(classify(error), str(error)) from error

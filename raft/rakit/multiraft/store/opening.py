@@ -1,0 +1,236 @@
+"""Opening a store: the one sequence in which a directory is believed, cut, refused or born.
+
+    1  lock the directory                                    a second process stops here
+    2  identity: whose is it, is there a database to expect   S10, S11
+    3  a database that must be there: read the witness        S7
+       walk the WALs from the witness on; cut or refuse       S8
+    4  release the ballast if the disk is full                S12
+    5  RocksDB opens: checks manifest, tables, tracked WALs   S6
+    6  the store's uuid inside the database matches           S11
+    7  journal: no hole, and not behind the witness           S7
+    8  only then: one first write, synced, and a new witness
+
+Nothing is changed before step 3 has found the log whole, apart from what the cut keeps aside, and a
+refusal repeats: whatever was found wrong is found again by the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, replace
+
+from rakit.multiraft.kv import Op
+from rakit.multiraft.store import identity as identities
+from rakit.multiraft.store import journal, tail
+from rakit.multiraft.store.config import StoreConfig
+from rakit.multiraft.store.directory import DataDirectory, live_wals, wal_path
+from rakit.multiraft.store.engine import Engine, EngineError, OpenEngine
+from rakit.multiraft.store.errors import (
+    Fault,
+    IdentityMismatchError,
+    LossKind,
+    LossReport,
+    StoreDamagedError,
+    StoreFailedError,
+    StoreFullError,
+)
+from rakit.multiraft.store.identity import Identity
+from rakit.multiraft.store.journal import Journal
+from rakit.multiraft.store.space import Space
+from rakit.multiraft.store.witness import Witness, WitnessFile
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Opened:
+    """What a store consists of once its directory is trusted."""
+
+    directory: DataDirectory
+    identity: Identity
+    engine: Engine
+    witness: WitnessFile
+    journal: Journal
+    space: Space
+    #: The newest write, durable.
+    number: int
+    loss: LossReport
+
+
+def open_directory(config: StoreConfig, node_name: str, open_engine: OpenEngine) -> Opened:
+    """Run the sequence; whatever is raised, the directory is unlocked and the database closed."""
+    directory = DataDirectory.open(config.directory)
+    try:
+        identity = _settle_identity(directory, node_name)
+        space = Space(config, directory.ballast)
+        if identity.database_created:
+            return _reopen(config, directory, identity, space, open_engine)
+        return _give_birth(config, directory, identity, space, open_engine)
+    except BaseException:
+        directory.close()
+        raise
+
+
+def _settle_identity(directory: DataDirectory, node_name: str) -> Identity:
+    """Step 2: the identity to go on with, durable."""
+    found = identities.load(directory.identity)
+    has_database = directory.database.is_dir() and any(directory.database.iterdir())
+    if found is None:
+        if has_database:
+            raise IdentityMismatchError(
+                f"{directory.path} holds a database but no identity: nobody can say whose it is"
+            )
+        fresh = identities.newborn(node_name)
+        identities.save(directory.identity, fresh)
+        return fresh
+    if found.node_name != node_name:
+        raise IdentityMismatchError(
+            f"{directory.path} belongs to the node named {found.node_name!r}, not {node_name!r}"
+        )
+    if found.database_created and not has_database:
+        fresh = identities.reborn(found)
+        logger.warning(
+            "the database of store %s has vanished: this is the new store %s",
+            found.store_uuid,
+            fresh.store_uuid,
+        )
+        identities.save(directory.identity, fresh)
+        return fresh
+    return found
+
+
+def _give_birth(
+    config: StoreConfig,
+    directory: DataDirectory,
+    identity: Identity,
+    space: Space,
+    open_engine: OpenEngine,
+) -> Opened:
+    """Make the database. What an interrupted birth left was never used and goes first."""
+    shutil.rmtree(directory.database, ignore_errors=True)
+    shutil.rmtree(directory.cut, ignore_errors=True)
+    directory.witness.unlink(missing_ok=True)
+    try:
+        engine = open_engine(directory.database, config, create=True)
+    except EngineError as error:
+        raise _refusal(error) from error
+    try:
+        number = journal.FIRST_NUMBER
+        rows = Journal(number, config.journal_mark_bytes)
+        uuid_row = (Op.PUT, journal.STORE_UUID, identity.store_uuid.encode())
+        witness = _first_write(engine, directory, number, [uuid_row, *rows.operations(number)])
+        witness_file = WitnessFile.create(directory.witness, witness)
+        born = replace(identity, database_created=True)
+        identities.save(directory.identity, born)
+    except BaseException:
+        _let_go(engine)
+        raise
+    space.restore()
+    loss = LossReport(LossKind.NONE)
+    return Opened(directory, born, engine, witness_file, rows, space, number, loss)
+
+
+def _reopen(
+    config: StoreConfig,
+    directory: DataDirectory,
+    identity: Identity,
+    space: Space,
+    open_engine: OpenEngine,
+) -> Opened:
+    """Steps 3 to 8 for a database that must be there."""
+    witness_file = WitnessFile.load(directory.witness)
+    finding = tail.inspect(directory.database, witness_file.current)
+    if isinstance(finding, tail.Lost):
+        raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, finding.detail))
+    if finding is not None:
+        tail.apply(finding, directory.database, directory.cut)
+    engine = _start_engine(config, directory, space, open_engine)
+    try:
+        number = _believe(engine, identity, witness_file.current) + 1
+        rows = Journal(journal.FIRST_NUMBER, config.journal_mark_bytes)
+        # Recovery has moved everything into table files, so only the newest row is still needed.
+        rows.keep_from(number - 1)
+        witness_file.save(_first_write(engine, directory, number, rows.operations(number)))
+    except BaseException:
+        _let_go(engine)
+        raise
+    space.restore()
+    loss = tail.pending(directory.cut, identity.store_uuid) or LossReport(LossKind.NONE)
+    return Opened(directory, identity, engine, witness_file, rows, space, number, loss)
+
+
+def _start_engine(
+    config: StoreConfig, directory: DataDirectory, space: Space, open_engine: OpenEngine
+) -> Engine:
+    """Steps 4 and 5 for a database that must be there."""
+    wals = live_wals(directory.database)
+    space.release_if_short(
+        sum(wal_path(directory.database, number).stat().st_size for number in wals)
+    )
+    try:
+        return open_engine(directory.database, config, create=False)
+    except EngineError as error:
+        if error.fault is not Fault.DISK_FULL or not space.release():
+            raise _refusal(error) from error
+    try:  # once more, with the room that the ballast held
+        return open_engine(directory.database, config, create=False)
+    except EngineError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: EngineError) -> Exception:
+    if error.fault is Fault.DISK_FULL:
+        return StoreFullError(f"no room to open the store: {error}")
+    return StoreDamagedError(LossReport(LossKind.UNREADABLE, f"RocksDB refuses to open: {error}"))
+
+
+def _believe(engine: Engine, identity: Identity, witness: Witness) -> int:
+    """Steps 6 and 7: the newest write, proven to follow a whole history."""
+    try:
+        found = engine.get(journal.STORE_UUID)
+        recovered = journal.recover(engine)
+    except EngineError as error:
+        detail = f"the journal cannot be read: {error}"
+        raise StoreDamagedError(LossReport(LossKind.UNREADABLE, detail)) from error
+    if found is not None and found != identity.store_uuid.encode():
+        raise IdentityMismatchError(
+            f"the database is that of store {found.decode(errors='replace')},"
+            f" the identity beside it that of {identity.store_uuid}"
+        )
+    detail = ""
+    if recovered.last < witness.number:
+        detail = f"recovered up to write {recovered.last}; write {witness.number} was durable"
+    elif recovered.hole is not None:
+        detail = f"write {recovered.hole} is missing, write {recovered.last} is there"
+    elif found is None:
+        detail = "the store's own uuid is gone from the database"
+    if detail:
+        raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail))
+    return recovered.last
+
+
+def _let_go(engine: Engine) -> None:
+    """Close without hiding the error that is on its way."""
+    try:
+        engine.close()
+    except EngineError as error:
+        logger.warning("closing the database failed, too: %s", error)
+
+
+def _first_write(
+    engine: Engine,
+    directory: DataDirectory,
+    number: int,
+    operations: list[tuple[int, bytes, bytes]],
+) -> Witness:
+    """Step 8: prove that the store takes writes and syncs before anybody relies on it."""
+    try:
+        engine.write(operations)
+        wal = live_wals(directory.database)[-1]
+        length = wal_path(directory.database, wal).stat().st_size
+        engine.flush_wal()
+    except EngineError as error:
+        full = error.fault is Fault.DISK_FULL
+        raise StoreFailedError(f"the first write failed: {error}", disk_full=full) from error
+    return Witness(number, wal, length)

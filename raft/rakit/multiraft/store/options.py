@@ -1,0 +1,201 @@
+"""How RocksDB is set up, as one OPTIONS text, and the proof that it took (S6).
+
+The binding has no setter for several options that matter, above all
+``track_and_verify_wals_in_manifest``, but RocksDB reads all of them from an OPTIONS file. So the
+whole set-up is written as such a file in a scratch directory, loaded from there, and never read
+back from the database's own directory: damage to the OPTIONS file there cannot change how the
+store behaves. What RocksDB then writes into its directory says what is in force, and ``verify``
+compares.
+
+Why these values:
+
+- WAL: ``kTolerateCorruptedTailRecords``, since the default drops acknowledged records in silence
+  at a flipped bit, and absolute consistency refuses after every torn append. Tracking in the
+  manifest catches a closed WAL that went missing or shrank, which no recovery mode notices. Never
+  recycled: old bytes of a recycled file would look like records.
+- ``max_bgerror_resume_count=0``: RocksDB must not heal a failed background flush behind our back;
+  the store is poisoned by it and the process ends (S12).
+- Tables: xxh3 block checksums, no compression (batches arrive compressed), index and filter
+  blocks in the bounded cache, memtable entries guarded by 8 bytes of checksum each from ``write``
+  to the flush.
+- Direct I/O for flushes and compaction: buffered, a flush's dirty pages queue before the WAL's
+  fsync (59 against 109 MB/s with three writers). File systems without O_DIRECT are probed for.
+- Every table file is kept open where the process may have that many, because a file that is open
+  has had its footer and index checked. The usual soft limit of 1,024 would end a node of 60 GB.
+- Compaction: see ``_L0_TABLES``.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import resource
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from rakit.multiraft.store.config import MIB, StoreConfig
+from rakit.multiraft.store.errors import StoreFailedError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FAMILY = "default"
+
+#: So many tables of 64 MiB are 1 TiB.
+_PLENTY_OF_DESCRIPTORS = 16_384
+
+#: Compaction of the one family: levels, begun late.
+#:
+#: A log is only appended and cut at its ends, so compaction moves bytes for two reasons alone: to
+#: let go of what retention deleted, and to keep the number of tables low that a seek must look at.
+#: None at all keeps every byte for ever (5 times the live data after 5 retentions) and a seek
+#: looks at every table (1.7 ms at 280). Measured on a log-shaped load (30 groups of uneven
+#: traffic, HardStates, position and journal rows beside the entries), bytes written by compaction
+#: per byte appended, with retention at a fifth of the run / without any retention:
+#:
+#:     level, L0 trigger 4, base 8 tables     5.4 / 4.5   disk at most 1.4 x live
+#:     level, 8, 16                           4.2 / 4.0                1.7
+#:     level, 16, 32                          2.8 / 3.5                2.3
+#:     level, 32, 64                          1.4 / 2.5                2.9   <- this one
+#:     universal, width 4, 100 %              3.2 / 3.1                2.7
+#:     universal, width 8, 200 %, trigger 16  2.1 / 2.6                2.3
+#:     two families, log without, state with  0.0 / 0.0                5.4, grows for ever
+#:
+#: Levels win over tiers once they begin late, since an appended log hardly overlaps below the
+#: first level. A second family for the small rows saves nothing that shows, and an idle family
+#: would pin the log. Up to about 32 tables (2 GiB) nothing is compacted at all; a seek then costs
+#: 0.4 ms at worst, which only readers far behind the tail pay. Dead data may take about twice the
+#: base level.
+#:
+#: The stop triggers are far out: a disk that cannot keep up should slow readers before it stalls
+#: writers. The limits on pending bytes would stall far earlier and are off.
+_L0_TABLES = 32
+_BASE_LEVEL_TABLES = 64
+_STALL_TABLES = 512
+
+
+def settings(config: StoreConfig, *, create: bool, direct_io: bool) -> dict[str, dict[str, str]]:
+    """The sections of the OPTIONS file, as RocksDB spells them.
+
+    ``create`` only at birth: over a directory whose CURRENT file is gone, RocksDB would otherwise
+    start an empty database and delete the tables it no longer knows.
+    """
+    return {
+        "DBOptions": {
+            "create_if_missing": _spell(create),
+            "wal_recovery_mode": "kTolerateCorruptedTailRecords",
+            "track_and_verify_wals_in_manifest": "true",
+            "recycle_log_file_num": "0",
+            "max_total_wal_size": str(config.wal_bytes_max),
+            "paranoid_checks": "true",
+            "max_bgerror_resume_count": "0",
+            "max_open_files": str(open_tables_max()),
+            "max_background_jobs": "2",
+            "use_direct_io_for_flush_and_compaction": _spell(direct_io),
+            "keep_log_file_num": "4",
+            "max_log_file_size": str(4 * MIB),
+            "stats_persist_period_sec": "0",
+            "stats_dump_period_sec": "0",
+        },
+        f'CFOptions "{DEFAULT_FAMILY}"': {
+            "compression": "kNoCompression",
+            "write_buffer_size": str(config.write_buffer_bytes),
+            "max_write_buffer_number": str(config.write_buffer_count),
+            "memtable_protection_bytes_per_key": "8",
+            "target_file_size_base": str(config.write_buffer_bytes),
+            "compaction_style": "kCompactionStyleLevel",
+            "max_bytes_for_level_base": str(_BASE_LEVEL_TABLES * config.write_buffer_bytes),
+            "level0_file_num_compaction_trigger": str(_L0_TABLES),
+            "level0_slowdown_writes_trigger": str(_STALL_TABLES),
+            "level0_stop_writes_trigger": str(_STALL_TABLES),
+            "soft_pending_compaction_bytes_limit": "0",
+            "hard_pending_compaction_bytes_limit": "0",
+        },
+        f'TableOptions/BlockBasedTable "{DEFAULT_FAMILY}"': {
+            "checksum": "kXXH3",
+            "block_size": str(16 << 10),
+            "cache_index_and_filter_blocks": "true",
+            "pin_l0_filter_and_index_blocks_in_cache": "false",
+            "format_version": "6",  # the first with a checksum over footer and index handles
+        },
+    }
+
+
+def open_tables_max() -> int:
+    """How many table files may be open: all (-1) if the process may have plenty, else half.
+
+    Raises the process's own soft limit to its hard one.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    unlimited = hard == resource.RLIM_INFINITY or hard >= _PLENTY_OF_DESCRIPTORS
+    return -1 if unlimited else hard // 2
+
+
+def render(sections: Mapping[str, Mapping[str, str]]) -> str:
+    """The sections as the text of an OPTIONS file."""
+    lines = ["[Version]", "  rocksdb_version=9.8.4", "  options_file_version=1.1"]
+    for section, values in sections.items():
+        lines.append(f"[{section}]")
+        lines.extend(f"  {name}={value}" for name, value in values.items())
+    return "\n".join(lines) + "\n"
+
+
+def parse(text: str) -> dict[str, dict[str, str]]:
+    """The sections of an OPTIONS file."""
+    sections: dict[str, dict[str, str]] = {}
+    current: dict[str, str] = {}
+    for raw in text.splitlines():
+        line = raw.strip()
+        if line.startswith("[") and line.endswith("]"):
+            current = sections.setdefault(line[1:-1], {})
+        elif "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            current[name] = value
+    return sections
+
+
+def verify(database: Path, wanted: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse to run unless every setting is in force, by the file RocksDB wrote (S6)."""
+    newest = max(database.glob("OPTIONS-*"), key=_file_number, default=None)
+    if newest is None:
+        raise StoreFailedError("RocksDB wrote no OPTIONS file: settings unproven", disk_full=False)
+    found = parse(newest.read_text())
+    for section, values in wanted.items():
+        for name, value in values.items():
+            actual = found.get(section, {}).get(name)
+            if actual != value:
+                message = f"RocksDB runs with {name}={actual} instead of {value}"
+                raise StoreFailedError(message, disk_full=False)
+
+
+def probe_direct_io(directory: Path) -> bool:
+    """Whether the file system takes O_DIRECT writes: tmpfs and some overlays refuse them."""
+    with tempfile.TemporaryDirectory(dir=directory, prefix="direct-io-") as scratch:
+        try:
+            descriptor = os.open(
+                Path(scratch) / "probe", os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o600
+            )
+        except OSError as error:
+            logger.info("no direct I/O in %s (%s): flushes are buffered", directory, error)
+            return False
+        try:
+            with mmap.mmap(-1, 4096) as page:  # O_DIRECT wants an aligned buffer: a page is one
+                os.write(descriptor, page)
+        except OSError as error:
+            logger.info("no direct I/O in %s (%s): flushes are buffered", directory, error)
+            return False
+        finally:
+            os.close(descriptor)
+    return True
+
+
+def _file_number(path: Path) -> int:
+    """The number in ``OPTIONS-000123``; temporary files (``.dbtmp``) count as oldest."""
+    digits = path.name.removeprefix("OPTIONS-")
+    return int(digits) if digits.isdigit() else -1
+
+
+def _spell(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,291 @@
+"""``RocksStore``: the node's disk, as the host sees it.
+
+All groups of a node share one store: one RocksDB, one family, one write-ahead log, so one
+``flush_wal`` covers everybody who wrote. The loop thread writes and reads; the syncer thread syncs.
+
+Rules:
+
+- Writes are numbered from 1 without a gap, over the whole life of the store. Each carries its
+  journal row (S7). A write is readable at once and durable after a flush that began later.
+- A stall is the only error of a write that may be tried again, with the same batch and before any
+  later one (S12). Our batches are plain lists, so nothing is lost to RocksDB's consumed ones.
+- Any other error of a write or flush poisons the store: every later write and flush raises the
+  same ``StoreFailedError`` without touching the disk. Reads go on, so that the node can still say
+  goodbye.
+- A read that meets a damaged block raises ``StoreCorruptError``; it never returns less than there
+  is.
+- ``fsynced`` is False under --unsafe-no-fsync, so that acknowledgements can say so.
+
+What cannot be detected here: a directory that was rolled back whole, witness included. Peers can,
+by the highest ``synced_counter`` they have seen in this store's hello.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.store import identity as identities
+from rakit.multiraft.store import tail
+from rakit.multiraft.store.config import StoreConfig
+from rakit.multiraft.store.directory import live_wals, size_of, wal_path
+from rakit.multiraft.store.engine import EngineError, OpenEngine, Operation, RocksEngine
+from rakit.multiraft.store.errors import Fault, LossReport, StoreFailedError, WriteStalledError
+from rakit.multiraft.store.identity import Identity
+from rakit.multiraft.store.opening import Opened, open_directory
+from rakit.multiraft.store.witness import Witness
+
+logger = logging.getLogger(__name__)
+
+
+class RocksStore:
+    """The disk of one node. ``KeyValue`` plus writing, syncing and identity."""
+
+    def __init__(self, config: StoreConfig, parts: Opened) -> None:
+        self._config = config
+        self._directory = parts.directory
+        self._identity = parts.identity
+        self._engine = parts.engine
+        self._witness = parts.witness
+        self._journal = parts.journal
+        self._space = parts.space
+        self._loss = parts.loss
+        self._number = parts.number
+        self._synced = parts.number
+        self._failed: StoreFailedError | None = None
+        self._closed = False
+        # Held while a write is under way, so that a position is always the end of a write.
+        self._writing = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, config: StoreConfig, node_name: str, open_engine: OpenEngine = RocksEngine
+    ) -> RocksStore:
+        """Open or create a store.
+
+        Raises ``StoreLockedError``, ``IdentityMismatchError``, ``StoreDamagedError``,
+        ``StoreFullError`` or ``StoreFailedError``; each has an ``exit_code``.
+        """
+        return cls(config, open_directory(config, node_name, open_engine))
+
+    # -- what the store is -------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity:
+        """Whose store this is."""
+        return self._identity
+
+    @property
+    def store_uuid(self) -> str:
+        """The store's own name, minted when it was made (S11)."""
+        return self._identity.store_uuid
+
+    @property
+    def loss(self) -> LossReport:
+        """What opening found at the end of the log."""
+        return self._loss
+
+    @property
+    def failed(self) -> StoreFailedError | None:
+        """Why the store is poisoned; None while it works."""
+        return self._failed
+
+    @property
+    def fsynced(self) -> bool:
+        """Whether a sync really reaches the disk."""
+        return self._config.fsync
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest write."""
+        return self._number
+
+    @property
+    def synced_counter(self) -> int:
+        """The number of the newest write known to be durable; peers remember the highest (S7)."""
+        return self._synced
+
+    @property
+    def witness_interval_seconds(self) -> float:
+        """How old the witness may grow."""
+        return self._config.witness_interval_ms / 1000
+
+    @property
+    def free_bytes(self) -> int:
+        """Free bytes on the store's file system."""
+        return self._space.free_bytes
+
+    @property
+    def low_space(self) -> bool:
+        """Whether produce is to be refused for lack of room (S12)."""
+        return self._space.low
+
+    @property
+    def size_bytes(self) -> int:
+        """What the database takes on the disk."""
+        return size_of(self._directory.database)
+
+    # -- identity ----------------------------------------------------------------------------
+
+    def check_identity(self, cluster_id: str, node_id: int) -> None:
+        """Raise ``IdentityMismatchError`` if the directory is another cluster's or node's."""
+        self._identity.check(cluster_id, node_id)
+
+    def adopt(self, cluster_id: str, node_id: int) -> None:
+        """Record durably that this store now belongs to a node of a cluster."""
+        assert cluster_id, "a store is adopted by a cluster that has an id"
+        assert node_id > 0, "a store is adopted by a node that has an id"
+        self._identity.check(cluster_id, node_id)
+        adopted = replace(self._identity, cluster_id=cluster_id, node_id=node_id)
+        identities.save(self._directory.identity, adopted)
+        self._identity = adopted
+
+    def settle_doubt(self) -> None:
+        """The replicas' doubt is recorded and synced: later starts need not report it again."""
+        tail.settle(self._directory.cut)
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def write(self, batch: WriteBatch) -> int:
+        """Write a batch, not yet durable; returns its number.
+
+        Raises ``WriteStalledError`` (write the same batch again, before any other) or
+        ``StoreFailedError`` (the outcome is unknown, and so it stays).
+        """
+        self._refuse_if_failed()
+        number = self._number + 1
+        operations: list[Operation] = [*batch.ops, *self._journal.operations(number)]
+        with self._writing:
+            try:
+                self._engine.write(operations)
+            except EngineError as error:
+                if error.fault is Fault.STALL:
+                    raise WriteStalledError("RocksDB pushes back") from error
+                raise self._poison("write", error) from error
+            self._number = number
+        self._journal.written(number, batch.size_bytes, self._live_wals)
+        return number
+
+    def flush_wal(self) -> int:
+        """Make every write so far durable; returns the newest number covered. Any thread."""
+        self._refuse_if_failed()
+        number = self._number  # before the flush: later writes may slip in beside it
+        if self._config.fsync:
+            try:
+                self._engine.flush_wal()
+            except EngineError as error:
+                raise self._poison("flush", error) from error
+        self._synced = max(self._synced, number)
+        return number
+
+    def position(self) -> Witness:
+        """Where the log ends now; a witness once a later flush has returned. Any thread."""
+        with self._writing:
+            wal = self._live_wals()[-1]
+            length = wal_path(self._directory.database, wal).stat().st_size
+            return Witness(self._number, wal, length)
+
+    def save_witness(self, reached: Witness) -> None:
+        """Make a position that a flush has covered the durable witness. The syncer's thread."""
+        assert reached.number <= self._synced, "a witness speaks of what is durable"
+        if not self._config.fsync:
+            return  # nothing is durable: a witness would refuse the next start after a power cut
+        try:
+            self._witness.save(reached)
+        except OSError as error:
+            raise self._poison("witness", error) from error
+
+    def maintain(self) -> None:
+        """Put the ballast back when there is room again. The syncer's thread."""
+        self._space.restore()
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> bytes | None:
+        """See ``KeyValue.get``."""
+        try:
+            return self._engine.get(key)
+        except EngineError as error:
+            raise _unreadable(error) from error
+
+    def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See ``KeyValue.scan``.
+
+        Read in chunks, each a view of its own moment: what is written meanwhile may show up.
+        """
+        start = lo
+        while start < hi:
+            try:
+                pairs = self._engine.chunk(start, hi, self._config.scan_chunk_bytes)
+            except EngineError as error:
+                raise _unreadable(error) from error
+            if not pairs:
+                return
+            yield from pairs
+            start = pairs[-1][0] + b"\0"
+
+    def last_below(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
+        """See ``KeyValue.last_below``."""
+        try:
+            return self._engine.last_below(lo, hi)
+        except EngineError as error:
+            raise _unreadable(error) from error
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Sync, leave a witness of everything, and let go. A poisoned store is only let go."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._failed is None:
+                self._leave()
+            else:
+                self._abandon()
+        finally:
+            self._directory.close()
+
+    def _leave(self) -> None:
+        try:
+            self._engine.flush_wal()
+            self._synced = self._number
+            self._engine.close()
+        except EngineError as error:
+            raise self._poison("close", error) from error
+        # Closing wrote the memtables out and started a new, empty WAL.
+        self._witness.save(self.position())
+
+    def _abandon(self) -> None:
+        """Nothing more can be saved; RocksDB's own attempt to do so fails, as it must."""
+        try:
+            self._engine.close()
+        except EngineError as error:
+            logger.warning("the failed store closed with: %s", error)
+
+    # -- helpers -----------------------------------------------------------------------------
+
+    def _live_wals(self) -> list[int]:
+        return live_wals(self._directory.database)
+
+    def _refuse_if_failed(self) -> None:
+        assert not self._closed, "a closed store takes no writes"
+        if self._failed is not None:
+            raise self._failed
+
+    def _poison(self, action: str, error: EngineError | OSError) -> StoreFailedError:
+        """Remember the first failure for good and return it for raising."""
+        if self._failed is None:
+            full = isinstance(error, EngineError) and error.fault is Fault.DISK_FULL
+            self._failed = StoreFailedError(f"{action} failed: {error}", disk_full=full)
+            logger.error("the store is poisoned: %s", self._failed)
+        return self._failed
+
+
+def _unreadable(error: EngineError) -> StoreCorruptError:
+    """A block that cannot be read is as good as damaged: whose data it was cannot be trusted."""
+    return StoreCorruptError(f"a read failed: {error}")

@@ -1,0 +1,99 @@
+"""Room on the disk: the ballast, and when to refuse new data (S12).
+
+A full disk must not end a node for good. Below the low-water mark ``low`` is reported and the
+node is to refuse produce while metadata, deletion and retention go on. Should the disk fill up
+nevertheless, RocksDB could not even open: recovery writes the replayed log out as tables. So a
+file of nothing, the ballast, holds room back; opening gives it up when there is not enough, and
+stays ``low`` until there is room to put it back.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rakit.multiraft.store.config import GIB, StoreConfig
+
+logger = logging.getLogger(__name__)
+
+_BALLAST_BYTES_MAX = 1 * GIB
+_BALLAST_SHARE = 100  # one hundredth of the disk
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The state of the file system that holds the store."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+def room(path: Path) -> Room:
+    """Ask the file system; ``free_bytes`` is what this process may still use."""
+    state = os.statvfs(path)
+    return Room(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
+
+
+class Space:
+    """Watches the room of one store and owns its ballast file."""
+
+    def __init__(self, config: StoreConfig, ballast: Path) -> None:
+        self._ballast = ballast
+        total = room(ballast.parent).total_bytes
+        wanted = config.ballast_bytes
+        self._ballast_bytes = (
+            min(_BALLAST_BYTES_MAX, total // _BALLAST_SHARE) if wanted is None else wanted
+        )
+        self._low_bytes = max(config.low_space_bytes, total * config.low_space_percent // 100)
+        self._spare_bytes = config.write_buffer_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        """Free bytes for this process."""
+        return room(self._ballast.parent).free_bytes
+
+    @property
+    def low(self) -> bool:
+        """Whether produce is to be refused: little room, or the ballast had to be given up."""
+        return self.free_bytes < self._low_bytes or not self._has_ballast
+
+    @property
+    def _has_ballast(self) -> bool:
+        return self._ballast_bytes == 0 or self._ballast.exists()
+
+    def release(self) -> bool:
+        """Give the ballast up; False when there was none."""
+        if not self._ballast.exists():
+            return False
+        self._ballast.unlink()
+        logger.warning("disk full: ballast released, %d bytes are free", self.free_bytes)
+        return True
+
+    def release_if_short(self, live_wal_bytes: int) -> None:
+        """Before opening: recovery needs about as much room as there is log to replay."""
+        if self.free_bytes < live_wal_bytes + self._spare_bytes:
+            self.release()
+
+    def restore(self) -> None:
+        """Put the ballast back if it is missing and everything else keeps enough room."""
+        if self._has_ballast:
+            return
+        if self.free_bytes < self._ballast_bytes + max(self._low_bytes, self._ballast_bytes):
+            return
+        try:
+            self._allocate()
+        except OSError as error:
+            self._ballast.unlink(missing_ok=True)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            logger.warning("no room for the ballast of %d bytes", self._ballast_bytes)
+
+    def _allocate(self) -> None:
+        descriptor = os.open(self._ballast, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, self._ballast_bytes)
+        finally:
+            os.close(descriptor)

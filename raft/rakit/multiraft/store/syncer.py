@@ -1,0 +1,112 @@
+"""The one thread that makes writes durable: group commit (S13).
+
+The loop thread writes and asks (``request``); this thread flushes and reports the newest number
+that the flush covered. While a flush is under way more writes gather, and the next flush covers
+them all, so the rate of acknowledgements does not depend on the number of writers. One flush at a
+time: parallel ones do not coalesce in RocksDB.
+
+The number is read before the flush begins, because a flush covers only writes that had returned
+by then. After the report, off the acknowledgement's way, the witness is brought up to date, at
+most once per interval; when writes cease, once more at the end of the interval (S7).
+
+The first failure is reported once and ends the thread: a flush is never tried again (S12).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from rakit.multiraft.store.errors import StoreFailedError
+from rakit.multiraft.store.rocks import RocksStore
+
+logger = logging.getLogger(__name__)
+
+
+class Syncer:
+    """Runs flushes for one store. Callbacks are called on its thread."""
+
+    def __init__(
+        self,
+        store: RocksStore,
+        on_synced: Callable[[int], None],
+        on_failed: Callable[[StoreFailedError], None],
+    ) -> None:
+        self._store = store
+        self._on_synced = on_synced
+        self._on_failed = on_failed
+        self._wake = threading.Condition()
+        self._requested = store.last_number
+        self._synced = store.last_number
+        self._witnessed = store.last_number
+        self._stopping = False
+        self._in_flight_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="rakit-syncer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve requests."""
+        self._thread.start()
+
+    def request(self, number: int) -> None:
+        """Ask for write ``number`` and all before it to become durable. Does not wait."""
+        with self._wake:
+            if number > self._requested:
+                self._requested = number
+                self._wake.notify()
+
+    def in_flight_since(self) -> float | None:
+        """When (``time.monotonic``) the flush under way began; None when none is (S13)."""
+        return self._in_flight_since
+
+    def close(self) -> None:
+        """Serve what was requested, then end the thread. Waits for it."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        witness_due = time.monotonic() + self._store.witness_interval_seconds
+        try:
+            while self._wait(witness_due):
+                witness_due = self._sync(witness_due)
+        except StoreFailedError as error:
+            self._on_failed(error)
+        except Exception as error:
+            logger.exception("the syncer broke")
+            self._on_failed(StoreFailedError(f"the syncer broke: {error!r}", disk_full=False))
+
+    def _wait(self, witness_due: float) -> bool:
+        """Sleep until a sync or a witness is due; False when all is done and it is time to end."""
+        with self._wake:
+            while self._requested <= self._synced:
+                if self._stopping:
+                    return False
+                timeout: float | None = None
+                if self._witnessed < self._synced:
+                    timeout = witness_due - time.monotonic()
+                    if timeout <= 0:
+                        return True
+                self._wake.wait(timeout)
+        return True
+
+    def _sync(self, witness_due: float) -> float:
+        """One flush, its report, and the witness if its time has come; returns when it is next."""
+        due = time.monotonic() >= witness_due
+        position = self._store.position() if due else None
+        self._in_flight_since = time.monotonic()
+        try:
+            number = self._store.flush_wal()
+        finally:
+            self._in_flight_since = None
+        self._synced = number
+        self._on_synced(number)
+        if position is None:
+            return witness_due
+        self._store.save_witness(position)
+        self._witnessed = position.number
+        self._store.maintain()
+        return time.monotonic() + self._store.witness_interval_seconds

@@ -1,0 +1,271 @@
+"""Everything between this node and its peers: links out, sessions in, and which message goes where.
+
+For each peer there are two lanes, control and data, and on each lane two streams, one opened from
+either side. Requests of Raft go up the own link, answers go down the peer's session:
+
+                 control                                        data
+    up           HEARTBEAT, votes, TIMEOUT_NOW, READ_INDEX      APP, SNAP
+    down         HEARTBEAT_RESP, vote answers, READ_INDEX_RESP  APP_RESP
+
+The two channels of a peer have a connection each (S17), so that a megabyte in a socket buffer never
+stands before a heartbeat. A full data lane refuses an append and the group is told, which puts that
+replica's progress on probing; nothing is dropped behind the core's back. Any other message that
+finds its lane full or down is dropped and counted: Raft repeats those.
+
+Left out: what is in the messages, and every decision about groups and about whether a peer is up;
+`PeerEvents` is where others take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from rakit.multiraft import codec
+from rakit.multiraft.config import LinkConfig, peer_channel_options
+from rakit.multiraft.effects import Envelope
+from rakit.multiraft.gather import LinkProtocolError
+from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
+from rakit.multiraft.link import METHOD, Link
+from rakit.multiraft.machine import node_of
+from rakit.multiraft.peer_events import PeerEvents
+from rakit.multiraft.session import Session, SessionEndedError
+from rakit.peer.v1 import raft_service_pb2 as wire
+from rakit.raft import MessageType
+
+_UP_DATA: Final = frozenset({MessageType.APP, MessageType.SNAP})
+_DOWN_DATA: Final = frozenset({MessageType.APP_RESP})
+_DOWN_CONTROL: Final = frozenset(
+    {
+        MessageType.HEARTBEAT_RESP,
+        MessageType.VOTE_RESP,
+        MessageType.PRE_VOTE_RESP,
+        MessageType.READ_INDEX_RESP,
+    }
+)
+
+_log = logging.getLogger(__name__)
+
+
+class UnknownPeerError(KeyError):
+    """No address is known for this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    address: str
+    channels: tuple[grpc.aio.Channel, grpc.aio.Channel]
+    control: Link
+    data: Link
+
+    async def close(self) -> None:
+        await self.control.close()
+        await self.data.close()
+        for channel in self.channels:
+            await channel.close()
+
+
+class Transport:
+    """The links and sessions of a node."""
+
+    def __init__(
+        self, gate: Gate, config: LinkConfig, events: PeerEvents, rng: random.Random
+    ) -> None:
+        self._gate = gate
+        self._config = config
+        self._events = events
+        self._rng = rng
+        self._peers: dict[int, _Peer] = {}
+        self._sessions: dict[tuple[int, Lane], Session] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        #: Messages that had no stream to leave by or found it full, appends apart.
+        self.dropped_count = 0
+        #: Appends that a full or missing link refused.
+        self.refused_count = 0
+
+    @property
+    def peers(self) -> list[int]:
+        """The nodes with a known address, ascending."""
+        return sorted(self._peers)
+
+    def set_peer(self, node_id: int, address: str | None) -> None:
+        """Opens links to a node, moves them to another address, or with None closes them."""
+        assert node_id != self._gate.identity.node_id, "a node has no link to itself"
+        known = self._peers.get(node_id)
+        if self._stopped or address == (None if known is None else known.address):
+            return
+        if known is not None:
+            del self._peers[node_id]
+            self._later(known.close())
+        if address is None:
+            return
+        options = peer_channel_options(self._config)
+        channels = (
+            grpc.aio.insecure_channel(address, options),
+            grpc.aio.insecure_channel(address, options),
+        )
+        control = self._link(node_id, CONTROL, channels[0])
+        data = self._link(node_id, DATA, channels[1])
+        self._peers[node_id] = _Peer(address, channels, control, data)
+        control.start()
+        data.start()
+
+    def _link(self, node_id: int, lane: Lane, channel: grpc.aio.Channel) -> Link:
+        return Link(
+            node_id,
+            lane,
+            channel,
+            gate=self._gate,
+            config=self._config,
+            events=self._events,
+            rng=self._rng,
+        )
+
+    def channel(self, node_id: int) -> grpc.aio.Channel:
+        """Returns the channel of the data link; raises `UnknownPeerError`."""
+        peer = self._peers.get(node_id)
+        if peer is None:
+            raise UnknownPeerError(f"no address is known for node {node_id}")
+        return peer.channels[1]
+
+    def send(self, envelopes: Iterable[Envelope]) -> None:
+        """Puts every message on its lane."""
+        peers, sessions = self._peers, self._sessions
+        for each in envelopes:
+            kind, node_id = each.message.type, node_of(each.to_replica)
+            if kind in _UP_DATA:
+                peer = peers.get(node_id)
+                if peer is None or not peer.data.offer(each):
+                    self.refused_count += 1
+                    self._events.unreachable(each.group_id, each.to_replica)
+                continue
+            if kind in _DOWN_DATA or kind in _DOWN_CONTROL:
+                lane = DATA if kind in _DOWN_DATA else CONTROL
+                session = sessions.get((node_id, lane))
+                taken = session is not None and session.offer(each)
+            else:
+                peer = peers.get(node_id)
+                taken = peer is not None and peer.control.offer(each)
+            if not taken:
+                self.dropped_count += 1
+
+    def reaches(self, node_id: int) -> bool:
+        """Tells whether the control link to a node is up, so that a ping would leave."""
+        peer = self._peers.get(node_id)
+        return peer is not None and peer.control.connected
+
+    def ping(self, node_id: int, ping: wire.Ping) -> None:
+        """Sends a ping."""
+        if (peer := self._peers.get(node_id)) is not None:
+            peer.control.ping(ping)
+
+    def announce(self, group_id: int, term: int) -> None:
+        """Tells every peer in which term this node leads a group; 0: it no longer does."""
+        for peer in self._peers.values():
+            peer.control.announce(group_id, term)
+
+    def synced(self, write: int) -> None:
+        """Notes that every write up to this one is durable: requests are worked off."""
+        for session in self._sessions.values():
+            session.synced(write)
+
+    def waiting_bytes(self, node_id: int) -> int:
+        """Returns what waits for a peer on both lanes."""
+        peer = self._peers.get(node_id)
+        return 0 if peer is None else peer.control.waiting_bytes + peer.data.waiting_bytes
+
+    def stop_sending(self) -> None:
+        """Drops every stream: from here on nothing leaves this node, and nothing comes in."""
+        self._stopped = True
+        for session in self._sessions.values():
+            session.end("the node stops")
+        while self._peers:
+            _node_id, peer = self._peers.popitem()
+            self._later(peer.close())
+
+    async def close(self) -> None:
+        """Ends every stream and waits until all is gone."""
+        self.stop_sending()
+        while self._closing:
+            await asyncio.gather(*self._closing)
+
+    def _later(self, closing: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(closing)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def accept(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Serves a stream that a peer opened, to its end."""
+        hello = await self._first_message(context)
+        verdict = "the node stops" if self._stopped else self._gate.judge(hello)
+        if verdict is not None:
+            _log.error("refused node %d: %s", hello.from_node_id, verdict)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, verdict)
+        node_id, lane = hello.from_node_id, hello.lane
+        answer = wire.ExchangeResponse(hello=self._gate.hello(node_id, lane))
+        await context.write(answer.SerializeToString())
+        session = Session(node_id, lane, self._config, self._events)
+        if (older := self._sessions.get((node_id, lane))) is not None:
+            older.end("a newer stream took its place")
+        self._sessions[node_id, lane] = session
+        self._events.introduced(node_id, hello.boot_epoch)
+        self._poke(node_id)
+        try:
+            await session.run(context)
+        except* SessionEndedError as errors:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(errors.exceptions[0]))
+        except* (LinkProtocolError, codec.MalformedMessageError) as errors:
+            _log.error("ended the stream of node %d: %s", node_id, errors.exceptions[0])
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(errors.exceptions[0]))
+        finally:
+            if self._sessions.get((node_id, lane)) is session:
+                del self._sessions[node_id, lane]
+
+    async def _first_message(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> wire.Hello:
+        try:
+            async with asyncio.timeout(self._config.hello_timeout_ms / 1000):
+                data = await context.read()
+            if isinstance(data, bytes):
+                return codec.decode_request(data).hello
+            reason = "the stream ended before its hello"
+        except TimeoutError:
+            reason = "no hello in time"
+        except codec.MalformedMessageError as error:
+            reason = str(error)
+        return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+
+    def _poke(self, node_id: int) -> None:
+        """A peer that calls is there: end the waiting between our own attempts."""
+        if (peer := self._peers.get(node_id)) is not None:
+            peer.control.poke()
+            peer.data.poke()
+
+
+class RaftPeerServicer:
+    """Adds the peer service to a server; messages stay bytes, the transport parses them."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers the handlers; to be called before the server starts."""
+        service, method = METHOD.strip("/").split("/")
+        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
+            self._exchange
+        )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
+
+    async def _exchange(
+        self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> None:
+        await self._transport.accept(context)

@@ -1,0 +1,143 @@
+"""What makes a leader: taking office, proposals, its clock, and handing over (5.2, 5.3, 3.10, 6.2).
+
+Rules:
+
+- Rule K1: a new leader appends an empty entry at once, since it can only commit by an entry of its
+  own term, and knows what is committed only after that (section 8).
+- Rule K2: a proposal is refused before it has any effect, or it is in the log. While leadership is
+  being handed over every proposal is refused, or the target would never catch up.
+- Rule K3: a transfer that has not succeeded within an election timeout is over; asking for the same
+  target again does not extend it (row 19).
+- Rule K4: a leader that hears of no quorum for an election timeout stops leading, so that its
+  clients look elsewhere (6.2); together with pre-vote and the vote lease it also ends the tug of
+  war under one-way cuts (known bug 18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rakit.raft import doubt
+from rakit.raft.errors import (
+    NotLeaderError,
+    TransferPendingError,
+    TransferRefusedError,
+    UncommittedLimitError,
+)
+from rakit.raft.read_only import ReadOnly
+from rakit.raft.replication import append_own, broadcast_heartbeat, maybe_hand_over
+from rakit.raft.state import Raft
+from rakit.raft.tracker import ProgressState
+from rakit.raft.types import Entry, EntryID, EntryType, Role
+
+
+def become_leader(raft: Raft) -> None:
+    """Takes office after a won election."""
+    assert raft.role is Role.CANDIDATE, "only a candidate becomes leader"
+    assert raft.durable_term == raft.term, "a leader's term must be durable before it leads"
+    assert raft.promotable, "only a voter with a complete log may lead"
+    log = raft.log
+    raft.tracker.restart(raft.id, log.last_index, log.durable_index, raft.window)
+    doubt.begin_leadership(raft)
+    raft.reset(raft.term)
+    raft.role = Role.LEADER
+    raft.lead = raft.id
+    raft.reads = ReadOnly()
+    raft.term_start = log.last_index + 1
+    # Configuration changes left behind by earlier leaders lie below this entry: wait until it is
+    # applied, and with it they are (row 20).
+    raft.pending_conf_index = raft.term_start
+    append_own(raft, [Entry(raft.term, raft.term_start)])
+
+
+def ready_to_serve(raft: Raft) -> bool:
+    """Tells whether this leader has applied an entry of its own term (safety S14)."""
+    return raft.role is Role.LEADER and raft.log.applied >= raft.term_start
+
+
+def check_can_propose(raft: Raft) -> None:
+    """Raises if this replica takes no proposals now."""
+    if raft.role is not Role.LEADER:
+        raise NotLeaderError(raft.lead)
+    if raft.lead_transferee:
+        raise TransferPendingError(f"leadership is on its way to {raft.lead_transferee}")
+
+
+def propose(raft: Raft, datas: Sequence[bytes]) -> EntryID:
+    """Appends the payloads, all or none, as consecutive entries; returns the id of the first."""
+    assert datas, "a proposal has at least one payload"
+    check_can_propose(raft)
+    size = sum([len(data) for data in datas])
+    uncommitted = raft.uncommitted_bytes
+    # The first proposal always fits, or one larger than the limit could never be made; payloads
+    # of no size always fit, since they are the leader's own signals.
+    if uncommitted and size and uncommitted + size > raft.config.max_uncommitted_bytes:
+        raise UncommittedLimitError(f"{uncommitted} bytes wait for commit, {size} more do not fit")
+    raft.uncommitted_bytes = uncommitted + size
+    term, first = raft.term, raft.log.last_index + 1
+    append_own(
+        raft, [Entry(term, first + i, EntryType.NORMAL, data) for i, data in enumerate(datas)]
+    )
+    return term, first
+
+
+def note_handed_out(raft: Raft, entries: list[Entry]) -> None:
+    """Lets proposals of this term that are committed count no longer as waiting."""
+    if raft.uncommitted_bytes and entries[-1].term == raft.term:
+        size = sum([len(entry.data) for entry in entries if entry.term == raft.term])
+        raft.uncommitted_bytes -= size
+        assert raft.uncommitted_bytes >= 0, "more was committed than proposed"
+
+
+def tick(raft: Raft) -> None:
+    """Lets one tick pass for a leader."""
+    raft.heartbeat_elapsed += 1
+    raft.election_elapsed += 1
+    if raft.election_elapsed >= raft.config.election_tick:
+        raft.election_elapsed = 0
+        if raft.config.check_quorum and not _check_quorum(raft):
+            raft.become_follower(raft.term, 0)
+            return
+        raft.lead_transferee = 0
+    if raft.heartbeat_elapsed >= raft.config.heartbeat_tick:
+        broadcast_heartbeat(raft)
+
+
+def _check_quorum(raft: Raft) -> bool:
+    """Tells whether a quorum was heard since the last check, and starts the next period (K4)."""
+    heard = raft.tracker.quorum_recently_active(raft.id)
+    for _, progress in raft.tracker.peers:
+        if progress.state is ProgressState.SNAPSHOT and not progress.base_is_fresh:
+            # The base was sent more than a period ago and nothing came back: it was lost, or its
+            # answer was. Ask where the peer is.
+            progress.pending_snapshot = 0
+            progress.become_probe()
+        progress.base_is_fresh = False
+        progress.recent_active = False
+    return heard
+
+
+def tick_quiesced(raft: Raft) -> None:
+    """Lets a quiet leader's periods begin anew, with a heartbeat at the first tick that counts."""
+    raft.election_elapsed = 0
+    raft.heartbeat_elapsed = raft.config.heartbeat_tick
+
+
+def transfer(raft: Raft, target: int) -> None:
+    """Starts to hand leadership to `target` (dissertation 3.10)."""
+    if raft.role is not Role.LEADER:
+        raise NotLeaderError(raft.lead)
+    if target == raft.id:
+        raise TransferRefusedError("this replica leads already")
+    progress = raft.tracker.progress.get(target)
+    if progress is None or target not in raft.tracker.voters.incoming:
+        raise TransferRefusedError(f"{target} does not vote in the current configuration")
+    if progress.doubtful:
+        raise TransferRefusedError(f"{target} doubts its log (S8)")
+    if raft.lead_transferee == target:
+        return
+    raft.lead_transferee = target
+    raft.election_elapsed = 0
+    if not maybe_hand_over(raft, target, progress):
+        progress.send_empty = True
+        raft.append_pending = True

@@ -1,0 +1,89 @@
+"""Changes of the configuration: when one may be proposed, and what follows when it is applied.
+
+A change takes effect when its entry is *applied*, on each replica at its own time (section 6, in
+etcd's variant). `confchange` computes the configurations; here are the rules around them (row 20):
+
+- Rule M1: one change at a time. A change is proposed only when every earlier one is applied, those
+  of former leaders included: a new leader waits until its own first entry is applied.
+- Rule M2: a change is tried out before it is proposed. Since nothing can come between (M1), what
+  is valid then is valid when it is applied, on every replica.
+- Rule M3: a replica with a committed change that it has not applied does not campaign; it might
+  count by the wrong voters (checked in `election`).
+- Rule M4: a leader that the new configuration does not let vote steps down when it applies it.
+- Rule M5: the leader of a joint configuration with `auto_leave` proposes its end, again and again
+  until it is committed; a new leader takes that over.
+- Rule M6: a smaller quorum may complete commits and reads that were waiting.
+"""
+
+from __future__ import annotations
+
+from rakit.raft import confchange, reads
+from rakit.raft.errors import ConfChangePendingError
+from rakit.raft.leader import check_can_propose
+from rakit.raft.replication import append_own, maybe_commit
+from rakit.raft.state import Raft
+from rakit.raft.types import ConfChange, ConfState, Entry, EntryID, EntryType, Role
+
+
+def propose(raft: Raft, change: ConfChange) -> EntryID:
+    """Appends a change, or raises without having done anything (rules M1 and M2)."""
+    check_can_propose(raft)
+    if raft.log.applied < raft.pending_conf_index:
+        raise ConfChangePendingError(
+            f"changes up to {raft.pending_conf_index} may not be applied yet"
+            f" (applied {raft.log.applied})"
+        )
+    confchange.follow(raft.tracker.membership, change)
+    return _append(raft, change)
+
+
+def _append(raft: Raft, change: ConfChange) -> EntryID:
+    data = change.encode()
+    index = raft.log.last_index + 1
+    raft.uncommitted_bytes += len(data)
+    raft.pending_conf_index = index
+    append_own(raft, [Entry(raft.term, index, EntryType.CONF_CHANGE, data)])
+    return raft.term, index
+
+
+def apply(raft: Raft, change: ConfChange) -> ConfState:
+    """Makes a committed change the current configuration and returns it for the caller to store.
+
+    Raises `ConfChangeInvalidError` if it cannot follow the current one, which rule M2 excludes for
+    changes that were proposed here; every replica raises alike.
+    """
+    raft.install_membership(confchange.follow(raft.tracker.membership, change))
+    _after_change(raft)
+    return raft.tracker.membership.conf_state()
+
+
+def _after_change(raft: Raft) -> None:
+    if not raft.promotable and raft.role is not Role.FOLLOWER:
+        # Rule M4; a candidate that may not stand any more gives up likewise.
+        raft.become_follower(raft.term, 0)
+        return
+    if raft.role is not Role.LEADER:
+        return
+    if raft.lead_transferee not in raft.tracker.voters.incoming:
+        raft.lead_transferee = 0
+    maybe_commit(raft)
+    reads.release_confirmed(raft)
+    # New peers are probed at once.
+    raft.append_pending = True
+
+
+def maybe_leave_joint(raft: Raft) -> None:
+    """Proposes the end of a joint phase that ends on its own (rule M5)."""
+    if (
+        raft.role is not Role.LEADER
+        or not raft.tracker.membership.auto_leave
+        or raft.lead_transferee
+        or raft.log.applied < raft.pending_conf_index
+    ):
+        return
+    _append(raft, ConfChange())
+
+
+def is_settled(raft: Raft) -> bool:
+    """Tells whether no change is on its way and no joint phase is open."""
+    return raft.log.applied >= raft.pending_conf_index and not raft.tracker.voters.is_joint

@@ -1,0 +1,262 @@
+"""A leader's replication: what is sent to whom, what answers mean, and what is committed.
+
+Sending is lazy: proposals, acknowledgements and heartbeat answers only note that somebody may need
+something (`append_pending`); `flush` looks at everyone when the host takes a Ready. Entries
+proposed one after another thus leave in one message for each peer.
+
+Rules:
+
+- Rule L1: commit what is durable on a majority (of both halves while joint), and only from this
+  term's first entry on; what lies before it is committed along with it (5.3, 5.4.2, figure 8). The
+  leader counts itself by what its own disk has reported, like any other voter, and is not required
+  (safety S13).
+- Rule L2: a leader's read failure never shapes a message: entries that are gone become a base,
+  entries that are being fetched become a pause, anything else an exception (known bug 13).
+- Rule L3: a heartbeat carries min(match, commit), since the peer may lack what lies above.
+- Rule L4: a base goes only to a peer that was heard of lately; it is the one message that nobody
+  repeats for a full quorum-check period.
+"""
+
+from __future__ import annotations
+
+from rakit.raft import doubt, messages, reads
+from rakit.raft.errors import (
+    CompactedError,
+    EntriesTemporarilyUnavailableError,
+    SnapshotTemporarilyUnavailableError,
+    StepMalformedError,
+)
+from rakit.raft.state import Raft
+from rakit.raft.tracker import Progress, ProgressState
+from rakit.raft.types import Entry, Message, Role, message_bytes
+
+
+def append_own(raft: Raft, entries: list[Entry]) -> None:
+    """Appends entries of this leader's term; they leave with the next flush."""
+    assert raft.role is Role.LEADER, "only a leader makes entries"
+    assert entries[0].term == raft.term, "a leader's entries carry its term"
+    raft.log.append(entries)
+    raft.append_pending = True
+
+
+def flush(raft: Raft) -> None:
+    """Sends everyone what they may be sent by now."""
+    assert raft.role is Role.LEADER, "only a leader replicates"
+    raft.append_pending = False
+    last = raft.log.last_index
+    commit = raft.log.committed
+    cut: list[Entry] = []
+    for id_, progress in raft.tracker.peers:
+        while not progress.paused:
+            # Peers are mostly at the same place: the run that was cut for one serves the next.
+            low = progress.next
+            sends = low <= last and not (
+                progress.state is ProgressState.REPLICATE and progress.inflights.full
+            )
+            if not sends and not progress.send_empty and not progress.can_bump_commit(commit):
+                break
+            if not sends:
+                entries: list[Entry] = []
+            elif cut and cut[0].index == low:
+                entries = cut
+            else:
+                found = _read(raft, id_, progress)
+                if found is None:
+                    break
+                entries = cut = found
+            if not _send_append(raft, id_, progress, entries):
+                break
+
+
+def _read(raft: Raft, id_: int, progress: Progress) -> list[Entry] | None:
+    """Reads the next entries for a peer; None if they are not to be had now (rule L2)."""
+    log = raft.log
+    try:
+        return log.slice(progress.next, log.last_index + 1, raft.config.max_size_per_msg_bytes)
+    except CompactedError:
+        _send_snapshot(raft, id_, progress)
+    except EntriesTemporarilyUnavailableError:
+        progress.waits_for_fetch = True
+    return None
+
+
+def _send_append(raft: Raft, id_: int, progress: Progress, entries: list[Entry]) -> bool:
+    """Sends entries, perhaps none, behind `next - 1`; tells whether that was possible."""
+    prev_index = progress.next - 1
+    try:
+        prev_term = raft.log.term(prev_index)
+    except CompactedError:
+        _send_snapshot(raft, id_, progress)
+        return False
+    commit = raft.log.committed
+    raft.post(
+        messages.append(
+            id_,
+            raft.id,
+            raft.term,
+            prev=(prev_term, prev_index),
+            entries=tuple(entries),
+            commit=commit,
+            context=doubt.absolution(progress, commit),
+        )
+    )
+    progress.sent(len(entries), prev_index + len(entries), message_bytes(entries), commit)
+    return True
+
+
+def _send_snapshot(raft: Raft, id_: int, progress: Progress) -> None:
+    """Sends a base state, if there is one and the peer lives (rule L4)."""
+    if not progress.recent_active:
+        return
+    try:
+        base = raft.log.storage.snapshot(id_)
+    except SnapshotTemporarilyUnavailableError:
+        return
+    assert base.index <= raft.log.applied, "a base must be as of an applied index"
+    assert base.index + 1 >= raft.log.first_index, "a base must be continued by what is kept"
+    progress.become_snapshot(base.index)
+    raft.post(messages.snapshot(id_, raft.id, raft.term, base))
+
+
+def broadcast_heartbeat(raft: Raft) -> None:
+    """Sends everyone a sign of life, with the number of the read round (rule L3)."""
+    raft.heartbeat_elapsed = 0
+    context = raft.reads.send_round()
+    commit = raft.log.committed
+    for id_, progress in raft.tracker.peers:
+        raft.post(messages.heartbeat(id_, raft.id, raft.term, min(progress.match, commit), context))
+    if context:
+        reads.release_confirmed(raft)
+
+
+def maybe_commit(raft: Raft) -> bool:
+    """Commits what a quorum holds (rule L1); tells whether that was news."""
+    log = raft.log
+    index = raft.tracker.committed_index()
+    if index <= log.committed or index < raft.term_start:
+        return False
+    assert log.term(index) == raft.term, "only entries of this term are committed by counting"
+    first_of_term = log.committed < raft.term_start
+    log.commit_to(index)
+    raft.append_pending = True
+    if raft.doubtful:
+        doubt.committed_own_term(raft)
+    if first_of_term:
+        reads.release_early(raft)
+    return True
+
+
+def own_disk_advanced(raft: Raft) -> None:
+    """Counts this leader's own disk (rule L1)."""
+    own = raft.tracker.progress.get(raft.id)
+    if own is not None and own.acknowledge(raft.log.durable_index):
+        maybe_commit(raft)
+
+
+def handle_append_response(raft: Raft, message: Message, progress: Progress) -> None:
+    """Takes a peer's acknowledgement or rejection of an append."""
+    if not message.reject and message.index > raft.log.last_index:
+        raise StepMalformedError(
+            f"{message.from_} acknowledges {message.index}, the log ends at {raft.log.last_index}"
+        )
+    if not doubt.admit(raft, message, progress):
+        return
+    progress.recent_active = True
+    if progress.doubtful and progress.absolve_index == 0:
+        append_own(raft, [Entry(raft.term, raft.log.last_index + 1)])
+        progress.absolve_index = raft.log.last_index
+    if message.reject:
+        _handle_reject(raft, message, progress)
+        return
+    advanced = progress.acknowledge(message.index)
+    if not advanced and not (
+        progress.match == message.index and progress.state is ProgressState.PROBE
+    ):
+        return
+    match progress.state:
+        case ProgressState.PROBE:
+            progress.become_replicate()
+        case ProgressState.SNAPSHOT:
+            # Rule T4. The base may be on its way still; the peer will find that it needs it not.
+            if progress.match + 1 >= raft.log.first_index:
+                progress.become_replicate()
+        case ProgressState.REPLICATE:
+            progress.inflights.free_to(message.index)
+    maybe_commit(raft)
+    if doubt.absolution(progress, raft.log.committed):
+        progress.send_empty = True
+        raft.append_pending = True
+    elif progress.next <= raft.log.last_index or progress.can_bump_commit(raft.log.committed):
+        raft.append_pending = True
+    maybe_hand_over(raft, message.from_, progress)
+
+
+def _handle_reject(raft: Raft, message: Message, progress: Progress) -> None:
+    """Looks for the place where the two logs join: one probe for each term at most (row 7)."""
+    hint = message.reject_hint
+    if message.log_term > 0:
+        # The peer has `log_term` at `hint`. Whatever of ours lies above the last entry with that
+        # term or less cannot be in its log.
+        _, hint = raft.log.find_conflict_by_term(hint, message.log_term)
+    if progress.reject(message.index, hint):
+        if progress.state is ProgressState.REPLICATE:
+            progress.become_probe()
+        progress.send_empty = True
+        raft.append_pending = True
+
+
+def handle_heartbeat_response(raft: Raft, message: Message, progress: Progress) -> None:
+    """Takes a peer's sign of life: it may be sent something again (rule T3)."""
+    progress.recent_active = True
+    progress.waits = False
+    if progress.match < raft.log.last_index or progress.state is ProgressState.PROBE:
+        progress.send_empty = True
+        raft.append_pending = True
+    if message.context:
+        raft.reads.acknowledge(message.from_, message.context)
+        reads.release_confirmed(raft)
+
+
+def maybe_hand_over(raft: Raft, id_: int, progress: Progress) -> bool:
+    """Tells the transfer target to campaign once it holds the whole log (dissertation 3.10)."""
+    if id_ != raft.lead_transferee or progress.match != raft.log.last_index:
+        return False
+    raft.post(messages.timeout_now(id_, raft.id, raft.term))
+    return True
+
+
+def report_unreachable(raft: Raft, progress: Progress) -> None:
+    """Notes that messages to the peer were probably lost: back to guessing (row 8)."""
+    if progress.state is ProgressState.SNAPSHOT:
+        progress.pending_snapshot = 0
+        progress.become_probe()
+    elif progress.state is ProgressState.REPLICATE:
+        progress.become_probe()
+    progress.waits_for_fetch = False
+    raft.append_pending = True
+
+
+def report_snapshot(progress: Progress, *, delivered: bool) -> None:
+    """Notes how the base arrived; an answer of the peer itself says the same and more."""
+    if progress.state is not ProgressState.SNAPSHOT:
+        return
+    if not delivered:
+        progress.pending_snapshot = 0
+    progress.become_probe()
+    # Delivered: wait for the acknowledgement. Failed: wait for a heartbeat's answer before trying
+    # again. Either way nothing goes out at once.
+    progress.waits = True
+
+
+def report_reachable(raft: Raft, progress: Progress) -> None:
+    """Notes that the peer's node is back: ask it at once where it is (safety S15)."""
+    progress.recent_active = True
+    progress.waits = False
+    progress.send_empty = True
+    raft.append_pending = True
+
+
+def entries_fetched(raft: Raft, progress: Progress) -> None:
+    """Notes that the entries for this peer can be read now."""
+    progress.waits_for_fetch = False
+    raft.append_pending = True

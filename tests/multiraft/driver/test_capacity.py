@@ -1,0 +1,146 @@
+"""One batch for many groups, within its cap; nothing grows without a bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from rakit.multiraft import keys
+from rakit.multiraft.driver import DriverConfig
+from rakit.multiraft.kv import Op
+from tests.multiraft.driver.cluster import GROUP, Cluster
+
+KIB = 1024
+
+
+def small_batches() -> DriverConfig:
+    return DriverConfig(batch_bytes_max=64 * KIB, message_bytes_max=16 * KIB)
+
+
+def test_many_groups_share_one_batch_and_one_sync() -> None:
+    cluster = Cluster()
+    group_ids = range(100, 150)
+    for group_id in group_ids:
+        cluster.create(group_id)
+    cluster.tick(10)
+    node = cluster.nodes[1]
+    led = [group_id for group_id in group_ids if cluster.leader(group_id) is node]
+    assert len(led) > 10
+    node.effects.clear()
+    for group_id in led:
+        cluster.propose(node, b"x", group=group_id)
+    cluster.step_node(node)
+    (effects,) = node.effects
+    written = {keys.group_of(key) for op, key, _ in effects.batch.ops if op == Op.PUT}
+    assert written == set(led)
+    assert effects.must_sync
+
+
+def test_batches_stay_below_the_cap_unless_one_entry_is_larger() -> None:
+    cluster = Cluster(config=small_batches())
+    leader = cluster.create_and_elect()
+    for node in cluster.nodes.values():
+        node.disk.sizes.clear()
+    for number in range(60):
+        cluster.propose(leader, bytes([number]) * 10 * KIB, number)
+    cluster.propose(leader, b"L" * 100 * KIB, 60)
+    cluster.propose(leader, b"after", 61)
+    cluster.pump()
+    cluster.settle()
+    assert len(cluster.check_replicas_agree()) == 62
+    for node in cluster.nodes.values():
+        large = [size for size in node.disk.sizes if size > 64 * KIB]
+        assert len(large) == 1
+        assert large[0] < 101 * KIB
+    assert [done.token for done in leader.completions] == list(range(62))
+
+
+@pytest.mark.parametrize("survivors", range(9))
+def test_a_crash_within_a_ready_that_took_several_batches_leaves_a_legal_log(
+    survivors: int,
+) -> None:
+    cluster = Cluster(seed=survivors, config=small_batches())
+    leader = cluster.create_and_elect()
+    follower = cluster.followers()[0]
+    # The follower misses a change of term, so that its large Ready carries term, vote and entries.
+    cluster.isolate(follower)
+    leader.driver.step_down(GROUP)
+    cluster.run_until(lambda: cluster.leader() is not None)
+    leader = cluster.leader()
+    assert leader is not None
+    for number in range(30):
+        cluster.propose(leader, bytes([number]) * 10 * KIB)
+    cluster.pump()
+    follower.hung = True
+    cluster.heal()
+    cluster.tick(2 * cluster.config.heartbeat_ticks)
+    assert follower.disk.unsynced_batches >= 3
+    cluster.crash(follower, survivors)
+    follower.hung = False
+    cluster.restart(follower)
+    assert follower.quarantined == []
+    cluster.run_until(lambda: follower.group.applied == leader.group.applied)
+    assert len(cluster.check_replicas_agree()) == 30
+
+
+def test_a_large_ready_over_a_stale_tail_never_commits_what_it_replaces() -> None:
+    for survivors in range(6):
+        cluster = Cluster(seed=survivors, config=small_batches())
+        old = cluster.create_and_elect()
+        cluster.isolate(old)
+        for number in range(5):
+            cluster.propose(old, b"stale %d" % number)
+        cluster.pump()
+        cluster.run_until(lambda old=old: cluster.leader() not in (None, old))
+        new = cluster.leader()
+        assert new is not None
+        for number in range(20):
+            cluster.propose(new, bytes([number]) * 10 * KIB)
+        cluster.pump()
+        old.hung = True
+        cluster.heal()
+        cluster.tick(2 * cluster.config.heartbeat_ticks)
+        cluster.crash(old, survivors)
+        old.hung = False
+        cluster.isolate(old)
+        cluster.restart(old)
+        assert old.quarantined == []
+        assert not [item for item in old.machine().items if item.startswith(b"stale")]
+        cluster.heal()
+        cluster.run_until(lambda old=old, new=new: old.group.applied == new.group.applied)
+        cluster.check_replicas_agree()
+
+
+def test_the_tail_cache_stays_within_its_bound_and_readers_fall_back_to_the_disk() -> None:
+    config = DriverConfig(tail_cache_bytes_max=50 * KIB)
+    cluster = Cluster(config=config)
+    leader = cluster.create_and_elect()
+    for number in range(40):
+        cluster.propose(leader, bytes([number]) * 4 * KIB)
+        cluster.pump()
+    cache = leader.driver._roster._cache
+    assert 0 < cache.size_bytes <= 50 * KIB
+    log = leader.group.storage
+    everything = log.entries(log.first_index(), log.last_index() + 1, 10**9)
+    assert [entry.index for entry in everything] == list(
+        range(log.first_index(), log.last_index() + 1)
+    )
+    assert [entry.data[:1] for entry in everything if entry.data] == [
+        bytes([number]) for number in range(40)
+    ]
+
+
+def test_an_idle_driver_has_nothing_to_do() -> None:
+    cluster = Cluster()
+    cluster.create_and_elect()
+    cluster.tick(60)
+    assert all(node.driver.advance() is None for node in cluster.nodes.values())
+
+
+def test_effects_are_numbered_without_a_gap() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    cluster.propose(leader, b"x")
+    cluster.tick(20)
+    for node in cluster.nodes.values():
+        numbers = [effects.number for effects in node.effects]
+        assert numbers == list(range(1, len(numbers) + 1))

@@ -1,0 +1,243 @@
+"""The stored log, its cache and its formats by themselves, against a plain list."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rakit.multiraft import keys
+from rakit.multiraft.checkpoint import Checkpoint
+from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.log_storage import GroupLog
+from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
+from rakit.multiraft.records import (
+    BirthRecord,
+    StoredCheckpoint,
+    decode_birth,
+    decode_checkpoint,
+    decode_entry,
+    decode_hard_state,
+    decode_tombstone,
+    encode_birth,
+    encode_checkpoint,
+    encode_entry,
+    encode_hard_state,
+    encode_tombstone,
+)
+from rakit.multiraft.tail_cache import TailCache
+from rakit.raft import (
+    CompactedError,
+    ConfState,
+    Entry,
+    EntryType,
+    HardState,
+    SnapshotTemporarilyUnavailableError,
+    UnavailableError,
+)
+from tests.multiraft.driver.memory_disk import MemoryDisk
+
+GROUP = 5
+CONF = ConfState(voters=(1, 2), learners=(3,), voters_outgoing=(1, 4), learners_next=(4,))
+
+
+class Log:
+    """A log whose every change is written at once."""
+
+    def __init__(self, cache_bytes: int = 10**6) -> None:
+        self.disk = MemoryDisk()
+        self.cache = TailCache(cache_bytes, 1000)
+        self.log = GroupLog(GROUP, self.disk, self.cache)
+        self._write(lambda batch: self.log.install(Checkpoint(1, 1, CONF, b""), batch))
+
+    def _write(self, change) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        batch = WriteBatch()
+        change(batch)
+        self.disk.write(batch)
+        self.log.base_written()
+
+    def append(self, *entries: Entry) -> None:
+        self._write(lambda batch: self.log.append(list(entries), batch))
+
+    def checkpoint(self, index: int) -> None:
+        at = Checkpoint(index, self.log.term(index), CONF, b"state %d" % index)
+        self._write(lambda batch: self.log.add_checkpoint(at, batch))
+
+    def trim(self, index: int) -> None:
+        self._write(lambda batch: self.log.trim(index, batch))
+
+
+@given(seed=st.integers(0, 2**32), cache_bytes=st.sampled_from([0, 700, 2000, 10**6]))
+def test_the_log_equals_a_list(seed: int, cache_bytes: int) -> None:
+    rng = random.Random(seed)
+    stored = Log(cache_bytes)
+    log = stored.log
+    model: list[Entry] = []
+    base, settled, term = 1, 1, 1
+    for _ in range(30):
+        last = base + len(model)
+        action = rng.choice(["append", "append", "replace", "checkpoint", "trim"])
+        if action in ("append", "replace"):
+            first = last + 1
+            if action == "replace" and last > settled:
+                first = rng.randint(settled + 1, last)
+                term += 1
+            term += rng.random() < 0.2
+            fresh = [
+                Entry(term, first + i, data=rng.randbytes(rng.randrange(200)))
+                for i in range(rng.randint(1, 4))
+            ]
+            model[first - base - 1 :] = fresh
+            stored.append(*fresh)
+        elif action == "checkpoint" and last > settled:
+            settled = rng.randint(settled + 1, last)
+            stored.checkpoint(settled)
+        elif action == "trim" and log.latest.index > base:
+            del model[: log.latest.index - base]
+            base = log.latest.index
+            stored.trim(base)
+        check_equal(log, base, model, rng)
+    assert stored.cache.size_bytes <= max(cache_bytes, 0)
+
+
+def check_equal(log: GroupLog, base: int, model: list[Entry], rng: random.Random) -> None:
+    assert (log.first_index(), log.last_index()) == (base + 1, base + len(model))
+    for entry in model:
+        assert log.term(entry.index) == entry.term
+    if model:
+        lo = rng.randint(base + 1, base + len(model))
+        hi = rng.randint(lo + 1, base + len(model) + 1)
+        limit = rng.choice([1, 300, 10**6])
+        got = log.entries(lo, hi, limit)
+        assert got == model[lo - base - 1 : lo - base - 1 + len(got)]
+        assert got
+        if limit == 10**6:
+            assert len(got) == hi - lo
+        elif len(got) > 1:
+            assert sum(len(one.data) + 24 for one in got) <= limit
+    with pytest.raises(CompactedError):
+        log.entries(base, base + 1, 1)
+    with pytest.raises(UnavailableError):
+        log.entries(base + len(model) + 1, base + len(model) + 2, 1)
+    assert log.snapshot(9).index == base
+
+
+def test_terms_before_the_latest_checkpoint_are_read_from_the_disk() -> None:
+    stored = Log()
+    stored.append(Entry(1, 2), Entry(3, 3), Entry(3, 4), Entry(4, 5))
+    stored.checkpoint(4)
+    log = GroupLog(GROUP, stored.disk, TailCache(0, 10))
+    log.loaded(HardState(4, 0, 4), list(stored.log._checkpoints), Checkpoint(4, 3, CONF, b""))
+    log.loaded_entry(Entry(4, 5))
+    assert [log.term(index) for index in range(1, 6)] == [1, 1, 3, 3, 4]
+
+
+def test_a_read_never_ends_early_because_an_entry_is_missing() -> None:
+    stored = Log(cache_bytes=0)
+    stored.append(*[Entry(2, index, data=b"x") for index in range(2, 10)])
+    stored.disk.delete(keys.entry(GROUP, 6))
+    assert len(stored.log.entries(2, 6, 10**6)) == 4
+    with pytest.raises(StoreCorruptError, match="entry 6 of group 5 is missing"):
+        stored.log.entries(2, 10, 10**6)
+
+
+def test_without_a_base_there_is_nothing_to_send() -> None:
+    log = GroupLog(GROUP, MemoryDisk(), TailCache(100, 10))
+    with pytest.raises(SnapshotTemporarilyUnavailableError):
+        log.snapshot(1)
+
+
+def test_size_counts_the_applied_entries_that_are_kept() -> None:
+    stored = Log()
+    stored.append(*[Entry(2, index, data=b"x" * 100) for index in range(2, 12)])
+    stored.log.applied_log_bytes = 500
+    stored.checkpoint(6)
+    stored.log.applied_log_bytes = 1000
+    assert stored.log.size_bytes == 1000
+    stored.trim(6)
+    assert stored.log.size_bytes == 500
+
+
+def test_the_cache_drops_the_oldest_appends_of_all_groups() -> None:
+    cache = TailCache(4000, 1000)
+    first, second = cache.tail(), cache.tail()
+    first.append([Entry(1, 1, data=b"x" * 800)])
+    for index in range(1, 4):
+        second.append([Entry(1, index, data=b"x" * 800)])
+    assert first.first_index == 1
+    second.append([Entry(1, 4, data=b"x" * 800)])
+    assert first.first_index == 0
+    assert second.first_index == 2
+    assert cache.size_bytes <= 3500
+
+
+def test_the_cache_forgets_appends_beyond_its_count() -> None:
+    cache = TailCache(10**6, 16)
+    tail = cache.tail()
+    for index in range(1, 1000):
+        tail.append([Entry(1, index)])
+        tail.drop_through(index)
+    assert len(cache._appends) <= 16
+    assert cache.size_bytes == 0
+
+
+@given(
+    group_id=st.integers(1, 2**53 - 1),
+    index=st.integers(1, 2**53 - 1),
+    term=st.integers(1, 2**53 - 1),
+    kind=st.sampled_from(list(EntryType)),
+    data=st.binary(max_size=50),
+    flip=st.integers(0, 10**6),
+)
+def test_every_flipped_bit_and_every_wrong_place_of_an_entry_is_noticed(
+    group_id: int, index: int, term: int, kind: EntryType, data: bytes, flip: int
+) -> None:
+    entry = Entry(term, index, kind, data)
+    value = encode_entry(group_id, entry)
+    assert decode_entry(group_id, index, value) == entry
+    bit = flip % (len(value) * 8)
+    damaged = bytearray(value)
+    damaged[bit // 8] ^= 1 << bit % 8
+    for wrong in (
+        lambda: decode_entry(group_id, index, bytes(damaged)),
+        lambda: decode_entry(group_id + 1, index, value),
+        lambda: decode_entry(group_id, index + 1, value),
+        lambda: decode_entry(group_id, index, value[:-1]),
+    ):
+        with pytest.raises(StoreCorruptError):
+            wrong()
+
+
+def test_records_come_back_and_belong_to_their_key() -> None:
+    state = HardState(5, 6, 7)
+    assert decode_hard_state(GROUP, encode_hard_state(GROUP, state)) == state
+    checkpoint = StoredCheckpoint(Checkpoint(9, 3, CONF, b"data"), 77)
+    value = encode_checkpoint(GROUP, checkpoint)
+    assert decode_checkpoint(GROUP, 9, value) == checkpoint
+    birth = BirthRecord(GroupMeta(GROUP, replica_id(2, 3), GroupKind.METADATA), initial=True)
+    assert decode_birth(GROUP, encode_birth(birth)) == birth
+    assert decode_tombstone(GROUP, encode_tombstone(GROUP, 12)) == 12
+    for wrong in (
+        lambda: decode_hard_state(GROUP + 1, encode_hard_state(GROUP, state)),
+        lambda: decode_checkpoint(GROUP, 10, value),
+        lambda: decode_checkpoint(GROUP, 9, value[:-1]),
+        lambda: decode_birth(GROUP, b""),
+    ):
+        with pytest.raises(StoreCorruptError):
+            wrong()
+
+
+def test_keys_sort_by_number_and_name_their_group() -> None:
+    assert keys.entry(1, 255) < keys.entry(1, 256) < keys.entry(2, 0)
+    assert keys.group_of(keys.position(9, 4)) == 9
+    assert keys.number_of(keys.entry(9, 4)) == 4
+    lo, hi = keys.group_range(keys.ENTRY, 9)
+    assert lo <= keys.entry(9, 0) < keys.entry(9, 2**64 - 1) < hi <= keys.entry(10, 0)
+
+
+def test_a_replica_id_tells_its_node() -> None:
+    assert node_of(replica_id(1000, 77)) == 1000
+    assert replica_id(1000, 77) != replica_id(1000, 78)

@@ -1,0 +1,204 @@
+"""Idle groups go quiet, cost nothing, and wake for everything that matters (S15, S16)."""
+
+from __future__ import annotations
+
+import random
+
+from rakit.multiraft.driver import DriverConfig
+from rakit.multiraft.elections import Agenda
+from rakit.multiraft.quiesce import QuiesceMark
+from rakit.raft import MessageType, Role
+from tests.multiraft.driver.cluster import GROUP, Cluster, Node
+
+
+def quiet_cluster(seed: int = 1) -> tuple[Cluster, Node]:
+    cluster = Cluster(seed=seed)
+    leader = cluster.create_and_elect()
+    cluster.propose(leader, b"a")
+    cluster.tick(60)
+    assert all(node.group.quiet for node in cluster.nodes.values())
+    return cluster, leader
+
+
+def test_s15_an_idle_group_goes_quiet_and_sends_nothing() -> None:
+    cluster, _ = quiet_cluster()
+    cluster.sent.clear()
+    cluster.tick(200)
+    assert cluster.sent == []
+    assert all(not node.driver._awake for node in cluster.nodes.values())
+
+
+def test_a_quiet_group_wakes_on_a_proposal_and_rests_again() -> None:
+    cluster, leader = quiet_cluster()
+    cluster.propose(leader, b"b", "token")
+    cluster.pump()
+    assert [done.lost for done in leader.completions if done.token == "token"] == [False]
+    assert not any(node.group.quiet for node in cluster.nodes.values())
+    cluster.tick(60)
+    assert cluster.check_replicas_agree() == [b"a", b"b"]
+    assert all(node.group.quiet for node in cluster.nodes.values())
+    assert cluster.leader() is leader
+
+
+def test_a_read_wakes_a_quiet_group_also_through_a_follower() -> None:
+    cluster, _ = quiet_cluster()
+    follower = cluster.followers()[0]
+    follower.driver.read_index(GROUP, "read")
+    cluster.pump()
+    (answer,) = follower.reads
+    assert not answer.lost
+    assert answer.index == follower.group.applied
+
+
+def test_s15_s16_the_loss_of_the_leaders_node_wakes_and_elects() -> None:
+    for seed in range(8):
+        cluster, leader = quiet_cluster(seed)
+        cluster.crash(leader)
+        cluster.report_down(leader)
+        ticks = cluster.run_until(lambda: cluster.leader() is not None)
+        assert ticks <= 6, f"seed {seed}: {ticks} ticks of 50 ms"
+
+
+def test_s15_one_dead_node_keeps_no_group_awake() -> None:
+    cluster, leader = quiet_cluster()
+    dead = cluster.followers()[0]
+    cluster.crash(dead)
+    cluster.report_down(dead)
+    assert not leader.group.quiet, "a change of liveness wakes the group"
+    cluster.propose(leader, b"b")
+    cluster.tick(60)
+    living = [node for node in cluster.nodes.values() if node is not dead]
+    assert all(node.group.quiet for node in living)
+    cluster.restart(dead)
+    cluster.run_until(lambda: dead.group.applied == leader.group.applied)
+    assert dead.machine().items == [b"a", b"b"]
+
+
+def test_s15_a_restarted_follower_rejoins_a_quiet_group() -> None:
+    cluster, leader = quiet_cluster()
+    follower = cluster.followers()[0]
+    term = leader.group.term
+    cluster.crash(follower)
+    cluster.restart(follower)
+    cluster.tick(80)
+    assert all(node.group.quiet for node in cluster.nodes.values())
+    assert leader.group.term == term, "a restart disturbed the leader"
+
+
+def test_s15_a_restarted_leader_is_replaced_though_its_node_never_seemed_down_for_long() -> None:
+    cluster, leader = quiet_cluster()
+    cluster.crash(leader)
+    cluster.restart(leader)
+    cluster.run_until(lambda: cluster.leader() is not None, ticks=20)
+
+
+def test_without_a_living_majority_nothing_goes_quiet() -> None:
+    cluster, leader = quiet_cluster()
+    for follower in cluster.followers():
+        cluster.crash(follower)
+        cluster.report_down(follower)
+    cluster.tick(100)
+    assert not leader.group.quiet
+    assert leader.group.role is not Role.LEADER, "check-quorum ends a leadership without followers"
+
+
+def test_a_follower_does_not_rest_on_an_old_mark() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    cluster.propose(leader, b"a")
+    cluster.tick(29)
+    marks: list[bytes] = []
+
+    def hold_marks(envelope: object) -> bool:
+        message = getattr(envelope, "message")  # noqa: B009 - the filter takes any envelope
+        if QuiesceMark.decode(message.context) and message.type is MessageType.HEARTBEAT:
+            marks.append(message.context)
+            held.append(envelope)
+            return False
+        return True
+
+    held: list[object] = []
+    cluster.filter = hold_marks
+    cluster.run_until(lambda: bool(held))
+    cluster.heal()
+    # While the marks are on their way the leader takes another entry.
+    cluster.propose(leader, b"b")
+    cluster.pump()
+    cluster.network += held  # type: ignore[arg-type]  # what the filter kept are envelopes
+    cluster.pump()
+    assert not any(node.group.quiet for node in cluster.followers())
+    cluster.tick(60)
+    assert cluster.check_replicas_agree() == [b"a", b"b"]
+
+
+def test_a_follower_that_takes_a_dead_member_for_alive_keeps_the_leader_awake() -> None:
+    cluster, leader = quiet_cluster()
+    cut = cluster.followers()[0]
+    # The leader's node does not see the other one; the third node does.
+    leader.driver.node_down(cut.node_id)
+    cluster.filter = lambda envelope: (
+        {envelope.from_replica >> 24, envelope.to_replica >> 24} != {leader.node_id, cut.node_id}
+    )
+    cluster.propose(leader, b"b")
+    cluster.tick(100)
+    third = next(node for node in cluster.followers() if node is not cut)
+    assert not third.group.quiet
+
+
+def test_the_metadata_group_never_goes_quiet() -> None:
+    cluster = Cluster()
+    cluster.create(kind=1)
+    cluster.tick(200)
+    assert not any(node.group.quiet for node in cluster.nodes.values())
+
+
+def test_many_idle_groups_cost_no_tick() -> None:
+    cluster = Cluster()
+    for group_id in range(100, 160):
+        cluster.create(group_id)
+    cluster.tick(80)
+    assert all(not node.driver._awake for node in cluster.nodes.values())
+
+
+def test_s16_the_loss_of_a_node_that_led_many_groups_is_no_storm() -> None:
+    config = DriverConfig(campaigns_per_tick_max=8)
+    cluster = Cluster(config=config)
+    for group_id in range(100, 160):
+        cluster.create(group_id)
+    cluster.tick(120)
+    victim = cluster.nodes[1]
+    led = [gid for gid in victim.driver.groups if cluster.leader(gid) is victim]
+    assert len(led) >= 15
+    cluster.crash(victim)
+    cluster.report_down(victim)
+    cluster.sent.clear()
+    cluster.tick()
+    for node_id in (2, 3):
+        asking = {
+            one.group_id
+            for one in cluster.sent
+            if one.message.type is MessageType.PRE_VOTE and one.from_replica >> 24 == node_id
+        }
+        assert len(asking) <= config.campaigns_per_tick_max
+    cluster.run_until(lambda: all(cluster.leader(gid) is not None for gid in led), ticks=30)
+
+
+def test_the_agenda_takes_turns_and_gives_up_in_the_end() -> None:
+    agenda = Agenda(4, 20, 2, random.Random(0))
+    for group_id in (1, 2, 3):
+        agenda.plan(group_id, 0, 0)
+    first = agenda.due(1) + agenda.due(2) + agenda.due(3)
+    assert sorted(first) == [1, 2, 3]
+    agenda.cancel(2)
+    tries = 1
+    now = 3
+    agenda.cancel(3)
+    while agenda.again(1, now, 3):
+        found: list[int] = []
+        while not found:
+            now += 1
+            found = agenda.due(now)
+        tries += 1
+        assert found == [1]
+    assert tries == 6
+    assert now < 150

@@ -1,0 +1,185 @@
+"""The store over its life: numbering, reopening, poison, stalls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.store import (
+    LossKind,
+    RocksStore,
+    StoreConfig,
+    StoreFailedError,
+    WriteStalledError,
+)
+from tests.multiraft.store.conformance import key
+from tests.multiraft.store.support import (
+    DEAD_DISK,
+    FULL_DISK,
+    NODE,
+    STALL,
+    break_under,
+    entries,
+    entries_in,
+    open_store,
+    write_some,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RocksStore]:
+    store = open_store(tmp_path / "n1")
+    yield store
+    store.close()
+
+
+def test_writes_are_numbered_without_a_gap_across_restarts(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    first = store.write(entries(1, b"a"))
+    assert store.write(entries(2, b"b")) == first + 1
+    assert store.write(WriteBatch()) == first + 2, "an empty batch is a write like any other"
+    store.close()
+
+    again = open_store(tmp_path)
+    assert again.last_number == first + 3, "opening itself writes once, to prove that it can"
+    assert again.synced_counter == again.last_number
+    assert entries_in(again) == [1, 2]
+    assert again.loss.kind is LossKind.NONE
+    again.close()
+
+
+def test_a_flush_covers_what_was_written_before_it(store: RocksStore) -> None:
+    last = write_some(store, 5)
+    assert store.synced_counter < last
+    assert store.flush_wal() == last
+    assert store.synced_counter == last
+
+
+def test_a_closed_store_can_be_closed_again(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.close()
+    store.close()
+
+
+def test_the_data_directory_is_private(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir(mode=0o755)
+    for name in ("old", "new"):
+        store = open_store(tmp_path / name)
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+        store.close()
+
+
+def test_s12_a_stall_is_retryable_and_nothing_of_the_batch_was_written(store: RocksStore) -> None:
+    database = break_under(store)
+    before = store.last_number
+    batch = entries(1, b"a")
+    database.texts["write"] = STALL
+    with pytest.raises(WriteStalledError):
+        store.write(batch)
+    assert store.last_number == before
+    assert store.get(key(1)) is None
+
+    del database.texts["write"]
+    assert store.write(batch) == before + 1, "the identical batch, under the same number"
+    assert store.get(key(1)) == b"a"
+    assert store.failed is None
+
+
+def test_s12_a_real_stall_of_rocksdb_comes_and_goes(tmp_path: Path) -> None:
+    """Two tiny memtables: the writer outruns the flushes, is told so, and gets through."""
+    config = StoreConfig(
+        directory=tmp_path, write_buffer_bytes=64 << 10, write_buffer_count=2, ballast_bytes=0
+    )
+    store = RocksStore.open(config, NODE)
+    batches = [entries(number, bytes(20_000)) for number in range(200)]
+    stalls = 0
+    while batches:
+        try:
+            store.write(batches[0])
+        except WriteStalledError:
+            stalls += 1
+        else:
+            batches.pop(0)
+    assert stalls > 0, "the test did not reach what it is about"
+    assert entries_in(store) == list(range(200))
+    store.close()
+
+
+@pytest.mark.parametrize("call", ["write", "flush_wal"])
+@pytest.mark.parametrize(
+    ("text", "exit_code"), [(DEAD_DISK, 11), (FULL_DISK, 10), ("Corruption: block", 11)]
+)
+def test_s12_any_other_error_poisons_the_store(
+    tmp_path: Path, call: str, text: str, exit_code: int
+) -> None:
+    store = open_store(tmp_path)
+    store.write(entries(1, b"before"))
+    database = break_under(store)
+    database.texts[call] = text
+    if call == "flush_wal":
+        store.write(entries(2, b"x"))
+    calls = {"write": lambda: store.write(entries(2, b"x")), "flush_wal": store.flush_wal}
+    with pytest.raises(StoreFailedError) as failure:
+        calls[call]()
+    assert failure.value.exit_code == exit_code
+    assert failure.value.disk_full is (exit_code == 10)
+
+    database.texts.clear()  # the disk is well again, but nobody knows what it has lost
+    database.calls.clear()
+    with pytest.raises(StoreFailedError):
+        store.write(entries(3, b"x"))
+    with pytest.raises(StoreFailedError):
+        store.flush_wal()
+    assert "write" not in database.calls, "a poisoned store does not touch the disk"
+    assert "flush_wal" not in database.calls, "an fsync that failed is never tried again"
+    assert store.get(key(1)) == b"before", "reads go on, for the sake of a goodbye"
+    store.close()
+
+
+def test_a_poisoned_store_can_be_closed_though_the_disk_refuses(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    database = break_under(store)
+    database.texts.update(write=DEAD_DISK, close=DEAD_DISK)
+    with pytest.raises(StoreFailedError):
+        store.write(entries(1, b"x"))
+    store.close()
+    assert "close" in database.calls
+    del database.texts["close"]
+    database.close()
+    open_store(tmp_path).close()  # the directory was let go of
+
+
+def test_a_read_that_fails_raises_and_does_not_pass_for_an_end(store: RocksStore) -> None:
+    write_some(store, 3)
+    database = break_under(store)
+    database.texts.update(get="Corruption: block checksum mismatch", iter=DEAD_DISK)
+    with pytest.raises(StoreCorruptError):
+        store.get(key(1))
+    with pytest.raises(StoreCorruptError):
+        list(store.scan(key(0), key(9)))
+    with pytest.raises(StoreCorruptError):
+        store.last_below(key(0), key(9))
+
+
+def test_the_size_on_disk_grows_with_what_is_written(store: RocksStore) -> None:
+    before = store.size_bytes
+    write_some(store, 20, value=bytes(10_000))
+    assert store.size_bytes >= before + 200_000
+    assert store.free_bytes > 0
+
+
+def test_without_fsync_nothing_claims_to_be_durable(tmp_path: Path) -> None:
+    store = RocksStore.open(StoreConfig.small(tmp_path, fsync=False), NODE)
+    assert not store.fsynced
+    database = break_under(store)
+    last = write_some(store, 3)
+    witness = store._witness.current
+    assert store.flush_wal() == last, "acknowledged, as the flag says"
+    assert "flush_wal" not in database.calls
+    store.save_witness(store.position())
+    assert store._witness.current == witness, "no witness of what is not durable"
+    store.close()

@@ -1,0 +1,184 @@
+"""Ballast and the low-water mark (S12), on the ordinary file system with room as we please."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rakit.multiraft.store import RocksStore, StoreConfig, StoreDamagedError, StoreFullError
+from rakit.multiraft.store import space as spaces
+from rakit.multiraft.store.engine import Engine, EngineError, RocksEngine
+from rakit.multiraft.store.errors import Fault
+from rakit.multiraft.store.space import Room, Space
+from tests.multiraft.store.support import FULL_DISK, NODE, entries_in, open_store, write_some
+
+BALLAST = 64 << 10
+
+
+class Disk:
+    """How much room the file system says it has."""
+
+    def __init__(self, free_bytes: int) -> None:
+        self.free_bytes = free_bytes
+
+    def room(self, path: Path) -> Room:
+        del path
+        return Room(self.free_bytes, 1 << 30)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk(free_bytes=1 << 29)
+    monkeypatch.setattr(spaces, "room", disk.room)
+    return disk
+
+
+def config(tmp_path: Path) -> StoreConfig:
+    return replace(
+        StoreConfig.small(tmp_path), ballast_bytes=BALLAST, low_space_percent=5, low_space_bytes=0
+    )
+
+
+def test_a_new_store_has_ballast_that_takes_real_room(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    assert (tmp_path / "ballast").stat().st_blocks * 512 >= BALLAST
+    assert not store.low_space
+    store.close()
+
+
+def test_below_the_mark_space_is_low(tmp_path: Path, disk: Disk) -> None:
+    space = Space(config(tmp_path), tmp_path / "ballast")
+    space.restore()
+    assert not space.low
+    disk.free_bytes = (1 << 30) // 20 - 1
+    assert space.low
+    disk.free_bytes += 1
+    assert not space.low
+
+
+def test_the_larger_of_share_and_bytes_counts(tmp_path: Path, disk: Disk) -> None:
+    space = Space(replace(config(tmp_path), low_space_bytes=1 << 28), tmp_path / "ballast")
+    space.restore()
+    disk.free_bytes = (1 << 28) - 1
+    assert space.low
+
+
+def test_without_its_ballast_space_is_low_until_it_is_back(tmp_path: Path, disk: Disk) -> None:
+    space = Space(config(tmp_path), tmp_path / "ballast")
+    space.restore()
+    assert space.release()
+    assert space.low
+    assert not space.release(), "there is nothing left to give"
+
+    disk.free_bytes = BALLAST
+    space.restore()
+    assert space.low, "putting it back must not fill the disk again"
+    disk.free_bytes = 1 << 29
+    space.restore()
+    assert not space.low
+
+
+def test_the_default_ballast_is_a_hundredth_of_the_disk_and_at_most_a_gibibyte(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[int] = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda fd, start, size: wanted.append(size))
+    Space(replace(config(tmp_path), ballast_bytes=None), tmp_path / "a").restore()
+    monkeypatch.setattr(spaces, "room", lambda path: Room(1 << 50, 1 << 50))
+    Space(replace(config(tmp_path), ballast_bytes=None), tmp_path / "b").restore()
+    assert wanted == [(1 << 30) // 100, 1 << 30]
+    assert disk.free_bytes
+
+
+def test_a_ballast_that_does_not_fit_leaves_nothing_behind(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    space = Space(config(tmp_path), tmp_path / "ballast")
+    space.restore()
+    assert not (tmp_path / "ballast").exists()
+    assert space.low
+    assert disk.free_bytes
+
+
+def test_ballast_may_be_switched_off(tmp_path: Path, disk: Disk) -> None:
+    space = Space(replace(config(tmp_path), ballast_bytes=0), tmp_path / "ballast")
+    space.restore()
+    assert not (tmp_path / "ballast").exists()
+    assert not space.low
+    assert disk.free_bytes
+
+
+class FullUntilReleased:
+    """An engine that opens only when the ballast is gone."""
+
+    def __init__(self, ballast: Path) -> None:
+        self.ballast = ballast
+        self.tries = 0
+
+    def __call__(self, path: Path, config: StoreConfig, *, create: bool) -> Engine:
+        self.tries += 1
+        if self.ballast.exists():
+            raise EngineError(Fault.DISK_FULL, FULL_DISK)
+        return RocksEngine(path, config, create=create)
+
+
+def test_s12_a_full_disk_opens_without_the_ballast_and_refuses_produce(
+    tmp_path: Path, disk: Disk
+) -> None:
+    store = RocksStore.open(config(tmp_path), NODE)
+    write_some(store, 5)
+    store.close()
+    disk.free_bytes = 200 << 10  # enough by the look of it, and yet
+    opener = FullUntilReleased(tmp_path / "ballast")
+    store = RocksStore.open(config(tmp_path), NODE, opener)
+    assert opener.tries == 2
+    assert entries_in(store) == list(range(5))
+    assert store.low_space
+    store.maintain()
+    assert store.low_space
+    disk.free_bytes = 1 << 29
+    store.maintain()
+    assert not store.low_space
+    store.close()
+
+
+def test_s12_a_disk_with_less_room_than_log_to_replay_gives_the_ballast_up_first(
+    tmp_path: Path, disk: Disk
+) -> None:
+    store = RocksStore.open(config(tmp_path), NODE)
+    store.close()
+    disk.free_bytes = 1000
+    store = RocksStore.open(config(tmp_path), NODE)
+    assert store.low_space
+    store.close()
+
+
+def never_opens(path: Path, config: StoreConfig, *, create: bool) -> Engine:
+    raise EngineError(Fault.DISK_FULL, FULL_DISK)
+
+
+def broken(path: Path, config: StoreConfig, *, create: bool) -> Engine:
+    raise EngineError(Fault.OTHER, "IO error: Input/output error")
+
+
+def test_s12_a_disk_too_full_even_without_ballast_ends_with_10(tmp_path: Path) -> None:
+    open_store(tmp_path).close()
+    with pytest.raises(StoreFullError) as refused:
+        RocksStore.open(StoreConfig.small(tmp_path), NODE, never_opens)
+    assert refused.value.exit_code == 10
+
+
+def test_another_error_keeps_the_ballast_and_ends_with_11(tmp_path: Path) -> None:
+    open_store(tmp_path).close()
+    with pytest.raises(StoreDamagedError) as refused:
+        RocksStore.open(StoreConfig.small(tmp_path), NODE, broken)
+    assert refused.value.exit_code == 11
+    assert (tmp_path / "ballast").exists()

@@ -1,0 +1,162 @@
+"""The syncer thread: group commit, the witness behind it, the end after a failure."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rakit.multiraft.store import RocksStore, StoreFailedError, Syncer
+from rakit.multiraft.store.witness import WitnessFile
+from tests.multiraft.store.support import (
+    DEAD_DISK,
+    break_under,
+    crash_image,
+    entries_in,
+    open_store,
+    wait_until,
+    write_some,
+)
+
+
+class Reports:
+    """What a syncer reported, and when in terms of the flushes under it."""
+
+    def __init__(self) -> None:
+        self.synced: list[int] = []
+        self.failures: list[StoreFailedError] = []
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RocksStore]:
+    store = open_store(tmp_path / "n1")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest.fixture
+def syncer(store: RocksStore, reports: Reports) -> Iterator[Syncer]:
+    syncer = Syncer(store, reports.synced.append, reports.failures.append)
+    syncer.start()
+    yield syncer
+    syncer.close()
+
+
+def hold_flushes(store: RocksStore) -> tuple[threading.Event, threading.Event]:
+    """Make every flush wait: (one has begun, let them go)."""
+    begun, go = threading.Event(), threading.Event()
+    real: Callable[[], None] = store._engine.flush_wal
+
+    def held() -> None:
+        begun.set()
+        assert go.wait(20), "the test never let the flush go"
+        real()
+
+    store._engine.flush_wal = held  # type: ignore[method-assign]  # a slow disk
+    return begun, go
+
+
+def test_a_request_is_reported_once_its_write_is_durable(
+    store: RocksStore, syncer: Syncer, reports: Reports
+) -> None:
+    number = write_some(store, 1)
+    syncer.request(number)
+    wait_until(lambda: reports.synced[-1:] == [number])
+    assert store.synced_counter == number
+
+
+def test_writes_during_a_flush_gather_and_share_the_next(
+    store: RocksStore, syncer: Syncer, reports: Reports
+) -> None:
+    begun, go = hold_flushes(store)
+    first = write_some(store, 1)
+    syncer.request(first)
+    assert begun.wait(20)
+    for _ in range(50):
+        last = write_some(store, 1)
+        syncer.request(last)
+    assert syncer.in_flight_since() is not None, "S13 watches how long a flush takes"
+    go.set()
+    wait_until(lambda: last in reports.synced)
+    assert reports.synced[0] == first, "a flush covers only what was written before it began"
+    assert reports.synced[1] == last, "one flush for all fifty"
+    wait_until(lambda: syncer.in_flight_since() is None)
+
+
+def test_an_old_request_asks_for_nothing(
+    store: RocksStore, syncer: Syncer, reports: Reports
+) -> None:
+    number = write_some(store, 1)
+    syncer.request(number)
+    wait_until(lambda: number in reports.synced)
+    seen = len(reports.synced)
+    syncer.request(number)
+    syncer.close()
+    assert reports.synced[seen:] in ([], [number]), "at most the witness's own flush"
+
+
+def test_s7_the_witness_catches_up_when_writes_cease(
+    tmp_path: Path, store: RocksStore, syncer: Syncer
+) -> None:
+    number = write_some(store, 3)
+    syncer.request(number)
+    wait_until(lambda: WitnessFile.load(tmp_path / "n1" / "witness").current.number == number)
+
+
+def test_s7_the_witness_never_speaks_of_what_was_not_synced(
+    tmp_path: Path, store: RocksStore, syncer: Syncer
+) -> None:
+    begun, go = hold_flushes(store)
+    before = WitnessFile.load(tmp_path / "n1" / "witness").current
+    syncer.request(write_some(store, 3))
+    assert begun.wait(20)
+    assert WitnessFile.load(tmp_path / "n1" / "witness").current == before
+    go.set()
+
+
+def test_closing_serves_what_was_requested(
+    store: RocksStore, syncer: Syncer, reports: Reports
+) -> None:
+    number = write_some(store, 5)
+    syncer.request(number)
+    syncer.close()
+    assert reports.synced[-1] == number
+
+
+def test_s12_a_failed_flush_is_reported_once_and_never_tried_again(
+    store: RocksStore, syncer: Syncer, reports: Reports
+) -> None:
+    database = break_under(store)
+    database.texts["flush_wal"] = DEAD_DISK
+    syncer.request(write_some(store, 1))
+    wait_until(lambda: bool(reports.failures))
+    syncer.request(store.last_number + 1)
+    syncer.close()
+    assert [failure.exit_code for failure in reports.failures] == [11]
+    assert database.calls.count("flush_wal") == 1
+    assert reports.synced == []
+    assert store.failed is reports.failures[0]
+
+
+def test_s12_a_witness_that_cannot_be_written_is_a_failed_store(
+    tmp_path: Path, store: RocksStore, syncer: Syncer, reports: Reports
+) -> None:
+    (tmp_path / "n1" / "witness").unlink()
+    syncer.request(write_some(store, 1))
+    wait_until(lambda: bool(reports.failures))
+    assert "witness" in str(reports.failures[0])
+
+
+def test_a_killed_process_loses_nothing_it_has_written(tmp_path: Path) -> None:
+    """A kill is not a power cut: the page cache survives, synced or not."""
+    crash_image(tmp_path / "n1", "unsynced")
+    store = open_store(tmp_path / "n1")
+    assert entries_in(store) == list(range(100))
+    store.close()

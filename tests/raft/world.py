@@ -1,0 +1,277 @@
+"""Seeded worlds: replicas under a network and disks that misbehave, checked after each step.
+
+Each step is one small event: a tick, a Ready taken, a completion, a delivery (out of order, perhaps
+twice, perhaps never), a proposal, a crash that loses any part of what was not synced, a change of
+members, a transfer, a read, a new base. At the end everything heals, and the group must come to
+rest with equal logs. The seed decides everything.
+
+Beyond `Network.check` the world knows:
+
+- what was committed anywhere, with the term of the entry: it never changes, and every new leader
+  holds it (Leader Completeness);
+- which votes are durable: never two in a term, also across restarts;
+- what was committed when a read was asked for: no read is answered below it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from rakit.raft import (
+    ConfChange,
+    ConfChangeSingle,
+    ConfChangeTransition,
+    ConfChangeType,
+    DropKind,
+    Entry,
+    Ready,
+    RequestRefusedError,
+    Role,
+)
+from tests.raft.network import Network, Replica
+
+_EVENTS = {
+    "tick": 25,
+    "take": 30,
+    "persist": 25,
+    "deliver": 60,
+    "propose": 12,
+    "crash": 1,
+    "cut": 1,
+    "heal": 2,
+    "change": 1,
+    "transfer": 1,
+    "read": 3,
+    "base": 1,
+    "unreachable": 1,
+    "forget": 1,
+}
+
+
+class World:
+    """One run; `run` raises an AssertionError that names what broke."""
+
+    def __init__(self, seed: int, *, losses: bool = True, **options: object) -> None:
+        self.rng = random.Random(seed)
+        voters = self.rng.choice([(1,), (1, 2, 3), (1, 2, 3), (1, 2, 3, 4, 5)])
+        self.network = Network(voters, **{"max_inflight_messages": 4, **options})
+        self.losses = losses
+        self.next_id = max(voters) + 1
+        self.proposed = 0
+        self.reads = 0
+        self.committed: dict[int, Entry] = {}
+        self.seen_commit: dict[int, int] = {}
+        self.durable_votes: dict[tuple[int, int], int] = {}
+        self.read_floor: dict[bytes, int] = {}
+        self.read_open: set[bytes] = set()
+        self.led: set[tuple[int, int]] = set()
+
+    def run(self, steps: int) -> None:
+        names = list(_EVENTS)
+        weights = list(_EVENTS.values())
+        for name in self.rng.choices(names, weights, k=steps):
+            getattr(self, f"_{name}")()
+            self._check()
+        self._heal_all()
+
+    # Events.
+
+    def _pick(self) -> Replica:
+        return self.rng.choice(list(self.network.replicas.values()))
+
+    def _tick(self) -> None:
+        self._pick().node.tick()
+
+    def _take(self) -> None:
+        replica = self._pick()
+        if replica.node.has_ready():
+            ready = replica.take()
+            self.network.send(ready.messages)
+            self._note(ready)
+
+    def _note(self, ready: Ready) -> None:
+        for read in ready.read_states:
+            assert read.context in self.read_open, "a read was answered twice"
+            self.read_open.discard(read.context)
+            assert read.index >= self.read_floor[read.context], "a read misses what was committed"
+        for dropped in ready.dropped:
+            if dropped.kind is DropKind.READ:
+                self.read_open.discard(dropped.context)
+
+    def _persist(self) -> None:
+        replica = self._pick()
+        if replica.flights:
+            self.network.send(replica.persist(self.rng.randint(1, len(replica.flights))))
+
+    def _deliver(self) -> None:
+        pending = self.network.pending
+        if not pending:
+            return
+        # Mostly in order, sometimes not.
+        position = 0 if self.rng.random() < 0.7 else self.rng.randrange(len(pending))
+        message = pending[position]
+        luck = self.rng.random() if self.losses else 1.0
+        if luck > 0.04:
+            del pending[position]
+        if luck > 0.08 or luck < 0.04:
+            self.network.deliver(message)
+
+    def _propose(self) -> None:
+        leader = self.network.leader()
+        if not leader:
+            return
+        self.proposed += 1
+        count = self.rng.choice([1, 1, 3])
+        try:
+            self.network[leader].propose_batch(
+                [b"%d.%d" % (self.proposed, i) for i in range(count)]
+            )
+        except RequestRefusedError:
+            return
+
+    def _crash(self) -> None:
+        replica = self._pick()
+        replica.crash(keep=self.rng.randint(0, len(replica.unsynced)))
+        self.seen_commit.pop(replica.id, None)
+
+    def _cut(self) -> None:
+        a, b = self._pick().id, self._pick().id
+        if a != b:
+            self.network.cut_one_way(a, b)
+
+    def _heal(self) -> None:
+        self.network.heal()
+
+    def _change(self) -> None:
+        leader = self.network.leader()
+        if not leader:
+            return
+        ids = sorted(self.network.replicas)
+        steps = [self._step(ids) for _ in range(self.rng.choice([1, 1, 2]))]
+        transition = self.rng.choice(list(ConfChangeTransition))
+        change = ConfChange(tuple(steps), transition)
+        if self.rng.random() < 0.3:
+            change = ConfChange()
+        try:
+            self.network[leader].propose_conf_change(change)
+        except RequestRefusedError:
+            return
+        for step in change.changes:
+            if step.replica_id not in self.network.replicas:
+                self.network.add(step.replica_id, None)
+                self.next_id += 1
+
+    def _step(self, ids: list[int]) -> ConfChangeSingle:
+        kind = self.rng.choice(list(ConfChangeType))
+        fresh = len(ids) < 8 and kind is not ConfChangeType.REMOVE and self.rng.random() < 0.5
+        return ConfChangeSingle(kind, self.next_id if fresh else self.rng.choice(ids))
+
+    def _transfer(self) -> None:
+        leader = self.network.leader()
+        if leader:
+            try:
+                self.network[leader].transfer_leader(self._pick().id)
+            except RequestRefusedError:
+                return
+
+    def _read(self) -> None:
+        self.reads += 1
+        context = b"r%d" % self.reads
+        try:
+            self._pick().node.read_index(context)
+        except RequestRefusedError:
+            return
+        self.read_open.add(context)
+        self.read_floor[context] = max(self.committed, default=0)
+
+    def _base(self) -> None:
+        replica = self._pick()
+        status = replica.node.basic_status()
+        if not replica.unsynced and status.applied > replica.store.log.first_index():
+            self.network.offer_base(replica.id, status.applied)
+
+    def _unreachable(self) -> None:
+        self._pick().node.report_unreachable(self._pick().id)
+
+    def _forget(self) -> None:
+        self._pick().node.forget_leader()
+
+    # Checks.
+
+    def _check(self) -> None:
+        self.network.check()
+        for replica in self.network.replicas.values():
+            self._check_durable_vote(replica)
+            self._check_commit(replica)
+            if replica.role is Role.LEADER and (replica.id, replica.term) not in self.led:
+                self.led.add((replica.id, replica.term))
+                self._check_completeness(replica)
+
+    def _check_durable_vote(self, replica: Replica) -> None:
+        state = replica.synced.log.hard_state
+        if state.vote:
+            vote = self.durable_votes.setdefault((replica.id, state.term), state.vote)
+            assert vote == state.vote, f"{replica.id} has two durable votes in {state.term}"
+
+    def _check_commit(self, replica: Replica) -> None:
+        log = replica.node._raft.log
+        low = max(self.seen_commit.get(replica.id, 0) + 1, log.first_index)
+        for index in range(low, log.committed + 1):
+            entry = log.slice(index, index + 1, 1)[0]
+            known = self.committed.setdefault(index, entry)
+            assert known == entry, f"{replica.id} committed another entry at {index}"
+        self.seen_commit[replica.id] = log.committed
+
+    def _check_completeness(self, replica: Replica) -> None:
+        log = replica.node._raft.log
+        for index, entry in self.committed.items():
+            if index >= log.first_index and entry.term < replica.term:
+                assert log.matches(index, entry.term), (
+                    f"leader {replica.id} of term {replica.term} lacks committed {index}"
+                )
+
+    # The end.
+
+    def _heal_all(self) -> None:
+        self.network.heal()
+        self.network.run()
+        proposed = False
+        for _ in range(400):
+            self.network.tick()
+            self._check()
+            for replica in self.network.replicas.values():
+                for ready in replica.outcome:
+                    self._note_late(ready)
+                replica.outcome.clear()
+            leader = self.network.leader()
+            if not leader or not self.network[leader].leader_ready():
+                continue
+            try:
+                if not proposed:
+                    self.network[leader].propose(b"last")
+                    proposed = True
+                elif self.network[leader].status().conf_state.voters_outgoing:
+                    self.network[leader].propose_conf_change(ConfChange())
+            except RequestRefusedError:
+                continue
+            if self._at_rest(leader):
+                return
+        raise AssertionError(f"no rest after healing: {self._describe()}")
+
+    def _note_late(self, ready: Ready) -> None:
+        for read in ready.read_states:
+            self.read_open.discard(read.context)
+
+    def _at_rest(self, leader: int) -> bool:
+        status = self.network[leader].status()
+        if not self.network[leader].can_quiesce().quiet:
+            return False
+        leading = self.network.replicas[leader].store.commands
+        return all(
+            self.network.replicas[peer.id].store.commands == leading
+            for peer in status.peers
+            if peer.recent_active
+        )
+
+    def _describe(self) -> str:
+        return "; ".join(str(r.node.basic_status()) for r in self.network.replicas.values())

@@ -1,0 +1,120 @@
+"""The leader's side of appending, as the broker does it, without tasks: the real `Outlook` over the real driver.
+
+One `Broker` per node and life of its process. It answers each request at most once, with what the broker would answer:
+stored (where), refused (nothing was appended), or unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from rakit.multiraft.driver import Driver
+from rakit.multiraft.effects import Completion, RoleChange
+from rakit.multiraft.errors import ProposalRefusedError
+from rakit.node.errors import RakitError
+from rakit.node.partition.batches import Batch
+from rakit.node.partition.machine import PartitionMachine
+from rakit.node.partition.pending import Draft, Known, Outlook
+from rakit.node.partition.producers import Stamp
+from rakit.node.partition.retention import decide
+from rakit.node.partition.settings import TopicSettings
+from rakit.node.partition.state import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing was appended; `elsewhere` when another node may take it."""
+
+    reason: str
+    elsewhere: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The batch may be in the log, or may still get there."""
+
+
+Answer: TypeAlias = Stored | Refused | Unknown
+Reply: TypeAlias = Callable[[Answer], None]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Requests that are answered when an entry is applied."""
+
+    replies: list[tuple[Reply, RakitError | None]]
+
+
+class Broker:
+    """Takes appends for every group that its node leads."""
+
+    def __init__(self, driver: Driver, settings: TopicSettings, now_ms: Callable[[], int]) -> None:
+        self.driver = driver
+        self.settings = settings
+        self.now_ms = now_ms
+        self.outlooks: dict[int, Outlook] = {}
+        self.waiting: dict[tuple[int, int], Waiting] = {}
+
+    def append(self, group_id: int, batch: Batch, stamp: Stamp | None, reply: Reply) -> None:
+        outlook = self.outlooks.get(group_id)
+        if outlook is None:
+            reply(Refused("not leading", elsewhere=True))
+            return
+        try:
+            verdict = outlook.append(batch, stamp, None, self.now_ms(), self.settings)
+        except RakitError as error:
+            reply(Refused(str(error), elsewhere=False))
+            return
+        if isinstance(verdict, Known):
+            reply(verdict.stored)
+        elif isinstance(verdict, Draft):
+            self._propose(group_id, outlook, verdict, reply)
+        else:
+            self.waiting[group_id, verdict.index].replies.append((reply, verdict.error))
+
+    def _propose(self, group_id: int, outlook: Outlook, draft: Draft, reply: Reply | None) -> None:
+        try:
+            term, index = self.driver.propose(group_id, draft.payload, (group_id, outlook))
+        except ProposalRefusedError as error:
+            if reply is not None:
+                reply(Refused(str(error), elsewhere=True))
+            return
+        outlook.proposed(draft, term, index)
+        self.waiting[group_id, index] = Waiting([] if reply is None else [(reply, None)])
+
+    def maintain(self, group_id: int) -> None:
+        """What the retention tick does: trims the log where the settings allow."""
+        outlook = self.outlooks.get(group_id)
+        if outlook is None:
+            return
+        now_ms = outlook.stamp_time(self.now_ms())
+        for command in decide(outlook.ahead, self.settings, now_ms, clock_trusted=True):
+            self._propose(group_id, outlook, outlook.maintain(command), None)
+
+    def role_changed(self, change: RoleChange) -> None:
+        self.outlooks.pop(change.group_id, None)
+        group = self.driver.group(change.group_id)
+        if change.ready and group is not None:
+            machine = group.machine
+            assert isinstance(machine, PartitionMachine), "the simulated groups are partitions"
+            self.outlooks[change.group_id] = Outlook(machine.state)
+
+    def completed(self, completion: Completion) -> None:
+        group_id, index = completion.group_id, completion.entry[1]
+        token = completion.token
+        assert isinstance(token, tuple), "every proposal names its outlook"
+        outlook = self.outlooks.get(group_id)
+        if outlook is token[1] and outlook.is_pending(index):
+            outlook.settled(index)
+        waiting = self.waiting.pop((group_id, index), None)
+        if waiting is None:
+            return
+        for reply, error in waiting.replies:
+            if completion.lost:
+                reply(Unknown())
+            elif error is not None:
+                reply(Refused(str(error), elsewhere=False))
+            elif isinstance(completion.result, Stored):
+                reply(completion.result)

@@ -1,0 +1,88 @@
+"""A disk that keeps what was synced, and of the rest a prefix: what a write-ahead log does in a power cut.
+
+Reads see every write. `sync(n)` makes everything up to write `n` durable. `crash` throws away the unsynced writes but
+for a random prefix of them (the operating system may have written some pages out on its own), in order: a log never
+keeps a later write without the earlier ones. The durable image stays readable while the node is down, because the
+rule "committed is durable on a majority" also counts voters that have crashed.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterator
+
+from rakit.multiraft.kv import Op, WriteBatch
+
+
+class Image:
+    """A sorted map of bytes, small enough for a plain sorted list of keys."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.order: list[bytes] = []
+
+    def copy(self) -> Image:
+        twin = Image()
+        twin.rows, twin.order = dict(self.rows), list(self.order)
+        return twin
+
+    def apply(self, batch: WriteBatch) -> None:
+        for kind, key, value in batch.ops:
+            if kind == Op.PUT:
+                if key not in self.rows:
+                    insort(self.order, key)
+                self.rows[key] = value
+            elif kind == Op.DELETE:
+                if self.rows.pop(key, None) is not None:
+                    del self.order[bisect_left(self.order, key)]
+            else:
+                assert kind == Op.DELETE_RANGE, "a batch holds puts, deletes and range deletes only"
+                first, last = bisect_left(self.order, key), bisect_left(self.order, value)
+                for gone in self.order[first:last]:
+                    del self.rows[gone]
+                del self.order[first:last]
+
+
+class SimDisk:
+    """One node's disk. Implements rakit.multiraft.kv.KeyValue."""
+
+    def __init__(self) -> None:
+        self.live = Image()
+        self.durable = Image()
+        self.pending: deque[tuple[int, WriteBatch]] = deque()
+        self.lies_about_sync = False  # planted: a disk that acknowledges a flush it never made
+
+    def write(self, number: int, batch: WriteBatch) -> None:
+        self.live.apply(batch)
+        self.pending.append((number, batch))
+
+    def sync(self, number: int) -> None:
+        if self.lies_about_sync:
+            return
+        while self.pending and self.pending[0][0] <= number:
+            self.durable.apply(self.pending.popleft()[1])
+
+    def crash(self, rng: random.Random) -> None:
+        """Keeps a random prefix of what was not synced; half of the time nothing of it."""
+        kept = 0 if rng.random() < 0.5 else rng.randint(0, len(self.pending))
+        for _ in range(kept):
+            self.durable.apply(self.pending.popleft()[1])
+        self.pending.clear()
+        self.live = self.durable.copy()
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.live.rows.get(key)
+
+    def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
+        order = self.live.order
+        for key in order[bisect_left(order, lo) : bisect_left(order, hi)]:
+            yield key, self.live.rows[key]
+
+    def last_below(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
+        order = self.live.order
+        at = bisect_left(order, hi) - 1
+        if at < 0 or order[at] < lo:
+            return None
+        return order[at], self.live.rows[order[at]]

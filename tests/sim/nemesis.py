@@ -1,0 +1,71 @@
+"""Faults, drawn from the seed: what to do to the world, and when."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from tests.sim.network import Weather
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+def strike(world: World, rng: random.Random) -> None:
+    """Does one thing to the world."""
+    nodes = sorted(world.nodes)
+    victim = rng.choice(nodes)
+    kind = rng.choices(
+        [
+            "crash",
+            "crash at a boundary",
+            "crash all",
+            "pause",
+            "split",
+            "one way",
+            "isolate",
+            "heal",
+            "weather",
+            "clock",
+            "slow disk",
+            "transfer",
+            "stall",
+        ],
+        [6, 8, 1, 3, 3, 3, 3, 6, 3, 2, 2, 3, 1],
+    )[0]
+    world.note("nemesis", kind, victim)
+    match kind:
+        case "crash":
+            world.crash(victim)
+        case "crash at a boundary":
+            world.armed[victim] = rng.randint(1, 6)
+        case "crash all":
+            for node_id in nodes:
+                world.crash(node_id)
+        case "pause":
+            world.pause(victim, rng.randint(200, 2500))
+        case "split":
+            side = set(rng.sample(nodes, rng.randint(1, len(nodes) - 1)))
+            world.network.split(side, set(nodes) - side)
+        case "one way":
+            other = rng.choice([one for one in nodes if one != victim])
+            world.network.cut(victim, other)
+        case "isolate":
+            world.network.split({victim}, set(nodes) - {victim})
+        case "heal":
+            world.network.heal()
+        case "weather":
+            world.network.weather = Weather(
+                loss=rng.choice([0.0, 0.02, 0.2]),
+                duplication=rng.choice([0.0, 0.05]),
+                delay_ms=rng.choice([(1, 3), (1, 40), (20, 150)]),
+                straggling=rng.choice([0.0, 0.05]),
+            )
+        case "clock":
+            world.clock_offset_ms[victim] = rng.randint(-3_600_000, 3_600_000)
+        case "slow disk":
+            world.sync_ms[victim] = rng.choice([(1, 4), (1, 4), (20, 200), (500, 1500)])
+        case "transfer":
+            world.transfer(rng)
+        case _:
+            world.stall(victim)

@@ -1,0 +1,92 @@
+"""One simulated node: the real driver, a simulated disk, and the shell's order of effects.
+
+The shell does what the asyncio host does, in the same order: sends leave, the batch is written, the driver is told,
+completions are handed out, one sync at a time is under way and covers what was written before it began. The world may
+crash the node at every one of these boundaries.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rakit.multiraft.driver import Driver
+from rakit.multiraft.driver_config import DriverConfig
+from rakit.multiraft.effects import Effects, Envelope
+from rakit.multiraft.machine import MachineFactory
+from tests.sim.disk import SimDisk
+
+
+class CrashError(Exception):
+    """The node lost its power in the middle of a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a node needs of its world."""
+
+    send: Callable[[int, list[Envelope]], None]
+    start_sync: Callable[[int], None]
+    hand_out: Callable[[int, Effects], None]
+    may_crash: Callable[[int, str], None]  # raises CrashError where the power goes
+    wrote: Callable[[int, Effects], None]
+
+
+class SimNode:
+    """A node with its disk. `driver` is None while it is down."""
+
+    def __init__(
+        self, node_id: int, wiring: Wiring, config: DriverConfig, factory: MachineFactory
+    ) -> None:
+        self.node_id = node_id
+        self.wiring = wiring
+        self.config = config
+        self.factory = factory
+        self.disk = SimDisk()
+        self.driver: Driver | None = None
+        self.boot = 0
+        self.written = 0
+        self.syncing = False
+        self.paused_until_ms = 0
+
+    @property
+    def up(self) -> bool:
+        return self.driver is not None
+
+    def start(self, rng: random.Random) -> None:
+        assert self.driver is None, "a running node cannot be started"
+        self.boot += 1
+        self.written, self.syncing = 0, False
+        self.driver = Driver(self.config, self.node_id, self.disk, self.factory, rng)
+        self.driver.load()
+
+    def crash(self, rng: random.Random) -> None:
+        self.driver = None
+        self.disk.crash(rng)
+
+    def step(self) -> None:
+        """Carries out everything that the driver asks for; raises CrashError where the power goes."""
+        driver = self.driver
+        assert driver is not None, "a node that is down does not step"
+        while (effects := driver.advance()) is not None:
+            number = effects.number
+            self.wiring.send(self.node_id, effects.sends)
+            self.wiring.may_crash(self.node_id, "before the write")
+            self.disk.write(number, effects.batch)
+            self.wiring.wrote(self.node_id, effects)
+            self.written = number
+            self.wiring.may_crash(self.node_id, "after the write")
+            driver.written(number)
+            self.wiring.hand_out(self.node_id, effects)
+            if effects.must_sync and not self.syncing:
+                self.syncing = True
+                self.wiring.start_sync(self.node_id)
+
+    def sync_done(self, number: int) -> None:
+        """A flush that covered every write up to `number` has returned."""
+        assert self.driver is not None, "a node that is down has no syncer"
+        self.disk.sync(number)
+        self.wiring.may_crash(self.node_id, "after the sync")
+        self.driver.synced(number)
+        self.step()

@@ -1,0 +1,413 @@
+"""The simulated world: one seed, one run, no clock but its own.
+
+A heap of events drives real drivers, real state machines and the real leader's view of a partition. Chaos comes first:
+crashes at every persist boundary, pauses, cuts, bad weather, slow disks, wrong clocks. Then everything heals, and the
+world must come to rest within a bound: one leader a group, every replica at the same index, every promise kept.
+
+Determinism: all choices come from generators seeded by the seed; nothing iterates over a set or depends on hashes of
+strings (`hash` of bytes is used only to compare within one run).
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rakit.multiraft.driver_config import DriverConfig
+from rakit.multiraft.effects import Effects, Envelope
+from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
+from rakit.node.partition.commands import parse
+from rakit.node.partition.machine import PartitionMachine
+from rakit.node.partition.settings import TopicSettings
+from rakit.raft import ConfState, Role
+from tests.sim.broker import Answer, Broker
+from tests.sim.clients import Oracle, Producer
+from tests.sim.invariants import Checker, ViolationError
+from tests.sim.nemesis import strike
+from tests.sim.network import Network
+from tests.sim.node import CrashError, SimNode, Wiring
+
+TICK_MS = 50
+LIVENESS_MS = 250
+SILENCE_MS = 1000
+CONFIG = DriverConfig(
+    election_ticks=10,
+    heartbeat_ticks=2,
+    quiesce_ticks=12,
+    message_bytes_max=400,
+    inflight_messages_max=4,
+    inflight_bytes_max=2000,
+    batch_bytes_max=2000,
+    tail_cache_bytes_max=1500,
+    apply_bytes_max=600,
+)
+SETTINGS = TopicSettings(segment_bytes=600, segment_ms=4_000, retention_bytes=1800)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how hard a run is; drawn from the seed."""
+
+    nodes: int
+    groups: int
+    chaos_ms: int
+    strike_every_ms: int
+    heal_ms: int = 25_000
+
+    @staticmethod
+    def drawn(rng: random.Random) -> Plan:
+        return Plan(
+            nodes=rng.choice([3, 3, 3, 5]),
+            groups=rng.choice([1, 1, 2]),
+            chaos_ms=rng.randint(4_000, 9_000),
+            strike_every_ms=rng.choice([250, 500, 900]),
+        )
+
+
+@dataclass(order=True, slots=True)
+class Event:
+    at_ms: int
+    order: int
+    node_id: int = field(compare=False)
+    boot: int = field(compare=False)  # -1: whatever life the node is in
+    run: Callable[[], None] = field(compare=False)
+
+
+class World:
+    """Everything of one run."""
+
+    def __init__(self, seed: int, trace_lines: int = 0) -> None:
+        self.rng = random.Random(seed)
+        self.plan = Plan.drawn(self.rng)
+        self.now_ms = 0
+        self.order = 0
+        self.events: list[Event] = []
+        self.trace: deque[str] | None = deque(maxlen=trace_lines) if trace_lines else None
+        self.network = Network(random.Random(self.rng.random()))
+        self.chaos = True
+        self.armed: dict[int, int] = {}
+        self.oracle = Oracle()
+        self.brokers: dict[int, Broker] = {}
+        wiring = Wiring(self._send, self._start_sync, self._hand_out, self._may_crash, self._wrote)
+        ids = range(1, self.plan.nodes + 1)
+        self.nodes = {one: SimNode(one, wiring, CONFIG, PartitionMachine) for one in ids}
+        self.sync_ms = dict.fromkeys(ids, (1, 4))
+        self.clock_offset_ms = dict.fromkeys(ids, 0)
+        self.tick_ms = {one: round(TICK_MS * self.rng.uniform(0.85, 1.2)) for one in ids}
+        self.views: dict[tuple[int, int], tuple[bool, int, int]] = {}  # up, boot, last heard
+        self.checker = Checker(lambda node_id: self.nodes[node_id].disk)
+        self.group_ids = range(2, 2 + self.plan.groups)
+        self.producers = [
+            Producer(producer_id, group_id, random.Random(self.rng.random()), self.oracle)
+            for group_id in self.group_ids
+            for producer_id in (0, 1, 2)
+        ]
+        self.steps = 0
+
+    # ------------------------------------------------------------------ events
+
+    def note(self, *words: object) -> None:
+        if self.trace is not None:
+            self.trace.append(f"{self.now_ms:>6} {' '.join(map(str, words))}")
+
+    def later(
+        self, delay_ms: int, run: Callable[[], None], node_id: int = 0, boot: int = -1
+    ) -> None:
+        self.order += 1
+        heapq.heappush(self.events, Event(self.now_ms + delay_ms, self.order, node_id, boot, run))
+
+    def run_until(self, end_ms: int, done: Callable[[], bool] | None = None) -> None:
+        """Runs events up to a time, or until `done`."""
+        while self.events and self.events[0].at_ms <= end_ms:
+            event = heapq.heappop(self.events)
+            self.now_ms = event.at_ms
+            if event.node_id and not self._ready_for(event):
+                continue
+            try:
+                event.run()
+            except CrashError:
+                self.crash(event.node_id)
+                continue
+            self.steps += 1
+            if event.node_id and self.nodes[event.node_id].driver is not None:
+                driver = self.nodes[event.node_id].driver
+                assert driver is not None, "just looked"
+                self.checker.stepped(event.node_id, driver)
+            if done is not None and done():
+                return
+        self.now_ms = max(self.now_ms, end_ms)
+
+    def _ready_for(self, event: Event) -> bool:
+        node = self.nodes[event.node_id]
+        if not node.up or (event.boot >= 0 and event.boot != node.boot):
+            return False
+        if node.paused_until_ms > self.now_ms:
+            event.at_ms = node.paused_until_ms
+            heapq.heappush(self.events, event)
+            return False
+        return True
+
+    # ------------------------------------------------------------------ a node's life
+
+    def start(self, node_id: int) -> None:
+        node = self.nodes[node_id]
+        if node.up:
+            return
+        self.note("start", node_id)
+        node.start(random.Random(self.rng.random()))
+        driver = node.driver
+        assert driver is not None, "just started"
+        self.brokers[node_id] = Broker(driver, SETTINGS, lambda: self.clock_ms(node_id))
+        self._create_missing_groups(node)
+        boot = node.boot
+        self.later(self.rng.randint(0, TICK_MS), lambda: self._tick(node_id), node_id, boot)
+        self.later(1, lambda: self._liveness(node_id), node_id, boot)
+        self.later(0, node.step, node_id, boot)
+
+    def _create_missing_groups(self, node: SimNode) -> None:
+        assert node.driver is not None, "a running node creates groups"
+        conf = ConfState(voters=tuple(replica_id(one, 1) for one in sorted(self.nodes)))
+        for group_id in self.group_ids:
+            if node.driver.group(group_id) is None:
+                meta = GroupMeta(group_id, replica_id(node.node_id, 1), GroupKind.PARTITION)
+                node.driver.create_group(meta, conf)
+
+    def crash(self, node_id: int) -> None:
+        node = self.nodes[node_id]
+        if not node.up:
+            return
+        self.note("crash", node_id)
+        node.crash(self.rng)
+        node.paused_until_ms = 0
+        self.armed.pop(node_id, None)
+        self.brokers.pop(node_id)
+        self.checker.crashed(node_id)
+        self.checker.restarted(node_id)
+        self.later(self.rng.randint(30, 2500), lambda: self.start(node_id))
+
+    def pause(self, node_id: int, duration_ms: int) -> None:
+        self.nodes[node_id].paused_until_ms = self.now_ms + duration_ms
+
+    def stall(self, node_id: int) -> None:
+        """The disk has kept a sync waiting for too long (S13)."""
+        driver = self.nodes[node_id].driver
+        if driver is not None:
+            driver.disk_stalled()
+            self.later(0, self.nodes[node_id].step, node_id, self.nodes[node_id].boot)
+
+    def transfer(self, rng: random.Random) -> None:
+        for node_id, node in sorted(self.nodes.items()):
+            for group_id, group in sorted(node.driver.groups.items()) if node.driver else ():
+                if group.role is Role.LEADER and node.driver is not None:
+                    to = rng.choice(sorted(self.nodes))
+                    if to != node_id:
+                        node.driver.transfer_leader(group_id, replica_id(to, 1))
+                        self.later(0, node.step, node_id, node.boot)
+
+    def clock_ms(self, node_id: int) -> int:
+        return 1_700_000_000_000 + self.now_ms + self.clock_offset_ms[node_id]
+
+    def _tick(self, node_id: int) -> None:
+        node = self.nodes[node_id]
+        assert node.driver is not None, "events of a node that is down are dropped"
+        node.driver.tick()
+        broker = self.brokers[node_id]
+        if self.rng.random() < 0.05:
+            for group_id in self.group_ids:
+                broker.maintain(group_id)
+        self.later(self.tick_ms[node_id], lambda: self._tick(node_id), node_id, node.boot)
+        node.step()
+
+    def _liveness(self, node_id: int) -> None:
+        """What pings between nodes would tell: a refused connection at once, silence after a second."""
+        node = self.nodes[node_id]
+        driver = node.driver
+        assert driver is not None, "events of a node that is down are dropped"
+        for other_id, other in sorted(self.nodes.items()):
+            if other_id == node_id:
+                continue
+            up, boot, heard_ms = self.views.get((node_id, other_id), (False, 0, 0))
+            reachable = self.network.connected(node_id, other_id)
+            answers = reachable and other.up and other.paused_until_ms <= self.now_ms
+            if answers:
+                if up and other.boot != boot:
+                    driver.node_down(other_id)
+                if not up or other.boot != boot:
+                    driver.node_up(other_id)
+                self.views[node_id, other_id] = (True, other.boot, self.now_ms)
+            elif up and ((reachable and not other.up) or self.now_ms - heard_ms > SILENCE_MS):
+                driver.node_down(other_id)
+                self.views[node_id, other_id] = (False, boot, heard_ms)
+        self.later(LIVENESS_MS, lambda: self._liveness(node_id), node_id, node.boot)
+        node.step()
+
+    # ------------------------------------------------------------------ wiring
+
+    def _send(self, node_id: int, envelopes: list[Envelope]) -> None:
+        self.checker.sent(envelopes)
+        for envelope in envelopes:
+            target = node_of(envelope.to_replica)
+            if self.trace is not None:
+                self.note(f"{node_id}->{target}", envelope.group_id, envelope.message)
+            for delay_ms in self.network.arrivals_ms(node_id, target):
+                self.later(delay_ms, lambda e=envelope, t=target: self._deliver(t, e), target)
+
+    def _deliver(self, node_id: int, envelope: Envelope) -> None:
+        node = self.nodes[node_id]
+        assert node.driver is not None, "events of a node that is down are dropped"
+        node.driver.receive(envelope)
+        node.step()
+
+    def _wrote(self, node_id: int, effects: Effects) -> None:
+        self.checker.wrote(node_id, effects.batch)
+
+    def _start_sync(self, node_id: int) -> None:
+        node = self.nodes[node_id]
+        covered = node.written  # a flush covers the writes that returned before it began
+        delay_ms = self.rng.randint(*self.sync_ms[node_id])
+
+        def finished() -> None:
+            node.syncing = False
+            if node.written > covered:
+                node.syncing = True
+                self._start_sync(node_id)
+            node.sync_done(covered)
+
+        self.later(delay_ms, finished, node_id, node.boot)
+
+    def _hand_out(self, node_id: int, effects: Effects) -> None:
+        broker = self.brokers[node_id]
+        if effects.quarantined:
+            raise ViolationError(f"node {node_id} quarantined {effects.quarantined} without damage")
+        for completion in effects.completions:
+            broker.completed(completion)
+        for change in effects.roles:
+            self.note("role", node_id, change)
+            broker.role_changed(change)
+
+    def _may_crash(self, node_id: int, where: str) -> None:
+        left = self.armed.get(node_id)
+        if left is None or not self.chaos:
+            return
+        if left > 1:
+            self.armed[node_id] = left - 1
+            return
+        self.note("power fails", node_id, where)
+        raise CrashError(where)
+
+    # ------------------------------------------------------------------ clients
+
+    def _client_turn(self, producer: Producer) -> None:
+        nodes = [one for one, node in sorted(self.nodes.items()) if node.up]
+        if nodes and self.chaos:
+            producer.turn(self.now_ms, nodes, self._request)
+        if self.chaos or producer.waiting_since_ms >= 0:
+            self.later(producer.rng.randint(10, 90), lambda: self._client_turn(producer))
+
+    def _request(self, node_id: int, producer: Producer, attempt: int) -> None:
+        """One request to one node; the way there and the way back may each fail."""
+        sent, stamp = producer.current, producer.stamp()
+        assert sent is not None, "a request carries a batch"
+        lossy = self.network.weather.loss
+
+        def reply(answer: Answer) -> None:
+            if self.rng.random() >= lossy:
+                self.later(1, lambda: producer.answered(attempt, answer))
+
+        def arrive() -> None:
+            node = self.nodes[node_id]
+            self.brokers[node_id].append(producer.group_id, sent.batch, stamp, reply)
+            node.step()
+
+        if self.rng.random() >= lossy:
+            self.later(1, arrive, node_id)
+
+    # ------------------------------------------------------------------ a run
+
+    def run(self) -> None:
+        """Chaos, healing, judgement; raises ViolationError."""
+        for node_id in sorted(self.nodes):
+            self.start(node_id)
+        for producer in self.producers:
+            self.later(300, lambda p=producer: self._client_turn(p))
+        self.later(600, self._strike)
+        self.run_until(self.plan.chaos_ms)
+        self._heal()
+        end_ms = self.now_ms + self.plan.heal_ms
+        self.run_until(end_ms, self._at_rest)
+        if not self._at_rest():
+            raise ViolationError(
+                f"no rest {self.plan.heal_ms} ms after healing: {self._describe()}"
+            )
+        self._judge()
+
+    def _strike(self) -> None:
+        if self.chaos:
+            strike(self, self.rng)
+            self.later(self.rng.randint(1, 2 * self.plan.strike_every_ms), self._strike)
+
+    def _heal(self) -> None:
+        self.note("heal")
+        self.chaos = False
+        self.armed.clear()
+        self.network.heal()
+        for node_id, node in sorted(self.nodes.items()):
+            node.paused_until_ms = 0
+            self.sync_ms[node_id] = (1, 4)
+            if not node.up:
+                self.later(1, lambda n=node_id: self.start(n))
+
+    def _at_rest(self) -> bool:
+        if self.now_ms % 20:
+            return False
+        if any(not node.up for node in self.nodes.values()):
+            return False
+        for group_id in self.group_ids:
+            groups = [node.driver.groups[group_id] for node in self.nodes.values() if node.driver]
+            if sum(group.ready for group in groups) != 1:
+                return False
+            if (
+                len({(group.applied, group.storage.last_index(), group.term) for group in groups})
+                != 1
+            ):
+                return False
+        return True
+
+    def _describe(self) -> list[str]:
+        return [
+            f"node {node_id} group {group_id}: {group.role.name} term {group.term} leader {group.leader_replica:x} "
+            f"commit {group.commit} applied {group.applied} last {group.storage.last_index()} quiet {group.quiet}"
+            for node_id, node in sorted(self.nodes.items())
+            for group_id, group in sorted(node.driver.groups.items() if node.driver else ())
+        ]
+
+    def _judge(self) -> None:
+        """Replicas are identical (P9), and what clients were told is true (P1 to P3)."""
+        for group_id in self.group_ids:
+            states: set[bytes] = set()
+            for node in self.nodes.values():
+                assert node.driver is not None, "at rest every node is up"
+                group = node.driver.groups[group_id]
+                machine = group.machine
+                assert isinstance(machine, PartitionMachine), "the simulated groups are partitions"
+                states.add(machine.snapshot())
+                log = [
+                    (
+                        command.append.base_offset,
+                        command.append.record_count,
+                        command.append.content,
+                    )
+                    for entry in group.storage.entries(
+                        group.storage.first_index(), group.applied + 1, 1 << 30
+                    )
+                    if entry.data
+                    for command in [parse(entry.data)]
+                    if command.WhichOneof("command") == "append"
+                ]
+                first = log[0][0] if log else machine.state.next_offset
+                self.oracle.judge_log(group_id, first, log)
+            if len(states) != 1:
+                raise ViolationError(f"group {group_id}: replicas at one index differ in state")
