@@ -1,6 +1,7 @@
 """`python -m tests.sim --seed 7` replays one run with its trace; `--seeds 500` runs many.
 
-A failing seed is printed with the last events before the failure. Runs are spread over processes, one per core.
+A failing seed is printed with the last events before the failure. Runs are spread over processes,
+one per core.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def replay(seed: int) -> int:
         print(*(world.trace or ()), sep="\n")
         raise
     print(
-        f"seed {seed}: {world.plan}, {world.steps} steps, {world.oracle.acknowledged} batches acknowledged, kept"
+        f"seed {seed}: {world.plan}, {world.steps} steps,"
+        f" {world.oracle.acknowledged} batches acknowledged, kept"
     )
     return 0
 
@@ -45,8 +47,8 @@ def run_many(first: int, count: int) -> int:
                 failed.append(outcome)
                 print(f"seed {outcome.seed} FAILED: {outcome.error}", flush=True)
     print(
-        f"{count} seeds, {len(failed)} failed, {steps:.0f} steps, {acknowledged:.0f} batches acknowledged, "
-        f"{cpu_s / count:.3f} CPU s a seed, {time.monotonic() - began:.0f} s"
+        f"{count} seeds, {len(failed)} failed, {steps:.0f} steps,"
+        f" {acknowledged:.0f} batches acknowledged, {cpu_s / count:.3f} CPU s a seed, {time.monotonic() - began:.0f} s"
     )
     if failed:
         print(f"replay one with: make sim SEED={min(outcome.seed for outcome in failed)}")

@@ -1,12 +1,13 @@
 """Clients and the oracle that judges them.
 
-Producers keep one batch in flight. An idempotent producer repeats a batch whose fate it does not know, at any node,
-until it gets an answer; a plain one gives the batch up. Every batch has its own content, so that the log tells who
-wrote what, and how often.
+Producers keep one batch in flight. An idempotent producer repeats a batch whose fate it does not
+know, at any node, until it gets an answer; a plain one gives the batch up. Every batch has its
+own content, so that the log tells who wrote what, and how often.
 
 The oracle holds the promises at the client's edge:
 
-- P1: an acknowledged batch stands in the log of every replica, at its offset, in the end (or below the log's start).
+- P1: an acknowledged batch stands in the log of every replica, at its offset, in the end (or
+  below the log's start).
 - P2: no two acknowledgements name the same offset.
 - P3: an idempotent batch stands in the log at most once.
 - A batch that was refused (NOT_APPLIED) never appears, unless a later try of it was accepted.
@@ -92,7 +93,8 @@ class Oracle:
                 continue
             if at.get(content) != sent.stored.base_offset:
                 raise ViolationError(
-                    f"{content!r} was acknowledged at {sent.stored.base_offset} of group {group_id}, "
+                    f"{content!r} was acknowledged at {sent.stored.base_offset}"
+                    f" of group {group_id}, "
                     f"the log has it at {at.get(content)}"
                 )
 

@@ -1,9 +1,11 @@
-"""A disk that keeps what was synced, and of the rest a prefix: what a write-ahead log does in a power cut.
+"""A disk that keeps what was synced, and of the rest a prefix: what a write-ahead log does in a
+power cut.
 
-Reads see every write. `sync(n)` makes everything up to write `n` durable. `crash` throws away the unsynced writes but
-for a random prefix of them (the operating system may have written some pages out on its own), in order: a log never
-keeps a later write without the earlier ones. The durable image stays readable while the node is down, because the
-rule "committed is durable on a majority" also counts voters that have crashed.
+Reads see every write. `sync(n)` makes everything up to write `n` durable. `crash` throws away the
+unsynced writes but for a random prefix of them (the operating system may have written some pages
+out on its own), in order: a log never keeps a later write without the earlier ones. The durable
+image stays readable while the node is down, because the rule "committed is durable on a majority"
+also counts voters that have crashed.
 """
 
 from __future__ import annotations

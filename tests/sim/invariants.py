@@ -1,16 +1,20 @@
 """The rules of Raft, checked after every step, incrementally.
 
-Each check looks only at what the step changed, so a run of thousands of steps stays cheap. The checks share nothing with
-the core's code: they read logs from disks and roles from replicas, and keep their own record of what was committed.
+Each check looks only at what the step changed, so a run of thousands of steps stays cheap. The
+checks share nothing with the core's code: they read logs from disks and roles from replicas, and
+keep their own record of what was committed.
 
 - Election safety: one leader per group and term (paper, figure 3).
 - One vote per term, also across restarts (section 5.2): judged by the grants that leave a node.
-- Log matching (section 5.3): an (index, term) names one content and one predecessor's term, for ever.
-- Committed is durable on a majority: when a replica first counts an index as committed, a quorum of every half of its
-  configuration holds the entry on its synced disk, crashed voters included.
-- State machine safety (section 5.4.3): nobody ever holds another entry as committed at the same index.
+- Log matching (section 5.3): an (index, term) names one content and one predecessor's term, for
+  ever.
+- Committed is durable on a majority: when a replica first counts an index as committed, a quorum
+  of every half of its configuration holds the entry on its synced disk, crashed voters included.
+- State machine safety (section 5.4.3): nobody ever holds another entry as committed at the same
+  index.
 - Leader completeness (section 5.4): a new leader holds everything that was committed.
-- Terms never fall, not even across a restart; commit and applied indexes never fall while a process lives.
+- Terms never fall, not even across a restart; commit and applied indexes never fall while a
+  process lives.
 """
 
 from __future__ import annotations
@@ -83,7 +87,8 @@ class Checker:
             key = (envelope.from_replica, message.term)
             if grants.setdefault(key, envelope.to_replica) != envelope.to_replica:
                 raise ViolationError(
-                    f"group {envelope.group_id}: replica {envelope.from_replica:x} voted twice in term {message.term}"
+                    f"group {envelope.group_id}: replica {envelope.from_replica:x} voted"
+                    f" twice in term {message.term}"
                 )
 
     # ---------------------------------------------------------------- what is written
@@ -141,7 +146,8 @@ class Checker:
         term, commit, applied = group.term, group.commit, group.applied
         if term < seen.term or commit < seen.commit or applied < seen.applied:
             raise ViolationError(
-                f"group {group_id}: node {node_id} went back from {seen} to {term}, {commit}, {applied}"
+                f"group {group_id}: node {node_id} went back from {seen}"
+                f" to {term}, {commit}, {applied}"
             )
         if applied > commit:
             raise ViolationError(
@@ -161,13 +167,15 @@ class Checker:
         replica = group.meta.replica_id
         if record.leaders.setdefault(term, replica) != replica:
             raise ViolationError(
-                f"group {group_id}: {record.leaders[term]:x} and {replica:x} both lead in term {term}"
+                f"group {group_id}: {record.leaders[term]:x} and {replica:x}"
+                f" both lead in term {term}"
             )
         last = record.committed_up_to
         end = group.storage.last_index()
         if end < last:
             raise ViolationError(
-                f"group {group_id}: leader {replica:x} of term {term} ends at {end}, {last} is committed"
+                f"group {group_id}: leader {replica:x} of term {term} ends at {end},"
+                f" {last} is committed"
             )
         if last in record.committed and term_at(group, last) not in {record.committed[last], None}:
             raise ViolationError(
@@ -187,7 +195,8 @@ class Checker:
                 record.committed_up_to = max(record.committed_up_to, index)
             elif known != term:
                 raise ViolationError(
-                    f"group {group_id}: node {node_id} commits ({term}, {index}), but term {known} is committed there"
+                    f"group {group_id}: node {node_id} commits ({term}, {index}),"
+                    f" but term {known} is committed there"
                 )
 
     def _durable_on_a_majority(self, group_id: int, group: Group, index: int, term: int) -> None:
@@ -199,7 +208,8 @@ class Checker:
             if 2 * len(holders) <= len(half):
                 raise ViolationError(
                     f"group {group_id}: ({term}, {index}) counts as committed, "
-                    f"durable on {[node_of(one) for one in holders]} of {[node_of(one) for one in half]}"
+                    f"durable on {[node_of(one) for one in holders]}"
+                    f" of {[node_of(one) for one in half]}"
                 )
 
     def _holds(self, replica: int, group_id: int, index: int, term: int) -> bool:

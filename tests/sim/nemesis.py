@@ -20,6 +20,7 @@ def strike(world: World, rng: random.Random) -> None:
             "crash",
             "crash at a boundary",
             "crash all",
+            "crash a leader",
             "pause",
             "split",
             "one way",
@@ -31,7 +32,7 @@ def strike(world: World, rng: random.Random) -> None:
             "transfer",
             "stall",
         ],
-        [6, 8, 1, 3, 3, 3, 3, 6, 3, 2, 2, 3, 1],
+        [6, 8, 1, 6, 3, 3, 3, 3, 6, 3, 2, 2, 3, 1],
     )[0]
     world.note("nemesis", kind, victim)
     match kind:
@@ -42,6 +43,11 @@ def strike(world: World, rng: random.Random) -> None:
         case "crash all":
             for node_id in nodes:
                 world.crash(node_id)
+        case "crash a leader":
+            # Soon after it has begun to replicate: what figure 8 of the paper is made of.
+            leaders = world.leaders()
+            if leaders:
+                world.armed[rng.choice(leaders)] = rng.randint(1, 3)
         case "pause":
             world.pause(victim, rng.randint(200, 2500))
         case "split":

@@ -1,6 +1,7 @@
-"""A network that loses, delays, repeats and reorders messages, and that can be cut in one direction.
+"""A network that loses, delays, repeats and reorders messages, and that can be cut one way.
 
-Pure: it decides what becomes of a message, the world schedules it. Every decision comes from the seed's generator.
+Pure: it decides what becomes of a message, the world schedules it. Every decision comes from the
+seed's generator.
 """
 
 from __future__ import annotations

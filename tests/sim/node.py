@@ -1,8 +1,8 @@
 """One simulated node: the real driver, a simulated disk, and the shell's order of effects.
 
-The shell does what the asyncio host does, in the same order: sends leave, the batch is written, the driver is told,
-completions are handed out, one sync at a time is under way and covers what was written before it began. The world may
-crash the node at every one of these boundaries.
+The shell does what the asyncio host does, in the same order: sends leave, the batch is written,
+the driver is told, completions are handed out, one sync at a time is under way and covers what
+was written before it began. The world may crash the node at every one of these boundaries.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SimNode:
         self.disk.crash(rng)
 
     def step(self) -> None:
-        """Carries out everything that the driver asks for; raises CrashError where the power goes."""
+        """Carries out all that the driver asks for; raises CrashError where the power goes."""
         driver = self.driver
         assert driver is not None, "a node that is down does not step"
         while (effects := driver.advance()) is not None:

@@ -1,7 +1,7 @@
 """What a checker may read of a stored row, and how it reads it.
 
-The heads of rows are decoded here a second time, on purpose: a checker that shared its eyes with the code under test
-would share its blind spots. Checksums are left to the store's own tests.
+The heads of rows are decoded here a second time, on purpose: a checker that shared its eyes with
+the code under test would share its blind spots. Checksums are left to the store's own tests.
 """
 
 from __future__ import annotations

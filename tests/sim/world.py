@@ -1,15 +1,17 @@
 """The simulated world: one seed, one run, no clock but its own.
 
-A heap of events drives real drivers, real state machines and the real leader's view of a partition. Chaos comes first:
-crashes at every persist boundary, pauses, cuts, bad weather, slow disks, wrong clocks. Then everything heals, and the
-world must come to rest within a bound: one leader a group, every replica at the same index, every promise kept.
+A heap of events drives real drivers, real state machines and the real leader's view of a
+partition. Chaos comes first: crashes at every persist boundary, pauses, cuts, bad weather, slow
+disks, wrong clocks. Then everything heals, and the world must come to rest within a bound: one
+leader a group, every replica at the same index, every promise kept.
 
-Determinism: all choices come from generators seeded by the seed; nothing iterates over a set or depends on hashes of
-strings (`hash` of bytes is used only to compare within one run).
+Determinism: all choices come from generators seeded by the seed; nothing iterates over a set or
+depends on hashes of strings (`hash` of bytes is used only to compare within one run).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import random
 from collections import deque
@@ -55,6 +57,8 @@ class Plan:
     groups: int
     chaos_ms: int
     strike_every_ms: int
+    # Few ticks make rival candidates likely.
+    election_ticks: int
     heal_ms: int = 25_000
 
     @staticmethod
@@ -64,6 +68,7 @@ class Plan:
             groups=rng.choice([1, 1, 2]),
             chaos_ms=rng.randint(4_000, 9_000),
             strike_every_ms=rng.choice([250, 500, 900]),
+            election_ticks=rng.choice([4, 10, 10]),
         )
 
 
@@ -92,8 +97,9 @@ class World:
         self.oracle = Oracle()
         self.brokers: dict[int, Broker] = {}
         wiring = Wiring(self._send, self._start_sync, self._hand_out, self._may_crash, self._wrote)
+        config = dataclasses.replace(CONFIG, election_ticks=self.plan.election_ticks)
         ids = range(1, self.plan.nodes + 1)
-        self.nodes = {one: SimNode(one, wiring, CONFIG, PartitionMachine) for one in ids}
+        self.nodes = {one: SimNode(one, wiring, config, PartitionMachine) for one in ids}
         self.sync_ms = dict.fromkeys(ids, (1, 4))
         self.clock_offset_ms = dict.fromkeys(ids, 0)
         self.tick_ms = {one: round(TICK_MS * self.rng.uniform(0.85, 1.2)) for one in ids}
@@ -136,7 +142,7 @@ class World:
                 driver = self.nodes[event.node_id].driver
                 assert driver is not None, "just looked"
                 self.checker.stepped(event.node_id, driver)
-            if done is not None and done():
+            if done is not None and self.steps % 8 == 0 and done():
                 return
         self.now_ms = max(self.now_ms, end_ms)
 
@@ -207,6 +213,15 @@ class World:
                         node.driver.transfer_leader(group_id, replica_id(to, 1))
                         self.later(0, node.step, node_id, node.boot)
 
+    def leaders(self) -> list[int]:
+        """Nodes that lead some group at the moment, as they see it."""
+        return [
+            node_id
+            for node_id, node in sorted(self.nodes.items())
+            if node.driver
+            and any(group.role is Role.LEADER for group in node.driver.groups.values())
+        ]
+
     def clock_ms(self, node_id: int) -> int:
         return 1_700_000_000_000 + self.now_ms + self.clock_offset_ms[node_id]
 
@@ -222,7 +237,7 @@ class World:
         node.step()
 
     def _liveness(self, node_id: int) -> None:
-        """What pings between nodes would tell: a refused connection at once, silence after a second."""
+        """What pings would tell: a refused connection at once, silence after a second."""
         node = self.nodes[node_id]
         driver = node.driver
         assert driver is not None, "events of a node that is down are dropped"
@@ -361,8 +376,6 @@ class World:
                 self.later(1, lambda n=node_id: self.start(n))
 
     def _at_rest(self) -> bool:
-        if self.now_ms % 20:
-            return False
         if any(not node.up for node in self.nodes.values()):
             return False
         for group_id in self.group_ids:
@@ -378,8 +391,9 @@ class World:
 
     def _describe(self) -> list[str]:
         return [
-            f"node {node_id} group {group_id}: {group.role.name} term {group.term} leader {group.leader_replica:x} "
-            f"commit {group.commit} applied {group.applied} last {group.storage.last_index()} quiet {group.quiet}"
+            f"node {node_id} group {group_id}: {group.role.name} term {group.term}"
+            f" leader {group.leader_replica:x} commit {group.commit} applied {group.applied}"
+            f" last {group.storage.last_index()} quiet {group.quiet}"
             for node_id, node in sorted(self.nodes.items())
             for group_id, group in sorted(node.driver.groups.items() if node.driver else ())
         ]

@@ -1,0 +1,144 @@
+"""Bugs that other implementations shipped, put back into ours, to prove that the simulator sees
+them.
+
+Each is a context manager that patches the real code. The numbers are those of docs/GUARANTEES.md,
+"Bugs that are planted". A simulator that passes with one of these in force is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from unittest.mock import patch
+
+from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.log_storage import GroupLog
+from rakit.multiraft.tail_cache import GroupTail
+from rakit.node.partition import pending, state
+from rakit.node.partition.producers import Producer, Ruling, Stamp
+from rakit.raft import HardState, Message, RawNode, Ready, Snapshot
+from rakit.raft.log import RaftLog
+from rakit.raft.state import Raft
+from rakit.raft.types import Entry, EntryID
+from tests.sim.disk import SimDisk
+
+Bug = Callable[[], AbstractContextManager[object]]
+BUGS: dict[str, Bug] = {}
+
+
+def bug(plant: Callable[[], Iterator[object]]) -> Callable[[], Iterator[object]]:
+    BUGS[plant.__name__] = contextmanager(plant)
+    return plant
+
+
+@bug
+def the_vote_is_cleared_within_a_term() -> Iterator[object]:
+    original = Raft.reset
+
+    def reset(self: Raft, term: int) -> None:
+        original(self, term)
+        self.vote = 0
+
+    with patch.object(Raft, "reset", reset):
+        yield
+
+
+@bug
+def term_and_vote_are_not_stored() -> Iterator[object]:
+    def set_hard_state(self: GroupLog, value: HardState, batch: WriteBatch) -> None:
+        del batch
+        self.hard_state = value
+
+    with patch.object(GroupLog, "set_hard_state", set_hard_state):
+        yield
+
+
+@bug
+def answers_leave_before_the_sync() -> Iterator[object]:
+    original = RawNode.ready
+
+    def ready(self: RawNode) -> Ready:
+        bundle = original(self)
+        bundle.messages = [*bundle.messages, *bundle.messages_after_persist]
+        bundle.messages_after_persist = []
+        return bundle
+
+    with patch.object(RawNode, "ready", ready):
+        yield
+
+
+@bug
+def two_readys_share_a_list() -> Iterator[object]:
+    # Our own: found by this simulator in the first minutes of its life.
+    def take_messages(self: Raft) -> tuple[list[Message], list[Message]]:
+        now, later = self.outbox, self.outbox_durable
+        if now:
+            self.outbox = []
+        if later:
+            self.outbox_durable = []
+            self._last_ack = None
+        return now, later
+
+    with patch.object(Raft, "take_messages", take_messages):
+        yield
+
+
+@bug
+def a_disk_that_says_it_has_synced() -> Iterator[object]:
+    def sync(self: SimDisk, number: int) -> None:
+        del self, number
+
+    with patch.object(SimDisk, "sync", sync):
+        yield
+
+
+@bug
+def votes_go_to_shorter_logs() -> Iterator[object]:
+    def is_up_to_date(self: RaftLog, last: EntryID) -> bool:
+        del self, last
+        return True
+
+    with patch.object(RaftLog, "is_up_to_date", is_up_to_date):
+        yield
+
+
+@bug
+def every_append_truncates() -> Iterator[object]:
+    def first_new(self: RaftLog, entries: tuple[Entry, ...]) -> int:
+        del self, entries
+        return 0
+
+    with patch.object(RaftLog, "_first_new", first_new):
+        yield
+
+
+@bug
+def the_base_is_newer_than_its_index() -> Iterator[object]:
+    original = GroupLog.snapshot
+
+    def snapshot(self: GroupLog, to: int) -> Snapshot:
+        base = original(self, to)
+        newest = self.checkpoint(self.latest.index)
+        return Snapshot(base.index, base.term, base.conf_state, newest.data)
+
+    with patch.object(GroupLog, "snapshot", snapshot):
+        yield
+
+
+@bug
+def the_tail_cache_is_not_truncated() -> Iterator[object]:
+    def truncate(self: GroupTail, index: int) -> None:
+        del self, index
+
+    with patch.object(GroupTail, "truncate", truncate):
+        yield
+
+
+@bug
+def retries_are_stored_again() -> Iterator[object]:
+    def judge(producer: Producer, stamp: Stamp, content_crc32c: int) -> Ruling:
+        del producer, stamp, content_crc32c
+        return Ruling.APPEND
+
+    with patch.object(pending, "judge", judge), patch.object(state, "judge", judge, create=True):
+        yield
