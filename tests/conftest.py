@@ -23,7 +23,7 @@ def own_threads() -> set[threading.Thread]:
         for each in threading.enumerate()
         if each is not threading.main_thread()
         and not each.name.startswith(LIBRARY_THREADS)
-        and "poller" not in each.name
+        and "_poll_wrapper" not in each.name  # of grpc.aio, for the life of the process
     }
 
 

@@ -86,26 +86,28 @@ class Replica:
         """Takes one Ready, writes it, applies what is committed; nothing is synced yet."""
         ready = self.node.ready()
         self.outcome.append(ready)
-        number = ready.number
+        writes: list[Write] = []
         if ready.snapshot is not None:
-            self.write(number, _installer(ready.snapshot))
+            writes.append(_installer(ready.snapshot))
         if ready.entries:
-            self.write(number, _appender(ready.entries))
+            writes.append(_appender(ready.entries))
         if ready.hard_state is not None:
-            self.write(number, _voter(ready.hard_state))
+            writes.append(_voter(ready.hard_state))
+        if writes:
+            self.write(ready.number, _batch(writes))
         self.flights.append(ready)
         self._apply(ready)
         return ready
 
     def _apply(self, ready: Ready) -> None:
-        for entry in ready.committed_entries:
+        entries = ready.committed_entries
+        for entry in entries:
             assert entry.index == self.store.applied + 1, "an entry was skipped or repeated"
             conf_state: ConfState | None = None
             if entry.type is EntryType.CONF_CHANGE:
                 conf_state = self.node.apply_conf_change(ConfChange.decode(entry.data))
             self.write(ready.number, _applier(entry, conf_state))
-        if ready.committed_entries:
-            entries = ready.committed_entries
+        if entries:
             self.node.on_applied(entries[-1].index, payload_bytes(entries))
 
     def persist(self, count: int = 1) -> list[Message]:
@@ -139,6 +141,16 @@ class Replica:
     @property
     def commands(self) -> list[bytes]:
         return [data for _, data in self.store.commands]
+
+
+def _batch(writes: list[Write]) -> Write:
+    """Returns one atomic write: a crash keeps all of it or nothing (row 5)."""
+
+    def write(store: Store) -> None:
+        for part in writes:
+            part(store)
+
+    return write
 
 
 def _installer(base: Snapshot) -> Write:

@@ -57,6 +57,7 @@ class World:
         self.network = Network(voters, **{"max_inflight_messages": 4, **options})
         self.losses = losses
         self.next_id = max(voters) + 1
+        self.gone: set[int] = set()
         self.proposed = 0
         self.reads = 0
         self.committed: dict[int, Entry] = {}
@@ -146,8 +147,7 @@ class World:
         leader = self.network.leader()
         if not leader:
             return
-        ids = sorted(self.network.replicas)
-        steps = [self._step(ids) for _ in range(self.rng.choice([1, 1, 2]))]
+        steps = [self._step(leader) for _ in range(self.rng.choice([1, 1, 2]))]
         transition = self.rng.choice(list(ConfChangeTransition))
         change = ConfChange(tuple(steps), transition)
         if self.rng.random() < 0.3:
@@ -157,14 +157,27 @@ class World:
         except RequestRefusedError:
             return
         for step in change.changes:
+            if step.type is ConfChangeType.REMOVE:
+                self.gone.add(step.replica_id)
             if step.replica_id not in self.network.replicas:
                 self.network.add(step.replica_id, None)
                 self.next_id += 1
 
-    def _step(self, ids: list[int]) -> ConfChangeSingle:
+    def _step(self, leader: int) -> ConfChangeSingle:
+        """Chooses as a controller would: ids are never reused, who is new learns first."""
+        status = self.network[leader].status()
+        members = [peer.id for peer in status.peers]
+        level = [
+            peer.id
+            for peer in status.peers
+            if peer.match >= status.basic.commit and peer.id not in self.gone
+        ]
         kind = self.rng.choice(list(ConfChangeType))
-        fresh = len(ids) < 8 and kind is not ConfChangeType.REMOVE and self.rng.random() < 0.5
-        return ConfChangeSingle(kind, self.next_id if fresh else self.rng.choice(ids))
+        if kind is ConfChangeType.ADD_LEARNER and len(members) < 7 and self.rng.random() < 0.6:
+            return ConfChangeSingle(kind, self.next_id)
+        if kind is ConfChangeType.ADD_VOTER and level:
+            return ConfChangeSingle(kind, self.rng.choice(level))
+        return ConfChangeSingle(ConfChangeType.REMOVE, self.rng.choice(members))
 
     def _transfer(self) -> None:
         leader = self.network.leader()

@@ -17,15 +17,21 @@ from rakit.multiraft.kv import KeyValue, WriteBatch
 
 _NUMBER: Final = struct.Struct(">Q")
 _BOOT: Final = keys.local(b"boot")
+_SKIP_IN_DOUBT: Final = 1024
 _DOUBT: Final = keys.local(b"doubt:")
 
 
-def next_boot(disk: KeyValue, batch: WriteBatch) -> int:
-    """Returns the number of this start and has it stored."""
+def next_boot(disk: KeyValue, batch: WriteBatch, *, doubtful: bool) -> int:
+    """Returns the number of this start and has it stored.
+
+    A store that was cut at its tail may have lost the counts of its last starts, so a start in
+    doubt skips further ahead than there can have been starts since the last witness.
+    """
     value = disk.get(_BOOT)
     if value is not None and len(value) != _NUMBER.size:
         raise StoreCorruptError(f"the boot counter is {len(value)} bytes long")
-    boot = 1 if value is None else int(_NUMBER.unpack(value)[0]) + 1
+    last = 0 if value is None else int(_NUMBER.unpack(value)[0])
+    boot = last + (_SKIP_IN_DOUBT if doubtful else 1)
     batch.put(_BOOT, _NUMBER.pack(boot))
     return boot
 

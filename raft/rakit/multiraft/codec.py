@@ -126,7 +126,10 @@ def _fill(
 
 
 def _is_bulk(message: Message) -> bool:
-    return any([len(entry.data) >= _BULK_BYTES_MIN for entry in message.entries])
+    for entry in message.entries:  # a plain loop: this is asked of every message
+        if len(entry.data) >= _BULK_BYTES_MIN:
+            return True
+    return False
 
 
 def _frame(envelope: Envelope) -> list[bytes]:

@@ -35,6 +35,8 @@ class LinkConfig:
     bulk_in_flight_count_max: int = 8
     #: Size at which a request is closed; a single larger message still goes out, alone.
     request_bytes_max: int = 4 * MEBIBYTE
+    #: How long news of a commit waits for an append that it can travel with.
+    commit_delay_ms: int = 5
     #: Waiting on the data lane of one peer. Beyond it an append is refused and its group told.
     data_queue_bytes_max: int = 64 * MEBIBYTE
     #: Waiting on the control lane of one peer, and answers waiting on either lane. Beyond it a
@@ -60,6 +62,7 @@ class LinkConfig:
         assert self.queue_count_max > 0, "a queue holds something"
         assert self.control_queue_bytes_max > 0, "a queue holds something"
         assert min(self.hello_timeout_ms, self.keepalive_ms) > 0, "time limits are positive"
+        assert self.commit_delay_ms > 0, "news that wait for nothing are appends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ class HostConfig:
     round_bytes_max: int = 8 * MEBIBYTE
     #: A sync that takes longer makes this node give up its leaderships (S13).
     sync_stall_ms_max: int = 1_000
+    #: A turn is made for proposals of this size even while disk and links are busy anyway.
+    gather_bytes_max: int = 64 << 10
     #: Pause before a batch that RocksDB stalled is written again (S12).
     write_retry_ms: int = 5
     #: Linearizable reads that wait at once, over all groups; more are refused.

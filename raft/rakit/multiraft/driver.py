@@ -55,6 +55,7 @@ from rakit.raft import (
     ConfState,
     EntryID,
     MalformedConfChangeError,
+    Message,
     MessageType,
     NotLeaderError,
     ProposalDroppedError,
@@ -85,6 +86,7 @@ _GROUP_FATAL = (
     MalformedConfChangeError,
     ConfChangeInvalidError,
 )
+_VOTE_REQUESTS = frozenset({MessageType.PRE_VOTE, MessageType.VOTE})
 _PULSES = frozenset({MessageType.HEARTBEAT, MessageType.HEARTBEAT_RESP})
 
 
@@ -127,8 +129,6 @@ class Driver:
         self._written = 0
         self._synced = 0
         self._now = 0
-        #: What waits for the first sync of this boot.
-        self._held_sends: list[Envelope] = []
 
     # Groups.
 
@@ -145,6 +145,16 @@ class Driver:
     def group(self, group_id: int) -> Group | None:
         """Returns a working replica, or None."""
         return self._roster.groups.get(group_id)
+
+    @property
+    def awake_count(self) -> int:
+        """How many replicas are ticked; the others are quiet."""
+        return len(self._awake)
+
+    @property
+    def tail_cache_bytes(self) -> int:
+        """Memory that the recent entries of every group take now."""
+        return self._roster.tail_cache_bytes
 
     def load(self) -> None:
         """Opens the store's groups; the damaged ones are in the next effects (S5, S9)."""
@@ -235,7 +245,7 @@ class Driver:
         ):
             return
         if farewell.is_farewell(message):
-            self._orphaned(group, message.from_)
+            self._orphaned(group, message)
             return
         if group.quiet:
             if not quiesce.disturbs(group, message):
@@ -246,6 +256,8 @@ class Driver:
             return
         if message.type not in _PULSES:
             group.idle_ticks = 0
+            if message.type in _VOTE_REQUESTS:
+                self._agenda.give_way(envelope.group_id, self._now)
         try:
             group.raw.step(message)
         except StepRefusedError:
@@ -369,7 +381,7 @@ class Driver:
             self._touch(group)
             if group.raw.basic_status().role is Role.LEADER:
                 group.raw.report_reachable(replica)
-            elif not group.leader_replica:
+            elif not group.leader_replica and not self._agenda.has(group.meta.group_id):
                 # A leader that the returned node, or we, have not heard of yet comes first.
                 self._plan_turn(group, self._is_up, turns_later=2)
 
@@ -437,22 +449,23 @@ class Driver:
         if status.lead:
             self._agenda.cancel(group_id)
             return
-        self._agenda.again(group_id, self._now, len(group.conf_state.voters))
-        # A candidacy under way waits for votes or for the disk: a new one would only undo it.
-        if status.role is not Role.CANDIDATE:
-            self._wake(group)
-            self._campaign(group)
+        living = [voter for voter in group.conf_state.voters if self._is_up(node_of(voter))]
+        self._agenda.again(group_id, self._now, len(living))
+        self._wake(group)
+        self._campaign(group)
 
     def _campaign(self, group: Group) -> None:
         if self._guarded(group, group.raw.campaign):
             self._dirty[group.meta.group_id] = group
 
-    def _orphaned(self, group: Group, leader: int) -> None:
+    def _orphaned(self, group: Group, word: Message) -> None:
         """Acts on a leader's farewell: it leads no more, and nobody need wait for a time-out."""
-        if group.raw.basic_status().lead == leader:
+        status = group.raw.basic_status()
+        if (status.lead, status.term) == (word.from_, word.term):
             self._touch(group)
             group.raw.forget_leader()
-            self._plan_turn(group, lambda node: self._is_up(node) and node != node_of(leader))
+            gone = node_of(word.from_)
+            self._plan_turn(group, lambda node: self._is_up(node) and node != gone)
 
     # Rest.
 
@@ -491,7 +504,9 @@ class Driver:
             waiting = self._step_dirty(effects)
             effects.sends += self._farewells
             self._farewells = []
-            self._hold_until_boot_is_durable(effects)
+            if self._synced == 0:
+                # The number of this boot is not durable yet. Raft repeats what matters.
+                effects.sends = []
             if not effects:
                 continue
             self._number = effects.number
@@ -504,20 +519,22 @@ class Driver:
         """Steps every group that has something to do, while the batch has room."""
         dirty, self._dirty = self._dirty, {}
         waiting: list[int] = []
+        unfinished: dict[int, Group] = {}
         bytes_max = self._config.batch_bytes_max
         for group_id, group in dirty.items():
             if effects.batch.size_bytes >= bytes_max:
+                # These come before the groups below that have more to do: nobody starves.
                 self._dirty[group_id] = group
                 continue
-            if group.reads.queued and not self._guarded(group, lambda g=group: self._ask(g)):
-                continue
             try:
+                if group.reads.queued:
+                    self._ask(group)
                 more = step_group(group, effects, bytes_max)
             except _GROUP_FATAL as error:
                 self._shut_out(group, f"{type(error).__name__}: {error}")
                 continue
             if more:
-                self._dirty[group_id] = group
+                unfinished[group_id] = group
             if group.waits_for(effects.number):
                 waiting.append(group_id)
             if group.leader_replica:
@@ -528,6 +545,7 @@ class Driver:
                 group.doubtful = False
                 boot.clear_doubt(group_id, effects.batch)
                 effects.must_sync = True
+        self._dirty |= unfinished
         return waiting
 
     def _ask(self, group: Group) -> None:
@@ -541,11 +559,6 @@ class Driver:
             return
         retry_ticks = self._config.read_timeout_ticks // 4
         group.reads.asked(context, self._now + retry_ticks, leading=leading)
-
-    def _hold_until_boot_is_durable(self, effects: Effects) -> None:
-        if self._synced == 0 and effects.sends:
-            self._held_sends += effects.sends
-            effects.sends = []
 
     def _hold_base(self, group: Group, number: int) -> None:
         group.base_number = number
@@ -568,8 +581,6 @@ class Driver:
             return
         self._synced = number
         self._stall.end()
-        self._pending.sends += self._held_sends
-        self._held_sends = []
         while self._landing and self._landing[0][0] <= number:
             for group_id in self._landing.popleft()[1]:
                 self._land(group_id, number)

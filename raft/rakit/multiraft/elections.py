@@ -4,8 +4,9 @@ Two occasions: a newborn group, which should have a leader within a few ticks, a
 node that led (safety S16). The core's randomised time-out would settle both, in one to two
 seconds. Here the voters take turns instead: the order is the configuration's, rotated by the group
 id, so that it needs no talk, spreads the leaders of many groups evenly, and two voters hardly ever
-split the vote. A voter whose turn brought no leader tries again when everyone has had a turn, later
-each time; the core's time-out goes on underneath.
+split the vote. A voter that is asked for its vote yields: its own turn moves behind the other's. A
+voter whose turn brought no leader tries again when everyone has had a turn, later each time; the
+core's time-out goes on underneath.
 
 The agenda caps how many campaigns a node starts in one tick: a node that led hundreds of groups
 must not turn its loss into a storm. Turns that found no room keep their order.
@@ -45,6 +46,7 @@ def turn(
 
 @dataclass(slots=True)
 class _Turn:
+    rank: int
     tick: int
     tries: int = 0
 
@@ -64,11 +66,14 @@ class Agenda:
         self._waiting: dict[int, None] = {}
         self._calendar: dict[int, list[int]] = {}
 
+    def has(self, group_id: int) -> bool:
+        """Tells whether a turn of the group is planned."""
+        return group_id in self._turns
+
     def plan(self, group_id: int, now: int, rank: int) -> None:
         """Gives the group's replica its turn after `rank` others; replaces an earlier plan."""
-        tick = now + 1 + rank * self._turn_ticks + self._rng.randrange(2)
-        self._turns[group_id] = _Turn(tick)
-        self._calendar.setdefault(tick, []).append(group_id)
+        self._turns[group_id] = planned = _Turn(rank, 0)
+        self._put(group_id, planned, now + 1 + rank * self._turn_ticks + self._rng.randrange(2))
 
     def again(self, group_id: int, now: int, voters: int) -> bool:
         """Plans the next try of a turn that was just taken; False when there have been enough."""
@@ -78,9 +83,21 @@ class Agenda:
             del self._turns[group_id]
             return False
         wait = min(self._longest_ticks, voters * self._turn_ticks * planned.tries)
-        planned.tick = now + wait + self._rng.randrange(3)
-        self._calendar.setdefault(planned.tick, []).append(group_id)
+        # Ranks stay apart, so that whoever split the vote does not split it again.
+        wait += planned.rank * self._turn_ticks
+        self._put(group_id, planned, now + wait + self._rng.randrange(3))
         return True
+
+    def give_way(self, group_id: int, now: int) -> None:
+        """Moves the group's turn behind that of another voter, which has just asked for a vote."""
+        planned = self._turns.get(group_id)
+        if planned is not None and planned.tick < now + self._turn_ticks:
+            self._put(group_id, planned, now + self._turn_ticks + self._rng.randrange(2))
+
+    def _put(self, group_id: int, planned: _Turn, tick: int) -> None:
+        planned.tick = tick
+        self._calendar.setdefault(tick, []).append(group_id)
+        self._waiting.pop(group_id, None)
 
     def cancel(self, group_id: int) -> None:
         """Forgets the group's turn: it has a leader, or is gone."""

@@ -9,6 +9,8 @@ Rules:
 - A queue is bounded by bytes and by count. What does not fit is refused, never something older
   thrown out to make room for it: the caller knows what a refusal means for its group (S17).
 - A message larger than a request leaves alone, so everything that was accepted leaves some time.
+- News of a commit, an append without entries, is worth no request of its own: it waits for company
+  for a moment, and newer news of the same replica takes its place.
 - A window closes only while the peer owes an answer, and the peer answers every request even if
   it threw away all that was in it, so a lane cannot lock itself.
 """
@@ -37,10 +39,12 @@ def check_senders(node_id: int, envelopes: list[Envelope]) -> None:
 class Gather:
     """A bounded queue of messages, in order."""
 
-    __slots__ = ("_bytes_max", "_count_max", "_items", "refused_count", "size_bytes")
+    __slots__ = ("_bytes_max", "_count_max", "_items", "_news", "refused_count", "size_bytes")
 
     def __init__(self, bytes_max: int, count_max: int) -> None:
         self._items: deque[tuple[int, Envelope]] = deque()
+        #: By group and receiver; what is in `_items` is newer.
+        self._news: dict[tuple[int, int], Envelope] = {}
         self._bytes_max = bytes_max
         self._count_max = count_max
         #: Of what waits.
@@ -51,6 +55,20 @@ class Gather:
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something waits for company."""
+        return bool(self._news)
+
+    def offer_news(self, envelope: Envelope) -> bool:
+        """Takes an append without entries, which may wait for company."""
+        key = (envelope.group_id, envelope.to_replica)
+        if key not in self._news and len(self._news) >= self._count_max:
+            self.refused_count += 1
+            return False
+        self._news[key] = envelope
+        return True
+
     def offer(self, envelope: Envelope) -> bool:
         """Takes a message unless the queue is full; an empty queue takes any message."""
         size = message_bytes(envelope.message)
@@ -58,14 +76,19 @@ class Gather:
         if over and self._items:
             self.refused_count += 1
             return False
+        if self._news:
+            # Its commit index is at least that of the news.
+            self._news.pop((envelope.group_id, envelope.to_replica), None)
         self._items.append((size, envelope))
         self.size_bytes += size
         return True
 
     def take(self, bytes_max: int) -> list[Envelope]:
-        """Returns the oldest messages, at most `bytes_max` of them, but at least one."""
-        items, taken, size = self._items, list[Envelope](), 0
-        while items and (not taken or size + items[0][0] <= bytes_max):
+        """Returns all news and the oldest messages: about `bytes_max`, but at least one."""
+        items, size = self._items, 0
+        taken = list(self._news.values())
+        self._news.clear()
+        while items and (not size or size + items[0][0] <= bytes_max):
             one, envelope = items.popleft()
             size += one
             taken.append(envelope)
@@ -76,6 +99,7 @@ class Gather:
     def clear(self) -> None:
         """Forgets what waits; the receiver of all of it is gone."""
         self._items.clear()
+        self._news.clear()
         self.size_bytes = 0
 
 

@@ -82,7 +82,7 @@ class Group:
         self.raw = raw
         hard_state, self.conf_state = storage.initial_state()
         self.term = hard_state.term
-        self.role = Role.FOLLOWER
+        self.role: Role = Role.FOLLOWER
         #: The leader as far as known; 0 if not.
         self.leader_replica = 0
         #: Produce may begin (safety S14).
@@ -108,7 +108,7 @@ class Group:
         #: Members that the leader took for dead when it went quiet.
         self.dead_at_rest: frozenset[int] = frozenset()
         #: (role, leader, term, ready) as last announced.
-        self.announced = (self.role, 0, self.term, False)
+        self.announced: tuple[Role, int, int, bool] = (Role.FOLLOWER, 0, self.term, False)
 
     @property
     def commit(self) -> int:

@@ -78,6 +78,7 @@ class Host:
         memory = StoreMemory(store)
         rim = Rim(
             send=self._send,
+            has_idle_lane=lambda: self._peers.transport.has_idle_lane,
             synced=self._synced,
             deliver=self._deliver,
             prepare=self._prepare,
@@ -173,7 +174,9 @@ class Host:
         self._refuse_if_stopped()
         done: asyncio.Future[Completion] = self._loop.create_future()
         entry = self.driver.propose(group_id, data, done)
-        return self._proposed(group_id, entry, done)
+        self._waiting[done] = (group_id, entry)
+        self._steps.proposed(len(data))
+        return Proposal(entry, done)
 
     async def change_membership(self, group_id: int, change: ConfChange) -> Completion:
         """Changes a group's members and returns when that is applied or lost.
@@ -183,14 +186,9 @@ class Host:
         self._refuse_if_stopped()
         done: asyncio.Future[Completion] = self._loop.create_future()
         entry = self.driver.propose_conf_change(group_id, change, done)
-        return await self._proposed(group_id, entry, done).done
-
-    def _proposed(
-        self, group_id: int, entry: EntryID, done: asyncio.Future[Completion]
-    ) -> Proposal:
         self._waiting[done] = (group_id, entry)
         self._steps.wake()
-        return Proposal(entry, done)
+        return await done
 
     async def read_barrier(self, group_id: int) -> int:
         """Returns an applied index that everything acknowledged before this call lies up to.

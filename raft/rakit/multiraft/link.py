@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Protocol
+from typing import Final, Protocol
 
 import grpc
 import grpc.aio
@@ -34,7 +34,9 @@ from rakit.multiraft.inbox import Arrival
 from rakit.multiraft.peer_events import PeerEvents
 from rakit.peer.v1 import raft_service_pb2 as wire
 
-METHOD = "/rakit.peer.v1.RaftService/Exchange"
+METHOD: Final = "/rakit.peer.v1.RaftService/Exchange"
+#: What a node says that still listens but takes part no more; as good as nobody listening.
+STOPPING: Final = "the node stops"
 
 _log = logging.getLogger(__name__)
 
@@ -68,11 +70,16 @@ class Link:
         bytes_max = config.data_queue_bytes_max if is_data else config.control_queue_bytes_max
         self._gather = Gather(bytes_max, config.queue_count_max)
         self._window = Window(config)
+        #: Set while commit news wait for company; they have waited long enough when it rings.
+        self._news_timer: asyncio.TimerHandle | None = None
+        self._news_due = False
         self._ping: wire.Ping | None = None
         #: Groups to announce: the term that this node leads in, 0 for no longer.
-        self._news: dict[int, int] = {}
-        self._news_complete = False
+        self._leaderships: dict[int, int] = {}
+        self._leaderships_complete = False
         self._connected = False
+        #: A task group whose child fails at the moment of a cancellation swallows that.
+        self._closed = False
         self._wake = asyncio.Event()
         self._poke = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -81,6 +88,11 @@ class Link:
     def connected(self) -> bool:
         """Whether the lane carries messages at the moment."""
         return self._connected
+
+    @property
+    def idle(self) -> bool:
+        """Whether a request would leave at once."""
+        return self._connected and not len(self._gather) and self._window.is_open(0)
 
     @property
     def waiting_bytes(self) -> int:
@@ -99,6 +111,7 @@ class Link:
 
     async def close(self) -> None:
         """Ends the stream and every attempt to make one."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -110,6 +123,15 @@ class Link:
         self._wake.set()
         return True
 
+    def offer_news(self, envelope: Envelope) -> bool:
+        """Takes an append without entries: it leaves with the next request, or soon alone."""
+        if not self._connected or not self._gather.offer_news(envelope):
+            return False
+        if self._news_timer is None:
+            delay = self._config.commit_delay_ms / 1000
+            self._news_timer = asyncio.get_running_loop().call_later(delay, self._news_waited)
+        return True
+
     def ping(self, ping: wire.Ping) -> None:
         """Sends a ping past everything that waits; a newer one replaces one that waits."""
         if self._connected:
@@ -119,7 +141,7 @@ class Link:
     def announce(self, group_id: int, term: int) -> None:
         """Tells the peer in which term this node leads a group; 0: it no longer does."""
         if self._connected:
-            self._news[group_id] = term
+            self._leaderships[group_id] = term
             self._wake.set()
 
     def poke(self) -> None:
@@ -127,10 +149,12 @@ class Link:
         self._poke.set()
 
     async def _run(self) -> None:
-        attempt = 0
+        attempt, expected = 0, False
         loop = asyncio.get_running_loop()
-        while True:
-            call = self._open()
+        while not self._closed:
+            # gRPC answers from memory for a while after a failure. When the peer has shown itself
+            # that memory is wrong, and the call waits until the channel has tried again.
+            call = self._open(wait_for_ready=expected)
             came_up_at = None
             try:
                 await self._greet(call)
@@ -147,11 +171,13 @@ class Link:
                 call.cancel()
                 self._broke(was_up=came_up_at is not None)
             long = self._config.backoff_ms_max / 1000
+            if self._closed:
+                break
             if came_up_at is not None and loop.time() - came_up_at >= long:
-                attempt = 0
+                attempt, expected = 0, False
                 continue  # the refusal of this call is news (S16)
-            await self._pause(attempt)
-            attempt += 1
+            expected = await self._pause(attempt)
+            attempt = 0 if expected else attempt + 1
 
     async def _greet(self, call: _Call) -> None:
         """Exchanges hellos; raises when the peer is not there or not the right one."""
@@ -170,8 +196,8 @@ class Link:
         self._connected = True
         self._window = Window(self._config)
         if self.lane == CONTROL:
-            self._news = self._events.led_here()
-            self._news_complete = True
+            self._leaderships = self._events.led_here()
+            self._leaderships_complete = True
         self._events.introduced(self.node_id, answer.boot_epoch)
 
     async def _exchange(self, call: _Call) -> None:
@@ -193,16 +219,19 @@ class Link:
                 raise LinkEndedError("the stream ended") from error
 
     def _next_request(self) -> bytes | None:
-        if self._ping is not None or self._news or self._news_complete:
+        if self._ping is not None or self._leaderships or self._leaderships_complete:
             return self._notice()
-        if len(self._gather) and self._window.is_open(self._gather.size_bytes):
-            envelopes = self._gather.take(self._config.request_bytes_max)
+        gather = self._gather
+        due = len(gather) or (self._news_due and gather.has_news)
+        if due and self._window.is_open(gather.size_bytes):
+            envelopes = gather.take(self._config.request_bytes_max)
+            self._news_due = False
             return codec.encode_request(self._window.next_number(), envelopes)
         return None
 
     def _notice(self) -> bytes:
         """Returns a request outside the window: a ping, announcements, or both."""
-        news, complete = self._news, self._news_complete
+        news, complete = self._leaderships, self._leaderships_complete
         request = wire.ExchangeRequest(ping=self._ping)
         if news or complete:
             led = {group_id: term for group_id, term in news.items() if term}
@@ -210,7 +239,7 @@ class Link:
             request.leaderships.group_ids.extend(led)
             request.leaderships.terms.extend(led.values())
             request.leaderships.ended_group_ids.extend(each for each in news if not news[each])
-        self._ping, self._news, self._news_complete = None, {}, False
+        self._ping, self._leaderships, self._leaderships_complete = None, {}, False
         return request.SerializeToString()
 
     async def _read(self, call: _Call) -> None:
@@ -227,8 +256,17 @@ class Link:
                 self._window.worked_off(response.processed)
                 self._wake.set()
 
+    def _news_waited(self) -> None:
+        self._news_timer = None
+        if self._gather.has_news:
+            self._news_due = True
+            self._wake.set()
+
     def _broke(self, *, was_up: bool) -> None:
         self._connected = False
+        if self._news_timer is not None:
+            self._news_timer.cancel()
+            self._news_timer = None
         self._gather.clear()
         self._ping = None
         if was_up:
@@ -238,14 +276,15 @@ class Link:
         text = _text(error)
         if was_up:
             _log.info("link to node %d broke: %s", self.node_id, text)
-        elif "onnection refused" in text:
+        elif "onnection refused" in text or STOPPING in text:
             self._events.refused(self.node_id)
         elif not isinstance(error, grpc.aio.AioRpcError) or (
             error.code() is grpc.StatusCode.FAILED_PRECONDITION
         ):
             _log.error("node %d and this node do not talk: %s", self.node_id, text)
 
-    async def _pause(self, attempt: int) -> None:
+    async def _pause(self, attempt: int) -> bool:
+        """Waits before the next attempt; returns whether the peer has shown itself meanwhile."""
         config = self._config
         longest = min(config.backoff_ms_max, config.backoff_ms_min << min(attempt, 16))
         self._poke.clear()
@@ -253,7 +292,8 @@ class Link:
             async with asyncio.timeout(longest * self._rng.uniform(0.5, 1) / 1000):
                 await self._poke.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
 
 class _Call(Protocol):

@@ -64,10 +64,15 @@ class Roster:
         self.groups: dict[int, Group] = {}
         self.quarantined: dict[int, Quarantined] = {}
 
+    @property
+    def tail_cache_bytes(self) -> int:
+        """Memory that the recent entries of every group take now."""
+        return self._cache.size_bytes
+
     def load(self, batch: WriteBatch) -> None:
         """Opens every group of the store and quarantines the damaged ones."""
         assert self._boot == 0, "a store is loaded once"
-        self._boot = boot.next_boot(self._disk, batch)
+        self._boot = boot.next_boot(self._disk, batch, doubtful=self._config.doubtful)
         census = take_census(self._disk)
         self._tombstones = census.tombstones
         for group_id in census.orphans:

@@ -50,6 +50,8 @@ class Rim:
     """What the loop calls outwards; everything returns at once."""
 
     send: Callable[[list[Envelope]], None]
+    #: Whether an append to some peer would leave at once.
+    has_idle_lane: Callable[[], bool]
     #: Every write up to this number is durable.
     synced: Callable[[int], None]
     #: Completions, reads, roles, applied groups and quarantined ones.
@@ -88,6 +90,7 @@ class StepLoop:
         #: Requests that were stepped in a turn that is not over, and the write that they wait for.
         self._stepped: list[Arrival] = []
         self._turn_write = 0
+        self._proposed_bytes = 0
         self._ticked_at = self._loop.time()
         self._in_doubt = bool(store.loss.doubt)
         self._stalled_since: float | None = None
@@ -121,6 +124,18 @@ class StepLoop:
         """Has a turn made soon, since the driver was given an input."""
         self._wake.set()
 
+    def proposed(self, size_bytes: int) -> None:
+        """Has a turn made for a proposal when that helps it.
+
+        While a flush is under way and every link waits for its peer, an entry can neither leave
+        nor become durable sooner. It then waits for the turn that the next answer brings, together
+        with all that are proposed until then: a turn and a batch for each would cost far more.
+        """
+        self._proposed_bytes += size_bytes
+        busy = self._unsynced and not self._rim.has_idle_lane()
+        if not busy or self._proposed_bytes >= self._config.gather_bytes_max:
+            self._wake.set()
+
     @property
     def responsive(self) -> bool:
         """Whether turns are made; a store that stalls a write holds them up."""
@@ -149,6 +164,7 @@ class StepLoop:
         if self._failure is not None:
             raise self._failure
         self._take_syncs()
+        self._proposed_bytes = 0
         for arrival in self.inbox.take(self._config.round_bytes_max):
             for envelope in arrival.envelopes:
                 self._driver.receive(envelope)

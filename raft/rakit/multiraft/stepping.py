@@ -262,10 +262,13 @@ def _trim(group: Group, batch: WriteBatch) -> None:
     if not group.wants_trim:
         return
     group.wants_trim = False
+    log = group.storage
     allowed = min(group.machine.trim_index(), group.durable_checkpoint)
-    target = group.storage.checkpoint_at_or_below(allowed)
-    if target > group.storage.base.index:
-        group.storage.trim(target, batch)
+    if allowed <= log.base.index:
+        return
+    target = log.checkpoint_at_or_below(allowed)
+    if target > log.base.index:
+        log.trim(target, batch)
 
 
 def _complete(group: Group, entry: Entry, result: object, holders: int, effects: Effects) -> None:

@@ -102,6 +102,11 @@ class TailCache:
         self._appends: deque[tuple[GroupTail, int]] = deque()
         self.size_bytes = 0
 
+    @property
+    def appends_count(self) -> int:
+        """Appends that are remembered, stale ones among them."""
+        return len(self._appends)
+
     def tail(self) -> GroupTail:
         """Makes the tail of a new log."""
         return GroupTail(self)

@@ -33,7 +33,7 @@ from rakit.multiraft.config import LinkConfig, peer_channel_options
 from rakit.multiraft.effects import Envelope
 from rakit.multiraft.gather import LinkProtocolError
 from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
-from rakit.multiraft.link import METHOD, Link
+from rakit.multiraft.link import METHOD, STOPPING, Link
 from rakit.multiraft.machine import node_of
 from rakit.multiraft.peer_events import PeerEvents
 from rakit.multiraft.session import Session, SessionEndedError
@@ -143,7 +143,11 @@ class Transport:
             kind, node_id = each.message.type, node_of(each.to_replica)
             if kind in _UP_DATA:
                 peer = peers.get(node_id)
-                if peer is None or not peer.data.offer(each):
+                if peer is not None and kind is MessageType.APP and not each.message.entries:
+                    taken = peer.data.offer_news(each)
+                else:
+                    taken = peer is not None and peer.data.offer(each)
+                if not taken:
                     self.refused_count += 1
                     self._events.unreachable(each.group_id, each.to_replica)
                 continue
@@ -177,6 +181,11 @@ class Transport:
         for session in self._sessions.values():
             session.synced(write)
 
+    @property
+    def has_idle_lane(self) -> bool:
+        """Whether an append to some peer would leave at once."""
+        return any(peer.data.idle for peer in self._peers.values())
+
     def waiting_bytes(self, node_id: int) -> int:
         """Returns what waits for a peer on both lanes."""
         peer = self._peers.get(node_id)
@@ -186,7 +195,7 @@ class Transport:
         """Drops every stream: from here on nothing leaves this node, and nothing comes in."""
         self._stopped = True
         for session in self._sessions.values():
-            session.end("the node stops")
+            session.end(STOPPING)
         while self._peers:
             _node_id, peer = self._peers.popitem()
             self._later(peer.close())
@@ -205,7 +214,7 @@ class Transport:
     async def accept(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Serves a stream that a peer opened, to its end."""
         hello = await self._first_message(context)
-        verdict = "the node stops" if self._stopped else self._gate.judge(hello)
+        verdict = STOPPING if self._stopped else self._gate.judge(hello)
         if verdict is not None:
             _log.error("refused node %d: %s", hello.from_node_id, verdict)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, verdict)

@@ -10,7 +10,8 @@ Rules:
 - Rule R2: an answer to round n confirms every round up to n, since its heartbeat left later.
 - Rule R3: a quorum is counted under the configuration at the time of counting, in both halves.
 
-Invariant: `_waiting` ascends by round, and `_round` is the round of the newest read.
+Invariants: `_waiting` ascends by round, `_round` is the round of the newest read, and
+`_round_sent <= _round`, equal once nobody waits for a round to be sent.
 """
 
 from __future__ import annotations
@@ -98,4 +99,5 @@ class ReadOnly:
         lost = [*self.early, *((read.requester, read.context) for read in self._waiting)]
         self.early.clear()
         self._waiting.clear()
+        self._round_sent = self._round
         return lost

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rakit.multiraft import keys
 from rakit.multiraft.driver import (
     Completion,
     Driver,
@@ -40,12 +41,13 @@ class ListMachine:
         self._trim_index = 0
 
     def apply(self, entry: Entry, writes: WriteBatch) -> object:
+        writes.put(keys.position(self.meta.group_id, entry.index), b"")
         assert entry.data != b"boom", "the machine cannot apply this"
         self.items.append(entry.data)
-        if entry.data == b"checkpoint":
+        if entry.data.endswith(b"checkpoint"):
             self._due = True
             self._checkpoint_index = entry.index
-        if entry.data == b"trim":
+        if entry.data.endswith(b"trim"):
             self._trim_index = self._checkpoint_index
         return len(self.items)
 
@@ -68,7 +70,7 @@ class ListMachine:
         return self._trim_index
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
     """One node: its disk survives its driver."""
 
@@ -154,6 +156,9 @@ class Cluster:
         self.settle()
         return leader
 
+    def leads(self, group_id: int = GROUP) -> bool:
+        return self.leader(group_id) is not None
+
     def leader(self, group_id: int = GROUP) -> Node | None:
         """Returns the node whose ready leader has the highest term."""
         found = [
@@ -231,6 +236,17 @@ class Cluster:
                 return count
             self.tick()
         raise AssertionError("the condition never held")
+
+    def await_other_leader(self, old: Node) -> Node:
+        """Ticks until another node leads."""
+        self.run_until(lambda: self.leader() not in {None, old})
+        leader = self.leader()
+        assert leader is not None
+        return leader
+
+    def await_applied(self, node: Node, leader: Node) -> None:
+        """Ticks until a node has applied all that another has."""
+        self.run_until(lambda: node.group.applied == leader.group.applied)
 
     def settle(self) -> None:
         """Lets a round of heartbeats carry the commit index to everybody."""

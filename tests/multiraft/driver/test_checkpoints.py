@@ -184,23 +184,23 @@ def test_a_second_change_waits_for_the_first() -> None:
         leader.driver.propose_conf_change(GROUP, add, 2)
 
 
-def test_a_later_replica_survives_crashes_while_it_installs_its_base() -> None:
-    for boundary in range(4):
-        cluster = Cluster(seed=boundary)
-        leader = cluster.create_and_elect()
-        propose_all(cluster, leader, b"a", b"checkpoint", b"trim", b"b")
-        node = cluster.add_node(4)
-        cluster.report_all_up()
-        node.driver.create_group(GroupMeta(GROUP, replica_id(4, 1), GroupKind.PARTITION), None)
-        cluster.pump()
-        node.hung = True
-        change(cluster, leader, (ConfChangeType.ADD_LEARNER, replica_id(4, 1)))
-        cluster.crash(node, boundary)
-        node.hung = False
-        cluster.restart(node)
-        assert node.quarantined == []
-        cluster.run_until(lambda: node.group.applied == leader.group.applied)
-        cluster.check_replicas_agree()
+@pytest.mark.parametrize("boundary", range(4))
+def test_a_later_replica_survives_crashes_while_it_installs_its_base(boundary: int) -> None:
+    cluster = Cluster(seed=boundary)
+    leader = cluster.create_and_elect()
+    propose_all(cluster, leader, b"a", b"checkpoint", b"trim", b"b")
+    node = cluster.add_node(4)
+    cluster.report_all_up()
+    node.driver.create_group(GroupMeta(GROUP, replica_id(4, 1), GroupKind.PARTITION), None)
+    cluster.pump()
+    node.hung = True
+    change(cluster, leader, (ConfChangeType.ADD_LEARNER, replica_id(4, 1)))
+    cluster.crash(node, boundary)
+    node.hung = False
+    cluster.restart(node)
+    assert node.quarantined == []
+    cluster.await_applied(node, leader)
+    cluster.check_replicas_agree()
 
 
 def test_a_removed_replica_leaves_nothing_but_its_tombstone() -> None:

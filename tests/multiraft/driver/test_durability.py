@@ -24,9 +24,9 @@ def crash_at(victim_leads: bool, boundary: int) -> None:
     cluster.crash(victim, boundary)
     victim.hung = False
     cluster.report_down(victim)
-    cluster.run_until(lambda: cluster.leader() is not None)
+    cluster.run_until(cluster.leads)
     cluster.restart(victim)
-    cluster.run_until(lambda: cluster.leader() is not None)
+    cluster.run_until(cluster.leads)
     new_leader = cluster.leader()
     assert new_leader is not None
     cluster.propose(new_leader, b"after")
@@ -175,7 +175,7 @@ def test_a_vote_is_kept_over_a_crash() -> None:
 
 def test_nothing_is_sent_before_the_number_of_the_boot_is_durable() -> None:
     cluster = Cluster()
-    cluster.create_and_elect()
+    leader = cluster.create_and_elect()
     node = cluster.followers()[0]
     cluster.crash(node)
     node.hung = True
@@ -185,5 +185,6 @@ def test_nothing_is_sent_before_the_number_of_the_boot_is_durable() -> None:
     own = node.group.meta.replica_id
     assert not [one for one in cluster.sent if one.from_replica == own]
     node.hung = False
-    cluster.settle()
+    cluster.propose(leader, b"x")
+    cluster.tick()
     assert [one for one in cluster.sent if one.from_replica == own]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import WriteBatch
-from rakit.multiraft.log_storage import GroupLog
+from rakit.multiraft.log_storage import CheckpointMark, GroupLog
 from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.multiraft.records import (
     BirthRecord,
@@ -53,7 +54,7 @@ class Log:
         self.log = GroupLog(GROUP, self.disk, self.cache)
         self._write(lambda batch: self.log.install(Checkpoint(1, 1, CONF, b""), batch))
 
-    def _write(self, change) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def _write(self, change: Callable[[WriteBatch], None]) -> None:
         batch = WriteBatch()
         change(batch)
         self.disk.write(batch)
@@ -130,7 +131,8 @@ def test_terms_before_the_latest_checkpoint_are_read_from_the_disk() -> None:
     stored.append(Entry(1, 2), Entry(3, 3), Entry(3, 4), Entry(4, 5))
     stored.checkpoint(4)
     log = GroupLog(GROUP, stored.disk, TailCache(0, 10))
-    log.loaded(HardState(4, 0, 4), list(stored.log._checkpoints), Checkpoint(4, 3, CONF, b""))
+    marks = [CheckpointMark(1, 1, 0), CheckpointMark(4, 3, 0)]
+    log.loaded(HardState(4, 0, 4), marks, Checkpoint(4, 3, CONF, b""))
     log.loaded_entry(Entry(4, 5))
     assert [log.term(index) for index in range(1, 6)] == [1, 1, 3, 3, 4]
 
@@ -180,35 +182,35 @@ def test_the_cache_forgets_appends_beyond_its_count() -> None:
     for index in range(1, 1000):
         tail.append([Entry(1, index)])
         tail.drop_through(index)
-    assert len(cache._appends) <= 16
+    assert cache.appends_count <= 16
     assert cache.size_bytes == 0
 
 
+IDS = st.integers(1, 2**53 - 1)
+
+
 @given(
-    group_id=st.integers(1, 2**53 - 1),
-    index=st.integers(1, 2**53 - 1),
-    term=st.integers(1, 2**53 - 1),
-    kind=st.sampled_from(list(EntryType)),
-    data=st.binary(max_size=50),
+    group_id=IDS,
+    entry=st.builds(Entry, IDS, IDS, st.sampled_from(list(EntryType)), st.binary(max_size=50)),
     flip=st.integers(0, 10**6),
 )
 def test_every_flipped_bit_and_every_wrong_place_of_an_entry_is_noticed(
-    group_id: int, index: int, term: int, kind: EntryType, data: bytes, flip: int
+    group_id: int, entry: Entry, flip: int
 ) -> None:
-    entry = Entry(term, index, kind, data)
+    index = entry.index
     value = encode_entry(group_id, entry)
     assert decode_entry(group_id, index, value) == entry
     bit = flip % (len(value) * 8)
     damaged = bytearray(value)
     damaged[bit // 8] ^= 1 << bit % 8
-    for wrong in (
-        lambda: decode_entry(group_id, index, bytes(damaged)),
-        lambda: decode_entry(group_id + 1, index, value),
-        lambda: decode_entry(group_id, index + 1, value),
-        lambda: decode_entry(group_id, index, value[:-1]),
+    for group, place, stored in (
+        (group_id, index, bytes(damaged)),
+        (group_id + 1, index, value),
+        (group_id, index + 1, value),
+        (group_id, index, value[:-1]),
     ):
         with pytest.raises(StoreCorruptError):
-            wrong()
+            decode_entry(group, place, stored)
 
 
 def test_records_come_back_and_belong_to_their_key() -> None:

@@ -158,7 +158,7 @@ def test_a_leader_that_reads_damage_hands_over_at_once() -> None:
     assert follower.group.quiet
     leader.driver.quarantine(GROUP, "a reader met a bad checksum")
     cluster.pump()
-    assert cluster.run_until(lambda: cluster.leader() is not None) <= 10
+    assert cluster.run_until(cluster.leads) <= 10
     assert cluster.leader() is not leader
     assert leader.driver.quarantined == {GROUP: "a reader met a bad checksum"}
 
@@ -180,7 +180,7 @@ def test_a_leader_never_sends_an_entry_that_fails_its_checksum() -> None:
     cluster.restart(follower)
     cluster.run_until(lambda: bool(leader.quarantined))
     assert "checksum" in leader.quarantined[0][1]
-    cluster.run_until(lambda: cluster.leader() is not None)
+    cluster.run_until(cluster.leads)
     cluster.settle()
     assert b"?" not in follower.machine().items
     assert follower.machine().items[-2:] == [b"d", b"e"]
@@ -235,4 +235,4 @@ def test_s8_two_doubtful_replicas_do_not_elect_without_the_third() -> None:
     cluster.tick(200)
     assert cluster.leader() is None
     cluster.restart(leader)
-    cluster.run_until(lambda: cluster.leader() is not None)
+    cluster.run_until(cluster.leads)

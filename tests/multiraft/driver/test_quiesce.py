@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from rakit.multiraft.driver import DriverConfig
+import pytest
+
+from rakit.multiraft.driver import DriverConfig, Envelope
 from rakit.multiraft.elections import Agenda
 from rakit.multiraft.quiesce import QuiesceMark
 from rakit.raft import MessageType, Role
@@ -25,7 +27,7 @@ def test_s15_an_idle_group_goes_quiet_and_sends_nothing() -> None:
     cluster.sent.clear()
     cluster.tick(200)
     assert cluster.sent == []
-    assert all(not node.driver._awake for node in cluster.nodes.values())
+    assert all(node.driver.awake_count == 0 for node in cluster.nodes.values())
 
 
 def test_a_quiet_group_wakes_on_a_proposal_and_rests_again() -> None:
@@ -50,13 +52,12 @@ def test_a_read_wakes_a_quiet_group_also_through_a_follower() -> None:
     assert answer.index == follower.group.applied
 
 
-def test_s15_s16_the_loss_of_the_leaders_node_wakes_and_elects() -> None:
-    for seed in range(8):
-        cluster, leader = quiet_cluster(seed)
-        cluster.crash(leader)
-        cluster.report_down(leader)
-        ticks = cluster.run_until(lambda: cluster.leader() is not None)
-        assert ticks <= 6, f"seed {seed}: {ticks} ticks of 50 ms"
+@pytest.mark.parametrize("seed", range(8))
+def test_s15_s16_the_loss_of_the_leaders_node_wakes_and_elects(seed: int) -> None:
+    cluster, leader = quiet_cluster(seed)
+    cluster.crash(leader)
+    cluster.report_down(leader)
+    assert cluster.run_until(cluster.leads) <= 6
 
 
 def test_s15_one_dead_node_keeps_no_group_awake() -> None:
@@ -89,7 +90,7 @@ def test_s15_a_restarted_leader_is_replaced_though_its_node_never_seemed_down_fo
     cluster, leader = quiet_cluster()
     cluster.crash(leader)
     cluster.restart(leader)
-    cluster.run_until(lambda: cluster.leader() is not None, ticks=20)
+    cluster.run_until(cluster.leads, ticks=20)
 
 
 def test_without_a_living_majority_nothing_goes_quiet() -> None:
@@ -107,24 +108,21 @@ def test_a_follower_does_not_rest_on_an_old_mark() -> None:
     leader = cluster.create_and_elect()
     cluster.propose(leader, b"a")
     cluster.tick(29)
-    marks: list[bytes] = []
+    held: list[Envelope] = []
 
-    def hold_marks(envelope: object) -> bool:
-        message = getattr(envelope, "message")  # noqa: B009 - the filter takes any envelope
-        if QuiesceMark.decode(message.context) and message.type is MessageType.HEARTBEAT:
-            marks.append(message.context)
-            held.append(envelope)
-            return False
-        return True
+    def hold_marks(envelope: Envelope) -> bool:
+        if QuiesceMark.decode(envelope.message.context) is None:
+            return True
+        held.append(envelope)
+        return False
 
-    held: list[object] = []
     cluster.filter = hold_marks
     cluster.run_until(lambda: bool(held))
     cluster.heal()
     # While the marks are on their way the leader takes another entry.
     cluster.propose(leader, b"b")
     cluster.pump()
-    cluster.network += held  # type: ignore[arg-type]  # what the filter kept are envelopes
+    cluster.network += held
     cluster.pump()
     assert not any(node.group.quiet for node in cluster.followers())
     cluster.tick(60)
@@ -157,7 +155,7 @@ def test_many_idle_groups_cost_no_tick() -> None:
     for group_id in range(100, 160):
         cluster.create(group_id)
     cluster.tick(80)
-    assert all(not node.driver._awake for node in cluster.nodes.values())
+    assert all(node.driver.awake_count == 0 for node in cluster.nodes.values())
 
 
 def test_s16_the_loss_of_a_node_that_led_many_groups_is_no_storm() -> None:

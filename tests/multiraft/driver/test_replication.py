@@ -12,7 +12,7 @@ from tests.multiraft.driver.cluster import GROUP, Cluster
 def test_a_newborn_group_has_a_ready_leader_within_four_ticks() -> None:
     cluster = Cluster()
     cluster.create()
-    assert cluster.run_until(lambda: cluster.leader() is not None) <= 4
+    assert cluster.run_until(cluster.leads) <= 4
 
 
 def test_leaders_of_newborn_groups_are_spread_over_the_nodes() -> None:
@@ -51,7 +51,7 @@ def test_a_follower_refuses_a_proposal_and_names_the_leader() -> None:
 def test_s14_ready_comes_with_the_application_of_the_leaders_own_entry() -> None:
     cluster = Cluster()
     cluster.create()
-    cluster.run_until(lambda: cluster.leader() is not None)
+    cluster.run_until(cluster.leads)
     leader = cluster.leader()
     assert leader is not None
     changes = [change for change in leader.roles if change.role is Role.LEADER]

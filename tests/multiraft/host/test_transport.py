@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TypeAlias
 
 import grpc
@@ -33,6 +34,12 @@ async def make() -> AsyncIterator[MakeEnd]:
     yield made
     for each in ends:
         await each.close()
+
+
+def opened(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamCall[bytes, bytes]:
+    """Returns a stream of bytes, as a link makes it."""
+    method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
+    return method()
 
 
 async def pair(make: MakeEnd, config: LinkConfig | None = None) -> tuple[End, End]:
@@ -87,13 +94,16 @@ async def test_s17_votes_and_heartbeats_do_not_wait_for_data_nor_for_a_disk(make
     a, b = await pair(make)
     a.transport.send([append(10), append(300 * KIB)])
     await until(b.requests)
-    for _ in range(2):
+    for count in (2, 3):
         a.transport.send([message(MessageType.VOTE, 1, 2)])
-        before = len(b.arrivals)
-        await until(lambda before=before: len(b.arrivals) > before)
+        await until(partial(received, b, count))
         vote = b.arrivals[-1]
         assert vote.envelopes[0].message.type is MessageType.VOTE
         b.step(vote, write=99)  # its write is not durable, the lane goes on all the same
+
+
+def received(end: End, count: int) -> bool:
+    return len(end.arrivals) == count
 
 
 async def test_answers_come_down_the_stream_that_asked(make: MakeEnd) -> None:
@@ -202,7 +212,7 @@ async def tell_port(channel: grpc.aio.Channel, a: End, b: End) -> str:
         await accept(context)
 
     b.transport.accept = spy  # type: ignore[method-assign]  # a wire tap
-    call = channel.stream_stream(METHOD)()
+    call = opened(channel)
     await call.write(wire.ExchangeRequest(hello=hello_of(a, b, CONTROL)).SerializeToString())
     await call.read()
     call.cancel()
@@ -211,7 +221,7 @@ async def tell_port(channel: grpc.aio.Channel, a: End, b: End) -> str:
 
 async def test_a_lane_that_is_called_twice_keeps_the_newer_stream(make: MakeEnd) -> None:
     a, b = await pair(make)
-    call = a.transport.channel(2).stream_stream(METHOD)()
+    call = opened(a.transport.channel(2))
     await call.write(wire.ExchangeRequest(hello=hello_of(a, b, CONTROL)).SerializeToString())
     assert isinstance(await call.read(), bytes)
     await until(lambda: a.count("disconnected", 2, CONTROL))
@@ -260,16 +270,21 @@ def hello_of(a: End, b: End, lane: Lane, **changes: object) -> wire.Hello:
 async def refusal(b: End, *messages: bytes) -> tuple[grpc.StatusCode, str]:
     """Sends messages on a fresh stream and returns how it ended."""
     async with grpc.aio.insecure_channel(b.address) as channel:
-        call = channel.stream_stream(METHOD)()
+        call = opened(channel)
         for each in messages:
             await call.write(each)
         await call.done_writing()
-        while isinstance(await call.read(), bytes):
-            """An answer before the end; only the end counts here."""
-        return await call.code(), await call.details()
+        try:
+            await call.read()
+            await call.read()
+        except grpc.aio.AioRpcError as error:
+            return error.code(), error.details() or ""
+        raise AssertionError("the stream went on")
 
 
-async def test_a_node_of_another_cluster_is_refused(make: MakeEnd) -> None:
+async def test_a_node_of_another_cluster_is_refused(
+    make: MakeEnd, caplog: pytest.LogCaptureFixture
+) -> None:
     a, b = await make(1, None, cluster_id="other"), await make(2)
     hello = hello_of(a, b, DATA, cluster_id="other")
     code, text = await refusal(b, wire.ExchangeRequest(hello=hello).SerializeToString())
@@ -277,7 +292,8 @@ async def test_a_node_of_another_cluster_is_refused(make: MakeEnd) -> None:
     assert text == "node 2 belongs to cluster cluster, not other"
     a.call(b)
     b.call(a)
-    await asyncio.sleep(0.2)
+    await until(lambda: "node 2 and this node do not talk" in caplog.text)
+    await until(lambda: "node 1 and this node do not talk" in caplog.text)
     assert not a.transport.reaches(2)
     assert not a.count("introduced")
     assert not b.count("introduced")
@@ -311,7 +327,7 @@ async def test_a_stream_without_a_hello_is_refused(
 async def test_a_stream_that_says_nothing_is_ended(make: MakeEnd) -> None:
     b = await make(2, LinkConfig(hello_timeout_ms=50))
     async with grpc.aio.insecure_channel(b.address) as channel:
-        call = channel.stream_stream(METHOD)()
+        call = opened(channel)
         with pytest.raises(grpc.aio.AioRpcError, match="no hello in time"):
             await call.read()
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rakit.multiraft.store import RocksStore, StoreConfig, Syncer, options
 from tests.multiraft.store.support import NODE, entries, wait_until
@@ -38,8 +39,8 @@ def many_wals(config: StoreConfig) -> RocksStore:
     """Memtables are kept until there are many, so that their WALs stay alive."""
     real = options.settings
 
-    def merging(config: StoreConfig, *, create: bool, direct_io: bool) -> dict[str, dict[str, str]]:
-        sections = real(config, create=create, direct_io=direct_io)
+    def merging(config: StoreConfig, **named: Any) -> dict[str, dict[str, str]]:
+        sections = real(config, **named)
         family = sections['CFOptions "default"']
         family["min_write_buffer_number_to_merge"] = str(_MEMTABLES_PER_FLUSH)
         return sections

@@ -1,7 +1,8 @@
 """The binding's traps, shown on the binding itself.
 
-Each is why ``engine`` does what it does. A release that mends one turns its test red: then the rule can
-be looked at again. That the engine keeps clear of them is shown by the conformance and damage tests.
+Each is why ``engine`` does what it does. A release that mends one turns its test red: then the
+rule can be looked at again. That the engine keeps clear of them is shown by the conformance and
+damage tests.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -272,10 +273,8 @@ def test_s6_damage_to_an_older_wal_refuses(many_wals: Path, name: str, place: in
 def without_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
     real = store_options.settings
 
-    def untracked(
-        config: StoreConfig, *, create: bool, direct_io: bool
-    ) -> dict[str, dict[str, str]]:
-        sections = real(config, create=create, direct_io=direct_io)
+    def untracked(config: StoreConfig, **named: Any) -> dict[str, dict[str, str]]:
+        sections = real(config, **named)
         sections["DBOptions"]["track_and_verify_wals_in_manifest"] = "false"
         return sections
 

@@ -14,7 +14,14 @@ from rakit.multiraft.store import space as spaces
 from rakit.multiraft.store.engine import Engine, EngineError, RocksEngine
 from rakit.multiraft.store.errors import Fault
 from rakit.multiraft.store.space import Room, Space
-from tests.multiraft.store.support import FULL_DISK, NODE, entries_in, open_store, write_some
+from tests.multiraft.store.support import (
+    DEAD_DISK,
+    FULL_DISK,
+    NODE,
+    entries_in,
+    open_store,
+    write_some,
+)
 
 BALLAST = 64 << 10
 
@@ -86,9 +93,9 @@ def test_the_default_ballast_is_a_hundredth_of_the_disk_and_at_most_a_gibibyte(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted: list[int] = []
-    monkeypatch.setattr(os, "posix_fallocate", lambda fd, start, size: wanted.append(size))
+    monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: wanted.append(arguments[2]))
     Space(replace(config(tmp_path), ballast_bytes=None), tmp_path / "a").restore()
-    monkeypatch.setattr(spaces, "room", lambda path: Room(1 << 50, 1 << 50))
+    monkeypatch.setattr(spaces, "room", lambda _: Room(1 << 50, 1 << 50))
     Space(replace(config(tmp_path), ballast_bytes=None), tmp_path / "b").restore()
     assert wanted == [(1 << 30) // 100, 1 << 30]
     assert disk.free_bytes
@@ -97,7 +104,7 @@ def test_the_default_ballast_is_a_hundredth_of_the_disk_and_at_most_a_gibibyte(
 def test_a_ballast_that_does_not_fit_leaves_nothing_behind(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(fd: int, start: int, size: int) -> None:
+    def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
@@ -161,24 +168,27 @@ def test_s12_a_disk_with_less_room_than_log_to_replay_gives_the_ballast_up_first
     store.close()
 
 
-def never_opens(path: Path, config: StoreConfig, *, create: bool) -> Engine:
-    raise EngineError(Fault.DISK_FULL, FULL_DISK)
+class NeverOpens:
+    """An engine that fails to open, always."""
 
+    def __init__(self, fault: Fault, text: str) -> None:
+        self.error = EngineError(fault, text)
 
-def broken(path: Path, config: StoreConfig, *, create: bool) -> Engine:
-    raise EngineError(Fault.OTHER, "IO error: Input/output error")
+    def __call__(self, path: Path, config: StoreConfig, *, create: bool) -> Engine:
+        del path, config, create
+        raise self.error
 
 
 def test_s12_a_disk_too_full_even_without_ballast_ends_with_10(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     with pytest.raises(StoreFullError) as refused:
-        RocksStore.open(StoreConfig.small(tmp_path), NODE, never_opens)
+        RocksStore.open(StoreConfig.small(tmp_path), NODE, NeverOpens(Fault.DISK_FULL, FULL_DISK))
     assert refused.value.exit_code == 10
 
 
 def test_another_error_keeps_the_ballast_and_ends_with_11(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     with pytest.raises(StoreDamagedError) as refused:
-        RocksStore.open(StoreConfig.small(tmp_path), NODE, broken)
+        RocksStore.open(StoreConfig.small(tmp_path), NODE, NeverOpens(Fault.OTHER, DEAD_DISK))
     assert refused.value.exit_code == 11
     assert (tmp_path / "ballast").exists()

@@ -230,7 +230,7 @@ class PartitionState(_message.Message):
 
     @_builtins.property
     def producers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProducerState]:
-        """By ascending producer id."""
+        """The longest idle first. Their order is part of the state."""
 
     @_builtins.property
     def marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___CheckpointMark]:
@@ -322,7 +322,7 @@ class ProducerState(_message.Message):
     last_append_time_ms: _builtins.int
     @_builtins.property
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProducerBatch]:
-        """The last 64, ascending."""
+        """The newest, at most 64, ascending."""
 
     def __init__(
         self,

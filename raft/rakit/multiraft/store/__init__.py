@@ -10,6 +10,7 @@
     journal     proof inside it that nothing between is missing
     wal, tail   where the undamaged log ends, and what to do about the rest
     space       ballast, low-water mark
+    reclaim     room back for what was deleted, when the disk gets tight
     options     how RocksDB is set up, and the proof that it took
     engine      the only module that talks to rocksdict
     errors      what can go wrong, and the exit code it ends the process with

@@ -33,6 +33,7 @@ from rakit.multiraft.kv import Op
 from rakit.multiraft.store import options
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.errors import Fault, classify
+from rakit.multiraft.store.space import reserve_bytes, room
 
 Operation = tuple[int, bytes, bytes]
 Pair = tuple[bytes, bytes]
@@ -99,7 +100,10 @@ class RocksEngine:
     def __init__(self, path: Path, config: StoreConfig, *, create: bool) -> None:
         """Open the database at ``path`` or make it, and prove that the settings are in force."""
         sections = options.settings(
-            config, create=create, direct_io=options.probe_direct_io(path.parent)
+            config,
+            create=create,
+            direct_io=options.probe_direct_io(path.parent),
+            reserve_bytes=reserve_bytes(config, room(path.parent).total_bytes),
         )
         with tempfile.TemporaryDirectory(prefix="rakit-options-") as scratch, _translated():
             Path(scratch, "OPTIONS-000001").write_text(options.render(sections))

@@ -37,6 +37,7 @@ from rakit.multiraft.store.engine import EngineError, OpenEngine, Operation, Roc
 from rakit.multiraft.store.errors import Fault, LossReport, StoreFailedError, WriteStalledError
 from rakit.multiraft.store.identity import Identity
 from rakit.multiraft.store.opening import Opened, open_directory
+from rakit.multiraft.store.reclaim import Reclaimer
 from rakit.multiraft.store.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class RocksStore:
         self._witness = parts.witness
         self._journal = parts.journal
         self._space = parts.space
+        self._reclaimer = Reclaimer(parts.engine, parts.space)
         self._loss = parts.loss
         self._number = parts.number
         self._synced = parts.number
@@ -168,6 +170,7 @@ class RocksStore:
                 raise self._poison("write", error) from error
             self._number = number
         self._journal.written(number, batch.size_bytes, self._live_wals)
+        self._reclaimer.note(batch.ops)
         return number
 
     def flush_wal(self) -> int:
@@ -200,8 +203,9 @@ class RocksStore:
             raise self._poison("witness", error) from error
 
     def maintain(self) -> None:
-        """Put the ballast back when there is room again. The syncer's thread."""
+        """Look after the room: ballast back, deleted data out. The syncer's thread."""
         self._space.restore()
+        self._reclaimer.consider()
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -242,23 +246,27 @@ class RocksStore:
         if self._closed:
             return
         self._closed = True
+        idle = self._reclaimer.close()
         try:
             if self._failed is None:
-                self._leave()
-            else:
+                self._leave(idle=idle)
+            elif idle:
                 self._abandon()
         finally:
             self._directory.close()
 
-    def _leave(self) -> None:
+    def _leave(self, *, idle: bool) -> None:
+        """All durable, and a witness of it. A busy database stays as a crash would leave it."""
         try:
+            reached = self.position()
             self._engine.flush_wal()
-            self._synced = self._number
-            self._engine.close()
+            self._synced = reached.number
+            if idle:
+                self._engine.close()
+                reached = self.position()  # the memtables were written out, a new WAL was begun
         except EngineError as error:
             raise self._poison("close", error) from error
-        # Closing wrote the memtables out and started a new, empty WAL.
-        self._witness.save(self.position())
+        self._witness.save(reached)
 
     def _abandon(self) -> None:
         """Nothing more can be saved; RocksDB's own attempt to do so fails, as it must."""

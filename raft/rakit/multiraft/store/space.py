@@ -37,6 +37,11 @@ def room(path: Path) -> Room:
     return Room(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
 
 
+def reserve_bytes(config: StoreConfig, total_bytes: int) -> int:
+    """Free space below which produce is refused: the room that upkeep itself needs."""
+    return max(config.low_space_bytes, total_bytes * config.low_space_percent // 100)
+
+
 class Space:
     """Watches the room of one store and owns its ballast file."""
 
@@ -47,7 +52,7 @@ class Space:
         self._ballast_bytes = (
             min(_BALLAST_BYTES_MAX, total // _BALLAST_SHARE) if wanted is None else wanted
         )
-        self._low_bytes = max(config.low_space_bytes, total * config.low_space_percent // 100)
+        self._low_bytes = reserve_bytes(config, total)
         self._spare_bytes = config.write_buffer_bytes
 
     @property
@@ -59,6 +64,11 @@ class Space:
     def low(self) -> bool:
         """Whether produce is to be refused: little room, or the ballast had to be given up."""
         return self.free_bytes < self._low_bytes or not self._has_ballast
+
+    @property
+    def tight(self) -> bool:
+        """Whether it is time to compact what was deleted, while there is room to do it in."""
+        return self.free_bytes < 2 * self._low_bytes
 
     @property
     def _has_ballast(self) -> bool:

@@ -57,7 +57,7 @@ class Syncer:
                 self._wake.notify()
 
     def in_flight_since(self) -> float | None:
-        """When (``time.monotonic``) the flush under way began; None when none is (S13)."""
+        """When (``time.monotonic``) the disk was last given work that is not done yet (S13)."""
         return self._in_flight_since
 
     def close(self) -> None:
@@ -97,16 +97,17 @@ class Syncer:
         """One flush, its report, and the witness if its time has come; returns when it is next."""
         due = time.monotonic() >= witness_due
         position = self._store.position() if due else None
-        self._in_flight_since = time.monotonic()
         try:
-            number = self._store.flush_wal()
+            self._in_flight_since = time.monotonic()
+            self._synced = self._store.flush_wal()
+            self._on_synced(self._synced)
+            if position is None:
+                return witness_due
+            # A disk that hangs here keeps the next flush waiting just as well.
+            self._in_flight_since = time.monotonic()
+            self._store.save_witness(position)
+            self._witnessed = position.number
+            self._store.maintain()
+            return time.monotonic() + self._store.witness_interval_seconds
         finally:
             self._in_flight_since = None
-        self._synced = number
-        self._on_synced(number)
-        if position is None:
-            return witness_due
-        self._store.save_witness(position)
-        self._witnessed = position.number
-        self._store.maintain()
-        return time.monotonic() + self._store.witness_interval_seconds

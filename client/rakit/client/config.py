@@ -1,0 +1,111 @@
+"""Settings of the SDK: one frozen object per part, every field with its unit, checked once.
+
+Defaults suit a service that wants low latency when it sends little and throughput when it sends
+much: nothing lingers, because batches form by themselves while a request is on its way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from rakit.client.codecs import CodecName
+
+DEFAULT_BOOTSTRAP: Final = "127.0.0.1:7070"
+BOOTSTRAP_VARIABLE: Final = "RAKIT_BOOTSTRAP"
+#: A partition remembers this many batches of one producer; more in flight would be refused.
+IN_FLIGHT_BATCHES_LIMIT: Final = 64
+#: Client listeners take messages up to this size.
+MESSAGE_BYTES_MAX: Final = 20 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """How a client reaches its cluster."""
+
+    # host:port of any nodes of the cluster, or of a load balancer in front of them.
+    bootstrap: tuple[str, ...]
+    # A unary request is tried again, on other nodes too, for this long.
+    request_timeout_ms: int = 30_000
+    # One attempt of it. Shorter than the above, so that a node that hangs is left for another one.
+    attempt_timeout_ms: int = 5_000
+    # The pause between attempts starts here and doubles up to the maximum.
+    backoff_ms: int = 20
+    backoff_ms_max: int = 1_000
+    # A silent connection is probed after this time, and given up after that one. Servers allow 5 s.
+    keepalive_ms: int = 5_000
+    keepalive_timeout_ms: int = 2_000
+
+    def __post_init__(self) -> None:
+        if not self.bootstrap:
+            raise ValueError("bootstrap needs at least one host:port")
+        for address in self.bootstrap:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError(f"bootstrap address {address!r} is not host:port")
+        if not 0 < self.attempt_timeout_ms <= self.request_timeout_ms:
+            raise ValueError("attempt_timeout_ms must be above 0 and at most request_timeout_ms")
+        if not 0 < self.backoff_ms <= self.backoff_ms_max:
+            raise ValueError("backoff_ms must be above 0 and at most backoff_ms_max")
+
+
+def bootstrap_addresses(
+    given: str | None, environ: Mapping[str, str] = os.environ
+) -> tuple[str, ...]:
+    """Returns the given addresses, else those of RAKIT_BOOTSTRAP, else the local node's."""
+    text = given or environ.get(BOOTSTRAP_VARIABLE) or DEFAULT_BOOTSTRAP
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerConfig:
+    """How a producer batches, bounds its memory, and for how long it tries."""
+
+    # A stable name fences older instances of the same producer. Empty: a new name each time.
+    name: str = ""
+    # Numbered batches are stored once, however often they are sent. Without, a batch whose outcome
+    # is unknown fails instead of being sent again.
+    idempotent: bool = True
+    # How long the first record of a batch waits for company while nothing else is on its way.
+    linger_ms: float = 0
+    # A batch is closed at this size. Topics take 2 MiB unless configured otherwise.
+    batch_bytes_max: int = 1 << 20
+    batch_count_max: int = 100_000
+    # Batches on their way to one partition while much is waiting; while little is, it is one.
+    in_flight_batches_max: int = 8
+    # What was handed to send() and is not acknowledged; send() waits beyond it.
+    unacknowledged_bytes_max: int = 64 << 20
+    unacknowledged_count_max: int = 1_000_000
+    # From send() to the acknowledgement, over all attempts.
+    delivery_timeout_ms: int = 60_000
+    compression: CodecName | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.linger_ms <= 60_000:
+            raise ValueError("linger_ms must be from 0 to 60000")
+        if not 1 <= self.batch_bytes_max <= 16 << 20:
+            raise ValueError("batch_bytes_max must be from 1 to 16 MiB")
+        if not 1 <= self.batch_count_max <= 1_000_000:
+            raise ValueError("batch_count_max must be from 1 to 1000000")
+        if not 1 <= self.in_flight_batches_max <= IN_FLIGHT_BATCHES_LIMIT:
+            raise ValueError(f"in_flight_batches_max must be from 1 to {IN_FLIGHT_BATCHES_LIMIT}")
+        if self.unacknowledged_bytes_max < self.batch_bytes_max:
+            raise ValueError("unacknowledged_bytes_max must be at least batch_bytes_max")
+        if self.unacknowledged_count_max < 1:
+            raise ValueError("unacknowledged_count_max must be at least 1")
+        if self.delivery_timeout_ms <= self.linger_ms:
+            raise ValueError("delivery_timeout_ms must be longer than linger_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderConfig:
+    """How much a reader takes in advance."""
+
+    # Received and not yet consumed; beyond it the reader stops reading its streams.
+    buffer_bytes_max: int = 16 << 20
+
+    def __post_init__(self) -> None:
+        if self.buffer_bytes_max < 1:
+            raise ValueError("buffer_bytes_max must be at least 1")

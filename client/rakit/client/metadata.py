@@ -1,0 +1,164 @@
+"""Which node leads which partition, as far as this client knows.
+
+A cache of topics that is filled on demand and corrected by what goes wrong: an error carries the
+leader as the node that refused knows it, and a broken stream makes the producer or reader ask anew.
+A stale entry costs a detour (every node forwards), never a wrong answer, so nothing here expires.
+
+Rules:
+
+- Of two statements about a leader the one with the higher term wins; without a term, the newer one.
+- Refreshing a topic is done once at a time, however many lanes ask for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from rakit.api.v1.cluster_service_pb2 import GetClusterRequest
+from rakit.api.v1.topic_service_pb2 import GetTopicRequest
+from rakit.client.connections import Connections
+from rakit.client.errors import RakitError
+from rakit.client.model import Cluster, Partition, Topic
+
+_DEFAULT_LISTENER: Final = "default"
+#: Topics that are remembered; the one that was fetched first goes first.
+TOPICS_COUNT_MAX: Final = 10_000
+
+
+class Metadata:
+    """Topics by name, and where their partitions are led."""
+
+    def __init__(self, connections: Connections, bootstrap: tuple[str, ...]) -> None:
+        self._connections = connections
+        self._bootstrap = bootstrap
+        self._topics: dict[str, Topic] = {}
+        self._refreshing: dict[str, asyncio.Task[Topic]] = {}
+        self._nodes_known = False
+
+    async def topic(self, name: str) -> Topic:
+        """Returns the topic, asking the cluster when it is not known. Raises NotFoundError."""
+        found = self._topics.get(name)
+        return await self.refresh(name) if found is None else found
+
+    async def refresh(self, name: str) -> Topic:
+        """Asks the cluster about a topic. Raises NotFoundError or UnavailableError."""
+        task = self._refreshing.get(name)
+        if task is None:
+            task = asyncio.create_task(self._fetch(name))
+            self._refreshing[name] = task
+            task.add_done_callback(partial(self._refreshed, name))
+        # A caller that gives up must not take the answer away from the others.
+        return await asyncio.shield(task)
+
+    async def refresh_quietly(self, name: str) -> None:
+        """Asks about a topic where a failure is no matter: any node serves without."""
+        with contextlib.suppress(RakitError):
+            await self.refresh(name)
+
+    async def close(self) -> None:
+        """Stops asking."""
+        tasks = list(self._refreshing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _refreshed(self, name: str, task: asyncio.Task[Topic]) -> None:
+        del self._refreshing[name]
+        if not task.cancelled():
+            # Marks the error as seen: everybody who asked may have given up by now.
+            task.exception()
+
+    async def _fetch(self, name: str) -> Topic:
+        if not self._nodes_known:
+            await self.refresh_nodes()
+        try:
+            answer = await self._connections.call(
+                lambda stubs: stubs.topic.GetTopic, GetTopicRequest(name=name)
+            )
+        except RakitError:
+            self._topics.pop(name, None)
+            raise
+        fetched = Topic.from_message(answer.topic)
+        known = self._topics.pop(name, None)
+        topic = fetched if known is None else _merged(fetched, known)
+        while len(self._topics) >= TOPICS_COUNT_MAX:
+            del self._topics[next(iter(self._topics))]
+        self._topics[name] = topic
+        return topic
+
+    async def refresh_nodes(self) -> Cluster:
+        """Learns the addresses of all nodes, so that losing the bootstrap node is no matter."""
+        answer = await self._connections.call(
+            lambda stubs: stubs.cluster.GetCluster, GetClusterRequest()
+        )
+        cluster = Cluster.from_message(answer)
+        self._connections.learn(client_addresses(cluster, self._bootstrap))
+        self._nodes_known = True
+        return cluster
+
+    def leader_address(self, topic: str, partition: int) -> str:
+        """Returns where a partition is led; empty when that is not known."""
+        found = self._topics.get(topic)
+        return found.partitions[partition].leader_address if found is not None else ""
+
+    def learn_leader(self, error: RakitError, topic: str, partition: int) -> bool:
+        """Takes the leader that an error names; False when it names none or an older one."""
+        known = self._topics.get(topic)
+        address, term = error.metadata.get("leader_address", ""), error.number("leader_term")
+        if known is None or not address or term is None:
+            return False
+        one = known.partitions[partition]
+        if term < one.leader_term:
+            return False
+        told = replace(
+            one,
+            leader_node_id=error.number("leader_node_id") or 0,
+            leader_term=term,
+            leader_address=address,
+        )
+        partitions = (*known.partitions[:partition], told, *known.partitions[partition + 1 :])
+        self._topics[topic] = replace(known, partitions=partitions)
+        return True
+
+    def forget_leader(self, topic: str, partition: int, address: str) -> None:
+        """Notes that a partition is not led at this address any more."""
+        known = self._topics.get(topic)
+        if known is None or known.partitions[partition].leader_address != address:
+            return
+        one = replace(known.partitions[partition], leader_address="", leader_node_id=0)
+        partitions = (*known.partitions[:partition], one, *known.partitions[partition + 1 :])
+        self._topics[topic] = replace(known, partitions=partitions)
+
+
+def _merged(fetched: Topic, known: Topic) -> Topic:
+    """Keeps what is known of leaders where the answer is older, as from a node that lags behind."""
+    if fetched.topic_id != known.topic_id:
+        return fetched
+    pairs = zip(fetched.partitions, known.partitions, strict=False)
+    newest = tuple(_newest(new, old) for new, old in pairs)
+    return replace(fetched, partitions=newest + fetched.partitions[len(newest) :])
+
+
+def _newest(new: Partition, old: Partition) -> Partition:
+    return old if new.leader_term < old.leader_term else new
+
+
+def client_addresses(cluster: Cluster, bootstrap: tuple[str, ...]) -> list[str]:
+    """Returns an address per living node, of the listener that the bootstrap list uses."""
+    by_address = {
+        address: listener for node in cluster.nodes for listener, address in node.addresses
+    }
+    listener = next(
+        (by_address[address] for address in bootstrap if address in by_address), _DEFAULT_LISTENER
+    )
+    return [
+        address
+        for node in cluster.nodes
+        if node.is_up
+        for name, address in node.addresses
+        if name == listener
+    ]

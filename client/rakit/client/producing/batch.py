@@ -1,0 +1,141 @@
+"""A batch from its first record to its acknowledgement, and the handle that a sender gets.
+
+A batch is open while records are added, then sealed: its columns are built once, it gets a sequence
+that it keeps over all attempts, and it travels. It ends with a receipt or an error, once.
+
+The path that adds a record runs a few hundred thousand times a second, so it appends to plain lists
+and makes one small `Delivery`; futures exist only for deliveries that somebody waits for. What few
+records have (headers, times) is kept sparsely.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Sequence
+from typing import Final
+
+from rakit.api.v1.log_service_pb2 import ProduceStreamRequest
+from rakit.client import codecs
+from rakit.client.codecs import CodecName
+from rakit.client.errors import RakitError
+from rakit.client.model import Receipt
+from rakit.client.records import HeaderPairs, fill_columns
+
+#: What a record takes on the wire beside its key and value, at most.
+RECORD_OVERHEAD_BYTES: Final = 8
+
+
+class Batch:
+    """Records of one partition that are stored together or not at all."""
+
+    __slots__ = (
+        "_waiters",
+        "attempts",
+        "codec",
+        "created_s",
+        "doubt",
+        "headers",
+        "is_heard",
+        "keys",
+        "message",
+        "outcome",
+        "record_count",
+        "sequence",
+        "size_bytes",
+        "timestamps_ms",
+        "values",
+    )
+
+    def __init__(self, created_s: float, codec: CodecName | None) -> None:
+        self.values: Sequence[bytes | None] = []
+        self.keys: Sequence[bytes | None] = []
+        self.headers: dict[int, HeaderPairs] = {}
+        self.timestamps_ms: dict[int, int] = {}
+        self.codec: CodecName | None = codec
+        self.size_bytes = 0
+        # Set when it is sealed; while it is open the length of `values` counts.
+        self.record_count = 0
+        # When its first record came, on the loop's clock.
+        self.created_s = created_s
+        # 0 until it is sealed.
+        self.sequence = 0
+        self.message = ProduceStreamRequest()
+        self.attempts = 0
+        # An attempt ended without anybody knowing whether it took effect.
+        self.doubt = False
+        self.outcome: Receipt | RakitError | None = None
+        # Somebody waits, or waited, for what becomes of it.
+        self.is_heard = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def seal(self, sequence: int, topic: str, partition: int) -> None:
+        """Builds what travels and lets go of the records."""
+        assert not self.sequence, "a batch is sealed once"
+        self.sequence = sequence
+        self.record_count = len(self.values)
+        produce = self.message.produce
+        produce.topic = topic
+        produce.partition = partition
+        places = range(self.record_count)
+        headers = [self.headers.get(at, ()) for at in places] if self.headers else ()
+        times = [self.timestamps_ms.get(at, 0) for at in places] if self.timestamps_ms else ()
+        fill_columns(produce.columns, self.values, self.keys, headers, times)
+        if self.codec is not None:
+            content = produce.columns.SerializeToString()
+            produce.compressed.CopyFrom(codecs.compress(self.codec, content, self.record_count))
+        self.values = self.keys = ()
+        self.headers, self.timestamps_ms = {}, {}
+
+    def finish(self, outcome: Receipt | RakitError) -> None:
+        """Ends the batch and wakes whoever waits."""
+        assert self.outcome is None, "a batch ends once"
+        self.outcome = outcome
+        self.message = ProduceStreamRequest()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    def wait(self) -> asyncio.Future[None]:
+        """Returns a future of one waiter's own, so that its cancellation disturbs nobody else."""
+        waiter = asyncio.get_running_loop().create_future()
+        if self.outcome is None:
+            self._waiters.append(waiter)
+        else:
+            waiter.set_result(None)
+        return waiter
+
+
+class Delivery:
+    """What becomes of a record, or of a batch: await it for the `Receipt`, or for its error.
+
+    Awaiting is optional; `Producer.flush()` reports failures of deliveries that nobody awaited. It
+    may be awaited more than once.
+    """
+
+    __slots__ = ("_batch", "_index")
+
+    def __init__(self, batch: Batch, index: int) -> None:
+        self._batch = batch
+        # -1 stands for the batch as a whole.
+        self._index = index
+
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._batch.outcome is not None
+
+    def result(self) -> Receipt:
+        """Returns the receipt or raises the error. It must be done."""
+        outcome = self._batch.outcome
+        assert outcome is not None, "the delivery is still under way: await it"
+        self._batch.is_heard = True
+        if isinstance(outcome, RakitError):
+            # A new one each time: an exception that is raised twice gathers both tracebacks.
+            raise outcome.again()
+        return outcome if self._index < 0 else outcome.of_record(self._index)
+
+    def __await__(self) -> Generator[object, None, Receipt]:
+        if self._batch.outcome is None:
+            self._batch.is_heard = True
+            yield from self._batch.wait()
+        return self.result()

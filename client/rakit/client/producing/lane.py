@@ -1,0 +1,318 @@
+"""The order of one partition: what is sent next, and what an answer means. Pure; it does no I/O.
+
+A lane holds the batches of one producer for one partition: one that is open, a queue of sealed
+ones, and those in flight, oldest first. The engine asks `next_batch()` what may go now and reports
+what became of it; a lane never sends, waits or looks at a clock.
+
+Pacing: while little waits, one batch is in flight and everything that arrives meanwhile goes out
+together with the next one; above `GATHER_BYTES` waiting, several are in flight. A message costs
+about the same for one record as for a thousand, so this is what keeps a thousand single records a
+second cheap.
+
+Order and numbering (S24):
+
+- A batch gets its sequence when it is sealed and keeps it for ever: a number never stands for two
+  contents. Every send names the sequence before it, so the partition refuses what would come out of
+  order and absorbs what it has already stored.
+- After a refusal nothing new is sent until everything in flight is answered; what came back then
+  goes first, in its old order. On the stream the node refuses what follows a failure anyway.
+- A batch that was given up while its outcome was unknown may yet turn out to be stored. The
+  partition then refuses the next batch and says so; its number is remembered in order to believe
+  that.
+- Once a later batch is stored the partition refuses an older number for good, so a batch that still
+  travels somewhere cannot appear behind its successor.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from rakit.client.codecs import CodecName
+from rakit.client.errors import RakitError
+from rakit.client.producing.batch import Batch
+from rakit.client.records import HeaderPairs
+
+#: Waiting bytes from which on several batches are in flight at once.
+GATHER_BYTES: Final = 256 << 10
+#: Numbers of given-up batches that are remembered; older ones cannot be the partition's last.
+GIVEN_UP_COUNT_MAX: Final = 64
+#: A size that no batch reaches: nothing that is appended needs attention.
+NEVER: Final = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """What a lane needs of the producer's settings."""
+
+    batch_bytes_max: int
+    batch_count_max: int
+    in_flight_batches_max: int
+    linger_s: float
+    is_idempotent: bool
+    codec: CodecName | None
+
+
+class Verdict(Enum):
+    """What a refusal means for the batch."""
+
+    # It is back in the lane; whoever leads may take it at once.
+    AGAIN = auto()
+    # It is back in the lane; the cluster needs a moment.
+    AGAIN_LATER = auto()
+    # It has failed for good.
+    FAILED = auto()
+
+
+class Lane:
+    """The batches of one producer for one partition."""
+
+    def __init__(self, topic: str, partition: int, limits: LaneLimits) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.limits = limits
+        self.open: Batch | None = None
+        self.in_flight: deque[Batch] = deque()
+        # An open batch of this size needs attention: `next_batch()` may have something.
+        self.trigger_bytes = 0
+        # The engine has a reason to send nothing: a pause, or the first sequence is not known yet.
+        self.is_held = False
+        # Refusals and broken streams in a row.
+        self.failure_count = 0
+        # The partition's last sequence of this producer, as far as it is known.
+        self.last_sequence = 0
+        self._next_sequence = 1
+        self._queue: deque[Batch] = deque()
+        self._queued_bytes = 0
+        self._returned: list[Batch] = []
+        self._is_recovering = False
+        self._is_ended = False
+        self._given_up: deque[int] = deque(maxlen=GIVEN_UP_COUNT_MAX)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Sealed or open, and not in flight."""
+        return self._queued_bytes + (self.open.size_bytes if self.open is not None else 0)
+
+    @property
+    def newest(self) -> Batch | None:
+        """The batch that will end last."""
+        if self.open is not None:
+            return self.open
+        for batches in (self._queue, self._returned, self.in_flight):
+            if batches:
+                return batches[-1]
+        return None
+
+    @property
+    def oldest_waiting(self) -> Batch | None:
+        """The batch that would be sent next."""
+        return self._queue[0] if self._queue else self.open
+
+    def start_after(self, sequence: int) -> None:
+        """Continues the numbering of an earlier instance of the same producer."""
+        assert self._next_sequence == 1, "nothing has been numbered yet"
+        self.last_sequence = sequence
+        self._next_sequence = sequence + 1
+
+    def append(
+        self,
+        value: bytes | None,
+        key: bytes | None,
+        headers: HeaderPairs | None,
+        timestamp_ms: int | None,
+        *,
+        size_bytes: int,
+        now_s: float,
+    ) -> tuple[Batch, int]:
+        """Adds a record; returns its batch and its place in it."""
+        batch = self.open
+        if (
+            batch is None
+            or batch.size_bytes + size_bytes > self.limits.batch_bytes_max
+            or len(batch.values) >= self.limits.batch_count_max
+        ):
+            self.seal_open()
+            self.open = batch = Batch(now_s, self.limits.codec)
+            self.trigger_bytes = self._trigger()
+        values, keys = batch.values, batch.keys
+        assert isinstance(values, list), "an open batch has lists"
+        assert isinstance(keys, list), "an open batch has lists"
+        index = len(values)
+        values.append(value)
+        keys.append(key)
+        if headers:
+            batch.headers[index] = headers
+        if timestamp_ms is not None:
+            batch.timestamps_ms[index] = timestamp_ms
+        batch.size_bytes += size_bytes
+        return batch, index
+
+    def append_batch(self, batch: Batch) -> None:
+        """Adds a whole batch behind everything that was added before."""
+        self.seal_open()
+        self._seal(batch)
+
+    def seal_open(self) -> None:
+        """Ends the open batch; the next record begins another one."""
+        if self.open is not None:
+            batch, self.open = self.open, None
+            self._seal(batch)
+
+    def _seal(self, batch: Batch) -> None:
+        batch.seal(self._next_sequence, self.topic, self.partition)
+        self._next_sequence += 1
+        self._queue.append(batch)
+        self._queued_bytes += batch.size_bytes
+
+    def next_batch(self, now_s: float) -> Batch | None:
+        """Returns the batch to be sent now, which counts as in flight from here on."""
+        if not self._may_send(now_s):
+            self.trigger_bytes = self._trigger()
+            return None
+        if not self._queue:
+            self.seal_open()
+        batch = self._queue.popleft()
+        self._queued_bytes -= batch.size_bytes
+        if self.limits.is_idempotent:
+            stamp = batch.message.produce.producer
+            stamp.sequence = batch.sequence
+            before = self.in_flight[-1].sequence if self.in_flight else self.last_sequence
+            stamp.previous_sequence = before
+        batch.attempts += 1
+        self.in_flight.append(batch)
+        return batch
+
+    def _may_send(self, now_s: float) -> bool:
+        if self.is_held or self._is_recovering or (not self._queue and self.open is None):
+            return False
+        waiting, count = self.waiting_bytes, len(self.in_flight)
+        if count and (count >= self.limits.in_flight_batches_max or waiting < GATHER_BYTES):
+            return False
+        if self._queue or waiting >= GATHER_BYTES or not self.limits.linger_s:
+            return True
+        assert self.open is not None, "what waits is sealed or open"
+        return now_s >= self.open.created_s + self.limits.linger_s
+
+    def _trigger(self) -> int:
+        if self._is_ended:
+            return 0
+        if self.is_held or self._is_recovering:
+            return NEVER
+        count = len(self.in_flight)
+        if count >= self.limits.in_flight_batches_max:
+            return NEVER
+        if not count and not self.limits.linger_s:
+            return 0
+        return GATHER_BYTES - self._queued_bytes
+
+    def acknowledged(self, batch: Batch) -> None:
+        """Takes the good end of the oldest batch in flight."""
+        self._take_head(batch)
+        self.failure_count = 0
+        self.last_sequence = max(self.last_sequence, batch.sequence)
+
+    def refused(self, batch: Batch, error: RakitError) -> Verdict:
+        """Takes the refusal of the oldest batch in flight. Call `settle()` afterwards."""
+        self._take_head(batch)
+        self._is_recovering = True
+        # Doubt of earlier attempts counts; this answer may add its own.
+        was_in_doubt = batch.doubt
+        batch.doubt = batch.doubt or error.maybe_applied
+        verdict = self._judge(batch, error, was_in_doubt=was_in_doubt)
+        if verdict is Verdict.FAILED:
+            self.give_up(batch)
+        else:
+            self._returned.append(batch)
+        if error.reason != "EARLIER_REQUEST_FAILED":
+            self.failure_count += 1
+        return verdict
+
+    def _judge(self, batch: Batch, error: RakitError, *, was_in_doubt: bool) -> Verdict:
+        match error.reason:
+            case "EARLIER_REQUEST_FAILED":
+                return Verdict.AGAIN
+            case "OUT_OF_ORDER_SEQUENCE":
+                return self._judge_order(batch, error)
+            case "UNKNOWN_PRODUCER" if not (was_in_doubt or self._given_up):
+                # Forgotten after a long silence. Everything before was acknowledged and this batch
+                # was never under way before, so numbering may begin anew.
+                batch.doubt = False
+                self.last_sequence = 0
+                return Verdict.AGAIN
+            case _ if error.retriable and (self.limits.is_idempotent or not batch.doubt):
+                return Verdict.AGAIN_LATER
+            case _:
+                return Verdict.FAILED
+
+    def _judge_order(self, batch: Batch, error: RakitError) -> Verdict:
+        stored = error.number("expected_sequence")
+        named = batch.message.produce.producer.previous_sequence
+        if stored is None or stored >= batch.sequence or stored == named:
+            return Verdict.FAILED
+        if stored in self._given_up:
+            # A batch that was given up has been stored after all.
+            self.last_sequence = stored
+            return Verdict.AGAIN
+        # It was sent behind one that then was refused.
+        return Verdict.AGAIN if stored == self.last_sequence else Verdict.FAILED
+
+    def _take_head(self, batch: Batch) -> None:
+        assert self.in_flight, "an answer belongs to something in flight"
+        assert self.in_flight[0] is batch, "answers come in the order of the requests"
+        self.in_flight.popleft()
+
+    def disconnected(self) -> list[Batch]:
+        """Takes back what was in flight when the stream broke; returns what failed by that."""
+        self._is_recovering = True
+        self.failure_count += 1
+        failed: list[Batch] = []
+        for batch in self.in_flight:
+            batch.doubt = True
+            if self.limits.is_idempotent:
+                self._returned.append(batch)
+            else:
+                failed.append(batch)
+        self.in_flight.clear()
+        return failed
+
+    def give_up(self, batch: Batch) -> None:
+        """Remembers a failed batch that may have been stored."""
+        if batch.doubt:
+            self._given_up.append(batch.sequence)
+
+    def settle(self) -> bool:
+        """Puts what came back to the head of the queue; False while something is in flight."""
+        if self.in_flight:
+            return False
+        self._is_recovering = False
+        self._queue.extendleft(reversed(self._returned))
+        self._queued_bytes += sum(batch.size_bytes for batch in self._returned)
+        self._returned.clear()
+        self.trigger_bytes = self._trigger()
+        return True
+
+    def expire(self, created_before_s: float) -> list[Batch]:
+        """Removes waiting batches that are too old, oldest first; they have failed."""
+        expired: list[Batch] = []
+        if self.open is not None and self.open.created_s < created_before_s:
+            self.seal_open()
+        while self._queue and self._queue[0].created_s < created_before_s:
+            batch = self._queue.popleft()
+            self._queued_bytes -= batch.size_bytes
+            self.give_up(batch)
+            expired.append(batch)
+        return expired
+
+    def drain(self) -> list[Batch]:
+        """Removes everything that waits, because the producer is at its end."""
+        self._is_ended = True
+        self.trigger_bytes = 0
+        self.seal_open()
+        drained = [*self._returned, *self._queue]
+        self._returned.clear()
+        self._queue.clear()
+        self._queued_bytes = 0
+        return drained

@@ -1,0 +1,341 @@
+"""What users hold to append records: `Producer`.
+
+`send()` puts a record into the open batch of its partition and returns a `Delivery` at once; it
+waits only for memory, when too much is unacknowledged. Batches form by themselves while an earlier
+one is on its way, so sending fast makes large batches and sending seldom costs no delay.
+
+Where a record goes: to the partition that the caller names; else, with a key, to xxh3_64(key)
+modulo the partition count, so that a key stays in order; else to one partition for a while and then
+to the next, so that records without a key fill batches instead of spreading thinly.
+
+Idempotent by default: every batch is numbered, so however often it is sent it is stored once, and
+the batches of a partition are stored in the order in which they were sent.
+
+Rules:
+
+- The order of `send()` calls is the order in a partition, whatever fails in between.
+- A failed delivery does not stop later records. Await deliveries, or call `flush()`, which raises
+  the first failure that nobody awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from rakit.api.v1.log_service_pb2 import InitProducerRequest
+from rakit.client.config import ClientConfig, ProducerConfig
+from rakit.client.connections import Connections
+from rakit.client.errors import LocalReason, RakitError, make_error
+from rakit.client.metadata import Metadata
+from rakit.client.producing.batch import RECORD_OVERHEAD_BYTES, Batch, Delivery
+from rakit.client.producing.engine import Engine, Identity
+from rakit.client.producing.lane import Lane, LaneLimits
+from rakit.client.records import HeaderPairs
+from rakit.client.routing import key_hash
+
+#: What records without a key put into one partition before the next one gets its turn.
+UNKEYED_RUN_BYTES: Final = 128 << 10
+#: `send()` lets other tasks run after so many records, even if there is room for more.
+YIELD_EVERY_COUNT: Final = 256
+
+
+class _TopicLanes:
+    """The lanes of one topic, and whose turn it is among them."""
+
+    __slots__ = ("_run_bytes", "_turn", "count", "lanes")
+
+    def __init__(self, lanes: list[Lane]) -> None:
+        self.lanes = lanes
+        self.count = len(lanes)
+        self._turn = 0
+        self._run_bytes = 0
+
+    def unkeyed(self, size_bytes: int) -> Lane:
+        """Returns the lane for records without a key."""
+        self._run_bytes += size_bytes
+        if self._run_bytes > UNKEYED_RUN_BYTES:
+            self.next_turn()
+            self._run_bytes = size_bytes
+        return self.lanes[self._turn]
+
+    def next_turn(self) -> Lane:
+        """Passes on to the next lane and returns it."""
+        self._turn = (self._turn + 1) % self.count
+        return self.lanes[self._turn]
+
+    def named(self, topic: str, partition: int) -> Lane:
+        """Returns the lane that the caller named."""
+        if not 0 <= partition < self.count:
+            raise make_error(
+                "UNKNOWN_PARTITION",
+                f"topic {topic!r} has partitions 0 to {self.count - 1}, not {partition}",
+                {"topic": topic, "partition": str(partition)},
+            )
+        return self.lanes[partition]
+
+
+class Producer:
+    """Appends records to topics. Made by `Client.producer()`; use it as `async with`."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        metadata: Metadata,
+        client_config: ClientConfig,
+        config: ProducerConfig,
+    ) -> None:
+        self._connections = connections
+        self._metadata = metadata
+        self._config = config
+        self._engine: Engine
+        self._client_config = client_config
+        self._limits = LaneLimits(
+            config.batch_bytes_max,
+            config.batch_count_max,
+            config.in_flight_batches_max,
+            config.linger_ms / 1000,
+            config.idempotent,
+            config.compression,
+        )
+        self._topics: dict[str, _TopicLanes] = {}
+        self._opening: dict[str, asyncio.Task[_TopicLanes]] = {}
+        # What was taken and is not acknowledged.
+        self._bytes = 0
+        self._count = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._since_yield = 0
+        # The first failure that nobody has heard of.
+        self._unheard: RakitError | None = None
+        self._is_open = False
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        identity = await self._init_producer()
+        self._engine = Engine(
+            self._connections,
+            self._metadata,
+            (self._client_config, self._config),
+            self._batch_finished,
+        )
+        self._engine.identity = identity
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                await self.flush()
+        finally:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Closes at once. Records that are not acknowledged may or may not be stored."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        for task in self._opening.values():
+            task.cancel()
+        await self._engine.close(
+            make_error(LocalReason.CLOSED, "the producer was closed before this was acknowledged")
+        )
+        self._topics.clear()
+        self._wake_next()
+
+    async def _init_producer(self) -> Identity:
+        if not self._config.idempotent:
+            return Identity()
+        name = self._config.name or f"rakit-{uuid.uuid4()}"
+        answer = await self._connections.call(
+            lambda stubs: stubs.log.InitProducer, InitProducerRequest(producer_name=name)
+        )
+        return Identity(answer.producer_id, answer.epoch, bool(self._config.name))
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        *,
+        headers: HeaderPairs | None = None,
+        timestamp_ms: int | None = None,
+        partition: int | None = None,
+    ) -> Delivery:
+        """Hands a record over and returns what to await for its `Receipt`.
+
+        Waits while too much is unacknowledged. Raises NotFoundError for a topic or partition that
+        does not exist, ProducerFencedError once a newer producer of the same name has taken over,
+        and ClosedError.
+        """
+        lanes = self._topics.get(topic) or await self._opened(topic)
+        size = RECORD_OVERHEAD_BYTES
+        if value is not None:
+            size += len(value)
+        if key is not None:
+            size += len(key)
+        if headers:
+            size += sum(RECORD_OVERHEAD_BYTES + len(name) + len(text) for name, text in headers)
+        if partition is not None:
+            lane = lanes.named(topic, partition)
+        elif key is not None:
+            lane = lanes.lanes[key_hash(key) % lanes.count]
+        else:
+            lane = lanes.unkeyed(size)
+        self._since_yield += 1
+        if self._room or not self._fits(size, 1) or self._since_yield >= YIELD_EVERY_COUNT:
+            await self._take_turn(size, 1)
+        self._bytes += size
+        self._count += 1
+        now = self._loop.time() if lane.open is None else 0.0
+        batch, index = lane.append(value, key, headers, timestamp_ms, size_bytes=size, now_s=now)
+        if batch.size_bytes > lane.trigger_bytes:
+            self._engine.wake(lane)
+        if not index and self._limits.linger_s:
+            self._engine.wake_in(lane, self._limits.linger_s)
+        return Delivery(batch, index)
+
+    async def send_batch(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None = None,
+        *,
+        headers: Sequence[HeaderPairs] | None = None,
+        timestamps_ms: Sequence[int] | None = None,
+        partition: int | None = None,
+    ) -> Delivery:
+        """Hands one batch over, which is stored in one partition together or not at all.
+
+        The fast way for many records: nothing is done per record. `keys`, `headers` and
+        `timestamps_ms` are as long as `values`. Without `partition` the partitions take turns; with
+        keys it must be named, because a key belongs to one partition (see `partition_for`). The
+        delivery's receipt spans the batch.
+        """
+        count = len(values)
+        if not count:
+            raise ValueError("a batch holds at least one record")
+        for name, column in (("keys", keys), ("headers", headers), ("times", timestamps_ms)):
+            if column is not None and len(column) != count:
+                raise ValueError(f"{count} values but {len(column)} {name}: one for each value")
+        if keys is not None and partition is None:
+            raise ValueError(
+                "a batch with keys needs the partition; send() puts records where keys belong"
+            )
+        lanes = self._topics.get(topic) or await self._opened(topic)
+        lane = lanes.next_turn() if partition is None else lanes.named(topic, partition)
+        batch = Batch(self._loop.time(), self._limits.codec)
+        batch.values, batch.keys = values, keys or ()
+        batch.headers = dict(enumerate(headers or ()))
+        batch.timestamps_ms = dict(enumerate(timestamps_ms or ()))
+        batch.size_bytes = _size_of(values) + _size_of(keys or ()) + RECORD_OVERHEAD_BYTES * count
+        await self._take_turn(batch.size_bytes, count)
+        self._bytes += batch.size_bytes
+        self._count += count
+        lane.append_batch(batch)
+        self._engine.wake(lane)
+        return Delivery(batch, -1)
+
+    async def flush(self) -> None:
+        """Waits until everything sent so far is acknowledged or has failed.
+
+        Raises the first failure since the last flush that nobody awaited.
+        """
+        for topic in self._topics.values():
+            for lane in topic.lanes:
+                newest = lane.newest
+                if newest is not None:
+                    if lane.open is not None:
+                        lane.seal_open()
+                        self._engine.wake(lane)
+                    await newest.wait()
+        if self._unheard is not None:
+            error, self._unheard = self._unheard, None
+            raise error.again()
+
+    async def _opened(self, topic: str) -> _TopicLanes:
+        self._check_open()
+        task = self._opening.get(topic)
+        if task is None:
+            task = asyncio.create_task(self._open_topic(topic))
+            self._opening[topic] = task
+        try:
+            return await asyncio.shield(task)
+        finally:
+            if task.done():
+                self._opening.pop(topic, None)
+
+    async def _open_topic(self, topic: str) -> _TopicLanes:
+        found = await self._metadata.topic(topic)
+        lanes = [Lane(topic, each.partition, self._limits) for each in found.partitions]
+        await self._engine.add_lanes(lanes)
+        self._topics[topic] = _TopicLanes(lanes)
+        return self._topics[topic]
+
+    def _fits(self, size_bytes: int, count: int) -> bool:
+        # One that is larger than all room is taken when nothing else is there.
+        return not self._count or (
+            self._bytes + size_bytes <= self._config.unacknowledged_bytes_max
+            and self._count + count <= self._config.unacknowledged_count_max
+        )
+
+    async def _take_turn(self, size_bytes: int, count: int) -> None:
+        """Lets other tasks run, and waits for room behind those who wait already."""
+        self._since_yield = 0
+        await asyncio.sleep(0)
+        is_first = not self._room
+        while not (is_first and self._fits(size_bytes, count)):
+            waiter = self._loop.create_future()
+            if is_first:
+                self._room.appendleft(waiter)
+            else:
+                self._room.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter in self._room:
+                    self._room.remove(waiter)
+                else:
+                    self._wake_next()
+                raise
+            is_first = True
+        self._check_open()
+        self._wake_next()
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise make_error(
+                LocalReason.CLOSED,
+                "the producer is not open: use it as `async with client.producer() as producer`",
+                maybe_applied=False,
+            )
+        if self._engine.fatal is not None:
+            raise self._engine.fatal.again()
+
+    def _wake_next(self) -> None:
+        while self._room:
+            waiter = self._room.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _batch_finished(self, batch: Batch) -> None:
+        self._bytes -= batch.size_bytes
+        self._count -= batch.record_count
+        if isinstance(batch.outcome, RakitError) and not batch.is_heard and self._unheard is None:
+            self._unheard = batch.outcome
+        self._wake_next()
+
+
+def _size_of(column: Sequence[bytes | None]) -> int:
+    if None in column:
+        return sum(len(element) for element in column if element is not None)
+    return sum(map(len, column))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,216 @@
+"""What users hold to read records: `Reader`.
+
+A reader resolves its start to offsets once, opens one stream per leader, and goes on at the next
+offset whatever happens to streams, nodes and leaders. It yields every record of a partition once
+and in order; between partitions there is no order.
+
+Rules:
+
+- What was received and not consumed is bounded in bytes: a slow consumer slows its streams down.
+- An error that a retry may cure is retried, on another node too, for as long as the reader lives;
+  any other is raised to the consumer, after what was received before it.
+- Leaders are a short cut, not a need: every node serves reads by asking the leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Final, Self
+
+from rakit.api.v1.log_service_pb2 import GetOffsetsRequest
+from rakit.client.config import ClientConfig, ReaderConfig
+from rakit.client.connections import Connections, is_nodes_fault
+from rakit.client.errors import RakitError
+from rakit.client.metadata import Metadata
+from rakit.client.model import Offsets
+from rakit.client.reading.progress import From, Progress, begin, time_of
+from rakit.client.reading.source import POSITIONS_COUNT_MAX, stream
+from rakit.client.records import Record, RecordBatch
+
+#: Partitions of one stream that fail together begin anew together; the pause grows up to this
+#: power.
+_BACKOFF_STEPS_MAX: Final = 10
+
+
+class _Buffer:
+    """Batches between the streams and the consumer, bounded in bytes."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._batches: deque[RecordBatch] = deque()
+        self._changed = asyncio.Event()
+        self._is_ended = False
+        self._error: BaseException | None = None
+
+    async def put(self, batch: RecordBatch) -> None:
+        """Waits for room. One batch is always taken, however large."""
+        while self._batches and self._bytes + batch.size_bytes > self._bytes_max:
+            await self._wait()
+        self._batches.append(batch)
+        self._bytes += batch.size_bytes
+        self._changed.set()
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing follows. The consumer gets the error after what is here."""
+        self._is_ended = True
+        self._error = error
+        self._changed.set()
+
+    async def get(self) -> RecordBatch | None:
+        """Returns the next batch, None at the end; raises what ended the reading."""
+        while not self._batches:
+            if self._is_ended:
+                if self._error is not None:
+                    raise self._error
+                return None
+            await self._wait()
+        batch = self._batches.popleft()
+        self._bytes -= batch.size_bytes
+        self._changed.set()
+        return batch
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+class Reader:
+    """Reads a topic's partitions. Made by `Client.reader()`; use it as `async with`.
+
+    Iterate over it for records, or over `batches()` for whole columns, which is several times
+    faster.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        metadata: Metadata,
+        topic: str,
+        what: tuple[Sequence[int] | None, From, bool],
+        configs: tuple[ClientConfig, ReaderConfig],
+    ) -> None:
+        self.topic = topic
+        self._connections = connections
+        self._metadata = metadata
+        self._partitions = what[0]
+        self._from: From = what[1]
+        self._follow = what[2]
+        self._client_config = configs[0]
+        self._buffer_bytes_max = configs[1].buffer_bytes_max
+        self._progress: dict[int, Progress] = {}
+        # Where the consumer stands, which is behind what has been received.
+        self._consumed: dict[int, int] = {}
+        self._buffer: _Buffer
+        self._runner: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        time_ms = time_of(self._from)
+        request = GetOffsetsRequest(
+            topic=self.topic, partitions=self._partitions or (), time_ms=time_ms
+        )
+        answer = await self._connections.call(lambda stubs: stubs.log.GetOffsets, request)
+        ranges = [Offsets.from_message(each) for each in answer.partitions]
+        self._progress = begin(self.topic, self._from, ranges, follow=self._follow)
+        self._consumed = {each.partition: each.next_offset for each in self._progress.values()}
+        self._buffer = _Buffer(self._buffer_bytes_max)
+        self._runner = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+
+    def positions(self) -> dict[int, int]:
+        """Returns the next offset of each partition, to go on from there later."""
+        return dict(self._consumed)
+
+    async def batches(self) -> AsyncGenerator[RecordBatch]:
+        """Yields what is read, batch by batch."""
+        assert self._runner is not None, "use it as `async with client.reader(...) as reader`"
+        while (batch := await self._buffer.get()) is not None:
+            self._consumed[batch.partition] = batch.end_offset
+            yield batch
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        async with aclosing(self.batches()) as batches:
+            async for batch in batches:
+                for record in batch:
+                    yield record
+
+    async def _run(self) -> None:
+        """Keeps a stream open for every partition that is not at its end."""
+        try:
+            await self._metadata.topic(self.topic)
+            async with asyncio.TaskGroup() as tasks:
+                for group in self._by_leader(self._unfinished()):
+                    tasks.create_task(self._read(group))
+        except* RakitError as errors:
+            error = errors.exceptions[0]
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            self._buffer.end(error)
+        else:
+            self._buffer.end(None)
+
+    def _unfinished(self) -> list[Progress]:
+        return [each for each in self._progress.values() if not each.is_at_end]
+
+    def _by_leader(self, wanted: Sequence[Progress]) -> list[list[Progress]]:
+        groups: dict[str, list[Progress]] = {}
+        for each in wanted:
+            leader = self._metadata.leader_address(self.topic, each.partition)
+            groups.setdefault(leader, []).append(each)
+        return [
+            group[at : at + POSITIONS_COUNT_MAX]
+            for group in groups.values()
+            for at in range(0, len(group), POSITIONS_COUNT_MAX)
+        ]
+
+    async def _read(self, wanted: list[Progress]) -> None:
+        """Reads some partitions to their end, over as many streams as it takes."""
+        failures = 0
+        while wanted:
+            before = [each.next_offset for each in wanted]
+            address = self._address(wanted[0])
+            try:
+                stubs = self._connections.stubs(address)
+                async with aclosing(stream(stubs, wanted, follow=self._follow)) as batches:
+                    async for batch in batches:
+                        await self._buffer.put(batch)
+            except RakitError as error:
+                if not error.retriable:
+                    raise
+                if is_nodes_fault(error):
+                    self._connections.failed(address)
+                self._metadata.learn_leader(error, self.topic, wanted[0].partition)
+            else:
+                self._connections.served(address)
+            has_moved = before != [each.next_offset for each in wanted]
+            failures = 0 if has_moved else failures + 1
+            wanted = [each for each in wanted if not each.is_at_end]
+            if wanted:
+                await self._pause(failures)
+
+    def _address(self, first: Progress) -> str:
+        leader = self._metadata.leader_address(self.topic, first.partition)
+        if leader and not self._connections.is_avoided(leader):
+            return leader
+        return self._connections.pick()
+
+    async def _pause(self, failures: int) -> None:
+        config = self._client_config
+        pause_ms = config.backoff_ms * 2 ** min(failures, _BACKOFF_STEPS_MAX)
+        await asyncio.sleep(min(pause_ms, config.backoff_ms_max) / 1000 * random.uniform(0.5, 1))
+        await self._metadata.refresh_quietly(self.topic)

@@ -1,0 +1,317 @@
+"""The composition root: one node, from its settings to its exit code.
+
+Everything is built here, in one order, and taken down in the reverse one:
+
+1. the store, which proves that the disk is this node's and whole;
+2. the servers, since peers must be able to ask before there is a cluster;
+3. the formation: find the cluster, or found it;
+4. the host with its groups, the metadata service, the partitions;
+5. the services, once this node is registered; then it says that it is ready.
+
+It runs until it is told to stop, until the store fails, or until the cluster does not take it any
+more. Whatever ends it, what was started is stopped; only after a failed store nothing is handed
+over, because nothing that this node says counts any more (S12).
+
+Exit codes: 0 stopped as asked, 2 misuse, 10 disk full, 11 storage error, 12 identity mismatch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc.aio
+
+from rakit.api.v1.header_pb2 import ResponseHeader
+from rakit.multiraft.config import HostConfig, LinkConfig, peer_channel_options
+from rakit.multiraft.driver_config import DriverConfig
+from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.host import Host
+from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine
+from rakit.multiraft.store import RocksStore, StoreConfig, StoreError
+from rakit.node.config import NodeConfig
+from rakit.node.health import late
+from rakit.node.listeners import ListenError, Listeners
+from rakit.node.metadata.formation import Formation, FormationConfig
+from rakit.node.metadata.machine import MetadataMachine
+from rakit.node.metadata.record import Member
+from rakit.node.metadata.refusals import NodeRefusedError
+from rakit.node.metadata.service import MetadataConfig, MetadataService
+from rakit.node.partition.machine import PartitionMachine
+from rakit.node.partition.partition import PartitionContext
+from rakit.node.partitions import Partitions
+from rakit.node.peers import Peers
+from rakit.node.produce import Dispatch, InFlight, ProducePath
+from rakit.node.reading.fetcher import Fetcher
+from rakit.node.reading.local import LocalReads
+from rakit.node.routing import Router
+from rakit.node.services.admission import Targeting
+from rakit.node.services.cluster import ClusterService
+from rakit.node.services.handlers import Methods
+from rakit.node.services.log import LogParts, LogService
+from rakit.node.services.offsets import OffsetLookup
+from rakit.node.services.peer import PeerService
+from rakit.node.services.produce_stream import ProduceParts
+from rakit.node.services.topic import TopicService
+from rakit.peer.v1 import metadata_service_pb2_grpc
+from rakit.peer.v1.metadata_command_pb2 import NodeDescription
+from rakit.raft import ConfState
+
+logger = logging.getLogger(__name__)
+
+EXIT_OK: Final = 0
+EXIT_MISUSE: Final = 2
+EXIT_STORAGE_ERROR: Final = 11
+EXIT_IDENTITY_MISMATCH: Final = 12
+#: How often the log says that acknowledged records may be lost (contract 14).
+UNSAFE_REMINDER_S: Final = 60.0
+#: Collections are rare: most objects are messages that die young, without cycles.
+GC_THRESHOLDS: Final = (50_000, 20, 20)
+
+
+def clock_ms() -> int:
+    """Wall time; only leaders' stamps and commands use it (S3)."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a node ended: the exit code, and one line for people where it was not on order."""
+
+    code: int
+    reason: str = ""
+
+
+class Node:
+    """One node. `run` lives from start to exit; `ready` and `stop` are for whoever embeds it."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.ready = asyncio.Event()
+        self._stop = asyncio.Event()
+        self.listeners: Listeners
+        self.store: RocksStore
+        self.host: Host
+        self.metadata: MetadataService
+        self.partitions: Partitions
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def stop(self) -> None:
+        """Asks the node to drain and end."""
+        self._stop.set()
+
+    async def run(self) -> End:
+        """Runs the node until it is stopped or cannot go on; returns how that ended."""
+        try:
+            async with AsyncExitStack() as stack:
+                starting = asyncio.create_task(self._start(stack))
+                stopping = asyncio.create_task(self._stop.wait())
+                try:
+                    ends: set[asyncio.Future[Any]] = {starting, stopping}
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                    if not starting.done():
+                        starting.cancel()
+                        await asyncio.gather(starting, return_exceptions=True)
+                        return End(EXIT_OK)
+                    await starting
+                    await self._until_the_end(stopping)
+                finally:
+                    stopping.cancel()
+        except StoreError as error:
+            logger.critical("the storage cannot be used", exc_info=error)
+            return End(error.exit_code, str(error))
+        except StoreCorruptError as error:
+            logger.critical("the storage is damaged", exc_info=error)
+            return End(EXIT_STORAGE_ERROR, str(error))
+        except NodeRefusedError as error:
+            return End(EXIT_IDENTITY_MISMATCH, error.message)
+        except ListenError as error:
+            return End(EXIT_MISUSE, str(error))
+        return End(EXIT_OK)
+
+    async def _until_the_end(self, stopping: asyncio.Task[bool]) -> None:
+        """Waits for the order to stop, and raises where something else ends the node."""
+        ends: set[asyncio.Future[Any]] = {stopping, self.host.failed, self.metadata.failed}
+        ends.update(self._tasks)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if self.host.failed.done():
+            raise self.host.failed.result()
+        if self.metadata.failed.done():
+            raise self.metadata.failed.result()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        await stack.enter_async_context(self._stored())
+        self.listeners = Listeners(self.config)
+        formation = self._formation()
+        stack.push_async_callback(formation.close)
+        stack.push_async_callback(self.listeners.close)
+        await self.listeners.start()
+        member = await formation.run()
+        self.store.adopt(member.cluster_id, member.node_id)
+        await stack.enter_async_context(self._hosted(member, formation))
+        await self._serve(stack, member)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        self.ready.set()
+
+    @asynccontextmanager
+    async def _stored(self) -> AsyncGenerator[None]:
+        config = StoreConfig(directory=self.config.data_dir, fsync=not self.config.unsafe_no_fsync)
+        self.store = RocksStore.open(config, node_name=self.config.name)
+        try:
+            yield
+        finally:
+            self.store.close()
+
+    def _formation(self) -> Formation:
+        description = NodeDescription(
+            name=self.config.name,
+            store_uuid=self.store.store_uuid,
+            peer_address=self.listeners.peer_advertised,
+            rack=self.config.rack,
+        )
+        for listener, address in self.listeners.advertised.items():
+            description.addresses.add(listener=listener, address=address)
+        config = FormationConfig(
+            path=self.config.data_dir / "formation.json",
+            description=description,
+            seeds=self.config.seeds,
+            bootstrap_expect=self.config.bootstrap_expect,
+            known_cluster_id=self.store.identity.cluster_id,
+            known_node_id=self.store.identity.node_id,
+        )
+        options = peer_channel_options(LinkConfig())
+        formation = Formation(
+            config, lambda address: grpc.aio.insecure_channel(address, options=options)
+        )
+        metadata_service_pb2_grpc.add_FormationServiceServicer_to_server(
+            formation.servicer, late(self.listeners.peer_server)
+        )
+        return formation
+
+    @asynccontextmanager
+    async def _hosted(self, member: Member, formation: Formation) -> AsyncGenerator[None]:
+        """The groups of this node, running and registered."""
+        machine = MetadataMachine()
+
+        def factory(meta: GroupMeta) -> StateMachine:
+            return machine if meta.kind == GroupKind.METADATA else PartitionMachine(meta)
+
+        tuning = self.config.tuning
+        driver = DriverConfig(
+            election_ticks=tuning.election_ticks, heartbeat_ticks=tuning.heartbeat_ticks
+        )
+        config = HostConfig(tick_ms=tuning.tick_ms, driver=driver)
+        self.host = host = Host(
+            config, member.node_id, member.cluster_id, self.store, factory, clock_ms=clock_ms
+        )
+        self.metadata = MetadataService(
+            MetadataConfig(clock_ms=clock_ms), host, machine, member, formation
+        )
+        context = PartitionContext(
+            disk=self.store,
+            clock_ms=clock_ms,
+            fsynced=self.store.fsynced,
+            clock_trusted=lambda: not host.clock_is_wrong(),
+        )
+        self.partitions = Partitions(
+            host, machine.registry, context, is_full=lambda: self.store.low_space
+        )
+        peer_server = self.listeners.peer_server
+        host.servicer.add_to(peer_server)
+        metadata_service_pb2_grpc.add_MetadataPeerServiceServicer_to_server(
+            self.metadata.submit_servicer, late(peer_server)
+        )
+        try:
+            await host.start()
+            await self.metadata.start()
+            await self._joined()
+            yield
+        finally:
+            self.partitions.close()
+            await self.metadata.stop()
+            await host.stop()
+
+    async def _joined(self) -> None:
+        """Waits until this node is registered, as long as that takes and the store holds."""
+        ready = asyncio.create_task(self.metadata.ready(float("inf")))
+        try:
+            ends: set[asyncio.Future[Any]] = {ready, self.host.failed}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if self.host.failed.done():
+                raise self.host.failed.result()
+            await ready
+        finally:
+            ready.cancel()
+
+    async def _serve(self, stack: AsyncExitStack, member: Member) -> None:
+        """Builds the paths and the services over the running host."""
+        header = ResponseHeader(cluster_id=member.cluster_id, node_id=member.node_id)
+        router = Router(member.node_id, self.metadata.client, self.host.leaders)
+        peers = Peers(member.cluster_id, self.host.channel)
+        dispatch = Dispatch(member.node_id, self.partitions, peers.link)
+        stack.push_async_callback(dispatch.close)
+        local = LocalReads(self.partitions)
+        lookup = OffsetLookup(router, self.partitions, peers)
+        produce = ProduceParts(router, dispatch, InFlight(), Targeting(), header)
+        log = LogService(
+            LogParts(produce, ProducePath(router, dispatch), Fetcher(router, local, peers), lookup)
+        )
+        host = self.host
+
+        def members(group_id: int) -> ConfState | None:
+            group = host.group(group_id)
+            return None if group is None else group.conf_state
+
+        topic = TopicService(router, header, members)
+        cluster = ClusterService(router, host, self.partitions, peers, header)
+        peer = PeerService(member.cluster_id, host, self.partitions, local)
+        methods = Methods(PeerService.NAME, "", self.listeners.peer_gate)
+        peer.register(methods)
+        self.listeners.peer_server.add_generic_rpc_handlers((methods.handler(),))
+        self._supervise(stack, self.partitions.run_upkeep(), "upkeep of partitions")
+        if self.config.unsafe_no_fsync:
+            self._supervise(stack, _remind(), "reminder")
+        stack.push_async_callback(self._drain)
+        await self.listeners.install(
+            [
+                (LogService.NAME, log.register),
+                (TopicService.NAME, topic.register),
+                (ClusterService.NAME, cluster.register),
+            ]
+        )
+
+    def _supervise(
+        self, stack: AsyncExitStack, work: Coroutine[None, None, None], name: str
+    ) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        stack.push_async_callback(end)
+
+    async def _drain(self) -> None:
+        """Client calls end first; the leaderships move when the host stops, right after."""
+        grace_s = 0.0 if self.host.failed.done() else self.config.tuning.drain_ms / 1000
+        await self.listeners.drain(grace_s)
+
+
+async def _remind() -> None:
+    while True:
+        logger.warning(
+            "--unsafe-no-fsync is set: a power cut may lose records that were acknowledged"
+        )
+        await asyncio.sleep(UNSAFE_REMINDER_S)

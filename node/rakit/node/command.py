@@ -1,0 +1,57 @@
+"""From the command line to a running node and its exit code.
+
+Stdout gets one line, when the node is ready; stderr gets the log, and one line that begins with
+`rakit:` for whatever ended the node other than an order to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from rakit.node import logs
+from rakit.node.app import EXIT_MISUSE, Node
+from rakit.node.config import ConfigError, NodeConfig, load
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one node; returns the exit code."""
+    try:
+        config = load(argv)
+    except ConfigError as error:
+        sys.stderr.write(f"rakit: {error}\n")
+        return EXIT_MISUSE
+    logs.configure(config.log_format, config.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config))
+
+
+async def _serve(config: NodeConfig) -> int:
+    """Runs the node until a signal or its own end."""
+    node = Node(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.stop)
+    announcing = asyncio.create_task(_announce(node))
+    try:
+        end = await node.run()
+    finally:
+        announcing.cancel()
+        await asyncio.gather(announcing, return_exceptions=True)
+    if end.reason:
+        sys.stderr.write(f"rakit: {end.reason}\n")
+    return end.code
+
+
+async def _announce(node: Node) -> None:
+    await node.ready.wait()
+    clients = ", ".join(node.listeners.advertised.values())
+    sys.stdout.write(
+        f"rakit: node {node.host.node_id} ready, clients on {clients}, peers on"
+        f" {node.listeners.peer_advertised}, data in {node.config.data_dir}\n"
+    )
+    sys.stdout.flush()

@@ -1,0 +1,216 @@
+"""Commands and linearizable reads of the metadata group, from any node.
+
+`submit` proposes a command where the leader is: here, or over the peer channel, one hop at most
+(S22). Every command may be proposed twice without harm: changes of topics carry a request mark, a
+node is admitted once, and a producer epoch that nobody was told of fences nobody wrongly. So an
+attempt whose outcome is not known is made again, until the time is up; only then the caller learns
+that the outcome is unknown, or that nothing was ever appended.
+
+What the state cannot know is added by the leader's node when it proposes: the time, and which nodes
+are down.
+
+`barrier` is a ReadIndex on this node's replica: the registry is then at least as new as everything
+that anybody was told before. A name that is not found is unknown only after that (S22).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from rakit.api.v1 import error_pb2
+from rakit.multiraft.errors import MultiraftError, NotLeadingError
+from rakit.multiraft.leaders import LeaderInfo
+from rakit.multiraft.machine import node_of
+from rakit.multiraft.transport import UnknownPeerError
+from rakit.node.errors import RakitError
+from rakit.node.metadata import topics
+from rakit.node.metadata.ports import HostPort
+from rakit.node.metadata.refusals import to_error
+from rakit.node.metadata.registry import METADATA_GROUP_ID, Registry, TopicInfo
+from rakit.peer.v1 import metadata_service_pb2 as wire
+from rakit.peer.v1.metadata_command_pb2 import MetadataCommand, MetadataResult
+from rakit.peer.v1.metadata_service_pb2_grpc import (
+    MetadataPeerServiceServicer,
+    MetadataPeerServiceStub,
+)
+
+TIMEOUT_SECONDS: Final = 10.0
+#: Between two attempts, unless the leader changes before.
+_RETRY_SECONDS: Final = 0.1
+
+
+class MetadataClient:
+    """This node's way to the metadata group."""
+
+    def __init__(self, host: HostPort, registry: Registry, clock_ms: Callable[[], int]) -> None:
+        self.registry = registry
+        self._host = host
+        self._clock_ms = clock_ms
+        self._something_changed = asyncio.Event()
+        self._unsubscribe = [
+            host.on_applied(METADATA_GROUP_ID, self._something_changed.set),
+            host.leaders.on_change(self._leader_changed),
+        ]
+
+    def close(self) -> None:
+        """Ends the subscriptions."""
+        while self._unsubscribe:
+            self._unsubscribe.pop()()
+
+    def leader_node(self) -> int:
+        """The node that leads the metadata group; 0 if none is known."""
+        info = self._host.leaders.get(METADATA_GROUP_ID)
+        return 0 if info is None else info.node_id
+
+    async def submit(
+        self, command: MetadataCommand, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> MetadataResult:
+        """Has the command applied and returns what it led to, once this node has it too.
+
+        Raises `RakitError`: what the state refused (NOT_APPLIED), NO_LEADER when no leader took the
+        command in time, OUTCOME_UNKNOWN when one may have.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        doubt = False
+        why = "no leader of the metadata group is known"
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    response = await self._attempt(command, deadline)
+                    if response.WhichOneof("answer") == "applied":
+                        applied = response.applied
+                        break
+                    doubt = doubt or response.refused.unknown
+                    why = response.refused.message
+                    await self._wait_a_little()
+                await self._wait_applied(applied.index)
+                return _result(applied.result)
+        raise _timed_out(why, doubt=doubt)
+
+    async def barrier(self, timeout_seconds: float = TIMEOUT_SECONDS) -> Registry:
+        """Returns the registry when it holds everything that was acknowledged before this call.
+
+        Raises `RakitError` NO_QUORUM.
+        """
+        why = "no majority of the metadata group answers"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while True:
+                    try:
+                        await self._host.read_barrier(METADATA_GROUP_ID)
+                    except MultiraftError as error:
+                        why = str(error)
+                    else:
+                        if self.registry.cluster_id:
+                            return self.registry
+                        why = "the cluster is being founded"
+                    await self._wait_a_little()
+        raise RakitError(
+            error_pb2.ERROR_REASON_NO_QUORUM, f"the registry cannot be read for certain: {why}"
+        )
+
+    async def topic(self, name: str, timeout_seconds: float = TIMEOUT_SECONDS) -> TopicInfo:
+        """The topic of this name; raises `RakitError` UNKNOWN_TOPIC or NO_QUORUM (S22)."""
+        found = self.registry.topic(name)
+        if found is None:
+            topics.check_topic_name(name)
+            found = (await self.barrier(timeout_seconds)).topic(name)
+        if found is None:
+            raise topics.unknown_topic(name)
+        return found
+
+    async def propose_here(self, command: MetadataCommand) -> wire.SubmitResponse:
+        """Proposes on this node and waits for the outcome; never forwards."""
+        completed = MetadataCommand()
+        completed.CopyFrom(command)
+        completed.time_ms = self._clock_ms()
+        if completed.HasField("create_topic"):
+            down = [one for one in self.registry.nodes if not self._host.node_is_up(one)]
+            completed.create_topic.avoid_node_ids[:] = sorted(down)
+        try:
+            proposal = self._host.propose(METADATA_GROUP_ID, completed.SerializeToString())
+        except NotLeadingError as error:
+            return _refused(str(error), leader=node_of(error.leader_replica))
+        except MultiraftError as error:
+            return _refused(str(error))
+        # Shielded: whoever stops waiting must not take the answer from the host's hands.
+        completion = await asyncio.shield(proposal.done)
+        if completion.lost:
+            return _refused("the leader lost its leadership before the commit", unknown=True)
+        assert isinstance(completion.result, MetadataResult), "a command leads to a result"
+        applied = wire.SubmitApplied(result=completion.result, index=completion.entry[1])
+        return wire.SubmitResponse(applied=applied)
+
+    async def _attempt(self, command: MetadataCommand, deadline: float) -> wire.SubmitResponse:
+        """Proposes here or on the leader's node, whichever is known to lead."""
+        leader = self.leader_node()
+        if leader in {0, self._host.node_id}:
+            return await self.propose_here(command)
+        try:
+            stub = MetadataPeerServiceStub(self._host.channel(leader))
+        except UnknownPeerError as error:
+            return _refused(str(error))
+        seconds = max(deadline - asyncio.get_running_loop().time(), 0.0)
+        try:
+            return await stub.Submit(wire.SubmitRequest(command=command), timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            # It was sent, so nobody knows what became of it.
+            return _refused(f"node {leader} did not answer: {error.details()}", unknown=True)
+
+    def _leader_changed(self, group_id: int, info: LeaderInfo | None) -> None:
+        if group_id == METADATA_GROUP_ID and info is not None:
+            self._something_changed.set()
+
+    async def _wait_a_little(self) -> None:
+        """Waits until something changed that may make the next attempt succeed, but not long."""
+        self._something_changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RETRY_SECONDS):
+                await self._something_changed.wait()
+
+    async def _wait_applied(self, index: int) -> None:
+        """Waits until this node's replica has the entry, so that its next answer agrees."""
+        while (group := self._host.group(METADATA_GROUP_ID)) and group.applied < index:
+            await self._wait_a_little()
+
+
+class SubmitServicer(MetadataPeerServiceServicer):
+    """Takes commands from other nodes; refuses them until the metadata service has started."""
+
+    def __init__(self) -> None:
+        self.client: MetadataClient | None = None
+
+    async def Submit(  # noqa: N802 - the name is given by the proto
+        self, request: wire.SubmitRequest, context: grpc.ServicerContext
+    ) -> wire.SubmitResponse:
+        """See `MetadataClient.propose_here`."""
+        del context
+        if self.client is None:
+            return _refused("the node is starting")
+        return await self.client.propose_here(request.command)
+
+
+def _refused(message: str, *, leader: int = 0, unknown: bool = False) -> wire.SubmitResponse:
+    refused = wire.SubmitRefused(message=message, leader_node_id=leader, unknown=unknown)
+    return wire.SubmitResponse(refused=refused)
+
+
+def _result(result: MetadataResult) -> MetadataResult:
+    if result.HasField("refusal"):
+        raise to_error(result.refusal)
+    return result
+
+
+def _timed_out(why: str, *, doubt: bool) -> RakitError:
+    if doubt:
+        return RakitError(
+            error_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
+            f"the change may have been made or not; look before you try again ({why})",
+        )
+    return RakitError(error_pb2.ERROR_REASON_NO_LEADER, f"the change was not made: {why}")

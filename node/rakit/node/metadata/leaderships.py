@@ -1,0 +1,140 @@
+"""Leaderships brought back to where placement wanted them, so that load stays even after restarts.
+
+The first replica of a partition is its preferred leader. A node that leads a partition in place of
+another hands it over when that one has been up, voting and caught up for some seconds without a
+break. Few are handed over per second: each costs its writers a moment, and a node that has just
+come back must not get everything at once.
+
+`Preference` decides, without effects and without a clock; the task around it looks once a second
+while this node leads anything that it would give away, and does nothing otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Final
+
+from rakit.multiraft.effects import RoleChange
+from rakit.multiraft.errors import ProposalRefusedError
+from rakit.multiraft.machine import node_of
+from rakit.node.metadata.ports import HostPort
+from rakit.node.metadata.registry import METADATA_GROUP_ID, Change, Registry
+from rakit.node.metadata.tending import caught_up
+from rakit.raft import Role
+
+_log = logging.getLogger(__name__)
+
+#: Without a break, before a leadership goes there.
+STEADY_MS: Final = 5_000
+#: Leaderships given away by one node in one look.
+HANDED_OVER_COUNT_MAX: Final = 10
+_LOOK_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True)
+class Preference:
+    """Since when each partition's preferred leader is fit to lead."""
+
+    _fit_since_ms: dict[int, int] = field(default_factory=dict[int, int])
+
+    def choose(self, fit: set[int], now_ms: int) -> list[int]:
+        """The groups to hand over now, given those whose preferred leader is fit at the moment."""
+        self._fit_since_ms = {one: self._fit_since_ms.get(one, now_ms) for one in sorted(fit)}
+        ripe = [
+            group_id
+            for group_id, since_ms in self._fit_since_ms.items()
+            if now_ms - since_ms >= STEADY_MS
+        ]
+        ripe.sort(key=lambda group_id: (self._fit_since_ms[group_id], group_id))
+        chosen = ripe[:HANDED_OVER_COUNT_MAX]
+        for group_id in chosen:
+            # A transfer that fails is tried again only after another steady time.
+            self._fit_since_ms[group_id] = now_ms
+        return chosen
+
+
+class Leaderships:
+    """Gives away what others should lead."""
+
+    def __init__(self, host: HostPort, registry: Registry) -> None:
+        self._host = host
+        self._registry = registry
+        self._preference = Preference()
+        # Groups led here whose preferred leader is elsewhere.
+        self._astray: set[int] = set()
+        self._wake = asyncio.Event()
+        self._unsubscribe = [
+            host.on_role(self._role_changed),
+            registry.subscribe(self._registry_changed),
+        ]
+        self._sort_all()
+
+    def close(self) -> None:
+        """Ends the subscriptions."""
+        while self._unsubscribe:
+            self._unsubscribe.pop()()
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            next_look = loop.time()
+            while self._astray:
+                self._look(int(loop.time() * 1000))
+                next_look += _LOOK_SECONDS
+                await asyncio.sleep(max(next_look - loop.time(), 0))
+
+    def _look(self, now_ms: int) -> None:
+        fit = {group_id for group_id in self._astray if self._heir(group_id)}
+        for group_id in self._preference.choose(fit, now_ms):
+            heir = self._heir(group_id)
+            _log.info("group %d: leadership goes to node %d, its place", group_id, node_of(heir))
+            try:
+                self._host.transfer_leader(group_id, heir)
+            except ProposalRefusedError as error:
+                _log.info("group %d: the leadership stays for now: %s", group_id, error)
+
+    def _heir(self, group_id: int) -> int:
+        """The preferred leader, if it is fit to lead now; else 0."""
+        partition = self._registry.partition(group_id)
+        group = self._host.group(group_id)
+        if partition is None or group is None or not group.ready:
+            return 0
+        preferred = partition.replica_ids[0]
+        fit = (
+            preferred in group.conf_state.voters
+            and not group.conf_state.voters_outgoing
+            and self._host.node_is_up(node_of(preferred))
+            and preferred in caught_up(group)
+        )
+        return preferred if fit else 0
+
+    def _sort(self, group_id: int, *, led: bool) -> None:
+        partition = self._registry.partition(group_id)
+        preferred = 0 if partition is None else node_of(partition.replica_ids[0])
+        if led and preferred not in {0, self._host.node_id}:
+            self._astray.add(group_id)
+            self._wake.set()
+        else:
+            self._astray.discard(group_id)
+
+    def _sort_all(self) -> None:
+        self._astray.clear()
+        for group_id in self._host.leaders.led_here():
+            self._sort(group_id, led=True)
+
+    def _role_changed(self, change: RoleChange) -> None:
+        if change.group_id != METADATA_GROUP_ID:
+            self._sort(change.group_id, led=change.ready and change.role is Role.LEADER)
+
+    def _registry_changed(self, change: Change) -> None:
+        if change.everything:
+            self._sort_all()
+        elif change.group_ids or change.dead_group_ids:
+            led = self._host.leaders.led_here()
+            for group_id in (*change.group_ids, *change.dead_group_ids):
+                self._sort(group_id, led=group_id in led)

@@ -1,0 +1,133 @@
+"""Three bounded tables of the metadata state: producers, answered requests, dead groups.
+
+All three are part of the replicated state, so what is forgotten is decided by the commands alone:
+
+- `ProducerTable` gives a producer name its id and counts its epochs. Above the limit the name that
+  was initialised the longest ago gives way, if that is longer ago than partitions remember a
+  producer anyway (contract 9); otherwise the newcomer is refused. A name that gave way gets a new
+  id when it comes back, like a producer that was never there.
+- `AnsweredRequests` lets the repeat of a request get the first answer. The oldest give way.
+- `DeadGroups` remembers every group that was deleted, because a replica is removed from a disk only
+  on positive evidence, never because a group is not in the registry. Group ids are given out in
+  rows, so they are kept as ranges that grow together.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from rakit.peer.v1.metadata_command_pb2 import MetadataResult, RequestMark
+
+#: About 40 MB of memory, and 10 MB of every checkpoint.
+PRODUCERS_COUNT_MAX: Final = 200_000
+#: Partitions forget a producer after this time without an append.
+PRODUCER_KEPT_MS: Final = 7 * 24 * 3600 * 1000
+#: Half an hour of topic changes at five per second.
+ANSWERED_COUNT_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """A registered producer name."""
+
+    producer_id: int
+    epoch: int
+    init_time_ms: int
+
+
+class ProducerTable:
+    """Producers by name, the longest idle first.
+
+    - A name is moved to the end when it is initialised, so the order is that of `init_time_ms` as
+      the commands arrived, and equal on every replica.
+    """
+
+    def __init__(self, count_max: int = PRODUCERS_COUNT_MAX) -> None:
+        self._by_name: dict[str, Producer] = {}
+        self._count_max = count_max
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def get(self, name: str) -> Producer | None:
+        """The producer of this name."""
+        return self._by_name.get(name)
+
+    def items(self) -> Iterable[tuple[str, Producer]]:
+        """All of them, the longest idle first."""
+        return self._by_name.items()
+
+    def put(self, name: str, producer: Producer) -> None:
+        """Sets the producer and makes it the most recent one."""
+        self._by_name.pop(name, None)
+        self._by_name[name] = producer
+
+    def make_room(self, now_ms: int) -> bool:
+        """Makes room for one more name; False when every one of them was active lately."""
+        if len(self._by_name) < self._count_max:
+            return True
+        name, oldest = next(iter(self._by_name.items()))
+        if now_ms - oldest.init_time_ms < PRODUCER_KEPT_MS:
+            return False
+        del self._by_name[name]
+        return True
+
+
+class AnsweredRequests:
+    """The answers to the latest requests, oldest first."""
+
+    def __init__(self, count_max: int = ANSWERED_COUNT_MAX) -> None:
+        self._by_id: dict[str, tuple[int, MetadataResult]] = {}
+        self._count_max = count_max
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, request_id: str) -> tuple[int, MetadataResult] | None:
+        """Fingerprint and answer of the request with this id."""
+        return self._by_id.get(request_id)
+
+    def put(self, mark: RequestMark, result: MetadataResult) -> None:
+        """Remembers an answer; the oldest one gives way."""
+        assert mark.request_id not in self._by_id, "a request is answered once"
+        self._by_id[mark.request_id] = (mark.fingerprint, result)
+        if len(self._by_id) > self._count_max:
+            del self._by_id[next(iter(self._by_id))]
+
+    def __iter__(self) -> Iterator[tuple[RequestMark, MetadataResult]]:
+        for request_id, (fingerprint, result) in self._by_id.items():
+            yield RequestMark(request_id=request_id, fingerprint=fingerprint), result
+
+
+class DeadGroups:
+    """A set of group ids as ascending half-open ranges that neither touch nor overlap."""
+
+    def __init__(self, bounds: Iterable[int] = ()) -> None:
+        #: First and end of each range in turn.
+        self.bounds: list[int] = list(bounds)
+        assert len(self.bounds) % 2 == 0, "every range has a first and an end"
+        assert all(a < b for a, b in zip(self.bounds, self.bounds[1:], strict=False)), (
+            "ranges ascend and do not touch"
+        )
+
+    def __contains__(self, group_id: int) -> bool:
+        # An odd number of bounds at or below the id: it is behind a first and before its end.
+        return bisect_right(self.bounds, group_id) % 2 == 1
+
+    def add(self, group_id: int) -> None:
+        """Adds one id that is not there yet."""
+        assert group_id not in self, f"group {group_id} died before"
+        at = bisect_right(self.bounds, group_id)
+        ends_here = at > 0 and self.bounds[at - 1] == group_id
+        begins_next = at < len(self.bounds) and self.bounds[at] == group_id + 1
+        if ends_here and begins_next:
+            del self.bounds[at - 1 : at + 1]
+        elif ends_here:
+            self.bounds[at - 1] = group_id + 1
+        elif begins_next:
+            self.bounds[at] = group_id
+        else:
+            self.bounds[at:at] = [group_id, group_id + 1]

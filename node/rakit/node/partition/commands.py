@@ -1,0 +1,194 @@
+"""What the entries of a partition's Raft log hold: plain values here, protobuf on the disk.
+
+One entry holds one command. The values leave a batch's content out: the state machine needs its
+checksum and size only, so content is joined when a command is encoded and read back only where
+records are served (`stored`).
+
+Rules:
+
+- A command holds everything that its effect depends on, so that every replica gets the same state
+  from it: times are the leader's (S3), and whether a checkpoint is due is the leader's word.
+- Equal commands encode to equal bytes (P9 compares replicas by them).
+- What cannot be decoded is a bug or damage that the checksum missed: the replica must stop rather
+  than skip it, so `decode` raises `MalformedCommandError` and nobody catches it here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from google.protobuf.message import DecodeError
+
+from rakit.node.partition.producers import Stamp
+from rakit.peer.v1 import partition_command_pb2 as pb
+
+#: Field numbers of PartitionCommand.append, AppendBatch.content: length-delimited both.
+_APPEND_TAG: Final = bytes([1 << 3 | 2])
+_CONTENT_TAG: Final = bytes([9 << 3 | 2])
+
+
+class MalformedCommandError(Exception):
+    """An entry's payload is no command: this version did not write it, or it is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Appends one batch. `base_offset` is the leader's word, and every replica checks it (S14)."""
+
+    base_offset: int
+    record_count: int
+    append_time_ms: int
+    #: None: not idempotent.
+    stamp: Stamp | None
+    #: Of the uncompressed columns.
+    content_crc32c: int
+    compressed: bool
+    #: A checkpoint is due as of this entry.
+    checkpoint: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Cuts the log at a checkpoint (S1)."""
+
+    start_offset: int
+    checkpoint_index: int
+    append_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Raises a producer's epoch without a batch (S21)."""
+
+    producer_id: int
+    epoch: int
+    append_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Forgets producers."""
+
+    producer_ids: tuple[int, ...]
+    append_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Takes a checkpoint as of this entry, for a log that has gone quiet."""
+
+    append_time_ms: int
+
+
+#: What has no content.
+Maintenance: TypeAlias = Trim | Fence | Expire | Checkpoint
+Command: TypeAlias = Append | Maintenance
+
+
+def encode_append(append: Append, content: bytes) -> bytes:
+    """Returns the entry payload that holds the batch.
+
+    The two outer layers are written by hand, so that a large content is copied once and not once
+    for each message that it is nested in.
+    """
+    head = pb.AppendBatch(
+        base_offset=append.base_offset,
+        record_count=append.record_count,
+        append_time_ms=append.append_time_ms,
+        content_crc32c=append.content_crc32c,
+        compressed=append.compressed,
+        checkpoint=append.checkpoint,
+    )
+    if append.stamp is not None:
+        head.producer_id = append.stamp.producer_id
+        head.producer_epoch = append.stamp.epoch
+        head.sequence = append.stamp.sequence
+        if append.stamp.previous_sequence is not None:
+            head.previous_sequence = append.stamp.previous_sequence
+    fields = head.SerializeToString(deterministic=True)
+    length = _varint(len(content))
+    inner_bytes = len(fields) + len(_CONTENT_TAG) + len(length) + len(content)
+    return b"".join((_APPEND_TAG, _varint(inner_bytes), fields, _CONTENT_TAG, length, content))
+
+
+def _varint(value: int) -> bytes:
+    """A length as protobuf writes it: seven bits to a byte, the lowest first."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode(command: Maintenance) -> bytes:
+    """Returns the entry payload of a command without content."""
+    message = pb.PartitionCommand()
+    match command:
+        case Trim():
+            message.trim.start_offset = command.start_offset
+            message.trim.checkpoint_index = command.checkpoint_index
+            message.trim.append_time_ms = command.append_time_ms
+        case Fence():
+            message.fence.producer_id = command.producer_id
+            message.fence.epoch = command.epoch
+            message.fence.append_time_ms = command.append_time_ms
+        case Expire():
+            message.expire.producer_ids.extend(command.producer_ids)
+            message.expire.append_time_ms = command.append_time_ms
+        case Checkpoint():
+            message.checkpoint.append_time_ms = command.append_time_ms
+    return message.SerializeToString(deterministic=True)
+
+
+def parse(payload: bytes) -> pb.PartitionCommand:
+    """Reads an entry's payload; raises `MalformedCommandError`."""
+    try:
+        return pb.PartitionCommand.FromString(payload)
+    except DecodeError as error:
+        raise MalformedCommandError(f"{len(payload)} bytes hold no command: {error}") from error
+
+
+def is_append(payload: bytes) -> bool:
+    """Tells whether a payload that this version wrote holds a batch, without reading it."""
+    return payload[:1] == _APPEND_TAG
+
+
+def decode(payload: bytes) -> Command:
+    """Returns the command of an entry; raises `MalformedCommandError`."""
+    message = parse(payload)
+    match message.WhichOneof("command"):
+        case "append":
+            return _append_of(message.append)
+        case "trim":
+            trim = message.trim
+            return Trim(trim.start_offset, trim.checkpoint_index, trim.append_time_ms)
+        case "fence":
+            fence = message.fence
+            return Fence(fence.producer_id, fence.epoch, fence.append_time_ms)
+        case "expire":
+            expire = message.expire
+            return Expire(tuple(expire.producer_ids), expire.append_time_ms)
+        case "checkpoint":
+            return Checkpoint(message.checkpoint.append_time_ms)
+        case None:
+            raise MalformedCommandError(
+                f"{len(payload)} bytes hold a command that this version does not know"
+            )
+
+
+def _append_of(append: pb.AppendBatch) -> Append:
+    stamp = None
+    if append.producer_id:
+        previous = append.previous_sequence if append.HasField("previous_sequence") else None
+        stamp = Stamp(append.producer_id, append.producer_epoch, append.sequence, previous)
+    return Append(
+        base_offset=append.base_offset,
+        record_count=append.record_count,
+        append_time_ms=append.append_time_ms,
+        stamp=stamp,
+        content_crc32c=append.content_crc32c,
+        compressed=append.compressed,
+        checkpoint=append.checkpoint,
+    )

@@ -1,0 +1,410 @@
+"""One replica of a partition on this node: what services call. The asynchronous rim.
+
+It joins the pure parts to the host: who may append and read here (the leader, once it is ready,
+S14 and S20), which error says what, when a linearizable barrier is needed, and the upkeep of the
+log. The object lives as long as the replica; leaderships come and go beneath it.
+
+Rules:
+
+- Only the leader answers, after an entry of its own term is applied. A plain read of a leader that
+  was deposed without knowing it may be stale, never wrong.
+- `latest`, and "out of range" above the log's end, are said only after ReadIndex (S20): a fresh
+  leader's end may lie below offsets that a client has an acknowledgement for.
+- The appender, with its view of pending entries, belongs to one term. It is made when that term's
+  first request comes, from the applied state, and never survives the term.
+- Damage found while reading quarantines the replica and is reported as CORRUPT_RECORD; the answer
+  is never shortened to what could still be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from rakit.api.v1 import error_pb2
+from rakit.multiraft.errors import MultiraftError, ProposalRefusedError, StoreCorruptError
+from rakit.multiraft.kv import KeyValue
+from rakit.multiraft.machine import StateMachine
+from rakit.node.errors import RakitError
+from rakit.node.partition import retention
+from rakit.node.partition.appender import (
+    Appended,
+    Appender,
+    Proposal,
+    not_leading,
+    outcome_unknown,
+    refused,
+)
+from rakit.node.partition.batches import Batch
+from rakit.node.partition.commands import Fence
+from rakit.node.partition.digest import Digest, digest
+from rakit.node.partition.inquiry import ProducerAnswer, look_up
+from rakit.node.partition.machine import PartitionMachine
+from rakit.node.partition.producers import EPOCH_MAX, Stamp
+from rakit.node.partition.reader import Chunk, Log, Reader
+from rakit.node.partition.settings import TopicSettings
+from rakit.raft import CompactedError, ConfState, Role
+
+#: A new leader applies its first entry within a round trip and a sync.
+_NOT_READY_RETRY_MS = 20
+
+
+class Replica(Protocol):
+    """The part of the host's `Group` that is used here."""
+
+    @property
+    def leader_replica(self) -> int:
+        """The leader as far as known; 0 if not."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        ...
+
+    @property
+    def role(self) -> Role:
+        """What this replica is."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """It leads and has applied an entry of its own term."""
+        ...
+
+    @property
+    def applied(self) -> int:
+        """Index of the last entry that was applied."""
+        ...
+
+    @property
+    def conf_state(self) -> ConfState:
+        """The members."""
+        ...
+
+    @property
+    def machine(self) -> StateMachine:
+        """Its state machine."""
+        ...
+
+    @property
+    def storage(self) -> Log:
+        """Its stored log."""
+        ...
+
+
+class ReplicaHost(Protocol):
+    """The part of `rakit.multiraft.Host` that is used here."""
+
+    def group(self, group_id: int) -> Replica | None:
+        """Returns the working replica of a group on this node."""
+        ...
+
+    def propose(self, group_id: int, data: bytes) -> Proposal:
+        """Appends an entry to the leader's log; raises `ProposalRefusedError`."""
+        ...
+
+    async def read_barrier(self, group_id: int) -> int:
+        """Returns when everything committed before the call is applied here (ReadIndex)."""
+        ...
+
+    def on_applied(self, group_id: int, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls back when a group's applied index grew; returns what ends that."""
+        ...
+
+    def quarantine(self, group_id: int, reason: str) -> None:
+        """Shuts a damaged replica out (S9)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """The readable range of a partition."""
+
+    earliest: int
+    #: One past the last committed record.
+    latest: int
+    #: The first offset at or after the asked time; None when no time was asked for.
+    at_time: int | None
+    #: Bytes of log that are kept.
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionContext:
+    """What a partition needs from its node beside the host. One value for all of a node's."""
+
+    disk: KeyValue
+    clock_ms: Callable[[], int]
+    #: False only with the test flag that leaves out fsync.
+    fsynced: bool
+    #: False while this node's clock is off by more than its peers tolerate (S3).
+    clock_trusted: Callable[[], bool]
+
+
+class Partition:
+    """A hosted replica of one partition."""
+
+    def __init__(
+        self,
+        host: ReplicaHost,
+        group_id: int,
+        settings: Callable[[], TopicSettings],
+        context: PartitionContext,
+    ) -> None:
+        self.group_id = group_id
+        self._host = host
+        self._settings = settings
+        self._context = context
+        #: (term, appender) of the leadership that was last used.
+        self._appender: tuple[int, Appender] | None = None
+        #: (replica, reader): a replica that was made anew gets a new one.
+        self._reader: tuple[Replica, Reader] | None = None
+        self._wakers: set[Callable[[], None]] = set()
+        self._end_applied = host.on_applied(group_id, self.wake)
+
+    def close(self) -> None:
+        """Lets go of the host and wakes all who wait, so that they see it."""
+        self._end_applied()
+        self.wake()
+
+    @property
+    def ready(self) -> bool:
+        """Tells whether this replica leads and may serve (S14)."""
+        replica = self._host.group(self.group_id)
+        return replica is not None and replica.ready
+
+    # Appending.
+
+    def append(
+        self, batch: Batch, stamp: Stamp | None, expected_offset: int | None
+    ) -> asyncio.Future[Appended]:
+        """Appends a batch; raises `RakitError` at once, or through the future."""
+        return self._leading_appender().append(batch, stamp, expected_offset, self._settings())
+
+    async def producer_state(
+        self, producer_id: int, sequence: int, fence_epoch: int | None
+    ) -> ProducerAnswer:
+        """Says what became of a batch; with `fence_epoch`, after that epoch is in force (S21)."""
+        if fence_epoch is None:
+            await self._barrier()
+        else:
+            await self._fence(producer_id, fence_epoch)
+        return look_up(
+            self._machine(self._leading()).state,
+            self._leading_appender().outlook,
+            producer_id,
+            sequence,
+            fenced=fence_epoch is not None,
+        )
+
+    async def _fence(self, producer_id: int, epoch: int) -> None:
+        if not 1 <= epoch <= EPOCH_MAX:
+            raise RakitError(
+                error_pb2.ERROR_REASON_INVALID_REQUEST,
+                f"fence_epoch is {epoch}; it must be from 1 to {EPOCH_MAX}.",
+            )
+        appender = self._leading_appender()
+        # Proposed even where the epoch is in force already: the commit also proves that whatever
+        # was proposed before it is applied.
+        completion = await appender.maintain(Fence(producer_id, epoch, appender.stamp_time()))
+        if completion.lost:
+            raise outcome_unknown()
+
+    # Reading.
+
+    async def read(
+        self,
+        offset: int,
+        max_bytes: int,
+        end_offset: int | None = None,
+        *,
+        at_least_one: bool = True,
+    ) -> Chunk:
+        """Returns what stands from `offset` on; nothing when it is the end.
+
+        Raises OFFSET_OUT_OF_RANGE for an offset below the log, or above it after a barrier.
+        """
+        state = self._machine(self._leading()).state
+        if offset > state.next_offset:
+            await self._barrier()
+        replica = self._leading()
+        state = self._machine(replica).state
+        if not state.start_offset <= offset <= state.next_offset:
+            raise self._out_of_range(replica, offset)
+        with self._damage_reported(replica, offset):
+            reader = self._reader_of(replica)
+            return reader.read(offset, max_bytes, end_offset, at_least_one=at_least_one)
+
+    async def offsets(self, time_ms: int | None = None) -> Offsets:
+        """Returns the readable range, linearizable, and the first offset at or after a time."""
+        await self._barrier()
+        replica = self._leading()
+        state = self._machine(replica).state
+        at_time: int | None = None
+        if time_ms is not None:
+            with self._damage_reported(replica, state.start_offset):
+                at_time = self._reader_of(replica).offset_at(time_ms)
+        return Offsets(state.start_offset, state.next_offset, at_time, state.log_bytes)
+
+    async def offset_at(self, time_ms: int) -> int:
+        """Returns the first offset appended at or after a time, else the end after a barrier."""
+        replica = self._leading()
+        with self._damage_reported(replica, self._machine(replica).state.start_offset):
+            found = self._reader_of(replica).offset_at(time_ms)
+        if found < self._machine(replica).state.next_offset:
+            return found
+        at_time = (await self.offsets(time_ms)).at_time
+        assert at_time is not None, "a time was asked for"
+        return at_time
+
+    def earliest(self) -> int:
+        """Returns the first offset that is kept."""
+        return self._machine(self._leading()).state.start_offset
+
+    async def latest(self) -> int:
+        """Returns one past the last committed record, linearizable (S20)."""
+        await self._barrier()
+        return self._machine(self._leading()).state.next_offset
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls back when there may be more to read, or nothing any more; returns what ends it."""
+        self._wakers.add(callback)
+        return lambda: self._wakers.discard(callback)
+
+    @property
+    def subscriber_count(self) -> int:
+        """How many wait for this partition."""
+        return len(self._wakers)
+
+    def wake(self) -> None:
+        """Wakes all who wait: entries were applied, or the replica's role changed."""
+        for callback in tuple(self._wakers):
+            callback()
+
+    # Upkeep and comparison.
+
+    def tick(self) -> None:
+        """Proposes what the log's upkeep asks for, if this replica leads. Called each second."""
+        replica = self._host.group(self.group_id)
+        if replica is None or not replica.ready:
+            self._appender = None
+            return
+        held = self._appender
+        appender = held[1] if held is not None and held[0] == replica.term else None
+        state = appender.outlook.ahead if appender else self._machine(replica).state
+        now_ms = max(state.append_time_ms, self._context.clock_ms())
+        due = retention.decide(
+            state, self._settings(), now_ms, clock_trusted=self._context.clock_trusted()
+        )
+        for command in due:
+            try:
+                self._leading_appender().maintain(command)
+            except RakitError:
+                # Not leading any more, or too much is uncommitted: the next tick decides anew.
+                return
+
+    def index_range(self) -> tuple[int, int]:
+        """Returns the first and the last index that a digest may cover on this replica."""
+        replica = self._replica()
+        return replica.storage.first_index(), replica.applied
+
+    async def digest(self, first_index: int, last_index: int) -> Digest:
+        """Hashes a range of this replica's log, whatever its role."""
+        replica = self._replica()
+        first, last = self.index_range()
+        if not first <= first_index <= last_index <= last:
+            raise RakitError(
+                error_pb2.ERROR_REASON_INVALID_REQUEST,
+                f"This replica holds the entries {first} to {last}, not {first_index} to"
+                f" {last_index}.",
+            )
+        with self._damage_reported(replica, self._machine(replica).state.start_offset):
+            return await digest(replica.storage, first_index, last_index)
+
+    # Who may answer.
+
+    def _replica(self) -> Replica:
+        replica = self._host.group(self.group_id)
+        if replica is None:
+            raise RakitError(
+                error_pb2.ERROR_REASON_NODE_UNAVAILABLE,
+                "This node holds no working replica of the partition.",
+            )
+        return replica
+
+    def _leading(self) -> Replica:
+        """The replica, if it leads and is ready; raises NOT_LEADER or NO_LEADER."""
+        replica = self._replica()
+        if replica.ready:
+            return replica
+        if replica.role is not Role.LEADER:
+            raise not_leading(replica.leader_replica, replica.term)
+        raise RakitError(
+            error_pb2.ERROR_REASON_NO_LEADER,
+            "The partition's new leader is not ready yet.",
+            {"leader_term": str(replica.term), "retry_delay_ms": str(_NOT_READY_RETRY_MS)},
+        )
+
+    def _leading_appender(self) -> Appender:
+        replica = self._leading()
+        if self._appender is None or self._appender[0] != replica.term:
+            appender = Appender(
+                self._machine(replica).state,
+                lambda data: self._host.propose(self.group_id, data),
+                self._context.clock_ms,
+                lambda: len(replica.conf_state.voters) // 2 + 1,
+                fsynced=self._context.fsynced,
+            )
+            self._appender = (replica.term, appender)
+        return self._appender[1]
+
+    def _reader_of(self, replica: Replica) -> Reader:
+        if self._reader is None or self._reader[0] is not replica:
+            reader = Reader(self._context.disk, replica.storage, self._machine(replica))
+            self._reader = (replica, reader)
+        return self._reader[1]
+
+    def _machine(self, replica: Replica) -> PartitionMachine:
+        machine = replica.machine
+        assert isinstance(machine, PartitionMachine), "the group replicates a partition"
+        return machine
+
+    async def _barrier(self) -> None:
+        self._leading()
+        try:
+            await self._host.read_barrier(self.group_id)
+        except ProposalRefusedError as error:
+            raise refused(error) from error
+        except MultiraftError as error:
+            raise RakitError(
+                error_pb2.ERROR_REASON_NO_QUORUM,
+                "A majority of the partition's replicas did not confirm the leader in time.",
+            ) from error
+
+    def _out_of_range(self, replica: Replica, offset: int) -> RakitError:
+        state = self._machine(replica).state
+        return RakitError(
+            error_pb2.ERROR_REASON_OFFSET_OUT_OF_RANGE,
+            f"Offset {offset} is outside of the log, which holds {state.start_offset} up to, not"
+            f" including, {state.next_offset}.",
+            {"earliest": str(state.start_offset), "latest": str(state.next_offset)},
+        )
+
+    @contextmanager
+    def _damage_reported(self, replica: Replica, offset: int) -> Generator[None]:
+        """Turns what a log raises into what a client is told; damage shuts the replica out."""
+        try:
+            yield
+        except CompactedError as error:
+            # The log was cut between the look at its range and the read.
+            raise self._out_of_range(replica, offset) from error
+        except StoreCorruptError as error:
+            self._host.quarantine(self.group_id, str(error))
+            raise RakitError(
+                error_pb2.ERROR_REASON_CORRUPT_RECORD,
+                f"This replica is damaged and was taken out of service: {error}.",
+            ) from error

@@ -1,0 +1,215 @@
+"""The leader's view of a partition: applied state plus its own pending entries (S14). Pure.
+
+A leader must answer for batches that it has proposed and that are not committed yet: the next one
+gets the offset behind them, and a retry of one of them is a duplicate although it is nowhere
+applied. `Outlook` is a copy of the state that runs ahead of the log over exactly those entries, by
+the same code that will apply them. It holds for one leadership: it begins when the leader has
+applied its own term's first entry, when nothing older can be pending, and is thrown away with the
+leadership.
+
+What a new batch gets is one of:
+
+- `Draft`: propose this payload, and report the entry that it became with `proposed`.
+- `Known`: it was stored before; the original answer.
+- `Wait`: the answer depends on entries that are not committed. A duplicate of a pending batch is
+  answered when that batch commits. A refusal that rests on pending entries (the offset is taken, a
+  newer epoch is in force) waits for them too: if they were lost, the refusal would speak of
+  something that never happened, and a reader of the log could tell.
+- `RakitError`: refused, by committed state alone.
+
+The duplicate check comes before `expected_offset`: a retried conditional append that was stored
+the first time must not fail because of its own records.
+
+Times: an entry is stamped `max(last stamp, now)`, pending ones included (S3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from rakit.api.v1 import error_pb2
+from rakit.node.errors import RakitError
+from rakit.node.partition.batches import Batch
+from rakit.node.partition.commands import (
+    Append,
+    Command,
+    Maintenance,
+    encode,
+    encode_append,
+)
+from rakit.node.partition.producers import (
+    PRODUCER_COUNT_MAX,
+    REMEMBERED_COUNT_MAX,
+    Producer,
+    Ruling,
+    Stamp,
+    judge,
+    refusal,
+)
+from rakit.node.partition.settings import TopicSettings
+from rakit.node.partition.state import LogState, Stored
+
+#: New producers are turned away above this; retention forgets the longest idle ones down to
+#: `PRODUCER_COUNT_MAX` at its next tick, so only a flood of new ids within seconds meets it.
+PRODUCER_COUNT_HARD_MAX: Final = 2 * PRODUCER_COUNT_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A command to be proposed."""
+
+    command: Command
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The batch was stored before; where it went."""
+
+    stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Answer when the entry at `index` is applied: a duplicate of it, or `error`."""
+
+    index: int
+    #: None: the batch is a duplicate of the entry's.
+    error: RakitError | None
+
+
+Verdict: TypeAlias = Draft | Known | Wait
+
+
+class Outlook:
+    """The state as it will be once everything that this leader proposed is applied."""
+
+    def __init__(self, applied: LogState) -> None:
+        #: Runs ahead of the applied state; equal to it whenever nothing is pending.
+        self.ahead = applied.fork()
+        #: Index of each pending entry -> the producer of its batch (0: none), ascending.
+        self._pending: dict[int, int] = {}
+        self._in_flight: dict[int, int] = {}
+        self._last_index = 0
+
+    @property
+    def pending_count(self) -> int:
+        """How many proposed entries are not settled."""
+        return len(self._pending)
+
+    def is_pending(self, index: int) -> bool:
+        """Tells whether the entry at `index` was proposed by this leader and is not settled."""
+        return index in self._pending
+
+    def append(
+        self,
+        batch: Batch,
+        stamp: Stamp | None,
+        expected_offset: int | None,
+        now_ms: int,
+        settings: TopicSettings,
+    ) -> Verdict:
+        """Says what becomes of a batch; raises `RakitError` for a refusal that is certain."""
+        if stamp is not None:
+            producer = self.ahead.producer(stamp.producer_id)
+            ruling = judge(producer, stamp, batch.crc32c)
+            if ruling is Ruling.DUPLICATE:
+                return self._duplicate(producer, stamp)
+            if ruling is not Ruling.APPEND:
+                return self._refuse(refusal(ruling, producer, stamp))
+            self._check_room(stamp)
+        if expected_offset is not None and expected_offset != self.ahead.next_offset:
+            return self._refuse(_offset_mismatch(expected_offset, self.ahead.next_offset))
+        time_ms = self.stamp_time(now_ms)
+        command = Append(
+            base_offset=self.ahead.next_offset,
+            record_count=batch.record_count,
+            append_time_ms=time_ms,
+            stamp=stamp,
+            content_crc32c=batch.crc32c,
+            compressed=batch.compressed,
+            checkpoint=self._checkpoint_due(len(batch.content), time_ms, settings),
+        )
+        return Draft(command, encode_append(command, batch.content))
+
+    def maintain(self, command: Maintenance) -> Draft:
+        """Returns the draft of a command without content."""
+        return Draft(command, encode(command))
+
+    def stamp_time(self, now_ms: int) -> int:
+        """Returns the append time of an entry that is proposed now (S3)."""
+        return max(self.ahead.append_time_ms, now_ms)
+
+    def proposed(self, draft: Draft, term: int, index: int) -> None:
+        """Takes note of the entry that a draft became; drafts are proposed in the order made."""
+        assert index > self._last_index, "entries of one leadership have ascending indexes"
+        self._last_index = index
+        self.ahead.apply(draft.command, term, index, len(draft.payload))
+        producer_id = 0
+        if isinstance(draft.command, Append) and draft.command.stamp is not None:
+            producer_id = draft.command.stamp.producer_id
+            self._in_flight[producer_id] = self._in_flight.get(producer_id, 0) + 1
+        self._pending[index] = producer_id
+
+    def settled(self, index: int) -> None:
+        """Takes note that the entry at `index` is applied."""
+        producer_id = self._pending.pop(index)
+        if producer_id:
+            left = self._in_flight[producer_id] - 1
+            if left:
+                self._in_flight[producer_id] = left
+            else:
+                del self._in_flight[producer_id]
+
+    def in_flight(self, producer_id: int) -> int:
+        """Returns how many batches of a producer are pending."""
+        return self._in_flight.get(producer_id, 0)
+
+    def _duplicate(self, producer: Producer, stamp: Stamp) -> Known | Wait:
+        known = producer.find(stamp.sequence)
+        assert known is not None, "a duplicate is a remembered batch"
+        if known.index in self._pending:
+            return Wait(known.index, None)
+        return Known(
+            Stored(
+                known.base_offset, known.end_offset, known.append_time_ms, known.term, known.index
+            )
+        )
+
+    def _refuse(self, error: RakitError) -> Wait:
+        if not self._pending:
+            raise error
+        return Wait(next(reversed(self._pending)), error)
+
+    def _check_room(self, stamp: Stamp) -> None:
+        if self.in_flight(stamp.producer_id) >= REMEMBERED_COUNT_MAX:
+            raise RakitError(
+                error_pb2.ERROR_REASON_TOO_MANY_IN_FLIGHT,
+                f"{REMEMBERED_COUNT_MAX} batches of producer {stamp.producer_id} are in flight on"
+                " this partition, which is as many as it remembers. Wait for an answer.",
+                {"limit": str(REMEMBERED_COUNT_MAX)},
+            )
+        known = stamp.producer_id in self.ahead.producers
+        if not known and len(self.ahead.producers) >= PRODUCER_COUNT_HARD_MAX:
+            raise RakitError(
+                error_pb2.ERROR_REASON_THROTTLED,
+                f"The partition knows {len(self.ahead.producers)} producers and takes no new one"
+                " until idle ones are forgotten.",
+                {"limit": str(PRODUCER_COUNT_HARD_MAX), "retry_delay_ms": "1000"},
+            )
+
+    def _checkpoint_due(self, size_bytes: int, time_ms: int, settings: TopicSettings) -> bool:
+        if self.ahead.segment_bytes + size_bytes >= settings.step_bytes:
+            return True
+        began_ms = self.ahead.segment_time_ms
+        return began_ms > 0 and time_ms - began_ms >= settings.step_ms
+
+
+def _offset_mismatch(expected: int, next_offset: int) -> RakitError:
+    return RakitError(
+        error_pb2.ERROR_REASON_OFFSET_MISMATCH,
+        f"The batch was to begin at offset {expected}, but the next record gets {next_offset}."
+        " Nothing was appended.",
+        {"expected_offset": str(expected), "next_offset": str(next_offset)},
+    )

@@ -1,0 +1,154 @@
+"""The partitions whose replicas live on this node, by group.
+
+A `Partition` is made when its replica first leads or is first asked for, and closed when the
+replica is gone. A topic's settings come from the registry each time they are needed, so that an
+update holds from the next batch on.
+
+Rules: a group that the registry does not have is not served, whatever its replica thinks, because
+its topic was deleted; upkeep runs for every replica that leads, whether anybody uses it or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, Protocol
+
+from rakit.api.v1 import error_pb2
+from rakit.multiraft.effects import RoleChange
+from rakit.node.errors import RakitError
+from rakit.node.metadata.registry import Registry
+from rakit.node.metadata.topic_config import TopicConfig
+from rakit.node.partition.appender import Appended
+from rakit.node.partition.batches import Batch
+from rakit.node.partition.partition import Partition, PartitionContext, ReplicaHost
+from rakit.node.partition.producers import Stamp
+from rakit.node.partition.settings import TopicSettings
+from rakit.node.partition.state import Stored
+
+#: Between two looks at a log's upkeep: retention works in steps that are much longer.
+UPKEEP_INTERVAL_S: Final = 1.0
+
+
+class LedGroups(Protocol):
+    """What this node leads."""
+
+    def led_here(self) -> dict[int, int]:
+        """The groups that this node leads and may serve, with their terms."""
+        ...
+
+
+class PartitionHost(ReplicaHost, Protocol):
+    """What a partition needs of the host, and the role changes of all groups."""
+
+    @property
+    def leaders(self) -> LedGroups:
+        """The routing table."""
+        ...
+
+    def on_role(self, callback: Callable[[RoleChange], None]) -> Callable[[], None]:
+        """Has every role change told; returns what ends that."""
+        ...
+
+
+@lru_cache(maxsize=1024)
+def settings_of(config: TopicConfig) -> TopicSettings:
+    """A topic's settings as a partition uses them."""
+    effective = config.effective
+    return TopicSettings(
+        retention_bytes=None if effective.retention_bytes < 0 else effective.retention_bytes,
+        retention_ms=None if effective.retention_ms < 0 else effective.retention_ms,
+        batch_bytes_max=effective.batch_bytes_max,
+        batch_decompressed_bytes_max=effective.batch_decompressed_bytes_max,
+        segment_bytes=effective.segment_bytes,
+        segment_ms=effective.segment_ms,
+    )
+
+
+class Partitions:
+    """Group id to partition, for one node."""
+
+    def __init__(
+        self,
+        host: PartitionHost,
+        registry: Registry,
+        context: PartitionContext,
+        is_full: Callable[[], bool],
+    ) -> None:
+        self._host = host
+        self._is_full = is_full
+        self._registry = registry
+        self._context = context
+        self._partitions: dict[int, Partition] = {}
+        self._end_roles = host.on_role(self._role_changed)
+
+    def get(self, group_id: int) -> Partition:
+        """The partition. Raises NODE_UNAVAILABLE where this node has no working replica of it."""
+        held = self._partitions.get(group_id)
+        if held is not None and self._registry.partition(group_id) is not None:
+            return held
+        if self._host.group(group_id) is None or self._registry.partition(group_id) is None:
+            raise RakitError(
+                error_pb2.ERROR_REASON_NODE_UNAVAILABLE,
+                "This node holds no working replica of the partition.",
+            )
+        partition = Partition(self._host, group_id, lambda: self._settings(group_id), self._context)
+        self._partitions[group_id] = partition
+        return partition
+
+    def append(
+        self, group_id: int, batch: Batch, stamp: Stamp | None, expected_offset: int | None
+    ) -> asyncio.Future[Appended]:
+        """Appends to a partition that this node leads; raises RakitError otherwise."""
+        if self._is_full():
+            raise RakitError(
+                error_pb2.ERROR_REASON_NO_SPACE,
+                "The disk of the partition's leader is nearly full: free some room, or shorten the"
+                " retention of topics. Reads go on.",
+            )
+        return self.get(group_id).append(batch, stamp, expected_offset)
+
+    def stored_before(self, group_id: int, stored: Stored) -> Appended:
+        """What Produce answers for a batch that is known to be committed."""
+        replica = self._host.group(group_id)
+        voters = 0 if replica is None else len(replica.conf_state.voters)
+        return Appended(stored, voters // 2 + 1, self._context.fsynced, duplicate=True)
+
+    def _settings(self, group_id: int) -> TopicSettings:
+        place = self._registry.partition(group_id)
+        topic = None if place is None else self._registry.topic_by_id(place.topic_id)
+        return settings_of(TopicConfig() if topic is None else topic.config)
+
+    def _role_changed(self, change: RoleChange) -> None:
+        held = self._partitions.get(change.group_id)
+        if held is not None:
+            held.wake()
+        elif change.ready and self._registry.partition(change.group_id) is not None:
+            self.get(change.group_id)
+
+    def upkeep(self) -> None:
+        """One look at every partition: retention here, farewell to those that are gone."""
+        for group_id in self._host.leaders.led_here():
+            if group_id not in self._partitions and self._registry.partition(group_id) is not None:
+                self.get(group_id)
+        for group_id, partition in list(self._partitions.items()):
+            gone = self._registry.partition(group_id) is None
+            if gone or self._host.group(group_id) is None:
+                partition.close()
+                del self._partitions[group_id]
+            else:
+                partition.tick()
+
+    async def run_upkeep(self) -> None:
+        """Looks after the partitions until it is cancelled."""
+        while True:
+            await asyncio.sleep(UPKEEP_INTERVAL_S)
+            self.upkeep()
+
+    def close(self) -> None:
+        """Lets go of the host."""
+        self._end_roles()
+        for partition in self._partitions.values():
+            partition.close()
+        self._partitions.clear()

@@ -1,0 +1,97 @@
+"""Stored batches in the form that a client asked for (contract 3).
+
+COLUMNS: whole batches, passed on as bytes, decompressed only where the client does not know the
+codec. ROWS: records from exactly the asked position, cut where the answer is full, also in the
+middle of a batch.
+
+The size of an answer is judged after decompression and after the turn into rows, since the client's
+own limit is on what it receives: a megabyte of zstd may be ten of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from rakit.api.v1 import record_pb2
+from rakit.api.v1.log_service_pb2 import Position
+from rakit.api.v1.record_pb2 import Codec
+from rakit.node.partition.stored import recode, to_rows
+from rakit.node.reading.local import Found, end_offset
+from rakit.peer.v1.opaque_pb2 import OpaquePartitionData
+
+#: Tag and length of a record in its list.
+_ROW_FRAME_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a client wants its records."""
+
+    columns: bool
+    accept_codecs: Collection[Codec.ValueType]
+
+    @staticmethod
+    def of(layout: record_pb2.Layout.ValueType, codecs: Collection[Codec.ValueType]) -> Form:
+        """The form that a request asks for."""
+        return Form(layout == record_pb2.LAYOUT_COLUMNS, frozenset(codecs))
+
+
+def render(
+    position: Position, found: Found, form: Form, max_bytes: int, *, at_least_one: bool
+) -> tuple[OpaquePartitionData, int]:
+    """The answer for one position, and its size. `next_offset` says how far it got."""
+    data = OpaquePartitionData(
+        topic=position.topic,
+        partition=position.partition,
+        next_offset=found.chunk.next_offset,
+        high_watermark=found.chunk.high_watermark,
+        log_start_offset=found.chunk.log_start_offset,
+    )
+    fill = _fill_columns if form.columns else _fill_rows
+    size = fill(data, position, found, form, max_bytes, at_least_one)
+    return data, size
+
+
+def _fill_columns(
+    data: OpaquePartitionData,
+    _position: Position,
+    found: Found,
+    form: Form,
+    max_bytes: int,
+    at_least_one: bool,
+) -> int:
+    size, reached = 0, found.from_offset
+    for stored in found.chunk.batches:
+        batch = recode(stored, form.accept_codecs)
+        if size + len(batch.content) > max_bytes and (size or not at_least_one):
+            data.next_offset = reached
+            break
+        size += len(batch.content)
+        reached = batch.end_offset
+        data.batches.append(batch.opaque())
+    return size
+
+
+def _fill_rows(
+    data: OpaquePartitionData,
+    position: Position,
+    found: Found,
+    _form: Form,
+    max_bytes: int,
+    at_least_one: bool,
+) -> int:
+    size, reached = 0, found.from_offset
+    for stored in found.chunk.batches:
+        for record in to_rows(stored, reached, end_offset(position)):
+            row = record.ByteSize() + _ROW_FRAME_BYTES
+            if size + row > max_bytes and (size or not at_least_one):
+                data.next_offset = reached
+                return size
+            size += row
+            reached = record.offset + 1
+            data.records.append(record)
+    end = end_offset(position)
+    if end is not None:
+        data.next_offset = min(data.next_offset, max(end, found.from_offset))
+    return size

@@ -1,0 +1,241 @@
+"""Every gRPC method of the node: raw bytes in, one place where errors become statuses (S23).
+
+The methods are registered without deserializers. A request that cannot be decoded would otherwise
+be answered by the transport, with a bare UNKNOWN that tells a client nothing and promises nothing;
+here it becomes INVALID_REQUEST like any other bad input.
+
+Rules for what runs below:
+
+- It raises `RakitError` for operating errors. Anything else is a bug: it is logged with its
+  traceback and the client gets INTERNAL, whose outcome is UNKNOWN.
+- `CancelledError` is never swallowed: the client has gone, there is nobody to answer.
+- A call that arrives, or a stream that is open, while the node drains gets NODE_UNAVAILABLE.
+
+Left out: authorisation, which will stand exactly here, before a request is parsed any further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from rakit.api.v1 import error_pb2
+from rakit.node.errors import RakitError, abort
+
+logger = logging.getLogger(__name__)
+
+RequestT = TypeVar("RequestT", bound=Message)
+
+#: A call without a deadline is treated as if it had this one: nothing waits for ever on the server.
+DEFAULT_DEADLINE_S: Final = 60.0
+#: An open produce stream may finish what it has in flight when the node drains.
+STREAM_GRACE_S: Final = 3.0
+
+
+class Context(Protocol):
+    """What the node uses of a call in grpc.aio."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None when there is none."""
+        ...
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = ..., trailing_metadata: Any = ...
+    ) -> Any:
+        """Ends the call. Raises."""
+        ...
+
+    async def read(self) -> Any:
+        """The next message of the client's stream, or grpc.aio.EOF."""
+        ...
+
+    async def write(self, message: bytes) -> None:
+        """Sends a message down the stream; waits while the client does not read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a method may know of its caller."""
+
+    # The listener that the caller came in by; hints name addresses that fit it.
+    listener: str
+    # On the clock of the event loop.
+    deadline: float
+
+    def remaining_s(self) -> float:
+        """Seconds until the caller gives up; never negative."""
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+
+class Stream:
+    """The two directions of a streaming call, as bytes."""
+
+    __slots__ = ("_context", "closing")
+
+    def __init__(self, context: Context, closing: asyncio.Event) -> None:
+        self._context = context
+        # Set when the node drains: take no more requests, finish, and raise NODE_UNAVAILABLE.
+        self.closing = closing
+
+    async def read(self) -> bytes | None:
+        """The next request; None when the client has finished sending."""
+        message = await self._context.read()
+        return None if message is grpc.aio.EOF else message
+
+    async def write(self, message: Message) -> None:
+        """Sends one answer; waits while the client does not read."""
+        await self._context.write(message.SerializeToString())
+
+
+Unary = Callable[[Call, RequestT], Awaitable[Message]]
+ServerStreaming = Callable[[Call, RequestT, Stream], Awaitable[None]]
+Bidirectional = Callable[[Call, Stream], Awaitable[None]]
+
+
+def draining_error() -> RakitError:
+    """What every caller is told while the node stops."""
+    return RakitError(
+        error_pb2.ERROR_REASON_NODE_UNAVAILABLE,
+        "this node is stopping; another node serves the same calls",
+    )
+
+
+class Gate:
+    """Open while the node serves. Closing it refuses new calls and asks open streams to end."""
+
+    def __init__(self) -> None:
+        self.closing = asyncio.Event()
+
+    def check(self) -> None:
+        """Raises NODE_UNAVAILABLE while the node drains."""
+        if self.closing.is_set():
+            raise draining_error()
+
+    def close(self) -> None:
+        """From now on nothing new is taken."""
+        self.closing.set()
+
+
+class Methods:
+    """Collects the methods of one service on one listener and makes the handler for the server."""
+
+    def __init__(self, service: str, listener: str, gate: Gate) -> None:
+        self._service = service
+        self._listener = listener
+        self._gate = gate
+        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def unary(self, name: str, request_type: type[RequestT], function: Unary[RequestT]) -> None:
+        """Registers a method with one request and one answer."""
+
+        async def behave(data: bytes, context: Context) -> bytes:
+            async def run() -> bytes:
+                self._gate.check()
+                request = parsed(request_type, data)
+                return (await function(self._call(context), request)).SerializeToString()
+
+            answer: bytes = await self._guarded(name, context, run())
+            return answer
+
+        self._methods[name] = grpc.unary_unary_rpc_method_handler(behave)
+
+    def server_stream(
+        self, name: str, request_type: type[RequestT], function: ServerStreaming[RequestT]
+    ) -> None:
+        """Registers a method with one request and a stream of answers."""
+
+        async def behave(data: bytes, context: Context) -> None:
+            async def run() -> None:
+                self._gate.check()
+                request = parsed(request_type, data)
+                stream = Stream(context, self._gate.closing)
+                work = function(self._call(context, streaming=True), request, stream)
+                await self._until_closing(work, 0.0)
+
+            await self._guarded(name, context, run())
+
+        self._methods[name] = grpc.unary_stream_rpc_method_handler(behave)
+
+    def bidirectional(self, name: str, function: Bidirectional) -> None:
+        """Registers a method with a stream in each direction."""
+
+        async def behave(_requests: object, context: Context) -> None:
+            async def run() -> None:
+                self._gate.check()
+                stream = Stream(context, self._gate.closing)
+                work = function(self._call(context, streaming=True), stream)
+                await self._until_closing(work, STREAM_GRACE_S)
+
+            await self._guarded(name, context, run())
+
+        self._methods[name] = grpc.stream_stream_rpc_method_handler(behave)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What `server.add_generic_rpc_handlers` takes."""
+        return grpc.method_handlers_generic_handler(self._service, self._methods)
+
+    @property
+    def names(self) -> Mapping[str, object]:
+        """The registered methods, by name."""
+        return self._methods
+
+    def _call(self, context: Context, *, streaming: bool = False) -> Call:
+        remaining = context.time_remaining()
+        if remaining is None:
+            remaining = float("inf") if streaming else DEFAULT_DEADLINE_S
+        return Call(self._listener, asyncio.get_running_loop().time() + remaining)
+
+    async def _guarded(self, name: str, context: Context, work: Awaitable[Any]) -> Any:
+        try:
+            return await work
+        except RakitError as error:
+            return await abort(context, error)
+        except (grpc.aio.AbortError, grpc.aio.UsageError):
+            # Not ours: the call has been ended, or is used after its end.
+            raise
+        except Exception:
+            logger.exception("a call failed", extra={"method": f"{self._service}/{name}"})
+            return await abort(context, internal_error())
+
+    async def _until_closing(self, work: Awaitable[None], grace_s: float) -> None:
+        """Runs a stream; when the node drains it gets the grace to end by itself."""
+        running = asyncio.ensure_future(work)
+        closing = asyncio.ensure_future(self._gate.closing.wait())
+        try:
+            await asyncio.wait({running, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                await asyncio.wait({running}, timeout=grace_s)
+            if not running.done():
+                raise draining_error()
+            await running
+        finally:
+            closing.cancel()
+            if not running.done():
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+
+def internal_error() -> RakitError:
+    """What a client hears of a bug: nothing but that there was one."""
+    return RakitError(
+        error_pb2.ERROR_REASON_INTERNAL, "an internal error; the node's log has the details"
+    )
+
+
+def parsed(request_type: type[RequestT], data: bytes) -> RequestT:
+    """The request, or INVALID_REQUEST where the bytes are no such message (S23)."""
+    try:
+        return request_type.FromString(data)
+    except DecodeError as error:
+        # The names of the opaque twins are nobody's business outside.
+        name = request_type.DESCRIPTOR.name.removeprefix("Opaque")
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_REQUEST, f"the request is not a valid {name}"
+        ) from error

@@ -1,0 +1,256 @@
+"""LogService: parses and checks, hands over to the paths, puts answers together.
+
+Produce and its variants go by `produce` and `forwarding`, reads by `reading`. What is decided here
+is the shape of an answer, and which failure of a part is a failure of the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rakit.api.v1 import error_pb2
+from rakit.api.v1.log_service_pb2 import (
+    FetchRequest,
+    GetOffsetsRequest,
+    GetOffsetsResponse,
+    GetProducerStateRequest,
+    GetProducerStateResponse,
+    InitProducerRequest,
+    InitProducerResponse,
+    PartitionOutcome,
+    Position,
+    ProduceMixedRequest,
+    ProduceMixedResponse,
+    ProduceResponse,
+    ReadRequest,
+)
+from rakit.api.v1.record_pb2 import Rows
+from rakit.node.errors import RakitError, to_status
+from rakit.node.metadata import commands
+from rakit.node.partition.appender import Appended
+from rakit.node.partition.batches import admit_rows
+from rakit.node.partition.hashing import split
+from rakit.node.partition.producers import INTEGER_MAX, Stamp
+from rakit.node.partitions import settings_of
+from rakit.node.produce import ProducePath
+from rakit.node.reading.fetcher import Fetcher
+from rakit.node.reading.local import Finding, ReadLimits
+from rakit.node.reading.render import Form, render
+from rakit.node.routing import give_up_at, unknown_partition
+from rakit.node.services.admission import admitted, partition_count, stamp_of
+from rakit.node.services.handlers import Call, Methods, Stream
+from rakit.node.services.offsets import OffsetLookup
+from rakit.node.services.positions import check_positions, fetch_limits
+from rakit.node.services.produce_stream import ProduceParts, ProduceSession
+from rakit.node.services.read_stream import ReadSession
+from rakit.peer.v1.opaque_pb2 import (
+    OpaqueFetchResponse,
+    OpaquePartitionData,
+    OpaqueProduceRequest,
+)
+
+#: A long poll answers this long before the caller's own deadline (contract 17).
+POLL_RESERVE_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class LogParts:
+    """What the service needs of the node."""
+
+    produce: ProduceParts
+    path: ProducePath
+    fetcher: Fetcher
+    lookup: OffsetLookup
+
+
+class LogService:
+    """rakit.api.v1.LogService on one node."""
+
+    NAME: Final = "rakit.api.v1.LogService"
+
+    def __init__(self, parts: LogParts) -> None:
+        self._parts = parts
+        self._router = parts.produce.router
+        self._header = parts.produce.header
+        self._in_flight = parts.produce.in_flight
+
+    def register(self, methods: Methods) -> None:
+        """Adds the methods. The hot ones use the opaque twins of their messages."""
+        methods.unary("InitProducer", InitProducerRequest, self.init_producer)
+        methods.unary("Produce", OpaqueProduceRequest, self.produce)
+        methods.unary("ProduceMixed", ProduceMixedRequest, self.produce_mixed)
+        methods.bidirectional("ProduceStream", self.produce_stream)
+        methods.unary("Fetch", FetchRequest, self.fetch)
+        methods.server_stream("Read", ReadRequest, self.read)
+        methods.unary("GetOffsets", GetOffsetsRequest, self.get_offsets)
+        methods.unary("GetProducerState", GetProducerStateRequest, self.get_producer_state)
+
+    async def init_producer(self, call: Call, request: InitProducerRequest) -> InitProducerResponse:
+        """Registers a producer or raises its epoch."""
+        command = commands.init_producer(request.producer_name)
+        result = await self._router.metadata.submit(command, timeout_seconds=call.remaining_s())
+        ready = result.producer_ready
+        return InitProducerResponse(
+            header=self._header, producer_id=ready.producer_id, epoch=ready.epoch
+        )
+
+    async def produce(self, call: Call, request: OpaqueProduceRequest) -> ProduceResponse:
+        """Appends one batch to one partition."""
+        with self._in_flight.holding(request.ByteSize()):
+            topic = await self._router.topic(request.topic)
+            if request.WhichOneof("target") == "partition":
+                topic, _ = await self._router.partition(request.topic, request.partition)
+            partition = self._parts.produce.targeting.partition_of(request, topic)
+            content = admitted(request, topic)
+            appended = await self._parts.path.append(
+                topic.name,
+                partition,
+                content.batch,
+                content.stamp,
+                content.expected_offset,
+                deadline=call.deadline,
+                leader_only_listener=call.listener if request.leader_only else None,
+            )
+            return self._produced(appended, partition)
+
+    def _produced(self, appended: Appended, partition: int) -> ProduceResponse:
+        response = ProduceResponse(header=self._header, partition=partition)
+        appended.fill(response)
+        return response
+
+    async def produce_mixed(self, call: Call, request: ProduceMixedRequest) -> ProduceMixedResponse:
+        """Splits rows by key and appends each part to its partition."""
+        stamp = stamp_of(request.producer) if request.HasField("producer") else None
+        if stamp is not None and stamp.previous_sequence is not None:
+            raise RakitError(
+                error_pb2.ERROR_REASON_INVALID_REQUEST,
+                "previous_sequence must be absent: the request may touch several partitions, each"
+                " with its own.",
+            )
+        if not request.rows.records:
+            raise RakitError(error_pb2.ERROR_REASON_EMPTY_BATCH, "The request holds no record.")
+        with self._in_flight.holding(request.ByteSize()):
+            topic = await self._router.topic(request.topic)
+            stated = request.partition_count if request.HasField("partition_count") else None
+            count = partition_count(topic, stated)
+            producer = None if stamp is None else stamp.producer_id
+            unkeyed = self._parts.produce.targeting.unkeyed(producer, count)
+            parts = split(request.rows, count, unkeyed)
+            outcomes = await asyncio.gather(
+                *(
+                    self._part(call, topic.name, number, rows, stamp)
+                    for number, (_, rows) in parts.items()
+                )
+            )
+        response = ProduceMixedResponse(header=self._header)
+        for (number, (places, _)), outcome in zip(parts.items(), outcomes, strict=True):
+            one = PartitionOutcome(partition=number, rows=places)
+            if isinstance(outcome, RakitError):
+                one.error.CopyFrom(to_status(outcome))
+            else:
+                one.result.CopyFrom(self._produced(outcome, number))
+            response.outcomes.append(one)
+        return response
+
+    async def _part(
+        self, call: Call, name: str, number: int, rows: Rows, stamp: Stamp | None
+    ) -> Appended | RakitError:
+        try:
+            topic, _ = await self._router.partition(name, number)
+            batch = admit_rows(rows, settings_of(topic.config).batch_limits)
+            return await self._parts.path.append(
+                name, number, batch, stamp, None, deadline=call.deadline
+            )
+        except RakitError as error:
+            error.metadata.setdefault("topic", name)
+            error.metadata.setdefault("partition", str(number))
+            return error
+
+    async def produce_stream(self, call: Call, stream: Stream) -> None:
+        """Appends many batches, pipelined."""
+        await ProduceSession(call, stream, self._parts.produce).run()
+
+    async def fetch(self, call: Call, request: FetchRequest) -> OpaqueFetchResponse:
+        """Returns what stands at positions, waiting a while if that is too little."""
+        check_positions(request.positions)
+        min_bytes, max_bytes, wait_ms = fetch_limits(request)
+        latest_answer = call.deadline - POLL_RESERVE_S
+        now = asyncio.get_running_loop().time()
+        wait_until = min(now + wait_ms / 1000, latest_answer)
+        give_up = min(max(give_up_at(call.deadline), wait_until), latest_answer)
+        limits = ReadLimits(min_bytes, max_bytes, wait_until)
+        findings = await self._parts.fetcher.fetch(request.positions, limits, give_up)
+        errors = [each for each in findings if isinstance(each, RakitError)]
+        if len(errors) == len(findings):
+            first = request.positions[0]
+            raise _placed(errors[0], first.topic, first.partition)
+        form = Form.of(request.layout, request.accept_codecs)
+        return self._fetched(request.positions, findings, form, max_bytes)
+
+    def _fetched(
+        self, positions: Sequence[Position], findings: Sequence[Finding], form: Form, max_bytes: int
+    ) -> OpaqueFetchResponse:
+        response = OpaqueFetchResponse(header=self._header)
+        left = max_bytes
+        for position, finding in zip(positions, findings, strict=True):
+            if isinstance(finding, RakitError):
+                data = OpaquePartitionData(
+                    topic=position.topic,
+                    partition=position.partition,
+                    error=to_status(_placed(finding, position.topic, position.partition)),
+                )
+            else:
+                first = left == max_bytes
+                data, size = render(position, finding, form, left, at_least_one=first)
+                left -= size
+            response.partitions.append(data)
+        return response
+
+    async def read(self, _call: Call, request: ReadRequest, stream: Stream) -> None:
+        """Streams records from positions."""
+        session = ReadSession(request, stream, self._parts.fetcher)
+        await session.run(self._parts.lookup)
+
+    async def get_offsets(self, call: Call, request: GetOffsetsRequest) -> GetOffsetsResponse:
+        """Returns the readable range of partitions."""
+        time_ms = request.time_ms if request.HasField("time_ms") else None
+        if time_ms is not None and not 0 <= time_ms <= INTEGER_MAX:
+            raise RakitError(
+                error_pb2.ERROR_REASON_INVALID_REQUEST,
+                f"{time_ms} is no time in milliseconds since 1970.",
+            )
+        topic = await self._router.topic(request.topic)
+        numbers = list(dict.fromkeys(request.partitions)) or list(range(len(topic.partitions)))
+        for number in numbers:
+            if number < 0:
+                raise unknown_partition(topic, number)
+        found = await asyncio.gather(
+            *(
+                self._parts.lookup.offsets(topic.name, number, time_ms, call.deadline)
+                for number in numbers
+            )
+        )
+        return GetOffsetsResponse(header=self._header, partitions=found)
+
+    async def get_producer_state(
+        self, call: Call, request: GetProducerStateRequest
+    ) -> GetProducerStateResponse:
+        """Says what became of one batch."""
+        if not 1 <= request.producer_id <= INTEGER_MAX or request.sequence < 0:
+            raise RakitError(
+                error_pb2.ERROR_REASON_INVALID_REQUEST,
+                "producer_id must be one that InitProducer gave, and sequence must not be"
+                " negative.",
+            )
+        response = await self._parts.lookup.producer_state(request, call.deadline)
+        response.header.CopyFrom(self._header)
+        return response
+
+
+def _placed(error: RakitError, topic: str, partition: int) -> RakitError:
+    error.metadata.setdefault("topic", topic)
+    error.metadata.setdefault("partition", str(partition))
+    return error

@@ -1,0 +1,145 @@
+"""Offsets and producer states, asked of the leaders of partitions.
+
+Both are answered by the leader after ReadIndex (S20, S21): "latest" below an offset that a client
+has an acknowledgement for would send that client back. While a partition has no leader one is
+waited for, as everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from rakit.api.v1.log_service_pb2 import (
+    GetProducerStateRequest,
+    GetProducerStateResponse,
+    PartitionOffsets,
+    Position,
+)
+from rakit.node.errors import RakitError, from_status
+from rakit.node.partition.partition import Partition
+from rakit.node.partitions import Partitions
+from rakit.node.peers import Peers
+from rakit.node.routing import Router, give_up_at, is_reroutable
+from rakit.peer.v1.node_service_pb2 import (
+    ForwardOffsetsRequest,
+    ForwardOffsetsResponse,
+    ForwardProducerStateRequest,
+    ForwardProducerStateResponse,
+)
+
+AnswerT = TypeVar("AnswerT")
+
+
+async def partition_offsets(
+    partition: Partition, number: int, time_ms: int | None
+) -> PartitionOffsets:
+    """The readable range of a partition that this node leads."""
+    offsets = await partition.offsets(time_ms)
+    return PartitionOffsets(
+        partition=number,
+        earliest=offsets.earliest,
+        latest=offsets.latest,
+        at_time=offsets.at_time,
+        size_bytes=offsets.size_bytes,
+    )
+
+
+async def producer_state(
+    partitions: Partitions, group_id: int, request: GetProducerStateRequest
+) -> GetProducerStateResponse:
+    """What a partition that this node leads knows of a producer's batch."""
+    partition = partitions.get(group_id)
+    fence = request.fence_epoch if request.HasField("fence_epoch") else None
+    answer = await partition.producer_state(request.producer_id, request.sequence, fence)
+    response = GetProducerStateResponse(
+        state=answer.state,
+        last_sequence=answer.last_sequence,
+        epoch=answer.epoch,
+        final=answer.final,
+    )
+    if answer.stored is not None:
+        response.result.partition = request.partition
+        partitions.stored_before(group_id, answer.stored).fill(response.result)
+    return response
+
+
+class OffsetLookup:
+    """Asks leaders, here or elsewhere."""
+
+    def __init__(self, router: Router, partitions: Partitions, peers: Peers) -> None:
+        self._router = router
+        self._partitions = partitions
+        self._peers = peers
+
+    async def offsets(
+        self, topic: str, number: int, time_ms: int | None, deadline: float
+    ) -> PartitionOffsets:
+        """The readable range of one partition."""
+
+        async def ask(node_id: int, group_id: int, left_s: float) -> PartitionOffsets:
+            if node_id == self._router.node_id:
+                return await partition_offsets(self._partitions.get(group_id), number, time_ms)
+            request = ForwardOffsetsRequest(
+                destination=self._peers.destination(node_id), group_ids=[group_id], time_ms=time_ms
+            )
+            response = await self._peers.call(
+                node_id, "ForwardOffsets", request, ForwardOffsetsResponse, timeout_s=left_s
+            )
+            outcome = response.groups[0]
+            if outcome.HasField("error"):
+                raise from_status(outcome.error)
+            outcome.offsets.partition = number
+            return outcome.offsets
+
+        return await self._at_leader(topic, number, deadline, ask)
+
+    async def latest(self, position: Position, deadline: float) -> int:
+        """One past the last committed record."""
+        found = await self.offsets(position.topic, position.partition, None, deadline)
+        return found.latest
+
+    async def producer_state(
+        self, request: GetProducerStateRequest, deadline: float
+    ) -> GetProducerStateResponse:
+        """What became of a batch. With fence_epoch this is a mutation."""
+        mutates = request.HasField("fence_epoch")
+
+        async def ask(node_id: int, group_id: int, left_s: float) -> GetProducerStateResponse:
+            if node_id == self._router.node_id:
+                return await producer_state(self._partitions, group_id, request)
+            forwarded = ForwardProducerStateRequest(
+                destination=self._peers.destination(node_id), group_id=group_id, request=request
+            )
+            response = await self._peers.call(
+                node_id,
+                "ForwardProducerState",
+                forwarded,
+                ForwardProducerStateResponse,
+                timeout_s=left_s,
+                mutates=mutates,
+            )
+            return response.response
+
+        return await self._at_leader(request.topic, request.partition, deadline, ask)
+
+    async def _at_leader(
+        self,
+        topic: str,
+        number: int,
+        deadline: float,
+        ask: Callable[[int, int, float], Awaitable[AnswerT]],
+    ) -> AnswerT:
+        """Asks the leader, and again while that was not possible and there is time."""
+        loop = asyncio.get_running_loop()
+        give_up = give_up_at(deadline)
+        while True:
+            _, place = await self._router.partition(topic, number)
+            leader = await self._router.leader(topic, place, give_up)
+            try:
+                return await ask(leader.node_id, place.group_id, deadline - loop.time())
+            except RakitError as error:
+                again = is_reroutable(error)
+                if not again or not await self._router.look_again(place.group_id, leader, give_up):
+                    raise

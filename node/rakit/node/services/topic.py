@@ -1,0 +1,206 @@
+"""TopicService: topics as clients see them.
+
+Changes are commands of the metadata group; what they may be is decided there. Reads are
+linearizable: each begins with a barrier (P6), so what one client was told has happened is what the
+next one sees, on whichever node.
+
+CreateTopic answers when every partition has a leader that this node knows of, or after
+`LEADERS_WAIT_S`: the first produce after it should not meet an election.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from rakit.api.v1 import error_pb2
+from rakit.api.v1.header_pb2 import ResponseHeader
+from rakit.api.v1.topic_service_pb2 import (
+    REPLICA_ROLE_LEARNER,
+    REPLICA_ROLE_VOTER,
+    CreateTopicRequest,
+    CreateTopicResponse,
+    DeleteTopicRequest,
+    DeleteTopicResponse,
+    GetTopicRequest,
+    GetTopicResponse,
+    ListTopicsRequest,
+    ListTopicsResponse,
+    Partition,
+    Topic,
+    UpdateTopicRequest,
+    UpdateTopicResponse,
+)
+from rakit.multiraft.machine import node_of
+from rakit.node.errors import RakitError
+from rakit.node.metadata import commands
+from rakit.node.metadata.registry import PartitionInfo, TopicInfo
+from rakit.node.metadata.topics import check_topic_name
+from rakit.node.routing import ANSWER_RESERVE_S, Router
+from rakit.node.services.handlers import Call, Methods
+from rakit.raft import ConfState
+
+#: How long CreateTopic waits for leaders; it then answers without them.
+LEADERS_WAIT_S: Final = 10.0
+PAGE_SIZE_DEFAULT: Final = 50
+PAGE_SIZE_MAX: Final = 500
+#: Fewer replicas than this do not survive one failure without losing the majority.
+REPLICATION_FACTOR_SAFE: Final = 3
+_PAGE_MARK: Final = "after:"
+
+
+class TopicService:
+    """rakit.api.v1.TopicService on one node."""
+
+    NAME: Final = "rakit.api.v1.TopicService"
+
+    def __init__(
+        self,
+        router: Router,
+        header: ResponseHeader,
+        members: Callable[[int], ConfState | None],
+    ) -> None:
+        self._router = router
+        # The configuration of a group, where this node has a replica of it.
+        self._members = members
+        self._metadata = router.metadata
+        self._header = header
+
+    def register(self, methods: Methods) -> None:
+        """Adds the methods."""
+        methods.unary("CreateTopic", CreateTopicRequest, self.create_topic)
+        methods.unary("GetTopic", GetTopicRequest, self.get_topic)
+        methods.unary("ListTopics", ListTopicsRequest, self.list_topics)
+        methods.unary("UpdateTopic", UpdateTopicRequest, self.update_topic)
+        methods.unary("DeleteTopic", DeleteTopicRequest, self.delete_topic)
+
+    async def create_topic(self, call: Call, request: CreateTopicRequest) -> CreateTopicResponse:
+        """Creates a topic and waits until it can be used."""
+        command = commands.create_topic(request)
+        result = await self._metadata.submit(command, timeout_seconds=call.remaining_s())
+        topic = self._metadata.registry.topic_by_id(result.topic_changed.topic_id)
+        if topic is None:
+            # The answer to a repeated request, whose topic has been deleted since, or a registry
+            # that is behind: the first answer is told as far as the command's result has it.
+            await self._metadata.barrier()
+            topic = self._metadata.registry.topic_by_id(result.topic_changed.topic_id)
+        response = CreateTopicResponse(header=self._header)
+        if topic is None:
+            changed = result.topic_changed
+            response.topic.name = changed.name
+            response.topic.topic_id = changed.topic_id
+            response.topic.replication_factor = changed.replication_factor
+            response.topic.config.CopyFrom(changed.config)
+            response.topic.create_time_ms = changed.create_time_ms
+            return response
+        await self._leaders_known(topic, call)
+        response.topic.CopyFrom(self._topic(topic, call.listener))
+        response.warnings.extend(warnings_for(topic))
+        return response
+
+    async def _leaders_known(self, topic: TopicInfo, call: Call) -> None:
+        loop = asyncio.get_running_loop()
+        give_up = min(loop.time() + LEADERS_WAIT_S, call.deadline - ANSWER_RESERVE_S)
+        try:
+            for place in topic.partitions:
+                await self._router.leader(topic.name, place, give_up)
+        except RakitError:
+            # The topic is there all the same, and produce waits for a leader by itself.
+            return
+
+    async def get_topic(self, call: Call, request: GetTopicRequest) -> GetTopicResponse:
+        """Returns a topic, linearizable."""
+        topic = await self._current(request.name)
+        return GetTopicResponse(header=self._header, topic=self._topic(topic, call.listener))
+
+    async def list_topics(self, call: Call, request: ListTopicsRequest) -> ListTopicsResponse:
+        """Returns a page of topics, by name."""
+        if request.page_size < 0:
+            raise RakitError(
+                error_pb2.ERROR_REASON_INVALID_REQUEST,
+                f"page_size is {request.page_size}; it must not be negative.",
+            )
+        size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
+        after = _after(request.page_token)
+        registry = await self._metadata.barrier()
+        topics = registry.topics_after(after, size + 1)
+        page = topics[:size]
+        return ListTopicsResponse(
+            header=self._header,
+            topics=[self._topic(topic, call.listener) for topic in page],
+            next_page_token=_PAGE_MARK + page[-1].name if len(topics) > size else "",
+        )
+
+    async def update_topic(self, call: Call, request: UpdateTopicRequest) -> UpdateTopicResponse:
+        """Changes settings of a topic."""
+        command = commands.update_topic(request)
+        await self._metadata.submit(command, timeout_seconds=call.remaining_s())
+        topic = await self._current(request.name)
+        return UpdateTopicResponse(header=self._header, topic=self._topic(topic, call.listener))
+
+    async def delete_topic(self, call: Call, request: DeleteTopicRequest) -> DeleteTopicResponse:
+        """Deletes a topic and its records."""
+        command = commands.delete_topic(request)
+        await self._metadata.submit(command, timeout_seconds=call.remaining_s())
+        return DeleteTopicResponse(header=self._header)
+
+    async def _current(self, name: str) -> TopicInfo:
+        check_topic_name(name)
+        await self._metadata.barrier()
+        return await self._metadata.topic(name)
+
+    def _topic(self, topic: TopicInfo, listener: str) -> Topic:
+        return Topic(
+            name=topic.name,
+            topic_id=topic.topic_id,
+            replication_factor=topic.replication_factor,
+            config=topic.config.to_proto(),
+            partitions=[self._partition(place, listener) for place in topic.partitions],
+            create_time_ms=topic.create_time_ms,
+        )
+
+    def _partition(self, place: PartitionInfo, listener: str) -> Partition:
+        members = self._members(place.group_id)
+        partition = Partition(partition=place.partition, group_id=place.group_id)
+        for each in place.replica_ids:
+            # A replica votes once it has caught up; a node without a replica is not told when.
+            votes = members is None or each in members.voters
+            role = REPLICA_ROLE_VOTER if votes else REPLICA_ROLE_LEARNER
+            partition.replicas.add(node_id=node_of(each), replica_id=each, role=role)
+        leader = self._router.known_leader(place.group_id)
+        if leader is not None:
+            partition.leader_node_id = leader.node_id
+            partition.leader_term = leader.term
+            partition.leader_address = self._router.address_of(leader.node_id, listener)
+        return partition
+
+
+def _after(token: str) -> str:
+    if not token:
+        return ""
+    name = token.removeprefix(_PAGE_MARK)
+    try:
+        check_topic_name(name)
+    except RakitError:
+        name = ""
+    if name == token or not name:
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_PAGE_TOKEN,
+            "The page token is not one that ListTopics gave; begin again without one.",
+        )
+    return name
+
+
+def warnings_for(topic: TopicInfo) -> list[str]:
+    """What a person should know about a new topic."""
+    factor = topic.replication_factor
+    if factor >= REPLICATION_FACTOR_SAFE:
+        return []
+    replicas = "1 replica" if factor == 1 else f"{factor} replicas"
+    loss = "and loses their records with its disk" if factor == 1 else "until it is back"
+    warning = (
+        f"Topic {topic.name!r} has {replicas} of each partition: the loss of one node makes"
+        f" partitions unavailable, {loss}. Use a replication factor of {REPLICATION_FACTOR_SAFE}."
+    )
+    return [warning]

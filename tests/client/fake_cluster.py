@@ -1,0 +1,370 @@
+"""A small in-memory cluster on real grpc.aio servers, for tests of the client.
+
+It keeps the rules that a client relies on (S24's sequences, contract 10's streams, leader hints), and it misbehaves on
+request: `faults` decides, for each produce request that reaches a leader, what goes wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+from zlib import crc32
+
+import grpc.aio
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from rakit.api.v1 import cluster_service_pb2 as cluster_pb
+from rakit.api.v1 import log_service_pb2 as log_pb
+from rakit.api.v1 import record_pb2 as record_pb
+from rakit.api.v1 import topic_service_pb2 as topic_pb
+from rakit.api.v1.cluster_service_pb2_grpc import (
+    ClusterServiceServicer,
+    add_ClusterServiceServicer_to_server,
+)
+from rakit.api.v1.log_service_pb2_grpc import LogServiceServicer, add_LogServiceServicer_to_server
+from rakit.api.v1.topic_service_pb2_grpc import (
+    TopicServiceServicer,
+    add_TopicServiceServicer_to_server,
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Fault(Enum):
+    """What happens to a produce request."""
+
+    # The stream breaks before anything is stored, or after it was stored and before the answer.
+    BREAK_BEFORE = auto()
+    BREAK_AFTER = auto()
+    # Stored, but the answer says that nobody knows.
+    UNKNOWN_AFTER = auto()
+    # No answer ever comes on this stream.
+    HANG = auto()
+
+
+class Refusal(Exception):
+    """An error that goes to the client."""
+
+    def __init__(self, reason: str, text: str = "as scripted", /, **metadata: str) -> None:
+        super().__init__(reason, text)
+        self.reason, self.text, self.metadata = reason, text, metadata
+
+    def status(self) -> Status:
+        status = Status(code=13, message=self.text)
+        info = ErrorInfo(reason=self.reason, domain="rakit")
+        info.metadata.update(self.metadata)
+        status.details.add().Pack(info)
+        return status
+
+
+class Broken(Exception):
+    """The stream ends here."""
+
+
+@dataclass
+class Stored:
+    base_offset: int
+    count: int
+    content: bytes
+
+
+@dataclass
+class FakePartition:
+    """One partition: batches, and what it remembers of producers."""
+
+    leader: int
+    term: int = 1
+    end_offset: int = 0
+    batches: list[Stored] = field(default_factory=list)
+    # producer id -> (epoch, last sequence, {sequence: (crc, base, end)})
+    producers: dict[int, tuple[int, int, dict[int, tuple[int, int, int]]]] = field(
+        default_factory=dict
+    )
+
+    def append(self, request: log_pb.ProduceRequest) -> log_pb.ProduceResponse:
+        columns = _columns(request)
+        content = columns.SerializeToString()
+        count, crc = len(columns.values), crc32(content)
+        stamp = request.producer
+        if stamp.producer_id:
+            known = self._check(stamp, crc)
+            if known is not None:
+                return self._answer(request.partition, *known, duplicate=True)
+        base, self.end_offset = self.end_offset, self.end_offset + count
+        self.batches.append(Stored(base, count, content))
+        if stamp.producer_id:
+            _, _, memory = self.producers.get(stamp.producer_id, (0, 0, {}))
+            memory[stamp.sequence] = (crc, base, self.end_offset)
+            self.producers[stamp.producer_id] = (stamp.epoch, stamp.sequence, memory)
+        return self._answer(request.partition, base, self.end_offset, duplicate=False)
+
+    def _check(self, stamp: log_pb.ProducerStamp, crc: int) -> tuple[int, int] | None:
+        epoch, last, memory = self.producers.get(stamp.producer_id, (0, 0, {}))
+        if stamp.epoch < epoch:
+            raise Refusal("PRODUCER_FENCED", current_epoch=str(epoch))
+        if stamp.sequence in memory:
+            stored_crc, base, end = memory[stamp.sequence]
+            if stored_crc != crc:
+                raise Refusal("SEQUENCE_REUSED")
+            return base, end
+        if stamp.producer_id not in self.producers and stamp.previous_sequence:
+            raise Refusal("UNKNOWN_PRODUCER", outcome="UNKNOWN")
+        if stamp.previous_sequence != last or stamp.sequence <= last:
+            raise Refusal("OUT_OF_ORDER_SEQUENCE", expected_sequence=str(last))
+        return None
+
+    def _answer(
+        self, partition: int, base: int, end: int, *, duplicate: bool
+    ) -> log_pb.ProduceResponse:
+        return log_pb.ProduceResponse(
+            partition=partition,
+            base_offset=base,
+            end_offset=end,
+            append_time_ms=1_000,
+            term=self.term,
+            index=base + 2,
+            replicas=2,
+            fsynced=True,
+            duplicate=duplicate,
+        )
+
+    def values(self) -> list[bytes]:
+        """Every stored value, in order."""
+        return [
+            value
+            for stored in self.batches
+            for value in record_pb.Records.FromString(stored.content).values
+        ]
+
+
+def _columns(request: log_pb.ProduceRequest) -> record_pb.Records:
+    if request.HasField("compressed"):
+        from rakit.client import codecs
+
+        return record_pb.Records.FromString(codecs.decompress(request.compressed))
+    return request.columns
+
+
+class FakeCluster:
+    """Topics, who leads what, and the nodes that serve them."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, list[FakePartition]] = {}
+        self.nodes: dict[int, FakeNode] = {}
+        self.epochs: dict[str, int] = {}
+        self.faults: Callable[[int, log_pb.ProduceRequest], Fault | Refusal | None] = (
+            lambda node, request: None
+        )
+        # Every produce request that reached a node: (node, request).
+        self.seen: list[tuple[int, log_pb.ProduceRequest]] = []
+        # While cleared, leaders keep answers back.
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.appended = asyncio.Condition()
+
+    def create(self, topic: str, leaders: list[int]) -> list[FakePartition]:
+        self.topics[topic] = [FakePartition(leader) for leader in leaders]
+        return self.topics[topic]
+
+    def move(self, topic: str, partition: int, to_node: int) -> None:
+        one = self.topics[topic][partition]
+        one.leader, one.term = to_node, one.term + 1
+
+    async def start(self, count: int) -> None:
+        for node_id in range(1, count + 1):
+            await self.start_node(node_id)
+
+    async def start_node(self, node_id: int) -> None:
+        node = FakeNode(self, node_id)
+        await node.start()
+        self.nodes[node_id] = node
+
+    async def stop(self) -> None:
+        self.may_answer.set()
+        for node in self.nodes.values():
+            await node.stop()
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(node.address for node in self.nodes.values() if node.is_up)
+
+    def topic_message(self, name: str) -> topic_pb.Topic:
+        message = topic_pb.Topic(name=name, topic_id=1, replication_factor=3)
+        for number, one in enumerate(self.topics[name]):
+            message.partitions.add(
+                partition=number,
+                group_id=100 + number,
+                leader_node_id=one.leader,
+                leader_term=one.term,
+                leader_address=self.nodes[one.leader].address,
+            )
+        return message
+
+
+class FakeNode(LogServiceServicer, TopicServiceServicer, ClusterServiceServicer):
+    """One node. Methods that no test needs answer UNIMPLEMENTED."""
+
+    def __init__(self, cluster: FakeCluster, node_id: int) -> None:
+        self._cluster = cluster
+        self.node_id = node_id
+        self.address = ""
+        self.is_up = False
+        self._server = grpc.aio.server()
+
+    async def start(self) -> None:
+        add_LogServiceServicer_to_server(self, self._server)
+        add_TopicServiceServicer_to_server(self, self._server)
+        add_ClusterServiceServicer_to_server(self, self._server)
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        self.address = f"127.0.0.1:{port}"
+        self.is_up = True
+
+    async def stop(self) -> None:
+        self.is_up = False
+        await self._server.stop(None)
+
+    async def GetCluster(self, request: Any, context: Any) -> cluster_pb.GetClusterResponse:
+        answer = cluster_pb.GetClusterResponse(cluster_id="fake")
+        for node in self._cluster.nodes.values():
+            message = answer.nodes.add(node_id=node.node_id, name=f"n{node.node_id}")
+            message.state = cluster_pb.NODE_STATE_UP if node.is_up else cluster_pb.NODE_STATE_DOWN
+            message.addresses.add(listener="default", address=node.address)
+        return answer
+
+    async def GetTopic(self, request: Any, context: Any) -> topic_pb.GetTopicResponse:
+        if request.name not in self._cluster.topics:
+            await refuse(context, Refusal("UNKNOWN_TOPIC", f"no topic {request.name!r}"))
+        return topic_pb.GetTopicResponse(topic=self._cluster.topic_message(request.name))
+
+    async def InitProducer(self, request: Any, context: Any) -> log_pb.InitProducerResponse:
+        epochs = self._cluster.epochs
+        epochs[request.producer_name] = epochs.get(request.producer_name, 0) + 1
+        producer_id = 1 + list(epochs).index(request.producer_name)
+        return log_pb.InitProducerResponse(
+            producer_id=producer_id, epoch=epochs[request.producer_name]
+        )
+
+    async def GetProducerState(self, request: Any, context: Any) -> log_pb.GetProducerStateResponse:
+        one = self._cluster.topics[request.topic][request.partition]
+        _, last, memory = one.producers.get(request.producer_id, (0, 0, {}))
+        one.producers[request.producer_id] = (request.fence_epoch, last, memory)
+        return log_pb.GetProducerStateResponse(last_sequence=last, epoch=request.fence_epoch)
+
+    async def GetOffsets(self, request: Any, context: Any) -> log_pb.GetOffsetsResponse:
+        answer = log_pb.GetOffsetsResponse()
+        for number, one in enumerate(self._cluster.topics[request.topic]):
+            if not request.partitions or number in request.partitions:
+                answer.partitions.add(partition=number, earliest=0, latest=one.end_offset)
+        return answer
+
+    async def ProduceStream(
+        self, request_iterator: Any, context: Any
+    ) -> AsyncIterator[log_pb.ProduceStreamResponse]:
+        broken: set[tuple[str, int]] = set()
+        async for message in request_iterator:
+            if message.HasField("restart"):
+                broken.discard((message.restart.topic, message.restart.partition))
+                yield log_pb.ProduceStreamResponse(
+                    tag=message.tag, restarted=log_pb.PartitionRestarted()
+                )
+                continue
+            request = message.produce
+            lane = (request.topic, request.partition)
+            self._cluster.seen.append((self.node_id, request))
+            try:
+                if lane in broken:
+                    raise Refusal("EARLIER_REQUEST_FAILED")
+                result = await self._produce(request)
+            except Refusal as refusal:
+                broken.add(lane)
+                yield log_pb.ProduceStreamResponse(tag=message.tag, error=refusal.status())
+            except Broken:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
+            else:
+                yield log_pb.ProduceStreamResponse(tag=message.tag, result=result)
+
+    async def _produce(self, request: log_pb.ProduceRequest) -> log_pb.ProduceResponse:
+        one = self._cluster.topics[request.topic][request.partition]
+        if request.leader_only and one.leader != self.node_id:
+            address = self._cluster.nodes[one.leader].address
+            raise Refusal(
+                "NOT_LEADER",
+                leader_node_id=str(one.leader),
+                leader_term=str(one.term),
+                leader_address=address,
+            )
+        fault = self._cluster.faults(self.node_id, request)
+        if isinstance(fault, Refusal):
+            raise fault
+        if fault is Fault.BREAK_BEFORE:
+            raise Broken
+        if fault is Fault.HANG:
+            await asyncio.Event().wait()
+        await self._cluster.may_answer.wait()
+        result = one.append(request)
+        if fault is Fault.BREAK_AFTER:
+            raise Broken
+        if fault is Fault.UNKNOWN_AFTER:
+            raise Refusal("OUTCOME_UNKNOWN", outcome="UNKNOWN")
+        return result
+
+    async def Read(self, request: Any, context: Any) -> AsyncIterator[log_pb.ReadResponse]:
+        for position in request.positions:
+            one = self._cluster.topics[position.topic][position.partition]
+            for stored in list(one.batches):
+                if stored.base_offset + stored.count <= position.offset:
+                    continue
+                if position.HasField("end_offset") and stored.base_offset >= position.end_offset:
+                    break
+                answer = log_pb.ReadResponse()
+                answer.data.topic, answer.data.partition = position.topic, position.partition
+                batch = answer.data.batches.add(
+                    base_offset=stored.base_offset, record_count=stored.count, append_time_ms=1_000
+                )
+                batch.records.ParseFromString(stored.content)
+                yield answer
+                if self.break_reads_after > 0:
+                    self.break_reads_after -= 1
+                    if not self.break_reads_after:
+                        await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
+
+    # Reads break once after so many batches; 0: never.
+    break_reads_after = 0
+
+
+async def refuse(context: Any, refusal: Refusal, code: grpc.StatusCode = grpc.StatusCode.NOT_FOUND) -> None:
+    await context.abort(
+        code,
+        refusal.text,
+        (
+            ("rakit-reason", refusal.reason),
+            ("grpc-status-details-bin", refusal.status().SerializeToString()),
+        ),
+    )
+
+
+def _unimplemented(name: str) -> Any:
+    async def method(self: FakeNode, request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, name)
+
+    return method
+
+
+for _name in (
+    "Produce",
+    "ProduceMixed",
+    "Fetch",
+    "CreateTopic",
+    "ListTopics",
+    "UpdateTopic",
+    "DeleteTopic",
+    "TransferLeadership",
+    "GetDigest",
+):
+    setattr(FakeNode, _name, _unimplemented(_name))
+FakeNode.__abstractmethods__ = frozenset()

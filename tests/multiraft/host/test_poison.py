@@ -1,0 +1,113 @@
+"""When the disk stalls, hangs or fails: what is retried, what is given up, what is never said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rakit.multiraft.host import HostStoppedError
+from rakit.multiraft.kv import Op
+from rakit.multiraft.store.errors import Fault
+from tests.multiraft.host.nodes import GROUP, Cluster
+from tests.multiraft.host.support import until
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    made = Cluster(tmp_path)
+    await made.start()
+    yield made
+    for node in made.nodes:
+        node.engine.flushes.set()
+    await made.stop()
+
+
+async def test_s12_a_stalled_batch_is_written_again_unchanged_before_any_other(
+    cluster: Cluster,
+) -> None:
+    leader = await cluster.leader()
+    leader.engine.stalls_left = 5
+    first = leader.host.propose(GROUP, b"stalled")
+    await until(lambda: leader.engine.stalls_left < 4)
+    second = leader.host.propose(GROUP, b"after it")
+    done = await asyncio.gather(first.done, second.done)
+    assert [each.lost for each in done] == [False, False]
+    attempts = [[each for each in batch if each[0] == Op.PUT] for batch in leader.engine.batches]
+    assert attempts[0] == attempts[1] == attempts[5], "the batch that was let through at last"
+    await cluster.agreed(2)
+    assert leader.journal.payloads == [b"stalled", b"after it"]
+
+
+@pytest.mark.parametrize("where", ["write", "flush"])
+async def test_s12_a_failed_store_answers_unknown_and_silences_the_node(
+    cluster: Cluster, where: str
+) -> None:
+    leader = await cluster.leader()
+    await cluster.propose(b"safe")
+    if where == "write":
+        leader.engine.write_fault = Fault.DISK_FULL
+    else:
+        leader.engine.flush_fault = Fault.DISK_FULL
+    completion = await leader.host.propose(GROUP, b"unknown").done
+    failure = await leader.host.failed
+    assert failure.disk_full
+    assert failure.exit_code == 10
+    # The others may yet commit it; this node will never know.
+    assert completion.lost
+    with pytest.raises(HostStoppedError):
+        leader.host.propose(GROUP, b"x")
+    sessions = leader.host._peers.transport._sessions
+    await until(lambda: not sessions)
+    assert leader.host._peers.transport.peers == []
+    others = [each for each in cluster.nodes if each is not leader]
+    await until(lambda: any(each.leads for each in others), 10)
+    leader.running = False
+    await leader.server.stop(None)
+    await leader.host.stop()
+    leader.store.close()
+    await cluster.propose(b"the rest goes on")
+    assert cluster.followers()[0].journal.payloads[0] == b"safe"
+
+
+async def test_s13_a_leader_whose_disk_hangs_is_replaced(cluster: Cluster) -> None:
+    leader = await cluster.leader()
+    leader.engine.flushes.clear()
+    hanging = leader.host.propose(GROUP, b"hanging")
+    others = [each for each in cluster.nodes if each is not leader]
+    await until(lambda: any(each.leads for each in others), 10)
+    assert not hanging.done.done() or hanging.done.result().lost
+    new = next(each for each in others if each.leads)
+    assert not (await new.host.propose(GROUP, b"goes on").done).lost
+    leader.engine.flushes.set()
+    completion = await hanging.done
+    await cluster.agreed(2)
+    if not completion.lost:
+        assert b"hanging" in leader.journal.payloads
+
+
+async def test_s13_a_node_whose_writes_stall_is_silent(cluster: Cluster) -> None:
+    leader = await cluster.leader()
+    others = [each for each in cluster.nodes if each is not leader]
+    leader.engine.stalls_left = 1 << 30
+    leader.host.propose(GROUP, b"stalled")
+    await until(lambda: not any(each.host.node_is_up(leader.node_id) for each in others), 10)
+    await until(lambda: any(each.leads for each in others), 10)
+    leader.engine.stalls_left = 0
+    await until(cluster.all_up, 10)
+    await cluster.propose(b"x")
+
+
+async def test_a_broken_rule_stops_the_node_like_a_broken_disk(cluster: Cluster) -> None:
+    leader = await cluster.leader()
+
+    def broken() -> None:
+        raise ValueError("a bug")
+
+    leader.host.on_applied(GROUP, broken)
+    leader.host.propose(GROUP, b"x")
+    failure = await leader.host.failed
+    assert "a bug" in str(failure)
+    assert failure.exit_code == 11

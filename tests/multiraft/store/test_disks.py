@@ -1,0 +1,138 @@
+"""Real disks that lose power, die, or fill up under a running store (S7, S12)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.store import (
+    LossKind,
+    RocksStore,
+    StoreConfig,
+    StoreFailedError,
+    WriteStalledError,
+)
+from tests.multiraft.store.conformance import key
+from tests.multiraft.store.loop import LoopDisk
+from tests.multiraft.store.support import NODE, entries, entries_in, open_store, write_some
+
+pytestmark = pytest.mark.damage
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[LoopDisk]:
+    with LoopDisk(tmp_path, mebibytes=64) as disk:
+        yield disk
+
+
+def test_a_power_cut_keeps_what_was_synced_and_nothing_claims_more(disk: LoopDisk) -> None:
+    directory = disk.mount_point / NODE
+    store = open_store(directory)
+    write_some(store, 100)
+    position = store.position()
+    store.flush_wal()
+    store.save_witness(position)
+    write_some(store, 50, start=100)
+    store.flush_wal()
+    write_some(store, 50, start=150)
+    disk.shut_down()
+    with pytest.raises(StoreFailedError):
+        store.flush_wal()
+    store.close()
+    disk.power_cycle()
+
+    store = open_store(directory)
+    assert entries_in(store) == list(range(150)), "all that was synced, and no more"
+    assert store.loss.kind is LossKind.NONE
+    store.close()
+
+
+def test_s12_a_dying_disk_poisons_the_store(disk: LoopDisk) -> None:
+    store = open_store(disk.mount_point / NODE)
+    write_some(store, 10)
+    store.flush_wal()
+    disk.shut_down()
+    with pytest.raises(StoreFailedError) as failure:
+        store.write(entries(10, b"x"))
+    assert failure.value.exit_code == 11
+    with pytest.raises(StoreFailedError):
+        store.flush_wal()
+    assert entries_in(store) == list(range(10)), "reads go on"
+    store.close()
+
+
+def test_s12_a_witness_on_a_dead_disk_poisons_the_store(disk: LoopDisk) -> None:
+    store = open_store(disk.mount_point / NODE)
+    write_some(store, 10)
+    position = store.position()
+    store.flush_wal()
+    disk.shut_down()
+    with pytest.raises(StoreFailedError):
+        store.save_witness(position)
+    assert store.failed is not None
+    store.close()
+
+
+def fill_up(store: RocksStore) -> tuple[list[int], StoreFailedError]:
+    """Write and sync until the disk is full; returns what was acknowledged."""
+    acknowledged: list[int] = []
+    number = 0
+    while True:
+        batch = WriteBatch()
+        batch.put(key(number), bytes([number % 251]) * 500_000)
+        try:
+            store.write(batch)
+            store.flush_wal()
+        except WriteStalledError:
+            continue
+        except StoreFailedError as failure:
+            return acknowledged, failure
+        acknowledged.append(number)
+        number += 1
+
+
+def take_the_rest(disk: LoopDisk) -> None:
+    """Somebody else fills the disk to the last block: not even the log could be replayed."""
+    other = os.open(disk.mount_point / "other", os.O_WRONLY | os.O_CREAT)
+    with pytest.raises(OSError, match="No space left on device"):
+        _write_for_ever(other)
+    os.close(other)
+
+
+def _write_for_ever(descriptor: int) -> None:
+    while os.write(descriptor, bytes(4096)):
+        pass
+
+
+def test_s12_a_full_disk_ends_with_10_and_opens_again_on_its_ballast(disk: LoopDisk) -> None:
+    """A failed flush on a full disk has corrupted other stores, though not each time."""
+    config = replace(
+        StoreConfig.small(disk.mount_point / NODE),
+        write_buffer_bytes=4 << 20,
+        wal_bytes_max=4 << 20,
+        ballast_bytes=8 << 20,
+        low_space_bytes=16 << 20,
+    )
+    store = RocksStore.open(config, NODE)
+    assert not store.low_space
+    acknowledged, failure = fill_up(store)
+    assert failure.exit_code == 10
+    assert failure.disk_full
+    store.close()
+    take_the_rest(disk)
+
+    store = RocksStore.open(config, NODE)
+    assert store.low_space, "produce is to be refused"
+    assert not (config.directory / "ballast").exists(), "it was needed to replay the log"
+    assert set(entries_in(store)) >= set(acknowledged)
+    batch = WriteBatch()
+    batch.delete_range(key(0), key(2**32))
+    store.write(batch)
+    store.flush_wal()
+    assert entries_in(store) == []
+    store.close()

@@ -1,0 +1,175 @@
+"""The set-up of RocksDB: in force or refused (S6), and fitted to the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rakit.multiraft.store import RocksStore, StoreConfig, StoreFailedError, options
+from rakit.multiraft.store.config import GIB, MIB
+from rakit.multiraft.store.errors import Fault, classify
+from tests.multiraft.store.support import (
+    DEAD_DISK,
+    FULL_DISK,
+    NODE,
+    STALL,
+    entries_in,
+    newest,
+    open_store,
+    write_some,
+)
+
+
+def settings(config: StoreConfig, **changes: Any) -> dict[str, dict[str, str]]:
+    named: dict[str, Any] = {"create": True, "direct_io": False, "reserve_bytes": 0} | changes
+    return options.settings(config, **named)
+
+
+def test_an_options_text_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    sections = settings(StoreConfig.small(tmp_path))
+    assert options.parse(options.render(sections)).items() >= sections.items()
+
+
+def test_s6_every_setting_is_in_force_after_opening(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    found = options.parse(newest(tmp_path, "OPTIONS-*").read_text())
+    for name, value in {
+        "track_and_verify_wals_in_manifest": "true",
+        "wal_recovery_mode": "kTolerateCorruptedTailRecords",
+        "recycle_log_file_num": "0",
+        "paranoid_checks": "true",
+        "max_bgerror_resume_count": "0",
+    }.items():
+        assert found["DBOptions"][name] == value
+    store.close()
+
+
+def test_s6_a_setting_that_did_not_take_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a binding would behave that ignores what it does not know."""
+    real = options.render
+
+    def losing(sections: dict[str, dict[str, str]]) -> str:
+        return real(sections).replace("track_and_verify_wals_in_manifest=true", "")
+
+    monkeypatch.setattr(options, "render", losing)
+    with pytest.raises(StoreFailedError, match="track_and_verify_wals_in_manifest=false instead"):
+        open_store(tmp_path)
+    monkeypatch.undo()
+    open_store(tmp_path).close()
+
+
+def test_a_database_that_wrote_no_options_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreFailedError, match="unproven"):
+        options.verify(tmp_path, {})
+
+
+@pytest.mark.parametrize("refusing", ["open", "write"])
+def test_without_direct_io_flushes_are_buffered(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    refusing: str,
+) -> None:
+    """File systems refuse O_DIRECT either when a file is opened or when it is written."""
+    caplog.set_level("INFO")
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(options.os, refusing, refuse)
+        assert not options.probe_direct_io(tmp_path)
+    assert "flushes are buffered" in caplog.text
+    assert list(tmp_path.iterdir()) == [], "the probe leaves nothing behind"
+
+    monkeypatch.setattr(options, "probe_direct_io", lambda _: False)
+    store = open_store(tmp_path)
+    write_some(store, 100, value=bytes(2000))
+    assert entries_in(store) == list(range(100))
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("reserve_bytes", "tables"), [(0, 4), (1 * GIB, 5), (3 * GIB, 16), (100 * GIB, 32)]
+)
+def test_compaction_begins_earlier_where_it_has_less_room(
+    tmp_path: Path, reserve_bytes: int, tables: int
+) -> None:
+    family = settings(StoreConfig(directory=tmp_path), reserve_bytes=reserve_bytes)[
+        'CFOptions "default"'
+    ]
+    assert family["level0_file_num_compaction_trigger"] == str(tables)
+    base = int(family["max_bytes_for_level_base"])
+    assert base == 2 * tables * 64 * MIB
+    assert reserve_bytes == 0 or base + tables * 64 * MIB <= reserve_bytes
+
+
+@pytest.mark.parametrize(
+    ("hard", "tables"), [(resource.RLIM_INFINITY, -1), (20_000, -1), (4096, 2048)]
+)
+def test_every_table_stays_open_where_descriptors_suffice(
+    monkeypatch: pytest.MonkeyPatch, hard: int, tables: int
+) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    assert options.open_tables_max() == tables
+    assert raised == [(hard, hard)]
+
+
+def test_the_errors_of_rocksdb_are_told_apart() -> None:
+    assert classify(Exception(STALL)) is Fault.STALL
+    assert classify(Exception(FULL_DISK)) is Fault.DISK_FULL
+    assert classify(Exception("Corruption: IO error: No space left on device: x")) is (
+        Fault.DISK_FULL
+    )
+    assert classify(Exception("IO error: /d/000004.log: Disk quota exceeded")) is Fault.DISK_FULL
+    assert classify(Exception("Corruption: block checksum mismatch")) is Fault.CORRUPTION
+    assert classify(Exception(DEAD_DISK)) is Fault.OTHER
+    assert classify(Exception("Result incomplete: something else")) is Fault.OTHER
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"write_buffer_bytes": 1000},
+        {"write_buffer_count": 1},
+        {"wal_bytes_max": 1000},
+        {"scan_chunk_bytes": 0},
+        {"witness_interval_ms": 0},
+        {"journal_mark_bytes": 0},
+        {"ballast_bytes": -1},
+        {"low_space_percent": 100},
+        {"low_space_bytes": -1},
+        {"block_cache_bytes": 0},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path: Path, change: dict[str, int]) -> None:
+    with pytest.raises(AssertionError):
+        replace(StoreConfig(directory=tmp_path), **change)
+
+
+def test_a_relative_directory_is_where_it_was_when_the_store_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = RocksStore.open(StoreConfig.small(Path("data")), NODE)
+    os.chdir("/")
+    write_some(store, 3)
+    store.close()
+    assert open_files(tmp_path / "data") == [0, 1, 2]
+
+
+def open_files(directory: Path) -> list[int]:
+    store = open_store(directory)
+    found = entries_in(store)
+    store.close()
+    return found

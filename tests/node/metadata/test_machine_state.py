@@ -1,0 +1,173 @@
+"""Checkpoints: the whole state, the same bytes everywhere, and how much log is kept."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rakit.api.v1.topic_service_pb2 import (
+    CreateTopicRequest,
+    DeleteTopicRequest,
+    TopicConfig,
+    UpdateTopicRequest,
+)
+from rakit.multiraft.kv import WriteBatch
+from rakit.node.metadata import commands, machine
+from rakit.node.metadata.machine import MetadataMachine
+from rakit.node.metadata.registry import Change
+from rakit.node.metadata.tables import DeadGroups
+from rakit.peer.v1 import metadata_command_pb2 as pb
+from tests.node.metadata.support import Log, describe, register
+
+
+def create(name: str, count: int) -> pb.MetadataCommand:
+    return commands.create_topic(CreateTopicRequest(name=name, partition_count=count))
+
+
+def update(name: str, value: int) -> pb.MetadataCommand:
+    config = TopicConfig(retention_ms=value)
+    return commands.update_topic(UpdateTopicRequest(name=name, config=config))
+
+
+def delete(name: str) -> pb.MetadataCommand:
+    return commands.delete_topic(DeleteTopicRequest(name=name))
+
+
+def replaced(store: str, old: str) -> pb.MetadataCommand:
+    return register(describe("n2", store=store), replaces=old)
+
+
+def joined(name: str) -> pb.MetadataCommand:
+    return register(describe(f"more-{name}"))
+
+
+def any_command() -> st.SearchStrategy[pb.MetadataCommand]:
+    names = st.sampled_from(["a", "b", "c"])
+    stores = st.sampled_from(["store-n2", "s1", "s2"])
+    return st.one_of(
+        st.builds(create, names, st.integers(1, 4)),
+        st.builds(update, names, st.integers(1, 9)),
+        st.builds(delete, names),
+        st.builds(commands.init_producer, names),
+        st.builds(replaced, stores, stores),
+        st.builds(joined, names),
+    )
+
+
+def without_marks(of: MetadataMachine) -> bytes:
+    """The state without the indexes of its checkpoints."""
+    state = pb.MetadataState.FromString(of.snapshot())
+    state.ClearField("checkpoint_index")
+    state.ClearField("previous_checkpoint_index")
+    return state.SerializeToString(deterministic=True)
+
+
+@given(st.lists(any_command(), max_size=25), st.integers(0, 25))
+@settings(max_examples=100, deadline=None)
+def test_a_restored_machine_goes_on_exactly_like_the_original(
+    given_commands: list[pb.MetadataCommand], cut: int
+) -> None:
+    log = Log().found()
+    log_commands = given_commands[:cut]
+    for command in log_commands:
+        log.apply(command)
+    restored = MetadataMachine()
+    index = log.entries[-1].index
+    restored.restore(log.machine.snapshot(), index)
+    assert without_marks(restored) == without_marks(log.machine)
+    for command in given_commands[cut:]:
+        result = log.apply(command)
+        assert restored.apply(log.entries[-1], WriteBatch()) == result
+    assert without_marks(restored) == without_marks(log.machine)
+    for topic in log.registry.topics():
+        assert restored.registry.topic(topic.name) == topic
+    for node_id in log.registry.nodes:
+        counts = log.registry.replica_count(node_id), log.registry.preferred_count(node_id)
+        again = restored.registry
+        assert (again.replica_count(node_id), again.preferred_count(node_id)) == counts
+
+
+@given(st.lists(any_command(), max_size=25))
+@settings(max_examples=50, deadline=None)
+def test_p9_replicas_that_apply_the_same_log_are_byte_identical(
+    given_commands: list[pb.MetadataCommand],
+) -> None:
+    log = Log().found()
+    for command in given_commands:
+        log.apply(command)
+    replica = MetadataMachine()
+    for entry in log.entries:
+        replica.apply(entry, WriteBatch())
+    assert replica.snapshot() == log.machine.snapshot()
+
+
+def test_the_log_is_kept_between_the_last_two_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "CHECKPOINT_ENTRIES_COUNT", 10)
+    log = Log().found()
+    assert log.machine.trim_index() == 0
+    trims: list[int] = []
+    for _ in range(29):
+        log.do(commands.init_producer("p"))
+        trims.append(log.machine.trim_index())
+    indexes = [index for index, _ in log.checkpoints]
+    assert indexes == [11, 21, 31]
+    assert sorted(set(trims)) == [0, 11, 21]
+    # A replica that starts from any of them takes the next ones at the same entries.
+    for index, data in log.checkpoints[:2]:
+        late = MetadataMachine()
+        late.restore(data, index)
+        due: list[tuple[int, bytes]] = []
+        for entry in log.entries:
+            if entry.index > index:
+                late.apply(entry, WriteBatch())
+                if late.checkpoint_due():
+                    due.append((entry.index, late.snapshot()))
+        assert due == [one for one in log.checkpoints if one[0] > index]
+
+
+def test_many_bytes_are_a_reason_for_a_checkpoint_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "CHECKPOINT_BYTES", 600)
+    log = Log().found()
+    for number in range(10):
+        log.do(commands.init_producer(f"{number}" * 200))
+    assert 2 <= len(log.checkpoints) <= 5
+
+
+def test_a_newborn_machine_is_empty_and_tells_its_subscribers() -> None:
+    log = Log().found()
+    changes: list[Change] = []
+    log.registry.subscribe(changes.append)
+    version = log.registry.version
+    log.machine.restore(b"", 1)
+    assert log.registry.cluster_id == ""
+    assert not log.registry.nodes
+    assert [change.everything for change in changes] == [True]
+    assert changes[0].version == log.registry.version == version + 1
+
+
+def test_a_subscriber_can_leave() -> None:
+    log = Log().found()
+    changes: list[Change] = []
+    leave = log.registry.subscribe(changes.append)
+    leave()
+    log.do(commands.create_topic(CreateTopicRequest(name="t")))
+    assert changes == []
+
+
+def test_a_command_of_the_future_stops_the_replica() -> None:
+    log = Log().found()
+    with pytest.raises(AssertionError, match="a command that this version does not know"):
+        log.apply(pb.MetadataCommand())
+
+
+@given(st.permutations(list(range(2, 12))), st.integers(0, 10))
+@settings(max_examples=100, deadline=None)
+def test_dead_groups_are_a_set_however_they_come(order: list[int], count: int) -> None:
+    dead = DeadGroups()
+    for group in order[:count]:
+        dead.add(group)
+    expected = set(order[:count])
+    assert {group for group in range(14) if group in dead} == expected
+    # The ranges neither touch nor overlap, also after a checkpoint.
+    assert DeadGroups(dead.bounds).bounds == dead.bounds
