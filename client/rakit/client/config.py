@@ -72,6 +72,7 @@ class ProducerConfig:
     linger_ms: float = 0
     # A batch is closed at this size. Topics take 2 MiB unless configured otherwise.
     batch_bytes_max: int = 1 << 20
+    # Partitions refuse more than 200,000.
     batch_count_max: int = 100_000
     # Batches on their way to one partition while much is waiting; while little is, it is one.
     in_flight_batches_max: int = 8
@@ -87,8 +88,8 @@ class ProducerConfig:
             raise ValueError("linger_ms must be from 0 to 60000")
         if not 1 <= self.batch_bytes_max <= 16 << 20:
             raise ValueError("batch_bytes_max must be from 1 to 16 MiB")
-        if not 1 <= self.batch_count_max <= 1_000_000:
-            raise ValueError("batch_count_max must be from 1 to 1000000")
+        if not 1 <= self.batch_count_max <= 200_000:
+            raise ValueError("batch_count_max must be from 1 to 200000")
         if not 1 <= self.in_flight_batches_max <= IN_FLIGHT_BATCHES_LIMIT:
             raise ValueError(f"in_flight_batches_max must be from 1 to {IN_FLIGHT_BATCHES_LIMIT}")
         if self.unacknowledged_bytes_max < self.batch_bytes_max:

@@ -92,7 +92,7 @@ class HostConfig:
     #: Ticks made up for after a pause of the process. More would let every group campaign at once
     #: although the leaders' heartbeats already wait in the sockets.
     tick_catch_up_count_max: int = 4
-    #: Received and not yet stepped, over all peers. Beyond it nothing more is read.
+    #: Received and not yet stepped on either lane, over all peers. Beyond it nothing is read.
     inbox_bytes_max: int = 64 * MEBIBYTE
     #: Stepped between two turns that other tasks get.
     round_bytes_max: int = 8 * MEBIBYTE

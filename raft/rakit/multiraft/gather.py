@@ -43,7 +43,8 @@ class Gather:
 
     def __init__(self, bytes_max: int, count_max: int) -> None:
         self._items: deque[tuple[int, Envelope]] = deque()
-        #: By group and receiver; what is in `_items` is newer.
+        #: By group and receiver, each newer than all of `_items` for the same receiver. So news
+        #: leave when nothing else is left: before its entries, a commit would be rejected.
         self._news: dict[tuple[int, int], Envelope] = {}
         self._bytes_max = bytes_max
         self._count_max = count_max
@@ -84,14 +85,15 @@ class Gather:
         return True
 
     def take(self, bytes_max: int) -> list[Envelope]:
-        """Returns all news and the oldest messages: about `bytes_max`, but at least one."""
-        items, size = self._items, 0
-        taken = list(self._news.values())
-        self._news.clear()
-        while items and (not size or size + items[0][0] <= bytes_max):
+        """Returns the oldest messages, at most `bytes_max` but at least one, then news."""
+        items, taken, size = self._items, list[Envelope](), 0
+        while items and (not taken or size + items[0][0] <= bytes_max):
             one, envelope = items.popleft()
             size += one
             taken.append(envelope)
+        if not items and self._news:
+            taken += self._news.values()
+            self._news.clear()
         self.size_bytes -= size
         assert self.size_bytes >= 0, "a queue cannot hold less than nothing"
         return taken

@@ -86,8 +86,7 @@ class Host:
             failed=self._store_failed,
         )
         self._steps = StepLoop(config, self.driver, store, memory, rim)
-        epoch, note = next_boot_epoch(store, clock_ms())
-        store.write(note)
+        epoch, self._boot_note = next_boot_epoch(store, clock_ms())
         self.identity = NodeIdentity(cluster_id, node_id, store.store_uuid, epoch)
         around = Surroundings(
             groups=self.driver,
@@ -116,7 +115,7 @@ class Host:
     async def start(self) -> None:
         """Loads the groups from the store and begins to step them."""
         self.driver.load()
-        self._steps.start()
+        await self._steps.start(self._boot_note)
 
     async def stop(self) -> None:
         """Hands leaderships over, flushes, and ends everything. The store stays open."""

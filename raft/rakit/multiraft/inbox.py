@@ -3,6 +3,9 @@
 Streams put, the step loop takes. When the inbox is full a stream reads no further, which its peer
 notices as a window that stays closed: nothing is dropped, and memory stays bounded by this limit
 plus one request for each stream.
+
+The two lanes stay apart here too: what came by a control lane is taken first, and has room of its
+own, so that a heartbeat waits neither in a socket nor here behind megabytes of appends (S17).
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ class Arrival:
 
     envelopes: list[Envelope]
     size_bytes: int
+    #: It came by a control lane.
+    urgent: bool
     #: Of a request: who asks and its number. Of a response: None and 0.
     requester: Requester | None = None
     number: int = 0
@@ -39,34 +44,46 @@ class Inbox:
     """A queue with a limit, filled by many streams and emptied by one loop."""
 
     def __init__(self, bytes_max: int, wake: Callable[[], None]) -> None:
-        self._bytes_max = bytes_max
         self._wake = wake
-        self._arrivals: deque[Arrival] = deque()
-        self._room = asyncio.Event()
-        self._room.set()
-        #: Of what waits.
-        self.size_bytes = 0
+        self._urgent = _Queue(bytes_max)
+        self._bulk = _Queue(bytes_max)
 
     def __len__(self) -> int:
-        return len(self._arrivals)
+        return len(self._urgent.arrivals) + len(self._bulk.arrivals)
 
     async def put(self, arrival: Arrival) -> None:
         """Adds an arrival, when there is room; an empty inbox takes any."""
-        while self._arrivals and self.size_bytes + arrival.size_bytes > self._bytes_max:
-            self._room.clear()
-            await self._room.wait()
-        self._arrivals.append(arrival)
-        self.size_bytes += arrival.size_bytes
+        await (self._urgent if arrival.urgent else self._bulk).put(arrival)
         self._wake()
 
     def take(self, bytes_max: int) -> list[Arrival]:
-        """Returns the oldest arrivals, about `bytes_max` of them."""
+        """Returns the oldest arrivals, about `bytes_max` of each lane, urgent ones first."""
+        return self._urgent.take(bytes_max) + self._bulk.take(bytes_max)
+
+
+class _Queue:
+    """The arrivals of one kind of lane."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._size_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self.arrivals: deque[Arrival] = deque()
+
+    async def put(self, arrival: Arrival) -> None:
+        while self.arrivals and self._size_bytes + arrival.size_bytes > self._bytes_max:
+            self._room.clear()
+            await self._room.wait()
+        self.arrivals.append(arrival)
+        self._size_bytes += arrival.size_bytes
+
+    def take(self, bytes_max: int) -> list[Arrival]:
         taken, size = list[Arrival](), 0
-        while self._arrivals and size < bytes_max:
-            arrival = self._arrivals.popleft()
+        while self.arrivals and size < bytes_max:
+            arrival = self.arrivals.popleft()
             size += arrival.size_bytes
             taken.append(arrival)
-        self.size_bytes -= size
-        if not self._room.is_set():
-            self._room.set()
+        self._size_bytes -= size
+        self._room.set()
         return taken

@@ -243,6 +243,7 @@ class Link:
         return request.SerializeToString()
 
     async def _read(self, call: _Call) -> None:
+        urgent = self.lane == CONTROL
         while True:
             data = _message(await call.read())
             response = codec.decode_response(data)
@@ -251,7 +252,7 @@ class Link:
             envelopes = codec.envelopes_of(response)
             if envelopes:
                 check_senders(self.node_id, envelopes)
-                await self._events.arrived(Arrival(envelopes, len(data)))
+                await self._events.arrived(Arrival(envelopes, len(data), urgent))
             if response.processed > self._window.processed:
                 self._window.worked_off(response.processed)
                 self._wake.set()

@@ -114,8 +114,6 @@ def _load_log(disk: KeyValue, birth: BirthRecord, log: GroupLog) -> Checkpoint |
     ):
         log.loaded_entry(decode_entry(group_id, keys.number_of(key), stored))
     last = log.last_index()
-    if value is None and last > 0:
-        raise StoreCorruptError(f"group {group_id} has a log but no vote record (S5)")
     if log.last_term > state.term:
         raise StoreCorruptError(
             f"the last entry of group {group_id} has term {log.last_term}, the vote record"

@@ -19,7 +19,7 @@ from rakit.multiraft import codec
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.effects import Envelope
 from rakit.multiraft.gather import Arrears, Gather, LinkProtocolError, check_senders
-from rakit.multiraft.hello import DATA, Lane
+from rakit.multiraft.hello import CONTROL, DATA, Lane
 from rakit.multiraft.inbox import Arrival
 from rakit.multiraft.peer_events import PeerEvents
 from rakit.peer.v1 import raft_service_pb2 as wire
@@ -101,7 +101,9 @@ class Session:
         self._received = request.number
         envelopes = codec.envelopes_of(request)
         check_senders(self.node_id, envelopes)
-        await self._events.arrived(Arrival(envelopes, size_bytes, self, request.number))
+        urgent = self.lane == CONTROL
+        arrival = Arrival(envelopes, size_bytes, urgent, requester=self, number=request.number)
+        await self._events.arrived(arrival)
 
     async def _write(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         while True:

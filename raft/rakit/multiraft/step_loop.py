@@ -34,6 +34,7 @@ from rakit.multiraft.driver import Driver
 from rakit.multiraft.effects import Effects, Envelope
 from rakit.multiraft.hello import StoreMemory
 from rakit.multiraft.inbox import Arrival, Inbox
+from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.store.errors import StoreFailedError, WriteStalledError
 from rakit.multiraft.store.rocks import RocksStore
 from rakit.multiraft.store.syncer import Syncer
@@ -102,8 +103,9 @@ class StepLoop:
         self.lag_ms = 0.0
         self.lag_ms_max = 0.0
 
-    def start(self) -> None:
-        """Starts the syncer, the timer and the task."""
+    async def start(self, first: WriteBatch) -> None:
+        """Writes a first batch, and starts the syncer, the timer and the task."""
+        await self._write(first)
         self._syncer.start()
         self._ticked_at = self._loop.time()
         self._set_timer()
@@ -154,6 +156,8 @@ class StepLoop:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._turn()
+                if self._wake.is_set():
+                    await asyncio.sleep(0)  # a set event does not wait, and others want a turn
         except StoreFailedError as error:
             self._fail(error)
         except Exception as error:
@@ -195,21 +199,21 @@ class StepLoop:
         if effects.batch:
             if effects.sends and effects.batch.size_bytes >= _YIELD_BYTES_MIN:
                 await asyncio.sleep(0)
-            await self._write(effects)
+            await self._write(effects.batch)
         self._driver.written(effects.number)
         self._rim.deliver(effects)
         if effects.must_sync:
             self._want_sync(effects.number)
 
-    async def _write(self, effects: Effects) -> None:
+    async def _write(self, batch: WriteBatch) -> None:
         """Writes a batch, however often the store pushes back."""
         while True:
             try:
-                self._store.write(effects.batch)
+                self._store.write(batch)
             except WriteStalledError:
                 if self._stalled_since is None:
                     self._stalled_since = time.monotonic()
-                    size = effects.batch.size_bytes
+                    size = batch.size_bytes
                     _log.warning("the store stalls writes; a batch of %d bytes waits", size)
                 self._judge_stall(self._stalled_since, "write")
                 await asyncio.sleep(self._config.write_retry_ms / 1000)

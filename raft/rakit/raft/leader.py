@@ -100,6 +100,8 @@ def tick(raft: Raft) -> None:
             return
         raft.lead_transferee = 0
     if raft.heartbeat_elapsed >= raft.config.heartbeat_tick:
+        for _, progress in raft.tracker.peers:
+            progress.heard_heartbeat = False
         broadcast_heartbeat(raft)
 
 

@@ -156,12 +156,12 @@ def tick(raft: Raft) -> None:
 def tick_quiesced(raft: Raft) -> None:
     """Lets a tick pass for a quiet group: nobody is sent anything and nobody campaigns.
 
-    A follower's clock stops where the leader's lease ends, so that it votes when others wake, but
-    waits for the rest of its own random timeout before it campaigns itself.
+    A follower's clock runs to half an election timeout and stops there: a replica that wakes has
+    the other half to hear from its leader, and waits less than usual if there is none.
     """
     if raft.role is Role.LEADER:
         leader.tick_quiesced(raft)
-    elif raft.election_elapsed < raft.config.election_tick:
+    elif 2 * raft.election_elapsed < raft.config.election_tick:
         raft.election_elapsed += 1
 
 

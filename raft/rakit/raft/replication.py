@@ -206,12 +206,14 @@ def _handle_reject(raft: Raft, message: Message, progress: Progress) -> None:
 
 
 def handle_heartbeat_response(raft: Raft, message: Message, progress: Progress) -> None:
-    """Takes a peer's sign of life: it may be sent something again (rule T3)."""
+    """Takes a peer's sign of life: it may be sent one more append (rule T3)."""
     progress.recent_active = True
-    progress.waits = False
-    if progress.match < raft.log.last_index or progress.state is ProgressState.PROBE:
-        progress.send_empty = True
-        raft.append_pending = True
+    if not progress.heard_heartbeat:
+        progress.heard_heartbeat = True
+        progress.waits = False
+        if progress.match < raft.log.last_index or progress.state is ProgressState.PROBE:
+            progress.send_empty = True
+            raft.append_pending = True
     if message.context:
         raft.reads.acknowledge(message.from_, message.context)
         reads.release_confirmed(raft)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rakit.multiraft.driver import DriverConfig
 from rakit.multiraft.errors import NotLeadingError, OverloadedError
+from rakit.multiraft.farewell import is_farewell
 from rakit.multiraft.machine import node_of
 from rakit.raft import MessageType, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster
@@ -196,8 +199,38 @@ def test_messages_for_another_replica_are_dropped() -> None:
     follower = cluster.followers()[0]
     cluster.propose(leader, b"a")
     cluster.step_node(leader)
-    for envelope in cluster.network:
-        if node_of(envelope.to_replica) == follower.node_id:
-            envelope.to_replica += 1
-            follower.driver.receive(envelope)
-    assert follower.driver.advance() is None
+    (envelope,) = [one for one in cluster.network if node_of(one.to_replica) == follower.node_id]
+    for wrong in (
+        replace(envelope, to_replica=envelope.to_replica + 1),
+        replace(envelope, from_replica=envelope.from_replica + 1),
+        replace(envelope, group_id=GROUP + 1),
+    ):
+        follower.driver.receive(wrong)
+        assert follower.driver.advance() is None
+    follower.driver.receive(envelope)
+    assert follower.driver.advance() is not None
+
+
+def test_a_farewell_from_an_earlier_term_changes_nothing() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    follower = cluster.followers()[0]
+    leader.driver.step_down(GROUP)
+    cluster.step_node(leader)
+    (farewell,) = [
+        one
+        for one in cluster.network
+        if is_farewell(one.message) and node_of(one.to_replica) == follower.node_id
+    ]
+    cluster.run_until(cluster.leads)
+    cluster.tick(5)
+    new = cluster.leader()
+    assert new is not None
+    # The same replica leads again, in a later term.
+    if new is not leader:
+        new.driver.transfer_leader(GROUP, leader.group.meta.replica_id)
+        cluster.run_until(lambda: cluster.leader() is leader)
+        cluster.tick(5)
+    follower.driver.receive(farewell)
+    cluster.pump()
+    assert follower.group.leader_replica == leader.group.meta.replica_id

@@ -48,6 +48,7 @@ def test_batches_stay_below_the_cap_unless_one_entry_is_larger() -> None:
     cluster.settle()
     assert len(cluster.check_replicas_agree()) == 62
     for node in cluster.nodes.values():
+        assert node.group.commit == leader.group.storage.last_index()
         large = [size for size in node.disk.sizes if size > 64 * KIB]
         assert len(large) == 1
         assert large[0] < 101 * KIB
@@ -85,7 +86,8 @@ def test_a_large_ready_over_a_stale_tail_never_commits_what_it_replaces(survivor
     cluster = Cluster(seed=survivors, config=small_batches())
     old = cluster.create_and_elect()
     cluster.isolate(old)
-    for number in range(5):
+    # More of them than the first batch replaces: their end must not look committed.
+    for number in range(12):
         cluster.propose(old, b"stale %d" % number)
     cluster.pump()
     new = cluster.await_other_leader(old)
@@ -133,7 +135,7 @@ def test_a_group_that_fills_every_batch_starves_no_other() -> None:
     node = cluster.nodes[1]
     for number in range(40):
         cluster.propose(node, bytes([number]) * 20 * KIB)
-    cluster.propose(node, b"small", group=GROUP + 1)
+    cluster.propose(node, b"x" * 20 * KIB, group=GROUP + 1)
     steps = 0
     while (effects := node.driver.advance()) is not None:
         steps += 1

@@ -97,6 +97,24 @@ def test_s18_several_readys_are_in_flight_and_complete_together() -> None:
     assert [done.token for done in leader.completions] == [0, 1, 2, 3, 4]
 
 
+def test_s18_a_sync_completes_what_was_written_before_it_and_nothing_else() -> None:
+    cluster = Cluster(count=1)
+    cluster.create()
+    cluster.pump()
+    node = cluster.nodes[1]
+    node.hung = True
+    numbers: list[int] = []
+    for token in range(3):
+        cluster.propose(node, b"%d" % token, token)
+        cluster.step_node(node)
+        numbers.append(node.effects[-1].number)
+    assert len(set(numbers)) == 3
+    for token, number in enumerate(numbers):
+        node.driver.synced(number)
+        cluster.step_node(node)
+        assert [done.token for done in node.completions] == list(range(token + 1))
+
+
 def isolated_leader_with_a_stale_tail(cluster: Cluster, leader: Node) -> None:
     """Leaves three entries on the leader that nobody else has, and elects another leader."""
     cluster.isolate(leader)

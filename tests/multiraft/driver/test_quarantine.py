@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from rakit.multiraft import keys
+from rakit.multiraft.boot import next_boot
 from rakit.multiraft.errors import UnknownGroupError
+from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
 from rakit.multiraft.records import (
     decode_hard_state,
@@ -16,6 +18,7 @@ from rakit.multiraft.records import (
 )
 from rakit.raft import Entry, HardState, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster, Node
+from tests.multiraft.driver.memory_disk import MemoryDisk
 
 OTHER = 8
 
@@ -24,7 +27,7 @@ def written(cluster: Cluster) -> tuple[Node, Node]:
     """Returns leader and follower of a group that has a few entries; a second group lives too."""
     leader = cluster.create_and_elect()
     cluster.create(OTHER)
-    for item in (b"a", b"b", b"c"):
+    for item in (b"a", b"checkpoint", b"b", b"c"):
         cluster.propose(leader, item)
     cluster.pump()
     cluster.settle()
@@ -51,7 +54,7 @@ def garble_hard_state(node: Node) -> None:
 
 
 def lose_middle_entry(node: Node) -> None:
-    node.disk.delete(keys.entry(GROUP, 3))
+    node.disk.delete(keys.entry(GROUP, 5))
 
 
 def lose_committed_tail(node: Node) -> None:
@@ -61,15 +64,15 @@ def lose_committed_tail(node: Node) -> None:
 
 
 def flip_a_bit(node: Node) -> None:
-    value = node.disk.get(keys.entry(GROUP, 4))
+    value = node.disk.get(keys.entry(GROUP, 6))
     assert value is not None
-    node.disk.put(keys.entry(GROUP, 4), value[:-1] + bytes((value[-1] ^ 1,)))
+    node.disk.put(keys.entry(GROUP, 6), value[:-1] + bytes((value[-1] ^ 1,)))
 
 
 def misplace_an_entry(node: Node) -> None:
-    value = node.disk.get(keys.entry(GROUP, 3))
+    value = node.disk.get(keys.entry(GROUP, 5))
     assert value is not None
-    node.disk.put(keys.entry(GROUP, 4), value)
+    node.disk.put(keys.entry(GROUP, 6), value)
 
 
 def let_a_term_fall(node: Node) -> None:
@@ -84,20 +87,31 @@ def lose_birth_record(node: Node) -> None:
 
 
 def lose_first_checkpoint(node: Node) -> None:
-    node.disk.delete(keys.checkpoint(GROUP, 1))
+    for index in (1, node.group.storage.latest.index):
+        node.disk.delete(keys.checkpoint(GROUP, index))
+
+
+def lose_the_entry_of_a_checkpoint(node: Node) -> None:
+    node.disk.delete(keys.entry(GROUP, node.group.storage.latest.index))
+
+
+def lose_the_first_entry(node: Node) -> None:
+    node.disk.delete(keys.entry(GROUP, node.group.storage.first_index()))
 
 
 DAMAGE: list[tuple[Callable[[Node], None], str]] = [
     (lose_hard_state, "S5"),
     (roll_back_term, "S5"),
     (garble_hard_state, "checksum"),
-    (lose_middle_entry, "entry 3 of group 7 is missing"),
+    (lose_middle_entry, "entry 5 of group 7 is missing"),
     (lose_committed_tail, "had committed"),
     (flip_a_bit, "checksum"),
     (misplace_an_entry, "checksum"),
     (let_a_term_fall, "has term 1"),
     (lose_birth_record, "S10"),
     (lose_first_checkpoint, "lost the checkpoint"),
+    (lose_the_entry_of_a_checkpoint, "entry 4 of group 7 is missing"),
+    (lose_the_first_entry, "entry 2 of group 7 is missing"),
 ]
 
 
@@ -201,6 +215,18 @@ def test_a_replaced_replica_clears_the_quarantined_one_away() -> None:
     assert victim.driver.quarantined == {}
     assert victim.group.meta == new
     assert victim.group.storage.last_index() == 0
+
+
+def test_s8_a_start_in_doubt_passes_every_boot_number_that_may_have_been_lost() -> None:
+    disk = MemoryDisk()
+    numbers: list[int] = []
+    for doubtful in (False, False, True, False):
+        batch = WriteBatch()
+        numbers.append(next_boot(disk, batch, doubtful=doubtful))
+        disk.write(batch)
+    assert numbers[:2] == [1, 2]
+    assert numbers[2] > 1000
+    assert numbers[3] == numbers[2] + 1
 
 
 def test_s8_doubt_is_marked_on_disk_and_ends_with_an_own_term_commit() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from rakit.multiraft.driver import DriverConfig, Envelope
 from rakit.multiraft.elections import Agenda
-from rakit.multiraft.quiesce import QuiesceMark
-from rakit.raft import MessageType, Role
+from rakit.multiraft.quiesce import QuiesceMark, disturbs
+from rakit.raft import Message, MessageType, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster, Node
 
 
@@ -141,6 +141,38 @@ def test_a_follower_that_takes_a_dead_member_for_alive_keeps_the_leader_awake() 
     cluster.tick(100)
     third = next(node for node in cluster.followers() if node is not cut)
     assert not third.group.quiet
+    assert not leader.group.quiet
+
+
+def test_a_quiet_leader_wakes_for_everything_but_late_answers_to_its_heartbeats() -> None:
+    cluster, leader = quiet_cluster()
+    group, member = leader.group, cluster.followers()[0].group.meta.replica_id
+    group.dead_at_rest = frozenset({99})
+
+    def wakes(kind: MessageType, sender: int, term: int, context: bytes = b"") -> bool:
+        message = Message(kind, group.meta.replica_id, sender, term, context=context)
+        return disturbs(group, message)
+
+    term, mark = group.term, QuiesceMark(group.term, group.applied, ()).encode()
+    assert not wakes(MessageType.HEARTBEAT_RESP, member, term)
+    assert wakes(MessageType.HEARTBEAT_RESP, 99, term), "a dead member is back"
+    assert wakes(MessageType.HEARTBEAT_RESP, member, term, mark), "a member does not rest"
+    assert wakes(MessageType.HEARTBEAT_RESP, member, term + 1)
+    assert wakes(MessageType.APP_RESP, member, term)
+    assert wakes(MessageType.PRE_VOTE, member, term + 1)
+
+
+def test_s15_a_node_that_returns_is_asked_at_once_where_it_is() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    follower = cluster.followers()[0]
+    cluster.crash(follower)
+    cluster.report_down(follower)
+    cluster.propose(leader, b"a")
+    cluster.pump()
+    cluster.restart(follower)
+    # Without a tick, and so without a heartbeat.
+    assert follower.group.applied == leader.group.applied
 
 
 def test_the_metadata_group_never_goes_quiet() -> None:
@@ -179,6 +211,14 @@ def test_s16_the_loss_of_a_node_that_led_many_groups_is_no_storm() -> None:
         }
         assert len(asking) <= config.campaigns_per_tick_max
     cluster.run_until(lambda: all(cluster.leader(gid) is not None for gid in led), ticks=30)
+
+
+def test_a_voter_gives_way_to_one_that_asks_for_its_vote() -> None:
+    agenda = Agenda(4, 20, 2, random.Random(0))
+    agenda.plan(1, 0, 0)
+    agenda.give_way(1, 0)
+    assert [now for now in range(1, 10) if agenda.due(now)][0] in {4, 5}
+    assert agenda.has(1)
 
 
 def test_the_agenda_takes_turns_and_gives_up_in_the_end() -> None:

@@ -134,3 +134,45 @@ def test_a_node_may_speak_for_its_own_replicas_only() -> None:
     check_senders(4, [append(1, replica_id(4, 9))])
     with pytest.raises(LinkProtocolError, match="node 5 speaks for replica"):
         check_senders(5, [append(1, replica_id(4, 9))])
+
+
+def news(commit: int, to: int = 2) -> Envelope:
+    return Envelope(1, 1, to, Message(MessageType.APP, to, 1, 1, commit=commit))
+
+
+def test_news_of_a_commit_wait_for_company_and_newer_ones_replace_them() -> None:
+    queue = Gather(100 * KIB, 100)
+    for commit in (1, 2, 3):
+        assert queue.offer_news(news(commit))
+    assert queue.offer_news(news(7, to=3))
+    assert not len(queue), "they are no reason to send"
+    assert queue.has_news
+    assert [each.message.commit for each in queue.take(KIB)] == [3, 7]
+    assert not queue.has_news
+
+
+def test_news_never_overtake_entries() -> None:
+    # A follower would reject a commit behind entries that it has not got yet.
+    queue = Gather(100 * KIB, 100)
+    first, second = append(3 * KIB), append(3 * KIB)
+    queue.offer(first)
+    queue.offer(second)
+    queue.offer_news(news(2))
+    assert queue.take(4 * KIB) == [first]
+    assert queue.take(4 * KIB) == [second, news(2)]
+
+
+def test_an_append_takes_the_place_of_older_news_of_its_receiver_only() -> None:
+    queue = Gather(100 * KIB, 100)
+    queue.offer_news(news(1))
+    queue.offer_news(news(1, to=3))
+    entries = append(10)
+    queue.offer(entries)
+    assert queue.take(KIB) == [entries, news(1, to=3)]
+
+
+def test_news_are_bounded_and_forgotten_with_the_rest() -> None:
+    queue = Gather(100 * KIB, 2)
+    assert [queue.offer_news(news(1, to=to)) for to in (2, 3, 4)] == [True, True, False]
+    queue.clear()
+    assert not queue.has_news

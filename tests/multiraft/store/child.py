@@ -49,9 +49,8 @@ def many_wals(config: StoreConfig) -> RocksStore:
     store = RocksStore.open(config, NODE)
     for number in range(COUNT):
         store.write(entries(number, bytes([number]) * 2000))
-        position = store.position()
         store.flush_wal()
-    store.save_witness(position)
+    store.save_witness(store.position())
     return store
 
 
@@ -66,8 +65,8 @@ def unsynced(config: StoreConfig) -> RocksStore:
     syncer = Syncer(store, note, lambda error: sys.exit(str(error)))
     syncer.start()
     for number in range(50):
-        last = store.write(entries(number, b"synced"))
-    syncer.request(last)
+        store.write(entries(number, b"synced"))
+    syncer.request(store.last_number)
     wait_until(synced.is_set)
     for number in range(50, 100):
         store.write(entries(number, b"unsynced"))

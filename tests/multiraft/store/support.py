@@ -6,13 +6,13 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.store import RocksStore, StoreConfig, WriteStalledError
-from rakit.multiraft.store.engine import RocksEngine
+from rakit.multiraft.store.engine import Engine, EngineError, Operation, Pair, RocksEngine
+from rakit.multiraft.store.errors import classify
 from tests.multiraft.store.conformance import key
 
 NODE = "n1"
@@ -74,35 +74,69 @@ def newest(directory: Path, pattern: str) -> Path:
     return max((directory / "db").glob(pattern))
 
 
-class FailingRdict:
-    """A database that raises what RocksDB would, where and as often as a test asks for."""
+class FailingEngine:
+    """A real engine that fails where a test asks for it, with what RocksDB would say.
 
-    def __init__(self, real: Any) -> None:
-        self._real = real
+    ``texts`` holds the error of each call that is to fail; ``flush_gate`` can hold flushes up.
+    """
+
+    def __init__(self, path: Path, config: StoreConfig, *, create: bool) -> None:
+        self.real = RocksEngine(path, config, create=create)
         self.texts: dict[str, str] = {}
         self.calls: list[str] = []
+        self.flush_begun = threading.Event()
+        self.flush_gate = threading.Event()
+        self.flush_gate.set()
 
-    def __getattr__(self, name: str) -> Any:
-        real: Any = getattr(self._real, name)
-        if name not in ("write", "flush_wal", "close", "get", "iter"):
-            return real
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.texts:
+            text = self.texts[name]
+            raise EngineError(classify(Exception(text)), text)
 
-        def call(*arguments: Any, **named: Any) -> Any:
-            self.calls.append(name)
-            if name in self.texts:
-                raise Exception(self.texts[name])  # noqa: TRY002 - what the binding raises
-            return real(*arguments, **named)
+    def get(self, key: bytes) -> bytes | None:
+        self._called("get")
+        return self.real.get(key)
 
-        return call
+    def chunk(self, lo: bytes, hi: bytes, bytes_max: int) -> list[Pair]:
+        self._called("chunk")
+        return self.real.chunk(lo, hi, bytes_max)
+
+    def last_below(self, lo: bytes, hi: bytes) -> Pair | None:
+        self._called("last_below")
+        return self.real.last_below(lo, hi)
+
+    def write(self, operations: Sequence[Operation]) -> None:
+        self._called("write")
+        self.real.write(operations)
+
+    def flush_wal(self) -> None:
+        self.flush_begun.set()
+        assert self.flush_gate.wait(WAIT_SECONDS), "the test never let the flush go"
+        self._called("flush_wal")
+        self.real.flush_wal()
+
+    def compact(self, lo: bytes, hi: bytes) -> None:
+        self._called("compact")
+        self.real.compact(lo, hi)
+
+    def close(self) -> None:
+        self._called("close")
+        self.real.close()
 
 
-def break_under(store: RocksStore) -> FailingRdict:
-    """Put a failing database under an open store."""
-    engine = store._engine
-    assert isinstance(engine, RocksEngine)
-    failing = FailingRdict(engine._db)
-    engine._db = failing  # type: ignore[assignment]  # stands in for the binding's class
-    return failing
+def open_breakable(config: StoreConfig) -> tuple[RocksStore, FailingEngine]:
+    """A store with a failing engine under it, which does not fail yet."""
+    engines: list[FailingEngine] = []
+
+    def opener(path: Path, config: StoreConfig, *, create: bool) -> Engine:
+        engines.append(FailingEngine(path, config, create=create))
+        return engines[-1]
+
+    store = RocksStore.open(config, NODE, opener)
+    engines[-1].calls.clear()
+    engines[-1].flush_begun.clear()
+    return store, engines[-1]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.kv import Op
 from rakit.multiraft.store import (
     IdentityMismatchError,
     LossKind,
     RocksStore,
     StoreConfig,
     StoreDamagedError,
+    journal,
     wal,
 )
 from rakit.multiraft.store import options as store_options
@@ -35,6 +37,7 @@ from tests.multiraft.store.support import (
     crash_image,
     entries_in,
     newest,
+    open_breakable,
     open_store,
     write_some,
 )
@@ -395,7 +398,7 @@ def test_s7_a_witness_ahead_of_the_database_refuses(tables: Path) -> None:
 
 def test_s7_a_torn_witness_slot_leaves_the_older_one(tables: Path) -> None:
     witness = WitnessFile.load(tables / "witness")
-    turns = witness._turn
+    turns = witness.turn
     zero(tables / "witness", turns % 2 * SLOT_BYTES + 10, turns % 2 * SLOT_BYTES + 20)
     store = open_store(tables)
     assert len(entries_in(store)) == 2000
@@ -404,9 +407,9 @@ def test_s7_a_torn_witness_slot_leaves_the_older_one(tables: Path) -> None:
 
 def test_s7_a_missing_journal_row_refuses(tmp_path: Path) -> None:
     directory = tmp_path / NODE
-    store = open_store(directory)
+    store, engine = open_breakable(StoreConfig.small(directory))
     write_some(store, 10)
-    store._engine.write([(1, b"\x06\x01" + (5).to_bytes(8, "big"), b"")])  # one row deleted
+    engine.write([(Op.DELETE, journal.row(5), b"")])
     store.close()
     report = refusal(directory).report
     assert report.kind is LossKind.LOST_ACKED

@@ -81,16 +81,24 @@ def test_without_direct_io_flushes_are_buffered(
     """File systems refuse O_DIRECT either when a file is opened or when it is written."""
     caplog.set_level("INFO")
 
-    def refuse(*_: object) -> int:
-        raise OSError(errno.EINVAL, "Invalid argument")
+    real: Any = getattr(os, refusing)
+
+    def refuse(target: Any, *arguments: Any, **named: Any) -> int:
+        if refusing == "write" or Path(target).name == "probe":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        result: int = real(target, *arguments, **named)
+        return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(options.os, refusing, refuse)
+        patch.setattr(os, refusing, refuse)
         assert not options.probe_direct_io(tmp_path)
     assert "flushes are buffered" in caplog.text
     assert list(tmp_path.iterdir()) == [], "the probe leaves nothing behind"
 
-    monkeypatch.setattr(options, "probe_direct_io", lambda _: False)
+    def no_direct_io(_: Path) -> bool:
+        return False
+
+    monkeypatch.setattr(options, "probe_direct_io", no_direct_io)
     store = open_store(tmp_path)
     write_some(store, 100, value=bytes(2000))
     assert entries_in(store) == list(range(100))
@@ -119,8 +127,15 @@ def test_every_table_stays_open_where_descriptors_suffice(
     monkeypatch: pytest.MonkeyPatch, hard: int, tables: int
 ) -> None:
     raised: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, hard))
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+
+    def get_limit(_: int) -> tuple[int, int]:
+        return 256, hard
+
+    def set_limit(_: int, limits: tuple[int, int]) -> None:
+        raised.append(limits)
+
+    monkeypatch.setattr(resource, "getrlimit", get_limit)
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
     assert options.open_tables_max() == tables
     assert raised == [(hard, hard)]
 
@@ -152,7 +167,7 @@ def test_the_errors_of_rocksdb_are_told_apart() -> None:
         {"block_cache_bytes": 0},
     ],
 )
-def test_settings_that_cannot_work_are_refused(tmp_path: Path, change: dict[str, int]) -> None:
+def test_settings_that_cannot_work_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
         replace(StoreConfig(directory=tmp_path), **change)
 

@@ -152,7 +152,7 @@ def test_s12_deleting_a_group_on_a_tight_disk_gives_its_room_back(
     store.maintain()
     assert store.size_bytes > full // 2, "there is room enough: no hurry"
 
-    monkeypatch.setattr(Space, "tight", property(lambda _: True))
+    monkeypatch.setattr(Space, "tight", True)
     store.maintain()
     wait_until(lambda: store.size_bytes < full // 4)
     store.close()

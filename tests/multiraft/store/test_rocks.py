@@ -16,15 +16,16 @@ from rakit.multiraft.store import (
     StoreFailedError,
     WriteStalledError,
 )
+from rakit.multiraft.store.witness import WitnessFile
 from tests.multiraft.store.conformance import key
 from tests.multiraft.store.support import (
     DEAD_DISK,
     FULL_DISK,
     NODE,
     STALL,
-    break_under,
     entries,
     entries_in,
+    open_breakable,
     open_store,
     write_some,
 )
@@ -73,8 +74,8 @@ def test_the_data_directory_is_private(tmp_path: Path) -> None:
         store.close()
 
 
-def test_s12_a_stall_is_retryable_and_nothing_of_the_batch_was_written(store: RocksStore) -> None:
-    database = break_under(store)
+def test_s12_a_stall_is_retryable_and_nothing_of_the_batch_was_written(tmp_path: Path) -> None:
+    store, database = open_breakable(StoreConfig.small(tmp_path))
     before = store.last_number
     batch = entries(1, b"a")
     database.texts["write"] = STALL
@@ -87,6 +88,7 @@ def test_s12_a_stall_is_retryable_and_nothing_of_the_batch_was_written(store: Ro
     assert store.write(batch) == before + 1, "the identical batch, under the same number"
     assert store.get(key(1)) == b"a"
     assert store.failed is None
+    store.close()
 
 
 def test_s12_a_real_stall_of_rocksdb_comes_and_goes(tmp_path: Path) -> None:
@@ -116,9 +118,8 @@ def test_s12_a_real_stall_of_rocksdb_comes_and_goes(tmp_path: Path) -> None:
 def test_s12_any_other_error_poisons_the_store(
     tmp_path: Path, call: str, text: str, exit_code: int
 ) -> None:
-    store = open_store(tmp_path)
+    store, database = open_breakable(StoreConfig.small(tmp_path))
     store.write(entries(1, b"before"))
-    database = break_under(store)
     database.texts[call] = text
     if call == "flush_wal":
         store.write(entries(2, b"x"))
@@ -141,28 +142,27 @@ def test_s12_any_other_error_poisons_the_store(
 
 
 def test_a_poisoned_store_can_be_closed_though_the_disk_refuses(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
-    database = break_under(store)
+    store, database = open_breakable(StoreConfig.small(tmp_path))
     database.texts.update(write=DEAD_DISK, close=DEAD_DISK)
     with pytest.raises(StoreFailedError):
         store.write(entries(1, b"x"))
     store.close()
     assert "close" in database.calls
-    del database.texts["close"]
-    database.close()
+    database.real.close()
     open_store(tmp_path).close()  # the directory was let go of
 
 
-def test_a_read_that_fails_raises_and_does_not_pass_for_an_end(store: RocksStore) -> None:
+def test_a_read_that_fails_raises_and_does_not_pass_for_an_end(tmp_path: Path) -> None:
+    store, database = open_breakable(StoreConfig.small(tmp_path))
     write_some(store, 3)
-    database = break_under(store)
-    database.texts.update(get="Corruption: block checksum mismatch", iter=DEAD_DISK)
+    database.texts.update(get="Corruption: x", chunk=DEAD_DISK, last_below=DEAD_DISK)
     with pytest.raises(StoreCorruptError):
         store.get(key(1))
     with pytest.raises(StoreCorruptError):
         list(store.scan(key(0), key(9)))
     with pytest.raises(StoreCorruptError):
         store.last_below(key(0), key(9))
+    store.close()
 
 
 def test_the_size_on_disk_grows_with_what_is_written(store: RocksStore) -> None:
@@ -173,13 +173,14 @@ def test_the_size_on_disk_grows_with_what_is_written(store: RocksStore) -> None:
 
 
 def test_without_fsync_nothing_claims_to_be_durable(tmp_path: Path) -> None:
-    store = RocksStore.open(StoreConfig.small(tmp_path, fsync=False), NODE)
+    store, database = open_breakable(StoreConfig.small(tmp_path, fsync=False))
     assert not store.fsynced
-    database = break_under(store)
     last = write_some(store, 3)
-    witness = store._witness.current
+    witness = WitnessFile.load(tmp_path / "witness").current
     assert store.flush_wal() == last, "acknowledged, as the flag says"
     assert "flush_wal" not in database.calls
     store.save_witness(store.position())
-    assert store._witness.current == witness, "no witness of what is not durable"
+    assert WitnessFile.load(tmp_path / "witness").current == witness, (
+        "no witness of what is not durable"
+    )
     store.close()

@@ -93,9 +93,16 @@ def test_the_default_ballast_is_a_hundredth_of_the_disk_and_at_most_a_gibibyte(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted: list[int] = []
-    monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: wanted.append(arguments[2]))
+
+    def allocate(_: int, start: int, size: int) -> None:
+        wanted.append(start + size)
+
+    def huge(_: Path) -> Room:
+        return Room(1 << 50, 1 << 50)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
     Space(replace(config(tmp_path), ballast_bytes=None), tmp_path / "a").restore()
-    monkeypatch.setattr(spaces, "room", lambda _: Room(1 << 50, 1 << 50))
+    monkeypatch.setattr(spaces, "room", huge)
     Space(replace(config(tmp_path), ballast_bytes=None), tmp_path / "b").restore()
     assert wanted == [(1 << 30) // 100, 1 << 30]
     assert disk.free_bytes

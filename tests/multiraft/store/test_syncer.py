@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rakit.multiraft.store import RocksStore, StoreFailedError, Syncer
+from rakit.multiraft.store import RocksStore, StoreConfig, StoreFailedError, Syncer
 from rakit.multiraft.store.witness import WitnessFile
 from tests.multiraft.store.support import (
     DEAD_DISK,
-    break_under,
+    FailingEngine,
     crash_image,
     entries_in,
+    open_breakable,
     open_store,
     wait_until,
     write_some,
@@ -22,7 +22,7 @@ from tests.multiraft.store.support import (
 
 
 class Reports:
-    """What a syncer reported, and when in terms of the flushes under it."""
+    """What a syncer reported."""
 
     def __init__(self) -> None:
         self.synced: list[int] = []
@@ -30,10 +30,21 @@ class Reports:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[RocksStore]:
-    store = open_store(tmp_path / "n1")
-    yield store
+def opened(tmp_path: Path) -> Iterator[tuple[RocksStore, FailingEngine]]:
+    store, engine = open_breakable(StoreConfig.small(tmp_path / "n1"))
+    yield store, engine
+    engine.flush_gate.set()
     store.close()
+
+
+@pytest.fixture
+def store(opened: tuple[RocksStore, FailingEngine]) -> RocksStore:
+    return opened[0]
+
+
+@pytest.fixture
+def engine(opened: tuple[RocksStore, FailingEngine]) -> FailingEngine:
+    return opened[1]
 
 
 @pytest.fixture
@@ -42,25 +53,12 @@ def reports() -> Reports:
 
 
 @pytest.fixture
-def syncer(store: RocksStore, reports: Reports) -> Iterator[Syncer]:
+def syncer(store: RocksStore, engine: FailingEngine, reports: Reports) -> Iterator[Syncer]:
     syncer = Syncer(store, reports.synced.append, reports.failures.append)
     syncer.start()
     yield syncer
+    engine.flush_gate.set()
     syncer.close()
-
-
-def hold_flushes(store: RocksStore) -> tuple[threading.Event, threading.Event]:
-    """Make every flush wait: (one has begun, let them go)."""
-    begun, go = threading.Event(), threading.Event()
-    real: Callable[[], None] = store._engine.flush_wal
-
-    def held() -> None:
-        begun.set()
-        assert go.wait(20), "the test never let the flush go"
-        real()
-
-    store._engine.flush_wal = held  # type: ignore[method-assign]  # a slow disk
-    return begun, go
 
 
 def test_a_request_is_reported_once_its_write_is_durable(
@@ -73,17 +71,17 @@ def test_a_request_is_reported_once_its_write_is_durable(
 
 
 def test_writes_during_a_flush_gather_and_share_the_next(
-    store: RocksStore, syncer: Syncer, reports: Reports
+    store: RocksStore, engine: FailingEngine, syncer: Syncer, reports: Reports
 ) -> None:
-    begun, go = hold_flushes(store)
-    first = write_some(store, 1)
+    engine.flush_gate.clear()
+    first = last = write_some(store, 1)
     syncer.request(first)
-    assert begun.wait(20)
+    assert engine.flush_begun.wait(20)
     for _ in range(50):
         last = write_some(store, 1)
         syncer.request(last)
     assert syncer.in_flight_since() is not None, "S13 watches how long a flush takes"
-    go.set()
+    engine.flush_gate.set()
     wait_until(lambda: last in reports.synced)
     assert reports.synced[0] == first, "a flush covers only what was written before it began"
     assert reports.synced[1] == last, "one flush for all fifty"
@@ -111,14 +109,13 @@ def test_s7_the_witness_catches_up_when_writes_cease(
 
 
 def test_s7_the_witness_never_speaks_of_what_was_not_synced(
-    tmp_path: Path, store: RocksStore, syncer: Syncer
+    tmp_path: Path, store: RocksStore, engine: FailingEngine, syncer: Syncer
 ) -> None:
-    begun, go = hold_flushes(store)
+    engine.flush_gate.clear()
     before = WitnessFile.load(tmp_path / "n1" / "witness").current
     syncer.request(write_some(store, 3))
-    assert begun.wait(20)
+    assert engine.flush_begun.wait(20)
     assert WitnessFile.load(tmp_path / "n1" / "witness").current == before
-    go.set()
 
 
 def test_closing_serves_what_was_requested(
@@ -131,16 +128,15 @@ def test_closing_serves_what_was_requested(
 
 
 def test_s12_a_failed_flush_is_reported_once_and_never_tried_again(
-    store: RocksStore, syncer: Syncer, reports: Reports
+    store: RocksStore, engine: FailingEngine, syncer: Syncer, reports: Reports
 ) -> None:
-    database = break_under(store)
-    database.texts["flush_wal"] = DEAD_DISK
+    engine.texts["flush_wal"] = DEAD_DISK
     syncer.request(write_some(store, 1))
     wait_until(lambda: bool(reports.failures))
     syncer.request(store.last_number + 1)
     syncer.close()
     assert [failure.exit_code for failure in reports.failures] == [11]
-    assert database.calls.count("flush_wal") == 1
+    assert engine.calls.count("flush_wal") == 1
     assert reports.synced == []
     assert store.failed is reports.failures[0]
 

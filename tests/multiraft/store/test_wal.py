@@ -150,6 +150,7 @@ def test_s8_a_cut_that_was_interrupted_is_found_again(database: Path) -> None:
     tail.apply(Cut(6, 0, ()), database, aside)  # as if it had stopped after the newest
     (database / "000006.log").unlink()
     again = tail.inspect(database, witness)
+    assert isinstance(again, Cut)
     assert again == Cut(4, ends[3], (5,))
     tail.apply(again, database, aside)
     assert tail.inspect(database, witness) is None

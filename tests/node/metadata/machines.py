@@ -15,6 +15,7 @@ from rakit.multiraft.host import Host
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine
 from rakit.multiraft.store import RocksStore, StoreConfig
+from rakit.node.health import late
 from rakit.node.metadata.admission import AdmissionConfig
 from rakit.node.metadata.formation import Formation, FormationConfig
 from rakit.node.metadata.machine import MetadataMachine
@@ -143,7 +144,7 @@ class TestNode:
         )
         self.metadata = MetadataService(config, self.host, self.machine, member, self.formation)
         grpc_pb.add_MetadataPeerServiceServicer_to_server(
-            self.metadata.submit_servicer, self.server
+            self.metadata.submit_servicer, late(self.server)
         )
         await self.metadata.start()
 

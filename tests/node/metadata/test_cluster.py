@@ -166,8 +166,9 @@ async def test_a_cluster_that_returns_at_new_addresses_finds_itself_by_its_seeds
         node.seeds = tuple(one.address for one in nodes)
     async with running(nodes):
         for node in nodes:
-            await node.metadata.client.topic("t")
-            addresses = {one.peer_address for one in node.machine.registry.nodes.values()}
+            registry = await node.metadata.client.barrier()
+            assert registry.topic("t") is not None
+            addresses = {one.peer_address for one in registry.nodes.values()}
             assert addresses == set(node.seeds)
 
 

@@ -37,7 +37,7 @@ def any_cluster(draw: st.DrawFn) -> tuple[list[Candidate], int, int]:
 
 
 @given(any_cluster())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_node_ever_holds_two_replicas_of_a_partition(
     cluster: tuple[list[Candidate], int, int],
 ) -> None:
@@ -51,7 +51,7 @@ def test_no_node_ever_holds_two_replicas_of_a_partition(
 
 
 @given(any_cluster())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_replicas_are_spread_over_as_many_racks_as_there_are(
     cluster: tuple[list[Candidate], int, int],
 ) -> None:
@@ -65,7 +65,7 @@ def test_replicas_are_spread_over_as_many_racks_as_there_are(
 
 
 @given(any_cluster())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_dead_node_gets_a_replica_only_where_there_are_too_few_others(
     cluster: tuple[list[Candidate], int, int],
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_dead_node_gets_a_replica_only_where_there_are_too_few_others(
 
 
 @given(st.integers(1, 12), st.integers(1, 60), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_equal_nodes_get_equal_shares(
     node_count: int, partitions: int, data: st.DataObject
 ) -> None:
@@ -90,7 +90,7 @@ def test_equal_nodes_get_equal_shares(
 
 
 @given(st.integers(2, 4), st.integers(1, 3), st.integers(1, 40), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_equal_racks_get_equal_shares(
     racks: int, nodes_per_rack: int, partitions: int, data: st.DataObject
 ) -> None:

@@ -71,6 +71,8 @@ class MemoryLog:
         #: Every entry that was ever appended, also those that were trimmed since.
         self.history: list[Entry] = []
         self.damaged = False
+        #: Nobody may ask for more than this, when it is set.
+        self.readable_to: int | None = None
 
     def first_index(self) -> int:
         return self.base + 1
@@ -87,6 +89,7 @@ class MemoryLog:
     def entries(self, lo: int, hi: int, max_bytes: int) -> list[Entry]:
         assert lo < hi, "an empty range was asked for"
         assert hi <= self.last_index() + 1, "a range beyond the log was asked for"
+        assert self.readable_to is None or hi <= self.readable_to + 1, "not applied"
         if lo <= self.base:
             raise CompactedError(f"{lo}")
         if self.damaged:

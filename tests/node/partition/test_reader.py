@@ -164,7 +164,7 @@ def test_a_cursor_into_a_part_that_was_cut_is_not_used() -> None:
     reader = reader_of(leader)
     leader.append(batch(5))
     leader.append(batch(5))
-    reader.read(0, 1)
+    assert reader.read(0, 1000).next_offset == 10
     leader.run(leader.outlook.maintain(Checkpoint(leader.now_ms)))
     leader.append(batch(5))
     mark = leader.machine.state.marks[0]
@@ -195,7 +195,9 @@ def test_p4_entries_that_are_not_applied_are_not_read() -> None:
     leader.append(batch(5))
     draft = Append(5, 1, 2_000, None, 0, compressed=False, checkpoint=False)
     leader.log.append(1, encode_append(draft, b"not committed"))
+    leader.log.readable_to = leader.machine.applied_index
     chunk = reader_of(leader).read(0, 1000)
+    assert reader_of(leader).offset_at(leader.now_ms) == 0
     assert (len(chunk.batches), chunk.next_offset, chunk.high_watermark) == (1, 5, 5)
     assert reader_of(leader).read(5, 1000).batches == ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,7 @@ def refusal_in(status: Status) -> Refusal:
 
 
 @asynccontextmanager
-async def serve(data_dir: Path, *more: str) -> AsyncIterator[Served]:
+async def serve(data_dir: Path, *more: str) -> AsyncGenerator[Served]:
     """Runs a cluster of one node in this process."""
     argv = ["--name=one", f"--data-dir={data_dir}", "--listen=127.0.0.1:0"]
     argv += ["--peer-listen=127.0.0.1:0", "--bootstrap-expect=1", *more]

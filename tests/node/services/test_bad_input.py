@@ -8,18 +8,20 @@ from __future__ import annotations
 import gzip
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 import lz4.frame  # pyright: ignore[reportMissingTypeStubs] -- ships no types
 import pytest
 import zstandard
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from rakit.api.v1 import cluster_service_pb2 as cluster
 from rakit.api.v1 import log_service_pb2 as log
 from rakit.api.v1 import record_pb2
 from rakit.api.v1 import topic_service_pb2 as topics
-from rakit.api.v1.log_service_pb2 import Position, ProducerStamp, ProduceRequest
+from rakit.api.v1.log_service_pb2 import Position, ProduceRequest, ProducerStamp
 from rakit.api.v1.record_pb2 import CompressedRecords, Header, Headers, Record, Records, Rows
 from tests.node.services.served import TIMEOUT_S, Served, columns, refusal_of, rows
 
@@ -40,10 +42,13 @@ class Expected:
     outcome: str = "NOT_APPLIED"
 
 
-def produce(**fields: object) -> ProduceRequest:
-    fields.setdefault("rows", None if {"columns", "compressed"} & set(fields) else rows(b"v"))
-    target = {} if "routing_key" in fields else {"partition": 0}
-    return ProduceRequest(**{"topic": TOPIC, **target, **fields})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- the table's values are fields of the message
+def produce(**fields: Any) -> ProduceRequest:
+    request: dict[str, Any] = {"topic": TOPIC, **fields}
+    if "routing_key" not in fields:
+        request.setdefault("partition", 0)
+    if not {"columns", "compressed"} & set(fields):
+        request.setdefault("rows", rows(b"v"))
+    return ProduceRequest(**request)
 
 
 def packed(codec: int, data: bytes, count: int = 1, size: int | None = None) -> CompressedRecords:
@@ -63,6 +68,16 @@ def zstd(records: Records, **changes: int) -> CompressedRecords:
     for name, value in changes.items():
         setattr(message, name, value)
     return message
+
+
+def lz4_frame(data: bytes) -> bytes:
+    return bytes(cast("Any", lz4.frame).compress(data))
+
+
+def raw(served: Served, method: str, data: bytes) -> Awaitable[object]:
+    """A call whose request is these bytes."""
+    channel = cast("Any", served.channel)
+    return cast("Awaitable[object]", channel.unary_unary(method)(data, timeout=TIMEOUT_S))
 
 
 BOMB = zstd(columns(b"\0" * (9 * MIB)))
@@ -154,7 +169,7 @@ PRODUCE = {
         Expected(INVALID, "CORRUPT_BATCH", "gzip"),
     ),
     "lz4 with bytes behind its end": (
-        produce(compressed=packed(record_pb2.CODEC_LZ4, lz4.frame.compress(PLAIN) + b"more")),  # pyright: ignore[reportUnknownMemberType] -- ships no types
+        produce(compressed=packed(record_pb2.CODEC_LZ4, lz4_frame(PLAIN) + b"more")),
         Expected(INVALID, "CORRUPT_BATCH", "follow the end"),
     ),
     "an unknown codec": (
@@ -210,9 +225,12 @@ async def expect(call: Awaitable[object], expected: Expected) -> dict[str, str]:
     return refusal.metadata
 
 
-def stamped(producer_id: int, sequence: int, epoch: int = 1, **more: int) -> ProduceRequest:
+def stamped(producer_id: int, sequence: int, epoch: int = 1, **more: Any) -> ProduceRequest:
     stamp = ProducerStamp(
-        producer_id=producer_id, epoch=epoch, sequence=sequence, **more  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- previous_sequence
+        producer_id=producer_id,
+        epoch=epoch,
+        sequence=sequence,
+        **more,
     )
     return produce(producer=stamp, rows=rows(b"%d" % sequence))
 
@@ -252,7 +270,7 @@ async def test_s24_produce_refuses_what_breaks_a_producers_order(served: Served)
     )
 
 
-def fetch(*positions: Position, **fields: int) -> log.FetchRequest:
+def fetch(*positions: Position, **fields: Any) -> log.FetchRequest:
     return log.FetchRequest(positions=positions, **fields)
 
 
@@ -317,7 +335,7 @@ async def test_read_refuses_the_same(served: Served, case: str) -> None:
     await expect(served.log.Read(read, timeout=TIMEOUT_S).read(), expected)
 
 
-CREATE = {
+CREATE: dict[str, tuple[dict[str, Any], Expected]] = {
     "a bad name": ({"name": "a b"}, Expected(INVALID, "INVALID_TOPIC_NAME", "'a b'")),
     "an empty name": ({"name": ""}, Expected(INVALID, "INVALID_TOPIC_NAME", "1 to 249")),
     "two dots": ({"name": ".."}, Expected(INVALID, "INVALID_TOPIC_NAME", "'..'")),
@@ -358,7 +376,8 @@ async def test_create_topic_refuses(served: Served, case: str) -> None:
     fields, expected = CREATE[case]
     await known_topic(served)
     before = served.node.metadata.registry.topic_count
-    request = topics.CreateTopicRequest(**{"name": "fresh", **fields})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- the table's values are fields of the message
+    named: dict[str, Any] = {"name": "fresh", **fields}
+    request = topics.CreateTopicRequest(**named)
     await expect(served.topics.CreateTopic(request, timeout=TIMEOUT_S), expected)
     assert served.node.metadata.registry.topic_count == before
 
@@ -374,7 +393,7 @@ OTHERS: dict[str, tuple[Callable[[Served], Awaitable[object]], Expected]] = {
     ),
     "updating an unknown setting": (
         lambda it: it.topics.UpdateTopic(
-            topics.UpdateTopicRequest(name=TOPIC, update_mask={"paths": ["color"]})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- a mapping works
+            topics.UpdateTopicRequest(name=TOPIC, update_mask=FieldMask(paths=["color"]))
         ),
         Expected(INVALID, "INVALID_CONFIG", "color"),
     ),
@@ -440,17 +459,18 @@ METHODS = {
 async def test_s23_bytes_that_are_no_message_are_an_invalid_request(
     served: Served, method: str
 ) -> None:
-    call = served.channel.unary_unary(method)(b"\xff\xff\xff", timeout=TIMEOUT_S)
+    call = raw(served, method, b"\xff\xff\xff")
     await expect(call, Expected(INVALID, "INVALID_REQUEST", METHODS[method]))
 
 
 async def test_s23_text_that_is_no_utf8_is_an_invalid_request(served: Served) -> None:
     # Field 1, a string of one byte that no UTF-8 text has.
-    call = served.channel.unary_unary("/rakit.api.v1.LogService/Produce")(b"\x0a\x01\xff")
+    call = raw(served, "/rakit.api.v1.LogService/Produce", b"\x0a\x01\xff")
     await expect(call, Expected(INVALID, "INVALID_REQUEST", "ProduceRequest"))
 
 
 async def test_s23_a_stream_of_nonsense_is_an_invalid_request(served: Served) -> None:
-    call = served.channel.stream_stream("/rakit.api.v1.LogService/ProduceStream")()
+    channel = cast("Any", served.channel)
+    call = channel.stream_stream("/rakit.api.v1.LogService/ProduceStream")()
     await call.write(b"\xff\xff")
     await expect(call.read(), Expected(INVALID, "INVALID_REQUEST", "ProduceStreamRequest"))

@@ -11,8 +11,8 @@ from rakit.api.v1.log_service_pb2 import (
     InitProducerRequest,
     Position,
     ProduceMixedRequest,
-    ProducerStamp,
     ProduceRequest,
+    ProducerStamp,
 )
 from rakit.api.v1.record_pb2 import Record, Rows
 from tests.node.services.served import TIMEOUT_S, Served, columns, rows
@@ -35,7 +35,7 @@ async def test_an_answer_says_where_and_how_durable(served: Served) -> None:
 
 async def test_a_routing_key_decides_the_partition(served: Served) -> None:
     topic = await served.topic(partition_count=6)
-    seen = set()
+    seen: set[int] = set()
     for number in range(20):
         request = ProduceRequest(
             topic=topic.name, routing_key=b"key %d" % number, columns=columns(b"v")
@@ -58,7 +58,7 @@ async def test_without_a_target_batches_take_turns(served: Served) -> None:
 async def test_without_a_target_a_producer_stays_in_its_partition(served: Served) -> None:
     topic = await served.topic(partition_count=3)
     producer = await served.log.InitProducer(InitProducerRequest(producer_name="stays"))
-    partitions = set()
+    partitions: set[int] = set()
     for sequence in (1, 2, 3):
         stamp = ProducerStamp(
             producer_id=producer.producer_id, epoch=producer.epoch, sequence=sequence
@@ -78,9 +78,7 @@ async def test_s24_a_repeated_batch_gets_its_first_answer(served: Served) -> Non
     second = await served.log.Produce(request, timeout=TIMEOUT_S)
     assert (second.base_offset, second.index, second.duplicate) == (0, first.index, True)
     state = await served.log.GetProducerState(
-        GetProducerStateRequest(
-            topic=topic.name, producer_id=producer.producer_id, sequence=7
-        ),
+        GetProducerStateRequest(topic=topic.name, producer_id=producer.producer_id, sequence=7),
         timeout=TIMEOUT_S,
     )
     assert (state.result.base_offset, state.result.end_offset) == (0, 1)
@@ -119,9 +117,7 @@ async def test_mixed_rows_go_where_their_keys_belong(served: Served) -> None:
 
 async def test_a_conditional_append_wins_once(served: Served) -> None:
     topic = await served.topic()
-    request = ProduceRequest(
-        topic=topic.name, partition=0, rows=rows(b"v"), expected_offset=0
-    )
+    request = ProduceRequest(topic=topic.name, partition=0, rows=rows(b"v"), expected_offset=0)
     assert (await served.log.Produce(request, timeout=TIMEOUT_S)).base_offset == 0
     with pytest.raises(Exception, match="offset"):
         await served.log.Produce(request, timeout=TIMEOUT_S)
@@ -134,9 +130,7 @@ async def test_columns_come_back_as_they_were_sent(served: Served) -> None:
     sent.null_keys.append(2)
     sent.null_values.append(1)
     await served.log.Produce(ProduceRequest(topic=topic.name, partition=0, columns=sent))
-    request = FetchRequest(
-        positions=[Position(topic=topic.name)], layout=record_pb2.LAYOUT_COLUMNS
-    )
+    request = FetchRequest(positions=[Position(topic=topic.name)], layout=record_pb2.LAYOUT_COLUMNS)
     fetched = await served.log.Fetch(request, timeout=TIMEOUT_S)
     assert fetched.partitions[0].batches[0].records == sent
     request.layout = record_pb2.LAYOUT_ROWS

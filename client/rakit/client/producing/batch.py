@@ -11,7 +11,7 @@ records have (headers, times) is kept sparsely.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
 from rakit.api.v1.log_service_pb2 import ProduceStreamRequest
@@ -31,6 +31,7 @@ class Batch:
     __slots__ = (
         "_waiters",
         "attempts",
+        "callbacks",
         "codec",
         "created_s",
         "doubt",
@@ -66,6 +67,7 @@ class Batch:
         self.outcome: Receipt | RakitError | None = None
         # Somebody waits, or waited, for what becomes of it.
         self.is_heard = False
+        self.callbacks: list[tuple[Callable[[Delivery], None], Delivery]] = []
         self._waiters: list[asyncio.Future[None]] = []
 
     def seal(self, sequence: int, topic: str, partition: int) -> None:
@@ -95,6 +97,11 @@ class Batch:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
+        loop = asyncio.get_running_loop()
+        callbacks, self.callbacks = self.callbacks, []
+        for callback, delivery in callbacks:
+            # Each by itself, so that one that raises disturbs nobody.
+            loop.call_soon(callback, delivery)
 
     def wait(self) -> asyncio.Future[None]:
         """Returns a future of one waiter's own, so that its cancellation disturbs nobody else."""
@@ -123,6 +130,14 @@ class Delivery:
     def done(self) -> bool:
         """Whether it has ended, well or not."""
         return self._batch.outcome is not None
+
+    def add_done_callback(self, callback: Callable[[Delivery], None]) -> None:
+        """Calls `callback` with this delivery when it has ended; at once when it has already."""
+        self._batch.is_heard = True
+        if self._batch.outcome is None:
+            self._batch.callbacks.append((callback, self))
+        else:
+            callback(self)
 
     def result(self) -> Receipt:
         """Returns the receipt or raises the error. It must be done."""

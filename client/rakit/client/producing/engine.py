@@ -141,7 +141,7 @@ class Engine:
         link = self._link_for(lane)
         if link is None:
             return
-        while (batch := lane.next_batch(now)) is not None:
+        while (batch := lane.next_batch()) is not None:
             produce = batch.message.produce
             produce.leader_only = self._is_direct(lane, link)
             if self.identity.producer_id:
@@ -276,7 +276,7 @@ class Engine:
                 elif not link.is_idle and link.waiting_since_s < now - SUSPECT_S:
                     self._spawn(self._suspect(link))
             for lane in self._lanes:
-                self._finish_all(lane.expire(now - timeout_s), self._timeout_of(lane))
+                self._finish_all(lane.expire(timeout_s), self._timeout_of(lane))
 
     def _timeout_of(self, lane: Lane) -> RakitError:
         return make_error(

@@ -2,7 +2,7 @@
 
 A lane holds the batches of one producer for one partition: one that is open, a queue of sealed
 ones, and those in flight, oldest first. The engine asks `next_batch()` what may go now and reports
-what became of it; a lane never sends, waits or looks at a clock.
+what became of it; a lane never sends or waits, and its clock is given to it.
 
 Pacing: while little waits, one batch is in flight and everything that arrives meanwhile goes out
 together with the next one; above `GATHER_BYTES` waiting, several are in flight. A message costs
@@ -26,6 +26,7 @@ Order and numbering (S24):
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -69,10 +70,14 @@ class Verdict(Enum):
 class Lane:
     """The batches of one producer for one partition."""
 
-    def __init__(self, topic: str, partition: int, limits: LaneLimits) -> None:
+    def __init__(
+        self, topic: str, partition: int, limits: LaneLimits, clock_s: Callable[[], float]
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self.limits = limits
+        # Only tells how old batches are.
+        self._clock_s = clock_s
         self.open: Batch | None = None
         self.in_flight: deque[Batch] = deque()
         # An open batch of this size needs attention: `next_batch()` may have something.
@@ -125,7 +130,6 @@ class Lane:
         timestamp_ms: int | None,
         *,
         size_bytes: int,
-        now_s: float,
     ) -> tuple[Batch, int]:
         """Adds a record; returns its batch and its place in it."""
         batch = self.open
@@ -135,7 +139,7 @@ class Lane:
             or len(batch.values) >= self.limits.batch_count_max
         ):
             self.seal_open()
-            self.open = batch = Batch(now_s, self.limits.codec)
+            self.open = batch = Batch(self._clock_s(), self.limits.codec)
             self.trigger_bytes = self._trigger()
         values, keys = batch.values, batch.keys
         assert isinstance(values, list), "an open batch has lists"
@@ -167,9 +171,9 @@ class Lane:
         self._queue.append(batch)
         self._queued_bytes += batch.size_bytes
 
-    def next_batch(self, now_s: float) -> Batch | None:
+    def next_batch(self) -> Batch | None:
         """Returns the batch to be sent now, which counts as in flight from here on."""
-        if not self._may_send(now_s):
+        if not self._may_send():
             self.trigger_bytes = self._trigger()
             return None
         if not self._queue:
@@ -185,7 +189,7 @@ class Lane:
         self.in_flight.append(batch)
         return batch
 
-    def _may_send(self, now_s: float) -> bool:
+    def _may_send(self) -> bool:
         if self.is_held or self._is_recovering or (not self._queue and self.open is None):
             return False
         waiting, count = self.waiting_bytes, len(self.in_flight)
@@ -194,7 +198,7 @@ class Lane:
         if self._queue or waiting >= GATHER_BYTES or not self.limits.linger_s:
             return True
         assert self.open is not None, "what waits is sealed or open"
-        return now_s >= self.open.created_s + self.limits.linger_s
+        return self._clock_s() >= self.open.created_s + self.limits.linger_s
 
     def _trigger(self) -> int:
         if self._is_ended:
@@ -294,8 +298,9 @@ class Lane:
         self.trigger_bytes = self._trigger()
         return True
 
-    def expire(self, created_before_s: float) -> list[Batch]:
-        """Removes waiting batches that are too old, oldest first; they have failed."""
+    def expire(self, age_s: float) -> list[Batch]:
+        """Removes waiting batches that are older than this, oldest first; they have failed."""
+        created_before_s = self._clock_s() - age_s
         expired: list[Batch] = []
         if self.open is not None and self.open.created_s < created_before_s:
             self.seal_open()

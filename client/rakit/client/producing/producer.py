@@ -195,8 +195,7 @@ class Producer:
             await self._take_turn(size, 1)
         self._bytes += size
         self._count += 1
-        now = self._loop.time() if lane.open is None else 0.0
-        batch, index = lane.append(value, key, headers, timestamp_ms, size_bytes=size, now_s=now)
+        batch, index = lane.append(value, key, headers, timestamp_ms, size_bytes=size)
         if batch.size_bytes > lane.trigger_bytes:
             self._engine.wake(lane)
         if not index and self._limits.linger_s:
@@ -275,7 +274,9 @@ class Producer:
 
     async def _open_topic(self, topic: str) -> _TopicLanes:
         found = await self._metadata.topic(topic)
-        lanes = [Lane(topic, each.partition, self._limits) for each in found.partitions]
+        lanes = [
+            Lane(topic, each.partition, self._limits, self._loop.time) for each in found.partitions
+        ]
         await self._engine.add_lanes(lanes)
         self._topics[topic] = _TopicLanes(lanes)
         return self._topics[topic]

@@ -22,18 +22,14 @@ import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.errors import MultiraftError, ProposalRefusedError, StoreCorruptError
-from rakit.multiraft.kv import KeyValue
-from rakit.multiraft.machine import StateMachine
 from rakit.node.errors import RakitError
 from rakit.node.partition import retention
 from rakit.node.partition.appender import (
     Appended,
     Appender,
-    Proposal,
     not_leading,
     outcome_unknown,
     refused,
@@ -44,80 +40,15 @@ from rakit.node.partition.digest import Digest, digest
 from rakit.node.partition.inquiry import ProducerAnswer, look_up
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.producers import EPOCH_MAX, Stamp
-from rakit.node.partition.reader import Chunk, Log, Reader
+from rakit.node.partition.reader import Chunk, Reader
 from rakit.node.partition.settings import TopicSettings
-from rakit.raft import CompactedError, ConfState, Role
+from rakit.node.partition.surroundings import PartitionContext, Replica, ReplicaHost
+from rakit.raft import CompactedError, Role
+
+__all__ = ["Offsets", "Partition", "PartitionContext", "ReplicaHost"]
 
 #: A new leader applies its first entry within a round trip and a sync.
 _NOT_READY_RETRY_MS = 20
-
-
-class Replica(Protocol):
-    """The part of the host's `Group` that is used here."""
-
-    @property
-    def leader_replica(self) -> int:
-        """The leader as far as known; 0 if not."""
-        ...
-
-    @property
-    def term(self) -> int:
-        """The current term."""
-        ...
-
-    @property
-    def role(self) -> Role:
-        """What this replica is."""
-        ...
-
-    @property
-    def ready(self) -> bool:
-        """It leads and has applied an entry of its own term."""
-        ...
-
-    @property
-    def applied(self) -> int:
-        """Index of the last entry that was applied."""
-        ...
-
-    @property
-    def conf_state(self) -> ConfState:
-        """The members."""
-        ...
-
-    @property
-    def machine(self) -> StateMachine:
-        """Its state machine."""
-        ...
-
-    @property
-    def storage(self) -> Log:
-        """Its stored log."""
-        ...
-
-
-class ReplicaHost(Protocol):
-    """The part of `rakit.multiraft.Host` that is used here."""
-
-    def group(self, group_id: int) -> Replica | None:
-        """Returns the working replica of a group on this node."""
-        ...
-
-    def propose(self, group_id: int, data: bytes) -> Proposal:
-        """Appends an entry to the leader's log; raises `ProposalRefusedError`."""
-        ...
-
-    async def read_barrier(self, group_id: int) -> int:
-        """Returns when everything committed before the call is applied here (ReadIndex)."""
-        ...
-
-    def on_applied(self, group_id: int, callback: Callable[[], None]) -> Callable[[], None]:
-        """Calls back when a group's applied index grew; returns what ends that."""
-        ...
-
-    def quarantine(self, group_id: int, reason: str) -> None:
-        """Shuts a damaged replica out (S9)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +62,6 @@ class Offsets:
     at_time: int | None
     #: Bytes of log that are kept.
     size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionContext:
-    """What a partition needs from its node beside the host. One value for all of a node's."""
-
-    disk: KeyValue
-    clock_ms: Callable[[], int]
-    #: False only with the test flag that leaves out fsync.
-    fsynced: bool
-    #: False while this node's clock is off by more than its peers tolerate (S3).
-    clock_trusted: Callable[[], bool]
 
 
 class Partition:

@@ -250,5 +250,5 @@ class LogState:
         self.marks.append(mark)
         self.segment_time_ms = 0
         if len(self.marks) > MARK_COUNT_MAX:
-            # The newest one always stays.
-            self.marks = self.marks[(len(self.marks) - 1) % 2 :: 2]
+            assert len(self.marks) % 2, "an odd number, so that the newest one stays"
+            self.marks = self.marks[::2]

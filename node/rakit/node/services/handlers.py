@@ -20,7 +20,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -36,6 +36,7 @@ RequestT = TypeVar("RequestT", bound=Message)
 DEFAULT_DEADLINE_S: Final = 60.0
 #: An open produce stream may finish what it has in flight when the node drains.
 STREAM_GRACE_S: Final = 3.0
+_TRANSPORT_ERRORS: Final = (grpc.aio.AbortError, grpc.aio.UsageError, asyncio.InvalidStateError)
 
 
 class Context(Protocol):
@@ -195,14 +196,16 @@ class Methods:
     async def _guarded(self, name: str, context: Context, work: Awaitable[Any]) -> Any:
         try:
             return await work
-        except RakitError as error:
-            return await abort(context, error)
-        except (grpc.aio.AbortError, grpc.aio.UsageError):
-            # Not ours: the call has been ended, or is used after its end.
-            raise
-        except Exception:
-            logger.exception("a call failed", extra={"method": f"{self._service}/{name}"})
-            return await abort(context, internal_error())
+        except Exception as error:
+            for leaf in _leaves(error):
+                if isinstance(leaf, _TRANSPORT_ERRORS):
+                    # The call has ended already: the client has gone, or it was aborted.
+                    raise leaf from None
+                if not isinstance(leaf, RakitError):
+                    where = {"method": f"{self._service}/{name}"}
+                    logger.exception("a call failed", extra=where)
+                    return await abort(context, internal_error())
+            return await abort(context, _leaves(error)[0])
 
     async def _until_closing(self, work: Awaitable[None], grace_s: float) -> None:
         """Runs a stream; when the node drains it gets the grace to end by itself."""
@@ -220,6 +223,14 @@ class Methods:
             if not running.done():
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
+
+
+def _leaves(error: Exception) -> list[Any]:
+    """The errors themselves: those of a stream come in a group, one from each of its tasks."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    group = cast("ExceptionGroup[Exception]", error)
+    return [leaf for each in group.exceptions for leaf in _leaves(each)]
 
 
 def internal_error() -> RakitError:

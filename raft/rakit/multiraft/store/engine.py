@@ -73,10 +73,6 @@ class Engine(Protocol):
         """Make everything written before this call durable. May run beside ``write``."""
         ...
 
-    def property_int(self, name: str) -> int:
-        """One of RocksDB's numeric properties."""
-        ...
-
     def compact(self, lo: bytes, hi: bytes) -> None:
         """Rewrite the tables that hold [lo, hi) without what was deleted."""
         ...
@@ -175,13 +171,6 @@ class RocksEngine:
         """See ``Engine.flush_wal``."""
         with _translated():
             self._db.flush_wal(sync=True)
-
-    def property_int(self, name: str) -> int:
-        """See ``Engine.property_int``."""
-        with _translated():
-            value = self._db.property_int_value(name)
-        assert value is not None, f"RocksDB knows no property {name}"
-        return value
 
     def compact(self, lo: bytes, hi: bytes) -> None:
         """See ``Engine.compact``."""

@@ -55,7 +55,7 @@ class WitnessFile:
 
     def __init__(self, path: Path, turn: int, current: Witness) -> None:
         self._path = path
-        self._turn = turn
+        self.turn = turn
         self.current = current
 
     @classmethod
@@ -86,14 +86,14 @@ class WitnessFile:
     def save(self, witness: Witness) -> None:
         """Make a newer witness durable."""
         assert witness.number >= self.current.number, "what was durable cannot become less"
-        turn = self._turn + 1
+        turn = self.turn + 1
         descriptor = os.open(self._path, os.O_WRONLY)
         try:
             os.pwrite(descriptor, _encode(turn, witness), turn % SLOT_COUNT * SLOT_BYTES)
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
-        self._turn = turn
+        self.turn = turn
         self.current = witness
 
 

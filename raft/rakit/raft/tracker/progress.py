@@ -11,8 +11,9 @@ Rules:
   acknowledged before the restart may be gone, so it starts over at nothing.
 - Rule T2: a rejection that an earlier answer has overtaken changes nothing: in REPLICATE one at or
   below `match`, in PROBE one of anything but the entry before `next`.
-- Rule T3: a full window still lets one empty append through for each heartbeat response: if every
-  message of the window was lost, that append's rejection empties it (etcd-io/etcd#14633).
+- Rule T3: each heartbeat lets one more append through, empty if the window is full: if a probe or
+  every message of the window was lost, that append's answer tells (etcd-io/etcd#14633). Heartbeats
+  between the ticks, which reads ask for, do not count: they would repeat a probe at their rate.
 - Rule T4: any acknowledgement that joins the leader's log ends SNAPSHOT, also one below the
   snapshot's index (etcd-io/raft#110).
 
@@ -50,6 +51,7 @@ class Progress:
         "boot",
         "counts",
         "doubtful",
+        "heard_heartbeat",
         "inflights",
         "is_learner",
         "match",
@@ -80,6 +82,8 @@ class Progress:
         self.recent_active = True
         #: Nothing may be sent before an answer: a probe is out, or the window is full.
         self.waits = False
+        #: The answer to the heartbeat of the last tick that sent one has been taken (rule T3).
+        self.heard_heartbeat = False
         #: The next append goes out even without entries.
         self.send_empty = False
         #: The host is fetching entries for this peer.

@@ -1,0 +1,5 @@
+"""The demonstration behind `rakit demo`: real nodes, real data, a real crash, and honest counting.
+
+`processes` runs nodes on loopback, `flights` fetches the data, `verify` judges what was read back,
+`run` tells the story and prints the table.
+"""

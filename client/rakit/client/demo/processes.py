@@ -1,0 +1,173 @@
+"""Node processes on loopback, each with its own directory, started and ended by their owner.
+
+Rules:
+
+- Ports are free ones of 127.0.0.1, asked of the system just before the first start; a node keeps
+  its ports over restarts.
+- A node counts as started when it has said that it is ready.
+- Whatever happens inside `async with`, every process is ended and waited for.
+- What a node logs goes to a file beside its data; the last lines are part of an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+READY_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 15.0
+_LOG_LINES_SHOWN: Final = 5
+
+
+class NodeProcessError(Exception):
+    """A node did not start or ended by itself. The message says what it said last."""
+
+
+def require_node_package() -> None:
+    """Raises `NodeProcessError` where only the client is installed."""
+    if importlib.util.find_spec("rakit.node") is None or not importlib.util.find_spec("rocksdict"):
+        raise NodeProcessError("this needs the server's packages: pip install 'rakit[node]'")
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports of 127.0.0.1 that nobody listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+class NodeProcess:
+    """One node. Its addresses and its directory stay the same over restarts."""
+
+    def __init__(self, name: str, directory: Path, address: str, arguments: Sequence[str]) -> None:
+        self.name = name
+        # Where clients reach it.
+        self.address = address
+        self._log_path = directory / f"{name}.log"
+        self._arguments = arguments
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The running process's id, 0 when there is none."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else 0
+
+    async def start(self) -> None:
+        """Starts the process and waits until the node is ready; raises `NodeProcessError`."""
+        assert not self.pid, f"{self.name} is running"
+        with self._log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "rakit.node",
+                *self._arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                # Ctrl-C is for us: we end the nodes in order.
+                start_new_session=True,
+                env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"},
+            )
+        assert self._process.stdout is not None, "stdout is a pipe"
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            self.kill()
+            raise NodeProcessError(self._complaint("was not ready in time")) from None
+        if not line:
+            await self._process.wait()
+            raise NodeProcessError(self._complaint("ended before it was ready"))
+
+    def kill(self) -> None:
+        """Ends the process as a crash would: no word, no clean-up."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def wait(self) -> None:
+        """Waits until the process is gone."""
+        if self._process is not None:
+            await self._process.wait()
+
+    async def stop(self) -> None:
+        """Asks the node to stop, and kills it when it does not."""
+        if not self.pid or self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    def _complaint(self, what: str) -> str:
+        lines = self._log_path.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
+        return "\n  ".join([f"node {self.name} {what}; its log ends with:", *lines])
+
+
+class LocalCluster:
+    """Some nodes that found a cluster together. Use it as `async with`."""
+
+    def __init__(self, directory: Path, count: int = 3, extra: Sequence[str] = ()) -> None:
+        ports = free_ports(2 * count)
+        clients, peers = ports[:count], ports[count:]
+        seeds = ",".join(f"127.0.0.1:{port}" for port in peers)
+        self.nodes: list[NodeProcess] = []
+        for number, (client, peer) in enumerate(zip(clients, peers, strict=True), 1):
+            name, address = f"node-{number}", f"127.0.0.1:{client}"
+            arguments = [
+                *("--name", name),
+                *("--data-dir", str(directory / name)),
+                *("--listen", address),
+                *("--peer-listen", f"127.0.0.1:{peer}"),
+                *("--seeds", seeds),
+                *("--bootstrap-expect", str(count)),
+                *extra,
+            ]
+            self.nodes.append(NodeProcess(name, directory, address, arguments))
+
+    @property
+    def bootstrap(self) -> str:
+        """Every node's client address."""
+        return ",".join(node.address for node in self.nodes)
+
+    async def __aenter__(self) -> Self:
+        require_node_package()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for node in self.nodes:
+                    tasks.create_task(node.start())
+        except BaseException as error:
+            await self._end()
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        # Without ceremony: the data is thrown away with the directory.
+        for node in self.nodes:
+            node.kill()
+        for node in self.nodes:
+            await node.wait()

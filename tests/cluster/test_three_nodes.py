@@ -1,0 +1,251 @@
+"""Three processes on loopback: kills, restarts and moves, with data that must survive them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from rakit.api.v1.cluster_service_pb2 import GetClusterRequest, GetDigestRequest
+from rakit.api.v1.log_service_pb2 import (
+    InitProducerRequest,
+    ProduceRequest,
+    ProducerStamp,
+)
+from rakit.api.v1.record_pb2 import Record, Records, Rows
+from rakit.api.v1.topic_service_pb2 import GetTopicRequest
+from tests.cluster.harness import Cluster, NodeProcess, cluster_of, free_port, read_all, until
+from tests.node.services.served import refusal_of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+NAMES = ("a", "b", "c")
+
+
+async def put(node: NodeProcess, topic: str, value: bytes, partition: int = 0) -> int:
+    request = ProduceRequest(
+        topic=topic, partition=partition, rows=Rows(records=[Record(value=value)])
+    )
+    return (await node.log.Produce(request, timeout=10)).base_offset
+
+
+class Writer:
+    """Produces one batch after the other through one node, as an idempotent producer does.
+
+    Whatever happened to an attempt, it is repeated with the same sequence until it is acknowledged.
+    """
+
+    def __init__(self, nodes: list[NodeProcess], topic: str) -> None:
+        self.nodes = nodes
+        self.topic = topic
+        self.acknowledged: list[bytes] = []
+        self.longest_gap_s = 0.0
+        self._stop = False
+
+    def stop(self) -> None:
+        self._stop = True
+
+    async def run(self) -> None:
+        producer = await self.nodes[0].log.InitProducer(
+            InitProducerRequest(producer_name="writer"), timeout=10
+        )
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+        sequence = 0
+        while not self._stop:
+            sequence += 1
+            value = b"%d" % sequence
+            stamp = ProducerStamp(
+                producer_id=producer.producer_id,
+                epoch=producer.epoch,
+                sequence=sequence,
+                previous_sequence=sequence - 1,
+            )
+            request = ProduceRequest(
+                topic=self.topic, partition=0, columns=Records(values=[value]), producer=stamp
+            )
+            await self._acknowledged(request)
+            self.acknowledged.append(value)
+            self.longest_gap_s = max(self.longest_gap_s, loop.time() - last)
+            last = loop.time()
+
+    async def _acknowledged(self, request: ProduceRequest) -> None:
+        for attempt in range(1000):
+            node = self.nodes[attempt % len(self.nodes)]
+            try:
+                await node.log.Produce(request, timeout=5)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.01)
+            else:
+                return
+        raise AssertionError("a thousand attempts failed")
+
+    async def has(self, count: int) -> bool:
+        return len(self.acknowledged) >= count
+
+
+async def same_on_all(cluster: Cluster, topic: str, replicas: int = 3) -> None:
+    """Waits until every replica holds the same bytes (P9)."""
+
+    async def compare() -> bool:
+        node = next(each for each in cluster.nodes.values() if each.process is not None)
+        answer = await node.cluster.GetDigest(GetDigestRequest(topic=topic), timeout=10)
+        digests = [each.digest for each in answer.replicas if not each.error]
+        assert len(set(digests)) <= 1, answer
+        return len(digests) == replicas
+
+    await until(f"{replicas} equal replicas", compare)
+
+
+async def test_a_cluster_serves_and_survives_what_happens_to_its_nodes(tmp_path: Path) -> None:
+    async with cluster_of(tmp_path / "c", *NAMES) as cluster:
+        cluster.start()
+        await cluster.ready()
+        topic = await cluster.create("t")
+        assert len(topic.partitions[0].replicas) == 3
+        await any_node_takes_a_batch(cluster)
+        await the_leader_is_killed_under_load(cluster)
+        await the_leader_is_paused(cluster)
+        await all_nodes_restart(cluster)
+        await a_node_moves(cluster)
+
+
+async def any_node_takes_a_batch(cluster: Cluster) -> None:
+    """Produce through a node that does not lead is forwarded; leader_only gives the hint."""
+    leader = await cluster.leader("t")
+    for number, node in enumerate(cluster.nodes.values()):
+        assert await put(node, "t", b"any %d" % number) == number
+    other = cluster.others(leader)[0]
+    request = ProduceRequest(
+        topic="t", partition=0, rows=Rows(records=[Record(value=b"x")]), leader_only=True
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await other.log.Produce(request, timeout=10)
+    refusal = refusal_of(caught.value)
+    assert (refusal.reason, refusal.outcome) == ("NOT_LEADER", "NOT_APPLIED")
+    assert refusal.metadata["leader_address"] == leader.address
+    for node in cluster.nodes.values():
+        assert await read_all(node, "t") == [b"any 0", b"any 1", b"any 2"]
+
+
+async def the_leader_is_killed_under_load(cluster: Cluster) -> None:
+    """P1, P3: nothing acknowledged is lost, nothing is stored twice; the killed node rejoins."""
+    leader = await cluster.leader("t")
+    before = await read_all(leader, "t")
+    writer = Writer(cluster.others(leader), "t")
+    writing = asyncio.create_task(writer.run())
+    await until("some writes", lambda: writer.has(100))
+    leader.kill()
+    killed_at = len(writer.acknowledged)
+    await until("writes after the kill", lambda: writer.has(killed_at + 100))
+    cluster.start(leader.name)
+    await cluster.ready()
+    writer.stop()
+    await writing
+    assert await read_all(leader, "t") == before + writer.acknowledged
+    await same_on_all(cluster, "t")
+    assert writer.longest_gap_s < 5
+
+
+async def the_leader_is_paused(cluster: Cluster) -> None:
+    """A leader that stands still is replaced, and finds its place again when it wakes (S16)."""
+    leader = await cluster.leader("t")
+    other = cluster.others(leader)[0]
+    before = await read_all(other, "t")
+    leader.pause()
+    await until("a write without the paused leader", lambda: wrote(other, b"while paused"))
+    leader.resume()
+    await until("a write through the woken node", lambda: wrote(leader, b"after the pause"))
+    values = (await read_all(leader, "t"))[len(before) :]
+    assert set(values) == {b"while paused", b"after the pause"}
+
+
+async def wrote(node: NodeProcess, value: bytes) -> bool:
+    await put(node, "t", value)
+    return True
+
+
+async def all_nodes_restart(cluster: Cluster) -> None:
+    """Everything is there after all nodes were stopped, and after all were killed at once."""
+    first = cluster.nodes["a"]
+    before = await read_all(first, "t")
+    codes = await asyncio.gather(*(node.stop() for node in cluster.nodes.values()))
+    assert codes == [0, 0, 0], [node.tail for node in cluster.nodes.values()]
+    cluster.start()
+    await cluster.ready()
+    assert await read_all(first, "t") == before
+    offset = await put(first, "t", b"after the stop")
+    assert offset == len(before)
+    for node in cluster.nodes.values():
+        node.kill()
+    cluster.start()
+    await cluster.ready()
+    assert await read_all(first, "t") == [*before, b"after the stop"]
+
+
+async def a_node_moves(cluster: Cluster) -> None:
+    """A node that comes back at other addresses is found there."""
+    node = cluster.nodes["c"]
+    assert await node.stop() == 0
+    await node.close()
+    seeds = cluster.seeds
+    node.client_port, node.peer_port = free_port(), free_port()
+    node.start(seeds, 3)
+    await cluster.ready()
+    answer = await cluster.nodes["a"].cluster.GetCluster(GetClusterRequest(), timeout=5)
+    moved = next(each for each in answer.nodes if each.name == "c")
+    assert (moved.peer_address, moved.addresses[0].address) == (node.peer_address, node.address)
+    await put(node, "t", b"from the new place")
+    await same_on_all(cluster, "t")
+
+
+async def test_nodes_join_and_a_lost_disk_is_replaced(tmp_path: Path) -> None:
+    async with cluster_of(tmp_path / "c", *NAMES) as cluster:
+        cluster.start()
+        await cluster.ready()
+        await cluster.create("t")
+        for number in range(10):
+            await put(cluster.nodes["a"], "t", b"%d" % number)
+        await a_fourth_node_joins(cluster)
+        await a_living_node_keeps_its_name(cluster)
+        await a_lost_disk_is_replaced(cluster)
+
+
+async def a_fourth_node_joins(cluster: Cluster) -> None:
+    cluster.add("d")
+    cluster.start("d")
+    await cluster.ready()
+    topic = await cluster.create("on-four", partitions=4)
+    holders = {each.node_id for part in topic.partitions for each in part.replicas}
+    assert len(holders) == 4, "replicas are spread over all nodes"
+    assert len(await read_all(cluster.nodes["d"], "t")) == 10
+
+
+async def a_living_node_keeps_its_name(cluster: Cluster) -> None:
+    """S11: a second node with the name of a living one is refused with exit code 12."""
+    twin = NodeProcess("b", cluster.directory / "twin")
+    twin.directory.mkdir()
+    twin.start(cluster.seeds, 3)
+    assert await twin.ended() == 12, twin.tail
+    assert "rakit: " in twin.output
+    assert "b" in twin.output.splitlines()[-1]
+
+
+async def a_lost_disk_is_replaced(cluster: Cluster) -> None:
+    """S11: an empty disk under the name of a dead node is admitted, and its replicas are rebuilt."""
+    node = cluster.nodes["b"]
+    node.kill()
+    shutil.rmtree(node.data_dir)
+    cluster.start("b")
+    await cluster.ready()
+    await same_on_all(cluster, "t")
+    request = GetTopicRequest(name="t")
+
+    async def votes_again() -> bool:
+        answer = await node.topics.GetTopic(request, timeout=5)
+        return [each.role for each in answer.topic.partitions[0].replicas] == [1, 1, 1]
+
+    await until("the new replica votes", votes_again)
+    assert await read_all(node, "t") == [b"%d" % number for number in range(10)]
