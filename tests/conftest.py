@@ -1,7 +1,8 @@
 """Guards around every test: nothing may be left behind.
 
-A test that leaves a thread or a child process is a defect of the code under test: in production the same leak is a
-port that stays bound or a disk that stays locked. Time limits and "warnings are errors" stand in pyproject.toml.
+A test that leaves a thread or a child process is a defect of the code under test: in production the
+same leak is a port that stays bound or a disk that stays locked. Time limits and "warnings are
+errors" stand in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 # Threads that the libraries keep for the life of the process, by the beginning of their names.
-LIBRARY_THREADS = ("grpc", "asyncio_", "ThreadPoolExecutor", "execnet", "pytest_timeout", "Dummy", "AnyIO")
+LIBRARY_THREADS = ("grpc", "asyncio_", "ThreadPoolExecutor", "execnet", "pytest_timeout", "Dummy")
 GRACE_S = 5
 
 

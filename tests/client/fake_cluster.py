@@ -337,7 +337,9 @@ class FakeNode(LogServiceServicer, TopicServiceServicer, ClusterServiceServicer)
     break_reads_after = 0
 
 
-async def refuse(context: Any, refusal: Refusal, code: grpc.StatusCode = grpc.StatusCode.NOT_FOUND) -> None:
+async def refuse(
+    context: Any, refusal: Refusal, code: grpc.StatusCode = grpc.StatusCode.NOT_FOUND
+) -> None:
     await context.abort(
         code,
         refusal.text,

@@ -8,7 +8,6 @@ What a node said on stderr is kept and shown when a wait fails.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import socket
@@ -17,6 +16,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -168,6 +168,9 @@ class Cluster:
     seed_count: int
     nodes: dict[str, NodeProcess] = field(default_factory=dict[str, NodeProcess])
 
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True)
+
     @property
     def seeds(self) -> str:
         named = list(self.nodes.values())[: self.seed_count]
@@ -186,9 +189,7 @@ class Cluster:
         """Waits until nodes have joined and see each other."""
         wanted = [self.nodes[name] for name in names or self.nodes]
         for node in wanted:
-            await until(
-                f"{node.name} is ready", lambda node=node: self._sees_all(node, len(wanted))
-            )
+            await until(f"{node.name} is ready", partial(self._sees_all, node, len(wanted)))
 
     async def _sees_all(self, node: NodeProcess, count: int) -> bool:
         if node.process is None or node.process.poll() is not None:
@@ -244,8 +245,7 @@ async def read_all(node: NodeProcess, topic: str, partition_count: int = 1) -> l
 
 @asynccontextmanager
 async def cluster_of(directory: Path, *names: str) -> AsyncGenerator[Cluster]:
-    """Named nodes that found a cluster together, not yet started; everything ends with the block."""
-    os.makedirs(directory, exist_ok=True)
+    """Named nodes that found a cluster together, not yet started; all end with the block."""
     cluster = Cluster(directory, seed_count=len(names))
     for name in names:
         cluster.add(name)

@@ -234,7 +234,7 @@ async def a_living_node_keeps_its_name(cluster: Cluster) -> None:
 
 
 async def a_lost_disk_is_replaced(cluster: Cluster) -> None:
-    """S11: an empty disk under the name of a dead node is admitted, and its replicas are rebuilt."""
+    """S11: an empty disk under a dead node's name is admitted, and its replicas are rebuilt."""
     node = cluster.nodes["b"]
     node.kill()
     shutil.rmtree(node.data_dir)

@@ -316,7 +316,7 @@ class Network:
         for other in self.replicas.values():
             if other.alive:
                 other.node.forget_leader()
-        self[replica_id].campaign()
+        assert self[replica_id].campaign(), f"{replica_id} does not stand"
         self.run()
         assert self.replicas[replica_id].role is Role.LEADER, f"{replica_id} was not elected"
         return self[replica_id]

@@ -48,7 +48,8 @@ def run_many(first: int, count: int) -> int:
                 print(f"seed {outcome.seed} FAILED: {outcome.error}", flush=True)
     print(
         f"{count} seeds, {len(failed)} failed, {steps:.0f} steps,"
-        f" {acknowledged:.0f} batches acknowledged, {cpu_s / count:.3f} CPU s a seed, {time.monotonic() - began:.0f} s"
+        f" {acknowledged:.0f} batches acknowledged, {cpu_s / count:.3f} CPU s a seed,"
+        f" {time.monotonic() - began:.0f} s"
     )
     if failed:
         print(f"replay one with: make sim SEED={min(outcome.seed for outcome in failed)}")

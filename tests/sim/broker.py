@@ -107,7 +107,7 @@ class Broker:
         token = completion.token
         assert isinstance(token, tuple), "every proposal names its outlook"
         outlook = self.outlooks.get(group_id)
-        if outlook is token[1] and outlook.is_pending(index):
+        if outlook is not None and outlook is token[1] and outlook.is_pending(index):
             outlook.settled(index)
         waiting = self.waiting.pop((group_id, index), None)
         if waiting is None:

@@ -7,7 +7,7 @@ Each is a context manager that patches the real code. The numbers are those of d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
@@ -22,17 +22,17 @@ from rakit.raft.state import Raft
 from rakit.raft.types import Entry, EntryID
 from tests.sim.disk import SimDisk
 
-Bug = Callable[[], AbstractContextManager[object]]
+Bug = Callable[[], AbstractContextManager[None]]
 BUGS: dict[str, Bug] = {}
 
 
-def bug(plant: Callable[[], Iterator[object]]) -> Callable[[], Iterator[object]]:
+def bug(plant: Callable[[], Generator[None]]) -> Callable[[], Generator[None]]:
     BUGS[plant.__name__] = contextmanager(plant)
     return plant
 
 
 @bug
-def the_vote_is_cleared_within_a_term() -> Iterator[object]:
+def the_vote_is_cleared_within_a_term() -> Generator[None]:
     original = Raft.reset
 
     def reset(self: Raft, term: int) -> None:
@@ -44,7 +44,7 @@ def the_vote_is_cleared_within_a_term() -> Iterator[object]:
 
 
 @bug
-def term_and_vote_are_not_stored() -> Iterator[object]:
+def term_and_vote_are_not_stored() -> Generator[None]:
     def set_hard_state(self: GroupLog, value: HardState, batch: WriteBatch) -> None:
         del batch
         self.hard_state = value
@@ -54,7 +54,7 @@ def term_and_vote_are_not_stored() -> Iterator[object]:
 
 
 @bug
-def answers_leave_before_the_sync() -> Iterator[object]:
+def answers_leave_before_the_sync() -> Generator[None]:
     original = RawNode.ready
 
     def ready(self: RawNode) -> Ready:
@@ -68,7 +68,7 @@ def answers_leave_before_the_sync() -> Iterator[object]:
 
 
 @bug
-def two_readys_share_a_list() -> Iterator[object]:
+def two_readys_share_a_list() -> Generator[None]:
     # Our own: found by this simulator in the first minutes of its life.
     def take_messages(self: Raft) -> tuple[list[Message], list[Message]]:
         now, later = self.outbox, self.outbox_durable
@@ -84,7 +84,7 @@ def two_readys_share_a_list() -> Iterator[object]:
 
 
 @bug
-def a_disk_that_says_it_has_synced() -> Iterator[object]:
+def a_disk_that_says_it_has_synced() -> Generator[None]:
     def sync(self: SimDisk, number: int) -> None:
         del self, number
 
@@ -93,7 +93,7 @@ def a_disk_that_says_it_has_synced() -> Iterator[object]:
 
 
 @bug
-def votes_go_to_shorter_logs() -> Iterator[object]:
+def votes_go_to_shorter_logs() -> Generator[None]:
     def is_up_to_date(self: RaftLog, last: EntryID) -> bool:
         del self, last
         return True
@@ -103,7 +103,7 @@ def votes_go_to_shorter_logs() -> Iterator[object]:
 
 
 @bug
-def every_append_truncates() -> Iterator[object]:
+def every_append_truncates() -> Generator[None]:
     def first_new(self: RaftLog, entries: tuple[Entry, ...]) -> int:
         del self, entries
         return 0
@@ -113,7 +113,7 @@ def every_append_truncates() -> Iterator[object]:
 
 
 @bug
-def the_base_is_newer_than_its_index() -> Iterator[object]:
+def the_base_is_newer_than_its_index() -> Generator[None]:
     original = GroupLog.snapshot
 
     def snapshot(self: GroupLog, to: int) -> Snapshot:
@@ -126,7 +126,7 @@ def the_base_is_newer_than_its_index() -> Iterator[object]:
 
 
 @bug
-def the_tail_cache_is_not_truncated() -> Iterator[object]:
+def the_tail_cache_is_not_truncated() -> Generator[None]:
     def truncate(self: GroupTail, index: int) -> None:
         del self, index
 
@@ -135,7 +135,7 @@ def the_tail_cache_is_not_truncated() -> Iterator[object]:
 
 
 @bug
-def retries_are_stored_again() -> Iterator[object]:
+def retries_are_stored_again() -> Generator[None]:
     def judge(producer: Producer, stamp: Stamp, content_crc32c: int) -> Ruling:
         del producer, stamp, content_crc32c
         return Ruling.APPEND

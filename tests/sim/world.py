@@ -17,6 +17,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.effects import Effects, Envelope
@@ -100,7 +101,7 @@ class World:
         config = dataclasses.replace(CONFIG, election_ticks=self.plan.election_ticks)
         ids = range(1, self.plan.nodes + 1)
         self.nodes = {one: SimNode(one, wiring, config, PartitionMachine) for one in ids}
-        self.sync_ms = dict.fromkeys(ids, (1, 4))
+        self.sync_ms: dict[int, tuple[int, int]] = dict.fromkeys(ids, (1, 4))
         self.clock_offset_ms = dict.fromkeys(ids, 0)
         self.tick_ms = {one: round(TICK_MS * self.rng.uniform(0.85, 1.2)) for one in ids}
         self.views: dict[tuple[int, int], tuple[bool, int, int]] = {}  # up, boot, last heard
@@ -268,7 +269,7 @@ class World:
             if self.trace is not None:
                 self.note(f"{node_id}->{target}", envelope.group_id, envelope.message)
             for delay_ms in self.network.arrivals_ms(node_id, target):
-                self.later(delay_ms, lambda e=envelope, t=target: self._deliver(t, e), target)
+                self.later(delay_ms, partial(self._deliver, target, envelope), target)
 
     def _deliver(self, node_id: int, envelope: Envelope) -> None:
         node = self.nodes[node_id]
@@ -347,7 +348,7 @@ class World:
         for node_id in sorted(self.nodes):
             self.start(node_id)
         for producer in self.producers:
-            self.later(300, lambda p=producer: self._client_turn(p))
+            self.later(300, partial(self._client_turn, producer))
         self.later(600, self._strike)
         self.run_until(self.plan.chaos_ms)
         self._heal()
@@ -373,7 +374,7 @@ class World:
             node.paused_until_ms = 0
             self.sync_ms[node_id] = (1, 4)
             if not node.up:
-                self.later(1, lambda n=node_id: self.start(n))
+                self.later(1, partial(self.start, node_id))
 
     def _at_rest(self) -> bool:
         if any(not node.up for node in self.nodes.values()):

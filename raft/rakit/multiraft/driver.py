@@ -523,9 +523,9 @@ class Driver:
         bytes_max = self._config.batch_bytes_max
         for group_id, group in dirty.items():
             if effects.batch.size_bytes >= bytes_max:
-                # These come before the groups below that have more to do: nobody starves.
                 self._dirty[group_id] = group
                 continue
+            size_before = effects.batch.size_bytes
             try:
                 if group.reads.queued:
                     self._ask(group)
@@ -534,7 +534,9 @@ class Driver:
                 self._shut_out(group, f"{type(error).__name__}: {error}")
                 continue
             if more:
-                unfinished[group_id] = group
+                # Who found no room comes before who had some: nobody starves.
+                wrote = effects.batch.size_bytes > size_before
+                (unfinished if wrote else self._dirty)[group_id] = group
             if group.waits_for(effects.number):
                 waiting.append(group_id)
             if group.leader_replica:

@@ -32,6 +32,7 @@ from rakit.multiraft.gather import Gather, LinkProtocolError, Window, check_send
 from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
 from rakit.multiraft.inbox import Arrival
 from rakit.multiraft.peer_events import PeerEvents
+from rakit.multiraft.session import received
 from rakit.peer.v1 import raft_service_pb2 as wire
 
 METHOD: Final = "/rakit.peer.v1.RaftService/Exchange"
@@ -277,8 +278,10 @@ class Link:
         text = _text(error)
         if was_up:
             _log.info("link to node %d broke: %s", self.node_id, text)
-        elif "onnection refused" in text or STOPPING in text:
+        if "onnection refused" in text or STOPPING in text:
             self._events.refused(self.node_id)
+        elif was_up:
+            return
         elif not isinstance(error, grpc.aio.AioRpcError) or (
             error.code() is grpc.StatusCode.FAILED_PRECONDITION
         ):
@@ -308,9 +311,9 @@ class _Call(Protocol):
 
 
 def _message(data: object) -> bytes:
-    if not isinstance(data, bytes):
+    if (message := received(data)) is None:
         raise LinkEndedError("the peer ended the stream")
-    return data
+    return message
 
 
 def _text(error: BaseException) -> str:

@@ -29,6 +29,11 @@ class SessionEndedError(Exception):
     """This stream is over for a reason of ours: a newer one took its place, or the node stops."""
 
 
+def received(data: object) -> bytes | None:
+    """Returns a message that was read; None at the end of the stream, for which grpc has a mark."""
+    return data if isinstance(data, bytes) else None
+
+
 class Session:
     """One accepted stream, after the hellos."""
 
@@ -85,7 +90,7 @@ class Session:
             writing.cancel()
 
     async def _read(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        while isinstance(data := await context.read(), bytes):
+        while (data := received(await context.read())) is not None:
             request = codec.decode_request(data)
             if request.HasField("ping"):
                 self._pong = self._events.pinged(request.ping)

@@ -36,7 +36,7 @@ from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
 from rakit.multiraft.link import METHOD, STOPPING, Link
 from rakit.multiraft.machine import node_of
 from rakit.multiraft.peer_events import PeerEvents
-from rakit.multiraft.session import Session, SessionEndedError
+from rakit.multiraft.session import Session, SessionEndedError, received
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import MessageType
 
@@ -214,13 +214,14 @@ class Transport:
     async def accept(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Serves a stream that a peer opened, to its end."""
         hello = await self._first_message(context)
-        verdict = STOPPING if self._stopped else self._gate.judge(hello)
-        if verdict is not None:
-            _log.error("refused node %d: %s", hello.from_node_id, verdict)
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, verdict)
         node_id, lane = hello.from_node_id, hello.lane
+        await self._refuse_if_stopped(context)
+        if (verdict := self._gate.judge(hello)) is not None:
+            _log.error("refused node %d: %s", node_id, verdict)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, verdict)
         answer = wire.ExchangeResponse(hello=self._gate.hello(node_id, lane))
         await context.write(answer.SerializeToString())
+        await self._refuse_if_stopped(context)
         session = Session(node_id, lane, self._config, self._events)
         if (older := self._sessions.get((node_id, lane))) is not None:
             older.end("a newer stream took its place")
@@ -238,11 +239,15 @@ class Transport:
             if self._sessions.get((node_id, lane)) is session:
                 del self._sessions[node_id, lane]
 
+    async def _refuse_if_stopped(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        if self._stopped:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+
     async def _first_message(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> wire.Hello:
         try:
             async with asyncio.timeout(self._config.hello_timeout_ms / 1000):
-                data = await context.read()
-            if isinstance(data, bytes):
+                data = received(await context.read())
+            if data is not None:
                 return codec.decode_request(data).hello
             reason = "the stream ended before its hello"
         except TimeoutError:

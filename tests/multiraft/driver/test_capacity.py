@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rakit.multiraft import keys
-from rakit.multiraft.driver import DriverConfig
+from rakit.multiraft.driver import DriverConfig, Envelope
 from rakit.multiraft.kv import Op
+from rakit.multiraft.machine import node_of
 from tests.multiraft.driver.cluster import GROUP, Cluster
 
 KIB = 1024
@@ -97,6 +98,43 @@ def test_a_large_ready_over_a_stale_tail_never_commits_what_it_replaces(survivor
     old.hung = True
     cluster.heal()
     cluster.tick(2 * cluster.config.heartbeat_ticks)
+    assert old.disk.unsynced_batches >= 3
+    cluster.crash(old, survivors)
+    old.hung = False
+    cluster.isolate(old)
+    cluster.restart(old)
+    assert old.quarantined == []
+    assert not [item for item in old.machine().items if item.startswith(b"stale")]
+    cluster.heal()
+    cluster.await_applied(old, new)
+    cluster.check_replicas_agree()
+
+
+@pytest.mark.parametrize("survivors", range(5))
+def test_a_replacement_that_finds_no_room_leaves_the_old_tail_uncommitted(survivors: int) -> None:
+    solo = GROUP + 1
+    cluster = Cluster(seed=survivors, config=small_batches())
+    old = cluster.create_and_elect()
+    cluster.create(solo, (old.node_id,))
+    cluster.isolate(old)
+    for number in range(12):
+        cluster.propose(old, b"stale %d" % number)
+    cluster.pump()
+    new = cluster.await_other_leader(old)
+    for number in range(6):
+        cluster.propose(new, b"fresh %d" % number + b"." * 5 * KIB)
+    cluster.pump()
+
+    def crowd(envelope: Envelope) -> bool:
+        """Fills the batch into which the replacement would go, and has the disk hang from it on."""
+        if node_of(envelope.to_replica) == old.node_id:
+            cluster.propose(old, b"f" * 63 * KIB, group=solo)
+            old.hung = old.hung or bool(envelope.message.entries)
+        return True
+
+    cluster.filter = crowd
+    cluster.tick(2 * cluster.config.heartbeat_ticks)
+    assert old.group.storage.hard_state.commit > 2, "the replacement has arrived"
     assert old.disk.unsynced_batches >= 3
     cluster.crash(old, survivors)
     old.hung = False

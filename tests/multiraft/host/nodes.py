@@ -1,5 +1,8 @@
 """Whole nodes in one process: a host on a real store, behind a real server on loopback."""
 
+# A test may look inside.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio

@@ -13,7 +13,8 @@ from rakit.multiraft.effects import Envelope
 from rakit.multiraft.hello import Gate, Lane, NodeIdentity, StoreMemory
 from rakit.multiraft.inbox import Arrival
 from rakit.multiraft.kv import Op, WriteBatch
-from rakit.multiraft.machine import GroupMeta, replica_id
+from rakit.multiraft.machine import GroupMeta
+from rakit.multiraft.machine import replica_id as replica_of
 from rakit.multiraft.transport import RaftPeerServicer, Transport
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import Entry, EntryType, Message, MessageType
@@ -83,7 +84,7 @@ def append(size: int, sender: int = 1, to: int = 2) -> Envelope:
 
 def message(kind: MessageType, sender: int, to: int, payload: bytes = b"") -> Envelope:
     entries = (Entry(1, 1, EntryType.NORMAL, payload),) if payload else ()
-    a, b = replica_id(sender, 1), replica_id(to, 1)
+    a, b = replica_of(sender, 1), replica_of(to, 1)
     return Envelope(7, a, b, Message(kind, b, a, 1, entries=entries))
 
 
@@ -172,8 +173,8 @@ class End:
     def led_here(self) -> dict[int, int]:
         return dict(self.led)
 
-    def unreachable(self, group_id: int, replica: int) -> None:
-        self.told.append(("unreachable", group_id, replica))
+    def unreachable(self, group_id: int, replica_id: int) -> None:
+        self.told.append(("unreachable", group_id, replica_id))
 
     async def arrived(self, arrival: Arrival) -> None:
         self.arrivals.append(arrival)

@@ -39,7 +39,7 @@ def test_a_request_is_closed_at_its_size_but_a_larger_message_leaves_alone() -> 
     queue = Gather(100 * KIB, 100)
     for size in (3 * KIB, 3 * KIB, 20 * KIB, 1 * KIB):
         assert queue.offer(append(size))
-    taken = []
+    taken: list[int] = []
     while len(queue):
         taken.append(len(queue.take(7 * KIB)))
     assert taken == [2, 1, 1]

@@ -1,5 +1,8 @@
 """The table of leaders: who is given out, who replaces whom, who is told."""
 
+# A test may look inside.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio

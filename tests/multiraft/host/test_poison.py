@@ -1,5 +1,8 @@
 """When the disk stalls, hangs or fails: what is retried, what is given up, what is never said."""
 
+# A test may look inside.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio

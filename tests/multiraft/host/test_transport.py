@@ -1,5 +1,8 @@
 """Streams between two nodes over real gRPC: gathering, pacing, breaking, coming back, refusing."""
 
+# A test may look inside.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio

@@ -48,7 +48,8 @@ def test_a_power_cut_keeps_what_was_synced_and_nothing_claims_more(disk: LoopDis
 
     store = open_store(directory)
     assert entries_in(store) == list(range(150)), "all that was synced, and no more"
-    assert store.loss.kind is LossKind.NONE
+    # Now and then the file has its new length and zeros in place of the data (S8).
+    assert store.loss.kind in (LossKind.NONE, LossKind.DAMAGED_TAIL_AFTER_WITNESS)
     store.close()
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rocksdict import AccessType, Options, Rdict
 
+from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.store import RocksStore, StoreConfig, StoreFailedError, options
 from rakit.multiraft.store.config import GIB, MIB
 from rakit.multiraft.store.errors import Fault, classify
@@ -66,6 +68,29 @@ def test_s6_a_setting_that_did_not_take_is_refused(
     open_store(tmp_path).close()
 
 
+def test_bytes_are_stored_as_they_are_and_never_pickled(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    batch = WriteBatch()
+    batch.put(b"\x01raw", b"value")
+    store.write(batch)
+    store.close()
+    raw = Rdict(str(tmp_path / "db"), Options(raw_mode=True), access_type=AccessType.read_only())
+    assert raw[b"\x01raw"] == b"value"
+    raw.close()
+
+
+def test_the_template_is_rewritten_when_it_differs(tmp_path: Path) -> None:
+    for _ in range(2):  # birth, and the first start after it
+        open_store(tmp_path).close()
+    path = tmp_path / "options" / "OPTIONS-000001"
+    good, made = path.read_text(), path.stat().st_mtime_ns
+    open_store(tmp_path).close()
+    assert path.stat().st_mtime_ns == made, "a full disk need not take it again"
+    path.write_text("[DBOptions]")
+    open_store(tmp_path).close()
+    assert path.read_text() == good
+
+
 def test_a_database_that_wrote_no_options_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreFailedError, match="unproven"):
         options.verify(tmp_path, {})
@@ -84,7 +109,7 @@ def test_without_direct_io_flushes_are_buffered(
     real: Any = getattr(os, refusing)
 
     def refuse(target: Any, *arguments: Any, **named: Any) -> int:
-        if refusing == "write" or Path(target).name == "probe":
+        if refusing == "write" or Path(target).name == "direct-io-probe":
             raise OSError(errno.EINVAL, "Invalid argument")
         result: int = real(target, *arguments, **named)
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -217,6 +218,38 @@ async def test_s11_two_living_nodes_with_one_name_are_refused(tmp_path: Path) ->
             await twin.join()
         assert error.value.refusal == pb.NODE_REFUSAL_NAME_TAKEN
         assert "--name" in error.value.message
+
+
+async def test_a_node_that_was_away_makes_up_for_births_and_removals(tmp_path: Path) -> None:
+    async with running(trio(tmp_path)) as nodes:
+        old = await create(nodes[0], "old", 2)
+        await until(lambda: all(len(node.host.groups) == 3 for node in nodes))
+        away = nodes[2]
+        await away.stop()
+        request = DeleteTopicRequest(name="old")
+        await nodes[0].metadata.client.submit(commands.delete_topic(request))
+        new = await create(nodes[0], "new", 2, 3)
+        await away.join()
+        wanted = {METADATA_GROUP_ID, *(one.group_id for one in new.partitions)}
+        await until(lambda: set(away.host.groups) == wanted)
+        assert not wanted & {one.group_id for one in old.partitions}
+
+
+async def test_a_directory_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    async with running(trio(tmp_path)) as nodes:
+        stray = TestNode(tmp_path / "stray", "stray", (), 1)
+        await stray.join()
+        await stray.stop()
+        stray.seeds = nodes[0].seeds
+        await stray.start()
+        try:
+            async with asyncio.timeout(10):
+                error = await stray.metadata.failed
+        finally:
+            await stray.stop()
+        assert isinstance(error, NodeRefusedError)
+        assert error.refusal == pb.NODE_REFUSAL_IDENTITY_MISMATCH
+        assert "the data directory belongs to cluster" in error.message
 
 
 async def test_leaderships_return_to_a_node_that_was_away(

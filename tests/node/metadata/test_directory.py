@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-from rakit.node.metadata.directory import CANDIDATES_COUNT_MAX, AddressBook
+import pytest
+
+from rakit.node.metadata.directory import CANDIDATES_COUNT_MAX, AddressBook, check_strangers
+from rakit.node.metadata.refusals import NodeRefusedError
 from rakit.node.metadata.registry import NodeInfo
 from rakit.peer.v1 import metadata_service_pb2 as wire
+from rakit.peer.v1.metadata_command_pb2 import NODE_REFUSAL_IDENTITY_MISMATCH
 from tests.node.metadata.support import describe
 
 
@@ -58,6 +62,20 @@ def test_answers_of_other_clusters_of_itself_and_of_empty_nodes_count_for_nothin
     empty = wire.Standing(node=describe("n2"), state=wire.FORMATION_STATE_EMPTY)
     answers = {"a": member(2, "a", "other"), "b": member(1, "b"), "c": empty}
     assert made.answered(answers) == {}
+
+
+def test_a_directory_of_another_cluster_is_told_by_the_seeds() -> None:
+    with pytest.raises(NodeRefusedError, match="belongs to cluster c, but the seeds") as error:
+        check_strangers("c", [member(2, "a", "other")])
+    assert error.value.refusal == NODE_REFUSAL_IDENTITY_MISMATCH
+    assert "correct --seeds or --data-dir" in error.value.message
+
+
+def test_seeds_that_are_empty_silent_or_partly_strangers_are_no_reason_to_stop() -> None:
+    empty = wire.Standing(node=describe("n2"), state=wire.FORMATION_STATE_EMPTY)
+    check_strangers("c", [])
+    check_strangers("c", [empty])
+    check_strangers("c", [member(2, "a", "other"), member(3, "b", "c")])
 
 
 def test_candidates_are_bounded() -> None:

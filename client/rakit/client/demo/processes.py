@@ -146,14 +146,15 @@ class LocalCluster:
 
     async def __aenter__(self) -> Self:
         require_node_package()
+        starts = [asyncio.create_task(node.start()) for node in self.nodes]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for node in self.nodes:
-                    tasks.create_task(node.start())
-        except BaseException as error:
+            # All at once: each waits for the others before it is ready.
+            await asyncio.gather(*starts)
+        except BaseException:
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
             await self._end()
-            if isinstance(error, BaseExceptionGroup):
-                raise error.exceptions[0] from None
             raise
         return self
 

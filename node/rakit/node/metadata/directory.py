@@ -8,6 +8,9 @@ addresses from which others greeted it, and what those it reached suggest. An ad
 the node there answers with the right cluster, and for the node id that it answers with; until then
 it is only a candidate. An address that answers is never given up for another one.
 
+The first look, at the start, also tells whether the disk and the settings are of one cluster: seeds
+that all belong to another one mean that somebody started a node on the wrong directory.
+
 `AddressBook` decides, without effects; `Directory` is the task around it. When every node is up it
 does nothing.
 """
@@ -22,8 +25,10 @@ from typing import Final
 
 from rakit.node.metadata.greeter import Greeter, resolve
 from rakit.node.metadata.ports import HostPort
+from rakit.node.metadata.refusals import NodeRefusedError
 from rakit.node.metadata.registry import Change, NodeInfo, Registry
 from rakit.peer.v1 import metadata_service_pb2 as wire
+from rakit.peer.v1.metadata_command_pb2 import NODE_REFUSAL_IDENTITY_MISMATCH
 
 #: Candidates beside seeds and registry; the oldest give way.
 CANDIDATES_COUNT_MAX: Final = 256
@@ -139,7 +144,8 @@ class Directory:
         ]
 
     async def run(self) -> None:
-        """Works until it is cancelled."""
+        """Works until it is cancelled. Raises `NodeRefusedError` if the seeds are strangers."""
+        check_strangers(self.book.cluster_id, await self._look_around())
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -159,7 +165,8 @@ class Directory:
             not self._host.node_is_up(node_id) for node_id in everybody
         )
 
-    async def _look_around(self) -> None:
+    async def _look_around(self) -> list[wire.Standing]:
+        """Greets all candidates and moves the nodes that were found; returns what seeds said."""
         mine = self._standing()
         resolved = await resolve(self._seeds)
         candidates = self.book.candidates(resolved.addresses)
@@ -174,6 +181,7 @@ class Directory:
         for node_id, address in self.book.answered(standings).items():
             if not self._host.node_is_up(node_id):
                 self._use(node_id, address)
+        return [standings[one] for one in resolved.addresses if one in standings]
 
     def _is_replaced(self, standing: wire.Standing) -> bool:
         """Whether this is a store that another one has taken the place of (S11)."""
@@ -197,3 +205,15 @@ class Directory:
         del node_id
         if not up:
             self._wake.set()
+
+
+def check_strangers(cluster_id: str, seeds: Iterable[wire.Standing]) -> None:
+    """Raises `NodeRefusedError` if seeds belong to other clusters, and none to this one."""
+    others = {one.cluster_id for one in seeds if one.state == wire.FORMATION_STATE_MEMBER}
+    if others and cluster_id not in others:
+        raise NodeRefusedError(
+            NODE_REFUSAL_IDENTITY_MISMATCH,
+            f"the data directory belongs to cluster {cluster_id}, but the seeds belong to"
+            f" {', '.join(sorted(others))}; correct --seeds or --data-dir, or start with an empty"
+            " directory",
+        )

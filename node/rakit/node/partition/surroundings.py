@@ -1,7 +1,7 @@
 """What a partition needs around it: the host's replica, the host, and a few things of the node.
 
-Narrow on purpose. `rakit.multiraft.Host` and its `Group` fit these protocols as they are; tests give
-something smaller.
+Narrow on purpose. `rakit.multiraft.Host` and its `Group` fit these protocols as they are; tests
+give something smaller.
 """
 
 from __future__ import annotations

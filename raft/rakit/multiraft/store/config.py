@@ -37,7 +37,7 @@ class StoreConfig:
 
     #: A scan reads this much before it lets go of its iterator: it bounds memory and the time for
     #: which other threads stand still, as iterators hold the interpreter's lock.
-    scan_chunk_bytes: int = 1 * MIB
+    scan_chunk_bytes: int = 256 * KIB
 
     #: The witness on disk is at most this much older than the newest synced write (S7).
     witness_interval_ms: int = 1000

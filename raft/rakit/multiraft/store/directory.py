@@ -5,6 +5,7 @@
     DIR/witness         how far the store had got (``witness``)
     DIR/ballast         room kept back for a full disk (``space``)
     DIR/db/             RocksDB
+    DIR/options/        how RocksDB is set up (``options``)
     DIR/cut/            damaged ends of WALs that were cut off (``tail``)
 
 The lock is ours, though RocksDB has one too: ours comes before anything is read or changed, covers
@@ -26,6 +27,8 @@ from rakit.multiraft.store.files import sync_directory
 logger = logging.getLogger(__name__)
 
 PRIVATE_MODE = 0o700
+
+_PID_BYTES = 32
 
 
 class DataDirectory:
@@ -60,7 +63,11 @@ class DataDirectory:
 
 def live_wals(database: Path) -> list[int]:
     """The numbers of the write-ahead logs in a database directory, ascending."""
-    return sorted(int(path.stem) for path in database.iterdir() if path.suffix == ".log")
+    return sorted(
+        int(path.stem)
+        for path in database.iterdir()
+        if path.suffix == ".log" and path.stem.isdigit()
+    )
 
 
 def wal_path(database: Path, number: int) -> Path:
@@ -90,11 +97,11 @@ def _lock(path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        owner = os.pread(descriptor, _PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         raise StoreLockedError(
             f"a second process on one data directory: {path} is in use by process {owner}"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    # Written over the old one in place: a full disk must not keep us from opening.
+    os.pwrite(descriptor, f"{os.getpid():<{_PID_BYTES - 1}}\n".encode(), 0)
     return descriptor

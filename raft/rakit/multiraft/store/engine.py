@@ -20,7 +20,6 @@ Every error leaves as ``EngineError`` with its kind; what it means for the store
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +36,10 @@ from rakit.multiraft.store.space import reserve_bytes, room
 
 Operation = tuple[int, bytes, bytes]
 Pair = tuple[bytes, bytes]
+
+
+#: Counted for each pair of a chunk, so that tiny rows do not make a chunk that takes long to read.
+_PAIR_OVERHEAD_BYTES = 64
 
 
 class EngineError(Exception):
@@ -101,10 +104,10 @@ class RocksEngine:
             direct_io=options.probe_direct_io(path.parent),
             reserve_bytes=reserve_bytes(config, room(path.parent).total_bytes),
         )
-        with tempfile.TemporaryDirectory(prefix="rakit-options-") as scratch, _translated():
-            Path(scratch, "OPTIONS-000001").write_text(options.render(sections))
+        with _translated():
+            template = options.template(path.parent, options.render(sections))
             cache = Cache(config.block_cache_bytes)
-            database, families = Options.load_latest(scratch, cache=cache)
+            database, families = Options.load_latest(str(template), cache=cache)
             self._db = Rdict(str(path), database, column_families=families)
         try:
             options.verify(path, sections)
@@ -126,31 +129,37 @@ class RocksEngine:
         size = 0
         with _translated():
             walk = self._db.iter()
-            walk.seek(lo)
-            while walk.valid():
-                key = cast("bytes", walk.key())
-                if key >= hi:
-                    break
-                value = cast("bytes", walk.value())
-                pairs.append((key, value))
-                size += len(key) + len(value)
-                if size >= bytes_max:
-                    break
-                walk.next()
-            walk.status()  # raises if the walk ended at a block that could not be read
+            try:
+                walk.seek(lo)
+                while walk.valid():
+                    key = cast("bytes", walk.key())
+                    if key >= hi:
+                        break
+                    value = cast("bytes", walk.value())
+                    pairs.append((key, value))
+                    size += len(key) + len(value) + _PAIR_OVERHEAD_BYTES
+                    if size >= bytes_max:
+                        break
+                    walk.next()
+                walk.status()  # raises if the walk ended at a block that could not be read
+            finally:
+                del walk  # the error's traceback would keep it, and it the database open
         return pairs
 
     def last_below(self, lo: bytes, hi: bytes) -> Pair | None:
         """See ``Engine.last_below``."""
+        found: Pair | None = None
         with _translated():
             walk = self._db.iter()
-            walk.seek_for_prev(hi)
-            if walk.valid() and cast("bytes", walk.key()) == hi:
-                walk.prev()
-            found: Pair | None = None
-            if walk.valid() and cast("bytes", walk.key()) >= lo:
-                found = cast("bytes", walk.key()), cast("bytes", walk.value())
-            walk.status()
+            try:
+                walk.seek_for_prev(hi)
+                if walk.valid() and cast("bytes", walk.key()) == hi:
+                    walk.prev()
+                if walk.valid() and cast("bytes", walk.key()) >= lo:
+                    found = cast("bytes", walk.key()), cast("bytes", walk.value())
+                walk.status()
+            finally:
+                del walk
         return found
 
     def write(self, operations: Sequence[Operation]) -> None:
@@ -190,6 +199,8 @@ def _translated() -> Generator[None]:
         yield
     except DbClosedError as error:
         raise EngineError(Fault.OTHER, "the database is closed") from error
+    except OSError as error:
+        raise EngineError(classify(error), str(error)) from error
     except Exception as error:
         if type(error) is not Exception:
             raise

@@ -2,20 +2,21 @@
 
     1  lock the directory                                    a second process stops here
     2  identity: whose is it, is there a database to expect   S10, S11
-    3  a database that must be there: read the witness        S7
+    3  a full disk: release the ballast                       S12
+    4  a database that must be there: read the witness        S7
        walk the WALs from the witness on; cut or refuse       S8
-    4  release the ballast if the disk is full                S12
     5  RocksDB opens: checks manifest, tables, tracked WALs   S6
     6  the store's uuid inside the database matches           S11
     7  journal: no hole, and not behind the witness           S7
     8  only then: one first write, synced, and a new witness
 
-Nothing is changed before step 3 has found the log whole, apart from what the cut keeps aside, and a
+Nothing is changed before step 4 has found the log whole, apart from what the cut keeps aside, and a
 refusal repeats: whatever was found wrong is found again by the next start.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 from dataclasses import dataclass, replace
@@ -67,6 +68,10 @@ def open_directory(config: StoreConfig, node_name: str, open_engine: OpenEngine)
         if identity.database_created:
             return _reopen(config, directory, identity, space, open_engine)
         return _give_birth(config, directory, identity, space, open_engine)
+    except OSError as error:
+        directory.close()
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StoreFailedError(f"opening failed: {error}", disk_full=full) from error
     except BaseException:
         directory.close()
         raise
@@ -139,6 +144,7 @@ def _reopen(
     open_engine: OpenEngine,
 ) -> Opened:
     """Steps 3 to 8 for a database that must be there."""
+    space.release_if_short(_live_wal_bytes(directory))
     witness_file = WitnessFile.load(directory.witness)
     finding = tail.inspect(directory.database, witness_file.current)
     if isinstance(finding, tail.Lost):
@@ -163,20 +169,22 @@ def _reopen(
 def _start_engine(
     config: StoreConfig, directory: DataDirectory, space: Space, open_engine: OpenEngine
 ) -> Engine:
-    """Steps 4 and 5 for a database that must be there."""
-    wals = live_wals(directory.database)
-    space.release_if_short(
-        sum(wal_path(directory.database, number).stat().st_size for number in wals)
-    )
+    """Step 5, a second time without the ballast if the disk is too full for the first."""
     try:
         return open_engine(directory.database, config, create=False)
     except EngineError as error:
         if error.fault is not Fault.DISK_FULL or not space.release():
             raise _refusal(error) from error
-    try:  # once more, with the room that the ballast held
+    try:
         return open_engine(directory.database, config, create=False)
     except EngineError as error:
         raise _refusal(error) from error
+
+
+def _live_wal_bytes(directory: DataDirectory) -> int:
+    """How much there is to replay, or to keep aside: it takes as much room again."""
+    wals = live_wals(directory.database)
+    return sum(wal_path(directory.database, number).stat().st_size for number in wals)
 
 
 def _refusal(error: EngineError) -> Exception:

@@ -2,10 +2,9 @@
 
 The binding has no setter for several options that matter, above all
 ``track_and_verify_wals_in_manifest``, but RocksDB reads all of them from an OPTIONS file. So the
-whole set-up is written as such a file in a scratch directory, loaded from there, and never read
-back from the database's own directory: damage to the OPTIONS file there cannot change how the
-store behaves. What RocksDB then writes into its directory says what is in force, and ``verify``
-compares.
+whole set-up is written as such a file beside the database and loaded from there; the OPTIONS
+files inside the database are never read back, so damage to them cannot change how the store
+behaves. What RocksDB writes into them on opening says what is in force, and ``verify`` compares.
 
 Why these values:
 
@@ -31,12 +30,12 @@ import logging
 import mmap
 import os
 import resource
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from rakit.multiraft.store.config import MIB, StoreConfig
 from rakit.multiraft.store.errors import StoreFailedError
+from rakit.multiraft.store.files import write_durably
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +93,8 @@ def settings(
     return {
         "DBOptions": {
             "create_if_missing": _spell(create),
+            "error_if_exists": _spell(create),
+            "avoid_flush_during_recovery": "false",  # the journal's first prune relies on it
             "wal_recovery_mode": "kTolerateCorruptedTailRecords",
             "track_and_verify_wals_in_manifest": "true",
             "recycle_log_file_num": "0",
@@ -184,24 +185,36 @@ def verify(database: Path, wanted: Mapping[str, Mapping[str, str]]) -> None:
                 raise StoreFailedError(message, disk_full=False)
 
 
+def template(directory: Path, text: str) -> Path:
+    """A directory that holds the text as the one OPTIONS file, beside the database.
+
+    Written only when it changes, so that a full disk does not keep a node from opening.
+    """
+    folder = directory / "options"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / "OPTIONS-000001"
+    if not path.exists() or path.read_text() != text:
+        write_durably(path, text.encode())
+    return folder
+
+
 def probe_direct_io(directory: Path) -> bool:
-    """Whether the file system takes O_DIRECT writes: tmpfs and some overlays refuse them."""
-    with tempfile.TemporaryDirectory(dir=directory, prefix="direct-io-") as scratch:
-        try:
-            descriptor = os.open(
-                Path(scratch) / "probe", os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o600
-            )
-        except OSError as error:
-            logger.info("no direct I/O in %s (%s): flushes are buffered", directory, error)
-            return False
-        try:
-            with mmap.mmap(-1, 4096) as page:  # O_DIRECT wants an aligned buffer: a page is one
-                os.write(descriptor, page)
-        except OSError as error:
-            logger.info("no direct I/O in %s (%s): flushes are buffered", directory, error)
-            return False
-        finally:
+    """Whether the file system takes O_DIRECT writes: some overlays and network ones refuse them."""
+    path = directory / "direct-io-probe"
+    descriptor = -1
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT, 0o600)
+        with mmap.mmap(
+            -1, mmap.PAGESIZE
+        ) as page:  # O_DIRECT wants an aligned buffer: a page is one
+            os.write(descriptor, page)
+    except OSError as error:
+        logger.info("no direct I/O in %s (%s): flushes are buffered", directory, error)
+        return False
+    finally:
+        if descriptor >= 0:
             os.close(descriptor)
+        path.unlink(missing_ok=True)
     return True
 
 

@@ -42,6 +42,9 @@ from rakit.multiraft.store.witness import Witness
 
 logger = logging.getLogger(__name__)
 
+#: A scan begins small: many callers want the first entry only.
+_FIRST_CHUNK_BYTES = 16 << 10
+
 
 class RocksStore:
     """The disk of one node. ``KeyValue`` plus writing, syncing and identity."""
@@ -222,15 +225,17 @@ class RocksStore:
         Read in chunks, each a view of its own moment: what is written meanwhile may show up.
         """
         start = lo
+        size = min(_FIRST_CHUNK_BYTES, self._config.scan_chunk_bytes)
         while start < hi:
             try:
-                pairs = self._engine.chunk(start, hi, self._config.scan_chunk_bytes)
+                pairs = self._engine.chunk(start, hi, size)
             except EngineError as error:
                 raise _unreadable(error) from error
             if not pairs:
                 return
             yield from pairs
             start = pairs[-1][0] + b"\0"
+            size = min(4 * size, self._config.scan_chunk_bytes)
 
     def last_below(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
         """See ``KeyValue.last_below``."""

