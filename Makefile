@@ -15,7 +15,7 @@ $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt-get install -y python3 python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $$($(PYTHON) -V) is here (set PYTHON=...)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "the venv module is missing: apt-get install -y python3-venv"; exit 1; }
-	@$(PYTHON) -m venv --clear .venv || { echo "making .venv failed: apt-get install -y python3-venv ca-certificates"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "making .venv failed: apt-get install -y python3-venv ca-certificates"; exit 1; }
 	@echo "installing into .venv (once; a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
