@@ -267,7 +267,7 @@ class World:
                 self.partition.append(request)
             except Refusal as refusal:
                 # Nobody waits for this answer.
-                assert refusal.reason in {"OUT_OF_ORDER_SEQUENCE", "SEQUENCE_REUSED"}
+                assert refusal.reason in {"OUT_OF_ORDER_SEQUENCE", "UNKNOWN_PRODUCER"}
 
     def age(self) -> None:
         """Time goes by; what waits for too long is given up."""

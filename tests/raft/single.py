@@ -81,6 +81,11 @@ class Single(Replica):
         assert self.is_leader
         return []
 
+    def requests(self) -> list[Message]:
+        """Stands for election and returns the requests to replica 1."""
+        self.node.campaign()
+        return [message for message in self.drain() if message.to == 1]
+
     @property
     def is_leader(self) -> bool:
         return self.node.basic_status().lead == self.id
@@ -88,6 +93,21 @@ class Single(Replica):
     def terms(self) -> list[int]:
         log = self.node._raft.log
         return [log.term(i) for i in range(log.first_index, log.last_index + 1)]
+
+
+def append_message(
+    node: Replica, sender: int, prev: tuple[int, int], *run: int, term: int
+) -> Message:
+    """Returns an append behind prev (term, index) with entries of these terms."""
+    return Message(
+        MessageType.APP,
+        node.id,
+        sender,
+        term,
+        prev[0],
+        prev[1],
+        tuple(entries_of(prev[1] + 1, *run)),
+    )
 
 
 def entries_of(first: int, *run: int) -> list[Entry]:

@@ -22,6 +22,7 @@ from collections import deque
 from rakit.multiraft.codec import message_bytes
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.effects import Envelope
+from rakit.multiraft.join import join_appends
 from rakit.multiraft.machine import node_of
 
 
@@ -85,7 +86,10 @@ class Gather:
         return True
 
     def take(self, bytes_max: int) -> list[Envelope]:
-        """Returns the oldest messages, at most `bytes_max` but at least one, then news."""
+        """Returns the oldest messages, at most `bytes_max` but at least one, then news.
+
+        Appends that follow each other are joined.
+        """
         items, taken, size = self._items, list[Envelope](), 0
         while items and (not taken or size + items[0][0] <= bytes_max):
             one, envelope = items.popleft()
@@ -96,7 +100,7 @@ class Gather:
             self._news.clear()
         self.size_bytes -= size
         assert self.size_bytes >= 0, "a queue cannot hold less than nothing"
-        return taken
+        return join_appends(taken)
 
     def clear(self) -> None:
         """Forgets what waits; the receiver of all of it is gone."""

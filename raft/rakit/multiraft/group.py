@@ -132,5 +132,4 @@ class Group:
 
         A quorum at least, since it is committed; a replica that leads no more knows only that.
         """
-        known = sum([peer.match >= index for peer in self.raw.status().peers])
-        return max(known, len(self.conf_state.voters) // 2 + 1)
+        return max(self.raw.holder_count(index), len(self.conf_state.voters) // 2 + 1)

@@ -78,7 +78,7 @@ class Host:
         memory = StoreMemory(store)
         rim = Rim(
             send=self._send,
-            has_idle_lane=lambda: self._peers.transport.has_idle_lane,
+            can_send=self._can_send,
             synced=self._synced,
             deliver=self._deliver,
             prepare=self._prepare,
@@ -280,6 +280,9 @@ class Host:
     def _synced(self, write: int) -> None:
         self._peers.transport.synced(write)
         self._something_changed.set()
+
+    def _can_send(self) -> bool | None:
+        return self._peers.transport.can_send
 
     def _send(self, envelopes: list[Envelope]) -> None:
         self._peers.transport.send(envelopes)

@@ -299,6 +299,17 @@ class RawNode:
         """Tells whether this replica leads and has applied an entry of its own term (S14)."""
         return leader.ready_to_serve(self._raft)
 
+    def holder_count(self, index: int) -> int:
+        """Counts the members known to hold everything up to `index` on their disks.
+
+        0 if this replica does not lead. Asked for every acknowledged write, hence not by way of
+        `status`.
+        """
+        r = self._raft
+        if r.role is not Role.LEADER:
+            return 0
+        return sum([progress.match >= index for progress in r.tracker.progress.values()])
+
     def can_quiesce(self) -> status.QuiesceStatus:
         """Tells whether the group may go quiet, and which peers would be left behind (S15)."""
         return status.quiesce_status(self._raft)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rakit.multiraft.errors import NotLeadingError, UnknownGroupError
-from rakit.raft import Role
+from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
+from rakit.raft import ConfChange, ConfChangeSingle, ConfChangeType, ConfState, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster
 
 
@@ -23,6 +24,53 @@ def test_leaders_of_newborn_groups_are_spread_over_the_nodes() -> None:
     leaders = [cluster.leader(group_id) for group_id in range(10, 22)]
     counts = {node.node_id: leaders.count(node) for node in cluster.nodes.values()}
     assert counts == {1: 4, 2: 4, 3: 4}
+
+
+def test_the_registrys_choice_of_a_first_leader_goes_before_the_rotation() -> None:
+    cluster = Cluster()
+    conf = ConfState(voters=tuple(replica_id(node_id, 1) for node_id in (1, 2, 3)))
+    for node_id, node in cluster.nodes.items():
+        for group_id in (10, 11, 12):
+            meta = GroupMeta(group_id, replica_id(node_id, 1), GroupKind.PARTITION)
+            node.driver.create_group(meta, conf, first_leader=replica_id(3, 1))
+    cluster.tick(6)
+    assert {cluster.leader(group_id) for group_id in (10, 11, 12)} == {cluster.nodes[3]}
+
+
+def test_lost_messages_are_sent_again_when_the_link_says_so() -> None:
+    for hint in ("link_lost", "unreachable"):
+        cluster = Cluster()
+        leader = cluster.create_and_elect()
+        follower = cluster.followers()[0]
+        cluster.isolate(follower)
+        cluster.propose(leader, b"lost on the way")
+        cluster.pump()
+        cluster.heal()
+        assert follower.machine().items == []
+        if hint == "link_lost":
+            leader.driver.link_lost(follower.node_id)
+        else:
+            leader.driver.unreachable(GROUP, follower.group.meta.replica_id)
+        # No tick, no heartbeat: the hint alone starts the repair.
+        cluster.pump()
+        assert follower.machine().items == [b"lost on the way"]
+        leader.driver.unreachable(99, 1)
+
+
+def test_a_leader_that_is_voted_out_hands_over() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    removal = ConfChangeSingle(ConfChangeType.REMOVE, leader.group.meta.replica_id)
+    leader.driver.propose_conf_change(GROUP, ConfChange((removal,)), "removal")
+    cluster.pump()
+    assert leader.group.role is Role.FOLLOWER
+    assert leader.group.status().basic.removed
+    new = cluster.await_other_leader(leader)
+    assert len(new.group.conf_state.voters) == 2
+    leader.driver.remove_group(GROUP)
+    cluster.propose(new, b"after")
+    cluster.pump()
+    assert new.machine().items == [b"after"]
 
 
 def test_a_proposal_is_applied_everywhere_and_answered_once() -> None:

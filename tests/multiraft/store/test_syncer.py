@@ -118,6 +118,18 @@ def test_s7_the_witness_never_speaks_of_what_was_not_synced(
     assert WitnessFile.load(tmp_path / "n1" / "witness").current == before
 
 
+def test_s12_the_ballast_comes_back_though_nothing_is_written(
+    tmp_path: Path, store: RocksStore, syncer: Syncer, engine: FailingEngine
+) -> None:
+    """Else a node whose disk has room again would refuse produce until somebody wrote."""
+    ballast = tmp_path / "n1" / "ballast"
+    ballast.unlink()
+    wait_until(ballast.exists)
+    wait_until(lambda: not store.low_space)
+    syncer.close()
+    assert engine.calls == [], "upkeep alone syncs nothing"
+
+
 def test_closing_serves_what_was_requested(
     store: RocksStore, syncer: Syncer, reports: Reports
 ) -> None:

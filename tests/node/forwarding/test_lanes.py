@@ -173,6 +173,7 @@ async def test_leader_only_is_told_where_the_leader_is() -> None:
     assert world.outcomes == [(1, "NOT_LEADER")]
     assert isinstance(request.outcome, RakitError)
     assert request.outcome.metadata["leader_node_id"] == str(OTHER)
+    assert request.outcome.metadata["leader_address"] == "other:1"
     assert world.sent == []
 
 

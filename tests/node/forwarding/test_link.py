@@ -97,10 +97,12 @@ class Joined:
         self.wires.append(Wire(self.leader))
         return self.wires[-1]
 
-    def send(self, content: bytes = b"b", lane: int = 0, **more: bool) -> asyncio.Future[Appended]:
-        return self.link.send(
-            ForwardedBatch(group_id=7, record_count=1, content=content, lane=lane, **more)
-        )
+    def send(
+        self, content: bytes = b"b", lane: int = 0, *, restart: bool = False
+    ) -> asyncio.Future[Appended]:
+        batch = ForwardedBatch(group_id=7, record_count=1, content=content, lane=lane)
+        batch.restart = restart
+        return self.link.send(batch)
 
     async def taken(self, count: int) -> None:
         async with asyncio.timeout(5):

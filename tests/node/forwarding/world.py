@@ -13,7 +13,7 @@ from rakit.node.errors import RakitError
 from rakit.node.forwarding.lanes import Lane, Parking, Request, Surroundings
 from rakit.node.forwarding.link import ForwardLink
 from rakit.node.metadata.client import MetadataClient
-from rakit.node.metadata.registry import PartitionInfo, TopicInfo
+from rakit.node.metadata.registry import NodeInfo, PartitionInfo, TopicInfo
 from rakit.node.metadata.topic_config import TopicConfig
 from rakit.node.partition.appender import Appended
 from rakit.node.partition.batches import Batch
@@ -156,6 +156,10 @@ def outcome_of(request: Request) -> str:
 
 
 class _Registry:
+    def __init__(self) -> None:
+        address = {"default": "other:1"}
+        self.nodes = {OTHER: NodeInfo(OTHER, "other", "", "uuid", "", address, 1, 0)}
+
     def topic(self, name: str) -> TopicInfo | None:
         return TOPIC if name == "t" else None
 

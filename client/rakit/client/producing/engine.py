@@ -50,6 +50,8 @@ SWEEP_S: Final = 0.25
 QUICK_RETRIES: Final = 3
 #: Between two questions about the leaders of one topic.
 RELEARN_S: Final = 0.1
+#: Pauses double this often.
+BACKOFF_STEPS_MAX: Final = 10
 #: Questions about where numbering goes on, under way at once.
 INQUIRIES_COUNT_MAX: Final = 32
 
@@ -210,9 +212,11 @@ class Engine:
             self.wake(lane)
             return
         config = self._client_config
-        backoff = config.backoff_ms * 2 ** min(lane.failure_count, 16)
-        pause_ms = max(delay_ms, min(backoff, config.backoff_ms_max) * random.uniform(0.5, 1.0))
-        self._hold(lane, pause_ms / 1000)
+        backoff_ms = config.backoff_ms * 2 ** min(lane.failure_count, BACKOFF_STEPS_MAX)
+        pause_ms = max(delay_ms, backoff_ms * random.uniform(0.5, 1.0))
+        # Short enough that a batch which comes during the pause is tried before it is given up.
+        longest_ms = min(config.backoff_ms_max, self._config.delivery_timeout_ms / 10)
+        self._hold(lane, min(pause_ms, longest_ms) / 1000)
 
     def _hold(self, lane: Lane, pause_s: float) -> None:
         lane.is_held = True

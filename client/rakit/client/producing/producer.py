@@ -149,6 +149,8 @@ class Producer:
             make_error(LocalReason.CLOSED, "the producer was closed before this was acknowledged")
         )
         self._topics.clear()
+        # The caller wanted it so; it is no failure that a flush has to report.
+        self._unheard = None
         self._wake_next()
 
     async def _init_producer(self) -> Identity:
@@ -248,14 +250,15 @@ class Producer:
 
         Raises the first failure since the last flush that nobody awaited.
         """
+        newest: list[Batch] = []
         for topic in self._topics.values():
             for lane in topic.lanes:
-                newest = lane.newest
-                if newest is not None:
-                    if lane.open is not None:
-                        lane.seal_open()
-                        self._engine.wake(lane)
-                    await newest.wait()
+                if lane.newest is not None:
+                    newest.append(lane.newest)
+                    lane.seal_open()
+                    self._engine.wake(lane)
+        for batch in newest:
+            await batch.wait()
         if self._unheard is not None:
             error, self._unheard = self._unheard, None
             raise error.again()

@@ -60,6 +60,10 @@ class Context(Protocol):
         """Sends a message down the stream; waits while the client does not read."""
         ...
 
+    async def send_initial_metadata(self, initial_metadata: tuple[()]) -> None:
+        """Tells the client that its call has begun, before there is anything to answer."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -89,6 +93,10 @@ class Stream:
         """The next request; None when the client has finished sending."""
         message = await self._context.read()
         return None if message is grpc.aio.EOF else message
+
+    async def begin(self) -> None:
+        """Tells the client that its call has begun, before there is anything to answer."""
+        await self._context.send_initial_metadata(())
 
     async def write(self, message: Message) -> None:
         """Sends one answer; waits while the client does not read."""

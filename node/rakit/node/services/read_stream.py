@@ -10,6 +10,8 @@ Rules:
 - A position that fails is reported and dropped while others go on; where it was the only one, or
   all fail, the call fails with that error.
 - A partition without a leader is waited for, `LEADER_WAIT_S` long, while the others go on.
+- The initial metadata is sent when every position has become an offset: a follower of "latest"
+  that has seen it gets whatever is appended from then on.
 - After `HEARTBEAT_S` without anything to send there is a heartbeat.
 """
 
@@ -43,11 +45,15 @@ class _Reading:
     lost_since: float | None = None
 
     @property
+    def is_resolved(self) -> bool:
+        """It is an offset by now, whatever it began as."""
+        return self.position.WhichOneof("start") == "offset"
+
+    @property
     def is_ended(self) -> bool:
         """Everything up to its end was sent."""
         end = end_offset(self.position)
-        is_resolved = self.position.WhichOneof("start") == "offset"
-        return end is not None and is_resolved and self.position.offset >= end
+        return end is not None and self.is_resolved and self.position.offset >= end
 
 
 class ReadSession:
@@ -62,6 +68,7 @@ class ReadSession:
         self._readings: list[_Reading] = [_Reading(each) for each in request.positions]
         self._is_single = len(self._readings) == 1
         self._is_any_ended = False
+        self._is_begun = False
         self._loop = asyncio.get_running_loop()
         self._heartbeat_at = 0.0
 
@@ -69,7 +76,8 @@ class ReadSession:
         """Serves the stream to its end."""
         if not self._follow:
             await self._fix_ends(lookup)
-        # The first look does not wait: it is what turns every position into an offset.
+        # The first look does not wait: it is what turns every position into an offset. The
+        # client's call has begun, in its initial metadata, when that is done.
         wait_until = self._loop.time()
         self._heartbeat_at = wait_until + HEARTBEAT_S
         while self._readings:
@@ -78,6 +86,9 @@ class ReadSession:
                     await self._failed(reading, finding)
                 else:
                     await self._send_found(reading, finding)
+            if not self._is_begun and all(each.is_resolved for each in self._readings):
+                self._is_begun = True
+                await self._stream.begin()
             await self._send_ends()
             if self._loop.time() >= self._heartbeat_at:
                 heartbeat = ReadHeartbeat(time_ms=int(time.time() * 1000))
@@ -87,11 +98,21 @@ class ReadSession:
             self._readings = self._readings[1:] + self._readings[:1]
 
     async def _fix_ends(self, lookup: OffsetLookup) -> None:
-        open_ended = [each.position for each in self._readings if end_offset(each.position) is None]
+        """Gives every position without an end the present end of its log."""
         deadline = self._loop.time() + LEADER_WAIT_S
-        latest = await asyncio.gather(*(lookup.latest(each, deadline) for each in open_ended))
-        for position, end in zip(open_ended, latest, strict=True):
-            position.end_offset = end
+
+        async def fix(reading: _Reading) -> RakitError | None:
+            try:
+                reading.position.end_offset = await lookup.latest(reading.position, deadline)
+            except RakitError as error:
+                return error
+            return None
+
+        endless = [each for each in self._readings if end_offset(each.position) is None]
+        errors = await asyncio.gather(*map(fix, endless))
+        for reading, error in zip(endless, errors, strict=True):
+            if error is not None:
+                await self._drop(reading, error)
 
     async def _look(self, wait_until: float) -> list[tuple[_Reading, Finding]]:
         limits = ReadLimits(min_bytes=1, max_bytes=RESPONSE_BYTES_MAX, wait_until=wait_until)
@@ -112,6 +133,10 @@ class ReadSession:
             reading.lost_since = reading.lost_since or now
             if now - reading.lost_since < LEADER_WAIT_S:
                 return
+        await self._drop(reading, error)
+
+    async def _drop(self, reading: _Reading, error: RakitError) -> None:
+        """Reports a position that failed; the call fails where it was the only one."""
         error.metadata.setdefault("topic", reading.position.topic)
         error.metadata.setdefault("partition", str(reading.position.partition))
         if self._is_single:
@@ -138,5 +163,6 @@ class ReadSession:
         self._readings = [each for each in self._readings if not each.is_ended]
 
     async def _write(self, response: OpaqueReadResponse) -> None:
+        self._is_begun = True
         await self._stream.write(response)
         self._heartbeat_at = self._loop.time() + HEARTBEAT_S

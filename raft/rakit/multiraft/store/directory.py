@@ -63,11 +63,9 @@ class DataDirectory:
 
 def live_wals(database: Path) -> list[int]:
     """The numbers of the write-ahead logs in a database directory, ascending."""
-    return sorted(
-        int(path.stem)
-        for path in database.iterdir()
-        if path.suffix == ".log" and path.stem.isdigit()
-    )
+    with os.scandir(database) as entries:
+        names = [entry.name for entry in entries if entry.name.endswith(".log")]
+    return sorted(int(name[:-4]) for name in names if name[:-4].isdigit())
 
 
 def wal_path(database: Path, number: int) -> Path:

@@ -9,7 +9,7 @@ text is read in exactly one place, ``classify``; nothing else in the project loo
   everything afterwards and the process must end with ``exit_code``. An fsync that failed once is
   never tried again, because the kernel may have dropped the pages it could not write and would
   then report success.
-- ``StoreDamagedError`` (a ``StoreCorruptError``) comes from opening: the directory lacks or
+- ``StoreDamagedError`` (also a ``StoreCorruptError``) comes from opening: the directory lacks or
   contradicts what the witness proves was durable.
 - ``StoreLockedError``, ``StoreFullError`` and ``IdentityMismatchError`` come from opening too and
   touch nothing.
@@ -97,10 +97,8 @@ class LossReport:
     doubt: bytes = b""
 
 
-class StoreDamagedError(StoreCorruptError):
+class StoreDamagedError(StoreError, StoreCorruptError):
     """The store cannot be trusted as a whole; opening stopped. Ends the process with 11."""
-
-    exit_code = EXIT_STORAGE_ERROR
 
     def __init__(self, report: LossReport) -> None:
         super().__init__(f"{report.kind.value}: {report.detail}")

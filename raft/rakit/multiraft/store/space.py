@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _BALLAST_BYTES_MAX = 1 * GIB
 _BALLAST_SHARE = 100  # one hundredth of the disk
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Space:
         )
         self._low_bytes = reserve_bytes(config, total)
         self._spare_bytes = config.write_buffer_bytes
+        self._was_low = False
+        self._look_at = 0.0
 
     @property
     def free_bytes(self) -> int:
@@ -62,7 +66,18 @@ class Space:
 
     @property
     def low(self) -> bool:
-        """Whether produce is to be refused: little room, or the ballast had to be given up."""
+        """Whether produce is to be refused: little room, or the ballast had to be given up.
+
+        Asked for every produce, so the answer may be ``_LOOK_SECONDS`` old.
+        """
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            self._was_low = self.look()
+        return self._was_low
+
+    def look(self) -> bool:
+        """The same, as of now."""
         return self.free_bytes < self._low_bytes or not self._has_ballast
 
     @property
@@ -79,6 +94,7 @@ class Space:
         if not self._ballast.exists():
             return False
         self._ballast.unlink()
+        self._look_at = 0.0
         logger.warning("disk full: ballast released, %d bytes are free", self.free_bytes)
         return True
 
@@ -93,6 +109,7 @@ class Space:
             return
         if self.free_bytes < self._ballast_bytes + max(self._low_bytes, self._ballast_bytes):
             return
+        self._look_at = 0.0
         try:
             self._allocate()
         except OSError as error:

@@ -6,8 +6,8 @@ them all, so the rate of acknowledgements does not depend on the number of write
 time: parallel ones do not coalesce in RocksDB.
 
 The number is read before the flush begins, because a flush covers only writes that had returned
-by then. After the report, off the acknowledgement's way, the witness is brought up to date, at
-most once per interval; when writes cease, once more at the end of the interval (S7).
+by then. Once per interval, after the report and off the acknowledgement's way, the witness is
+brought up to date if anything was written (S7), and the store looks after its room (S12).
 
 The first failure is reported once and ends the thread: a flush is never tried again (S12).
 """
@@ -69,45 +69,47 @@ class Syncer:
             self._thread.join()
 
     def _run(self) -> None:
-        witness_due = time.monotonic() + self._store.witness_interval_seconds
+        due = time.monotonic() + self._store.witness_interval_seconds
         try:
-            while self._wait(witness_due):
-                witness_due = self._sync(witness_due)
+            while self._wait(due):
+                due = self._serve(due)
         except StoreFailedError as error:
             self._on_failed(error)
         except Exception as error:
             logger.exception("the syncer broke")
             self._on_failed(StoreFailedError(f"the syncer broke: {error!r}", disk_full=False))
 
-    def _wait(self, witness_due: float) -> bool:
-        """Sleep until a sync or a witness is due; False when all is done and it is time to end."""
+    def _wait(self, due: float) -> bool:
+        """Sleep until a sync is asked for or upkeep is due; False when it is time to end."""
         with self._wake:
             while self._requested <= self._synced:
                 if self._stopping:
                     return False
-                timeout: float | None = None
-                if self._witnessed < self._synced:
-                    timeout = witness_due - time.monotonic()
-                    if timeout <= 0:
-                        return True
-                self._wake.wait(timeout)
+                left = due - time.monotonic()
+                if left <= 0:
+                    return True
+                self._wake.wait(left)
         return True
 
-    def _sync(self, witness_due: float) -> float:
-        """One flush, its report, and the witness if its time has come; returns when it is next."""
-        due = time.monotonic() >= witness_due
-        position = self._store.position() if due else None
+    def _serve(self, due: float) -> float:
+        """One flush, or upkeep if its time has come; returns when upkeep is due next."""
         try:
-            self._in_flight_since = time.monotonic()
-            self._synced = self._store.flush_wal()
-            self._on_synced(self._synced)
-            if position is None:
-                return witness_due
-            # A disk that hangs here keeps the next flush waiting just as well.
-            self._in_flight_since = time.monotonic()
-            self._store.save_witness(position)
-            self._witnessed = position.number
+            if time.monotonic() < due:
+                self._flush()
+                return due
+            if max(self._requested, self._synced) > self._witnessed:
+                position = self._store.position()
+                self._flush()
+                # A disk that hangs here keeps the next flush waiting just as well.
+                self._in_flight_since = time.monotonic()
+                self._store.save_witness(position)
+                self._witnessed = position.number
             self._store.maintain()
             return time.monotonic() + self._store.witness_interval_seconds
         finally:
             self._in_flight_since = None
+
+    def _flush(self) -> None:
+        self._in_flight_since = time.monotonic()
+        self._synced = self._store.flush_wal()
+        self._on_synced(self._synced)

@@ -1,0 +1,126 @@
+"""Which replicas of a node are awake, which have something to do, and what waits to be told.
+
+The driver's inputs meet here: each marks groups as dirty (they may have a Ready), wakes quiet ones,
+or leaves something for the next effects beside the Readys. It is also where a failure of one group
+is kept from the others: `guarded` shuts out the group that fails, and everyone who waits for it is
+told (safety S9).
+
+Invariants:
+
+- `awake` holds exactly the working groups that are not quiet.
+- A dirty group is awake, or is a quiet one with nothing but probes to send.
+- `farewells` leave behind everything else of their step: a heartbeat after one would undo it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rakit.multiraft import farewell
+from rakit.multiraft.effects import Effects, Envelope, RoleChange
+from rakit.multiraft.errors import MachineFailedError, StoreCorruptError
+from rakit.multiraft.group import Group
+from rakit.multiraft.roster import Roster
+from rakit.multiraft.stepping import give_up
+from rakit.raft import (
+    ConfChangeInvalidError,
+    MalformedConfChangeError,
+    ReplicaFatalError,
+    Role,
+)
+
+#: What shuts one group out and leaves the others alone.
+GROUP_FATAL = (
+    ReplicaFatalError,
+    StoreCorruptError,
+    MachineFailedError,
+    MalformedConfChangeError,
+    ConfChangeInvalidError,
+)
+
+
+class Floor:
+    """The sets that a step works on."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
+        self.awake: dict[int, Group] = {}
+        self.dirty: dict[int, Group] = {}
+        #: What inputs ask for beside Readys, until the next step takes it.
+        self.pending = Effects(0)
+        self._farewells: list[Envelope] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether a step would find nothing to do."""
+        return not (self.dirty or self.pending or self._farewells)
+
+    def group(self, group_id: int) -> Group | None:
+        """Returns a working replica, or None."""
+        return self.roster.groups.get(group_id)
+
+    def enter(self, group: Group) -> None:
+        """Lets a new replica take part."""
+        self.awake[group.meta.group_id] = self.dirty[group.meta.group_id] = group
+
+    def mark(self, group: Group) -> None:
+        """Notes that the group may have a Ready."""
+        self.dirty[group.meta.group_id] = group
+
+    def touch(self, group: Group) -> None:
+        """Notes that somebody wants something of the group."""
+        self.wake(group)
+        group.idle_ticks = 0
+        self.dirty[group.meta.group_id] = group
+
+    def wake(self, group: Group) -> None:
+        """Lets a quiet group be ticked again."""
+        if group.quiet:
+            group.quiet = False
+            group.idle_ticks = 0
+            group.dead_at_rest = frozenset()
+            self.awake[group.meta.group_id] = group
+
+    def rest(self, group: Group, dead: frozenset[int] = frozenset()) -> None:
+        """Lets a group go quiet; `dead` are members whose sign of life wakes it."""
+        group.quiet = True
+        group.dead_at_rest = dead
+        group.raw.tick_quiesced()
+        del self.awake[group.meta.group_id]
+
+    def guarded(self, group: Group, act: Callable[[], object]) -> bool:
+        """Runs a call into the group; a failure that is the group's own shuts it out."""
+        try:
+            act()
+        except GROUP_FATAL as error:
+            self.fail(group, error)
+            return False
+        return True
+
+    def fail(self, group: Group, error: Exception) -> None:
+        """Shuts a group out for an error of its own."""
+        self.shut_out(group, f"{type(error).__name__}: {error}")
+
+    def shut_out(self, group: Group, reason: str) -> None:
+        """Moves a replica into quarantine."""
+        self.leave(group)
+        self.roster.shut_out(group, reason)
+        self.pending.quarantined.append((group.meta.group_id, reason))
+
+    def leave(self, group: Group) -> None:
+        """Lets go of a replica: its waiters are answered, its peers told, its role ends."""
+        group_id = group.meta.group_id
+        self.say_farewell(group)
+        give_up(group, self.pending)
+        self.pending.roles.append(RoleChange(group_id, Role.FOLLOWER, 0, group.term, ready=False))
+        self.awake.pop(group_id, None)
+        self.dirty.pop(group_id, None)
+
+    def say_farewell(self, group: Group) -> None:
+        """Tells the members that this leader leads no more; nothing if it does not lead."""
+        self._farewells += farewell.envelopes(group)
+
+    def take_farewells(self) -> list[Envelope]:
+        """Returns the farewells that are to leave with this step."""
+        taken, self._farewells = self._farewells, []
+        return taken

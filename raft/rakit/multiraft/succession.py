@@ -1,0 +1,180 @@
+"""Who leads next: what the liveness of nodes, links and this node's own disk means for leadership.
+
+Inputs are hints, never proof (safety S15): a node is up or down as seen from here, a link lost what
+was on it, a sync takes too long. What follows from them is that somebody campaigns sooner, forgets
+a leader, probes a peer or hands over. All of it goes through Raft's own rules, so a false hint
+costs time and no safety.
+
+Rules:
+
+- A leader's node goes down: its followers forget it and campaign in turns, at once (S16). The pre-
+  vote protects a leader that is not gone.
+- A node comes up: leaders ask its replicas at once where they are. Groups without a leader plan a
+  campaign, two turns later than otherwise, so that a leader which exists is heard first.
+- A member says farewell: as if its node were down, for this group only.
+- A hung disk: every leadership is handed to the living voter with the longest log, and given up
+  after the patience of `StallWatch` (S13). A group without another voter keeps its leader.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from rakit.multiraft.driver_config import DriverConfig
+from rakit.multiraft.elections import Agenda, turn
+from rakit.multiraft.floor import Floor
+from rakit.multiraft.group import Group
+from rakit.multiraft.machine import node_of
+from rakit.multiraft.quiesce import members
+from rakit.multiraft.roster import BIRTH_INDEX
+from rakit.multiraft.stall import StallWatch
+from rakit.raft import Message, Role
+
+
+class Succession:
+    """The campaigns, transfers and resignations of a node."""
+
+    def __init__(
+        self, config: DriverConfig, node_id: int, floor: Floor, rng: random.Random
+    ) -> None:
+        self._floor = floor
+        self._agenda = Agenda(
+            config.campaign_turn_ticks, config.election_ticks, config.campaigns_per_tick_max, rng
+        )
+        self._stall = StallWatch(config.election_ticks // 2)
+        self._up: set[int] = {node_id}
+        self._now = 0
+
+    def is_up(self, node_id: int) -> bool:
+        """Tells whether a node answers, as far as seen from here."""
+        return node_id in self._up
+
+    def tick(self, now: int) -> None:
+        """Starts the campaigns that are due; gives up leaderships that a hung disk holds."""
+        self._now = now
+        for group_id in self._agenda.due(now):
+            self._take_turn(group_id)
+        if self._stall.overdue(now):
+            for group in tuple(self._led_groups()):
+                self.step_down(group)
+
+    # Campaigns.
+
+    def enter(self, group: Group, first_leader: int | None) -> None:
+        """Has a replica campaign soon if its group is newborn or it votes alone (S16)."""
+        own = group.meta.replica_id
+        conf = group.conf_state
+        if own not in conf.voters:
+            return
+        if conf.voters == (own,) and not conf.voters_outgoing:
+            self.campaign(group)
+        elif group.storage.last_index() == BIRTH_INDEX:
+            rank = turn(conf, group.meta.group_id, own, lambda _: True, first_leader)
+            self._agenda.plan(group.meta.group_id, self._now, rank)
+
+    def campaign(self, group: Group) -> None:
+        """Lets a replica stand for election now."""
+        self._floor.wake(group)
+        if self._floor.guarded(group, group.raw.campaign):
+            self._floor.mark(group)
+
+    def give_way(self, group_id: int) -> None:
+        """Notes that another voter asks for a vote."""
+        self._agenda.give_way(group_id, self._now)
+
+    def settled(self, group_id: int) -> None:
+        """Notes that the group has a leader."""
+        self._agenda.cancel(group_id)
+
+    def _plan(self, group: Group, is_fit: Callable[[int], bool], turns_later: int = 0) -> None:
+        own = group.meta.replica_id
+        if own in group.conf_state.voters:
+            rank = turn(group.conf_state, group.meta.group_id, own, is_fit)
+            self._agenda.plan(group.meta.group_id, self._now, rank + turns_later)
+
+    def _take_turn(self, group_id: int) -> None:
+        group = self._floor.group(group_id)
+        if group is None or group.raw.basic_status().lead:
+            self._agenda.cancel(group_id)
+            return
+        living = [voter for voter in group.conf_state.voters if self.is_up(node_of(voter))]
+        self._agenda.again(group_id, self._now, len(living))
+        self.campaign(group)
+
+    # Nodes and links.
+
+    def node_up(self, node_id: int) -> None:
+        """Notes that a node answers: its groups wake, and those without a leader look for one."""
+        self._up.add(node_id)
+        for group, replica in self._members_on(node_id):
+            self._floor.touch(group)
+            status = group.raw.basic_status()
+            if status.role is Role.LEADER:
+                group.raw.report_reachable(replica)
+            elif not status.lead and not self._agenda.has(group.meta.group_id):
+                self._plan(group, self.is_up, turns_later=2)
+
+    def node_down(self, node_id: int) -> None:
+        """Notes that a node is gone: groups that it led elect another leader at once."""
+        self._up.discard(node_id)
+        for group, replica in self._members_on(node_id):
+            self._floor.touch(group)
+            status = group.raw.basic_status()
+            if status.role is Role.LEADER:
+                group.raw.report_unreachable(replica)
+            elif status.lead in {0, replica}:
+                group.raw.forget_leader()
+                self._plan(group, self.is_up)
+
+    def link_lost(self, node_id: int) -> None:
+        """Notes that what is on its way to a node may be lost, though the node may live."""
+        for group, replica in self._members_on(node_id):
+            group.raw.report_unreachable(replica)
+            self._floor.touch(group)
+
+    def orphaned(self, group: Group, word: Message) -> None:
+        """Acts on a leader's farewell; one from an earlier term is out of date."""
+        status = group.raw.basic_status()
+        if (status.lead, status.term) == (word.from_, word.term):
+            self._floor.touch(group)
+            group.raw.forget_leader()
+            gone = node_of(word.from_)
+            self._plan(group, lambda node: self.is_up(node) and node != gone)
+
+    def _members_on(self, node_id: int) -> Iterator[tuple[Group, int]]:
+        """Yields the groups that have a member on another node, with that member."""
+        for group in tuple(self._floor.roster.groups.values()):
+            for replica in members(group.conf_state):
+                if node_of(replica) == node_id and replica != group.meta.replica_id:
+                    yield group, replica
+                    break
+
+    # Giving leadership up.
+
+    def step_down(self, group: Group) -> None:
+        """Ends the replica's leadership, and has the others elect another leader at once."""
+        if group.raw.basic_status().role is Role.LEADER:
+            self._floor.say_farewell(group)
+            group.raw.step_down()
+            self._floor.touch(group)
+
+    def disk_stalled(self) -> None:
+        """Hands the leaderships of this node away: a sync has been under way too long (S13)."""
+        self._stall.begin(self._now)
+        for group in tuple(self._led_groups()):
+            target = self._stall.successor(group, self.is_up)
+            if target:
+                group.raw.transfer_leader(target)
+                self._floor.touch(group)
+
+    def disk_synced(self) -> None:
+        """Notes that a sync came back."""
+        self._stall.end()
+
+    def _led_groups(self) -> Iterator[Group]:
+        """Yields the groups led here in which another voter could lead."""
+        for group in self._floor.roster.groups.values():
+            alone = group.conf_state.voters == (group.meta.replica_id,)
+            if group.raw.basic_status().role is Role.LEADER and not alone:
+                yield group

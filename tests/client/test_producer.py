@@ -1,0 +1,336 @@
+"""The producer against nodes that refuse, move leaders, break streams, hang and forget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from rakit.api.v1.log_service_pb2 import ProduceRequest
+from rakit.client import (
+    Client,
+    ClosedError,
+    DeliveryTimeoutError,
+    InvalidRequestError,
+    NotFoundError,
+    Producer,
+    ProducerConfig,
+    ProducerFencedError,
+    RakitError,
+    UnavailableError,
+    partition_for,
+)
+from rakit.client.producing.batch import Delivery
+
+from .fake_cluster import FakeCluster, Fault, Refusal
+
+CONFIG = ProducerConfig(delivery_timeout_ms=20_000)
+Script = Callable[[int, ProduceRequest], Fault | Refusal | None]
+
+
+def script(faults: Iterable[Fault | Refusal | None]) -> Script:
+    """The given faults for the first requests, none for those that follow."""
+    rest: Iterator[Fault | Refusal | None] = iter(faults)
+    return lambda node, request: next(rest, None)
+
+
+async def send_numbers(producer: Producer, count: int, partition: int | None = 0) -> list[Delivery]:
+    """Sends numbers as values, with a pause now and then, so that there are several batches."""
+    deliveries: list[Delivery] = []
+    for number in range(count):
+        deliveries.append(await producer.send("t", b"%d" % number, partition=partition))
+        if number % 7 == 0:
+            await asyncio.sleep(0.001)
+    return deliveries
+
+
+def numbers(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(count)]
+
+
+async def test_a_receipt_names_the_place_of_its_record(fake: FakeCluster, client: Client) -> None:
+    async with client.producer() as producer:
+        first, second = [await producer.send("t", b"v", b"k") for _ in range(2)]
+        receipt = await first
+        partition = partition_for(b"k", 3)
+        assert (receipt.topic, receipt.partition) == ("t", partition)
+        assert (receipt.offset, receipt.end_offset) == (0, 1)
+        assert (await second).offset == 1
+        assert await first == receipt
+        assert receipt.fsynced
+    assert fake.topics["t"][partition].values() == [b"v", b"v"]
+    # Straight to the leader, both in one batch.
+    assert [(node, request.leader_only) for node, request in fake.seen] == [(partition + 1, True)]
+
+
+async def test_what_is_sent_while_a_batch_travels_goes_out_together(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.may_answer.clear()
+    async with client.producer() as producer:
+        deliveries = [await producer.send("t", b"0", partition=0)]
+        while not fake.seen:
+            await asyncio.sleep(0.001)
+        deliveries += [await producer.send("t", b"%d" % n, partition=0) for n in range(1, 500)]
+        fake.may_answer.set()
+        await asyncio.gather(*deliveries)
+    assert [len(request.columns.values) for _, request in fake.seen] == [1, 499]
+
+
+async def test_records_without_a_key_fill_batches_and_come_everywhere(
+    fake: FakeCluster, client: Client
+) -> None:
+    async with client.producer() as producer:
+        for _ in range(50):
+            await producer.send("t", b"x" * 10_000)
+    assert all(len(partition.values()) >= 10 for partition in fake.topics["t"])
+    assert len(fake.seen) < 25
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Refusal("NO_LEADER")] * 4,
+        [Refusal("OUTCOME_UNKNOWN", outcome="UNKNOWN"), Fault.UNKNOWN_AFTER],
+        [Fault.UNKNOWN_AFTER] * 3,
+        [Fault.BREAK_BEFORE],
+        [Fault.BREAK_AFTER],
+        [None, Fault.BREAK_AFTER, None, Fault.BREAK_BEFORE, Refusal("THROTTLED")],
+    ],
+    ids=["no-leader", "unknown", "unknown-stored", "broken", "broken-stored", "mixed"],
+)
+async def test_s24_retries_store_once_and_in_order(
+    fake: FakeCluster, client: Client, faults: list[Fault | Refusal | None]
+) -> None:
+    fake.faults = script(faults)
+    async with client.producer(CONFIG) as producer:
+        deliveries = await send_numbers(producer, 60)
+        receipts = await asyncio.gather(*deliveries)
+    assert [receipt.offset for receipt in receipts] == list(range(60))
+    assert fake.topics["t"][0].values() == numbers(60)
+
+
+async def test_a_moved_leader_is_followed_by_its_hint(fake: FakeCluster, client: Client) -> None:
+    async with client.producer(CONFIG) as producer:
+        await (await producer.send("t", b"0", partition=0))
+        fake.move("t", 0, to_node=3)
+        await (await producer.send("t", b"1", partition=0))
+        await (await producer.send("t", b"2", partition=0))
+    assert fake.topics["t"][0].values() == numbers(3)
+    assert [node for node, _ in fake.seen] == [1, 1, 3, 3]
+
+
+async def test_a_dead_leader_is_left_for_a_node_that_forwards(
+    fake: FakeCluster, client: Client
+) -> None:
+    async with client.producer(CONFIG) as producer:
+        await (await producer.send("t", b"0", partition=0))
+        await fake.nodes[1].stop()
+        delivery = await producer.send("t", b"1", partition=0)
+        assert (await delivery).offset == 1
+        assert not fake.seen[-1][1].leader_only
+        fake.move("t", 0, to_node=2)
+        # Once the new leader is known the detour ends.
+        for number in range(2, 200):
+            await (await producer.send("t", b"%d" % number, partition=0))
+            node, request = fake.seen[-1]
+            if node == 2 and request.leader_only:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            pytest.fail("the producer kept the detour")
+    assert fake.topics["t"][0].values() == numbers(number + 1)
+
+
+async def test_a_node_that_hangs_is_left_when_the_leader_has_moved(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.faults = lambda node, request: Fault.HANG if node == 1 else None
+    async with client.producer(CONFIG) as producer:
+        delivery = await producer.send("t", b"0", partition=0)
+        while not fake.seen:
+            await asyncio.sleep(0.001)
+        fake.move("t", 0, to_node=2)
+        assert (await delivery).offset == 0
+
+
+async def test_a_bad_batch_fails_alone(fake: FakeCluster, client: Client) -> None:
+    fake.faults = script([None, Refusal("BATCH_TOO_LARGE", "too large", limit="5")])
+    async with client.producer(CONFIG) as producer:
+        await (await producer.send("t", b"0", partition=0))
+        bad = await producer.send_batch("t", [b"bad"], partition=0)
+        good = [await producer.send_batch("t", [b"%d" % n], partition=0) for n in (1, 2)]
+        with pytest.raises(InvalidRequestError, match="BATCH_TOO_LARGE: too large") as caught:
+            await bad
+        assert not caught.value.maybe_applied
+        assert caught.value.metadata["limit"] == "5"
+        await asyncio.gather(*good)
+    assert fake.topics["t"][0].values() == numbers(3)
+
+
+async def test_flush_raises_what_nobody_awaited(fake: FakeCluster, client: Client) -> None:
+    fake.faults = script([Refusal("BATCH_TOO_LARGE")])
+    async with client.producer(CONFIG) as producer:
+        await producer.send("t", b"0", partition=0)
+        with pytest.raises(InvalidRequestError):
+            await producer.flush()
+        await producer.flush()
+
+
+async def test_s24_a_fenced_producer_stops(fake: FakeCluster, client: Client) -> None:
+    config = replace(CONFIG, name="orders-writer")
+    async with client.producer(config) as old:
+        await (await old.send("t", b"0", partition=0))
+        async with client.producer(config) as new:
+            # The numbering goes on where the older instance stopped.
+            await (await new.send("t", b"1", partition=0))
+            assert fake.seen[-1][1].producer.sequence == 2
+            with pytest.raises(ProducerFencedError):
+                await (await old.send("t", b"2", partition=0))
+            with pytest.raises(ProducerFencedError):
+                await (await old.send("t", b"3", partition=1))
+    assert fake.topics["t"][0].values() == numbers(2)
+
+
+async def test_what_is_never_acknowledged_times_out_with_its_outcome(
+    fake: FakeCluster, client: Client
+) -> None:
+    config = replace(CONFIG, delivery_timeout_ms=300)
+    fake.faults = lambda node, request: Refusal("NO_LEADER")
+    async with client.producer(config) as producer:
+        with pytest.raises(DeliveryTimeoutError) as sure:
+            await (await producer.send("t", b"0", partition=0))
+        assert not sure.value.maybe_applied
+        fake.faults = lambda node, request: Refusal("OUTCOME_UNKNOWN", outcome="UNKNOWN")
+        with pytest.raises(DeliveryTimeoutError, match="t/0 did not acknowledge") as unsure:
+            await (await producer.send("t", b"1", partition=0))
+        assert unsure.value.maybe_applied
+        fake.faults = lambda node, request: None
+        await (await producer.send("t", b"2", partition=0))
+    assert fake.topics["t"][0].values() == [b"2"]
+
+
+async def test_without_numbers_doubt_is_an_error_and_nothing_is_doubled(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.faults = script([Refusal("NO_LEADER"), Fault.BREAK_AFTER])
+    async with client.producer(replace(CONFIG, idempotent=False)) as producer:
+        with pytest.raises(UnavailableError) as caught:
+            await (await producer.send("t", b"0", partition=0))
+        assert caught.value.maybe_applied
+        await (await producer.send("t", b"1", partition=0))
+    assert fake.topics["t"][0].values() == numbers(2)
+
+
+async def test_send_waits_for_room(fake: FakeCluster, client: Client) -> None:
+    fake.may_answer.clear()
+    config = replace(CONFIG, batch_bytes_max=1_000, unacknowledged_bytes_max=2_000)
+    async with client.producer(config) as producer:
+        for _ in range(4):
+            await producer.send("t", b"x" * 450, partition=0)
+        waiting = [
+            asyncio.create_task(producer.send("t", b"%d" % n, partition=0)) for n in range(300)
+        ]
+        waiting[0].cancel()
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in waiting[200:])
+        fake.may_answer.set()
+        await asyncio.gather(*waiting[1:])
+    assert fake.topics["t"][0].values()[4:] == numbers(300)[1:]
+
+
+async def test_a_closed_producer_says_so_and_leaves_nothing_waiting(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.may_answer.clear()
+    producer = client.producer(CONFIG)
+    with pytest.raises(ClosedError):
+        await producer.send("t", b"0")
+    async with producer:
+        delivery = await producer.send("t", b"0", partition=0)
+        while not fake.seen:
+            await asyncio.sleep(0.001)
+        later = await producer.send("t", b"1", partition=0)
+        await producer.abort()
+        with pytest.raises(ClosedError) as caught:
+            await delivery
+        assert caught.value.maybe_applied
+        with pytest.raises(ClosedError) as caught:
+            await later
+        assert not caught.value.maybe_applied
+        with pytest.raises(ClosedError):
+            await producer.send("t", b"2")
+
+
+async def test_bad_calls_are_refused_before_anything_is_sent(
+    fake: FakeCluster, client: Client
+) -> None:
+    async with client.producer() as producer:
+        with pytest.raises(NotFoundError, match="UNKNOWN_TOPIC"):
+            await producer.send("nowhere", b"v")
+        with pytest.raises(NotFoundError, match="partitions 0 to 2, not 3"):
+            await producer.send("t", b"v", partition=3)
+        with pytest.raises(ValueError, match="at least one"):
+            await producer.send_batch("t", [])
+        with pytest.raises(ValueError, match="2 values but 1 keys"):
+            await producer.send_batch("t", [b"a", b"b"], [b"k"], partition=0)
+        with pytest.raises(ValueError, match="needs the partition"):
+            await producer.send_batch("t", [b"a"], [b"k"])
+    assert not fake.seen
+
+
+async def test_a_callback_hears_every_end(fake: FakeCluster, client: Client) -> None:
+    heard: list[Delivery] = []
+    async with client.producer(replace(CONFIG, compression="zstd")) as producer:
+        delivery = await producer.send_batch("t", numbers(100), partition=1)
+        delivery.add_done_callback(heard.append)
+        receipt = await delivery
+        assert (receipt.offset, receipt.end_offset) == (0, 100)
+    delivery.add_done_callback(heard.append)
+    assert heard == [delivery, delivery]
+    assert fake.topics["t"][1].values() == numbers(100)
+
+
+async def test_chaos_nothing_acknowledged_is_lost_doubled_or_swapped(
+    fake: FakeCluster, client: Client
+) -> None:
+    import random
+
+    rng = random.Random(5)
+    choices: list[Fault | Refusal | None] = [
+        Fault.BREAK_BEFORE,
+        Fault.BREAK_AFTER,
+        Fault.UNKNOWN_AFTER,
+        Refusal("NO_LEADER"),
+        Refusal("NOT_LEADER"),
+    ]
+
+    def faults(node: int, request: ProduceRequest) -> Fault | Refusal | None:
+        if rng.random() < 0.03:
+            fake.move("t", request.partition, rng.choice([1, 2, 3]))
+        return rng.choice(choices) if rng.random() < 0.1 else None
+
+    fake.faults = faults
+    async with client.producer(CONFIG) as producer:
+        sent = 0
+        deliveries = []
+        for _ in range(150):
+            for _ in range(rng.randrange(40)):
+                deliveries.append(await producer.send("t", b"%d" % sent, b"%d" % (sent % 10)))
+                sent += 1
+            await asyncio.sleep(0.002)
+        await asyncio.gather(*deliveries)
+    stored = [value for partition in fake.topics["t"] for value in partition.values()]
+    assert sorted(map(int, stored)) == list(range(sent))
+    for partition in fake.topics["t"]:
+        assert partition.values() == sorted(partition.values(), key=int)
+
+
+async def test_an_unknown_error_ends_only_its_delivery(fake: FakeCluster, client: Client) -> None:
+    fake.faults = script([Refusal("INVENTED_LATER")])
+    async with client.producer(CONFIG) as producer:
+        with pytest.raises(RakitError, match="INVENTED_LATER"):
+            await (await producer.send("t", b"0", partition=0))
+        await (await producer.send("t", b"1", partition=0))

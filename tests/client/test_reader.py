@@ -1,0 +1,137 @@
+"""The reader: every record once and in order, whatever happens to streams."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from rakit.api.v1.log_service_pb2 import PartitionData
+from rakit.api.v1.record_pb2 import Records
+from rakit.client import Client, NotFoundError, Offsets, RakitError, ReaderConfig
+from rakit.client.reading.progress import Progress, begin, time_of
+from rakit.client.records import fill_columns
+
+from .fake_cluster import FakeCluster, Stored
+
+
+def fill(fake: FakeCluster, partition: int, *counts: int) -> list[bytes]:
+    """Stores batches of so many records; returns all values of the partition."""
+    one = fake.topics["t"][partition]
+    for count in counts:
+        columns = Records()
+        first = one.end_offset
+        fill_columns(columns, [b"%d/%d" % (partition, first + at) for at in range(count)])
+        one.batches.append(Stored(first, count, columns.SerializeToString()))
+        one.end_offset += count
+    return one.values()
+
+
+async def test_everything_is_read_once_in_the_order_of_its_partition(
+    fake: FakeCluster, client: Client
+) -> None:
+    expected = [fill(fake, partition, 3, 1, 5) for partition in range(3)]
+    async with client.reader("t") as reader:
+        records = [record async for record in reader]
+        assert reader.positions() == {0: 9, 1: 9, 2: 9}
+    for partition in range(3):
+        mine = [record for record in records if record.partition == partition]
+        assert [record.value for record in mine] == expected[partition]
+        assert [record.offset for record in mine] == list(range(9))
+
+
+async def test_reading_goes_on_behind_a_broken_stream(fake: FakeCluster, client: Client) -> None:
+    expected = fill(fake, 0, *[2] * 20)
+    fake.nodes[1].break_reads_after = 7
+    async with client.reader("t", [0]) as reader:
+        assert [record.value async for record in reader] == expected
+    assert fake.nodes[1].break_reads_after == 0
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 7, 8])
+async def test_an_offset_inside_a_batch_is_met_exactly(
+    fake: FakeCluster, client: Client, start: int
+) -> None:
+    expected = fill(fake, 0, 3, 5)
+    async with client.reader("t", [0], from_=start) as reader:
+        assert [record.value async for record in reader] == expected[start:]
+
+
+async def test_every_partition_may_begin_at_its_own_offset(
+    fake: FakeCluster, client: Client
+) -> None:
+    for partition in range(3):
+        fill(fake, partition, 4)
+    async with client.reader("t", from_={0: 3, 1: 1}) as reader:
+        offsets = [(record.partition, record.offset) async for record in reader]
+    assert sorted(offsets) == [(0, 3), (1, 1), (1, 2), (1, 3), *((2, at) for at in range(4))]
+
+
+async def test_the_end_is_where_the_log_ended_when_reading_began(
+    fake: FakeCluster, client: Client
+) -> None:
+    expected = fill(fake, 0, 4)
+    async with client.reader("t", [0]) as reader:
+        fill(fake, 0, 4)
+        assert [record.value async for record in reader] == expected
+
+
+async def test_a_slow_consumer_slows_the_stream_and_loses_nothing(
+    fake: FakeCluster, client: Client
+) -> None:
+    expected = fill(fake, 0, *[1] * 50)
+    config = ReaderConfig(buffer_bytes_max=1)
+    async with client.reader("t", [0], config=config) as reader:
+        seen = []
+        async for record in reader:
+            seen.append(record.value)
+            await asyncio.sleep(0)
+    assert seen == expected
+
+
+async def test_an_unknown_topic_is_said_at_once(client: Client) -> None:
+    with pytest.raises(RakitError):
+        async with client.reader("nowhere"):
+            pytest.fail("there is nothing to read")
+    with pytest.raises(NotFoundError):
+        await client.admin.get_topic("nowhere")
+
+
+def data(*stored: tuple[int, int]) -> PartitionData:
+    message = PartitionData(partition=0)
+    for base, count in stored:
+        batch = message.batches.add(base_offset=base, record_count=count)
+        fill_columns(batch.records, [b"%d" % (base + at) for at in range(count)])
+    return message
+
+
+def test_progress_takes_what_is_new_and_nothing_else() -> None:
+    progress = Progress("t", 0, next_offset=2, end_offset=7)
+    taken = progress.take(data((0, 2), (0, 4), (4, 2), (4, 2), (6, 5)))
+    assert [value for batch in taken for value in batch.values] == [b"2", b"3", b"4", b"5", b"6"]
+    assert progress.is_at_end
+    assert progress.take(data((6, 5), (11, 1))) == []
+
+
+def test_progress_never_passes_over_a_hole() -> None:
+    progress = Progress("t", 0, next_offset=2, end_offset=None)
+    with pytest.raises(RakitError, match="t/0: offset 2 was skipped"):
+        progress.take(data((3, 1)))
+
+
+def test_a_start_becomes_an_offset_in_each_partition() -> None:
+    ranges = [Offsets(0, 5, 9, 7, 0), Offsets(1, 0, 0, 0, 0)]
+
+    def firsts(start: object) -> list[int]:
+        found = begin("t", start, ranges, follow=True)  # type: ignore[arg-type]
+        return [found[0].next_offset, found[1].next_offset]
+
+    assert firsts("earliest") == [5, 0]
+    assert firsts("latest") == [9, 0]
+    assert firsts(6) == [6, 6]
+    assert firsts(datetime(2026, 1, 1, tzinfo=UTC)) == [7, 0]
+    assert firsts({1: 4}) == [5, 4]
+    assert time_of(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)) == 1000
+    with pytest.raises(ValueError, match="time zone"):
+        time_of(datetime(2026, 1, 1))  # noqa: DTZ001 - the point of the test
