@@ -1,7 +1,8 @@
 """A small in-memory cluster on real grpc.aio servers, for tests of the client.
 
-It keeps the rules that a client relies on (S24's sequences, contract 10's streams, leader hints), and it misbehaves on
-request: `faults` decides, for each produce request that reaches a leader, what goes wrong.
+It keeps the rules that a client relies on (S24's sequences, contract 10's streams, leader hints),
+and it misbehaves on request: `faults` decides, for each produce request that reaches a leader, what
+goes wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from zlib import crc32
 
 import grpc.aio
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -21,17 +23,10 @@ from rakit.api.v1 import cluster_service_pb2 as cluster_pb
 from rakit.api.v1 import log_service_pb2 as log_pb
 from rakit.api.v1 import record_pb2 as record_pb
 from rakit.api.v1 import topic_service_pb2 as topic_pb
-from rakit.api.v1.cluster_service_pb2_grpc import (
-    ClusterServiceServicer,
-    add_ClusterServiceServicer_to_server,
-)
-from rakit.api.v1.log_service_pb2_grpc import LogServiceServicer, add_LogServiceServicer_to_server
-from rakit.api.v1.topic_service_pb2_grpc import (
-    TopicServiceServicer,
-    add_TopicServiceServicer_to_server,
-)
+from rakit.client import codecs
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Faults = Callable[[int, log_pb.ProduceRequest], "Fault | RefusalError | None"]
 
 
 class Fault(Enum):
@@ -46,7 +41,7 @@ class Fault(Enum):
     HANG = auto()
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An error that goes to the client."""
 
     def __init__(self, reason: str, text: str = "as scripted", /, **metadata: str) -> None:
@@ -61,7 +56,7 @@ class Refusal(Exception):
         return status
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """The stream ends here."""
 
 
@@ -105,16 +100,16 @@ class FakePartition:
     def _check(self, stamp: log_pb.ProducerStamp, crc: int) -> tuple[int, int] | None:
         epoch, last, memory = self.producers.get(stamp.producer_id, (0, 0, {}))
         if stamp.epoch < epoch:
-            raise Refusal("PRODUCER_FENCED", current_epoch=str(epoch))
+            raise RefusalError("PRODUCER_FENCED", current_epoch=str(epoch))
         if stamp.sequence in memory:
             stored_crc, base, end = memory[stamp.sequence]
             if stored_crc != crc:
-                raise Refusal("SEQUENCE_REUSED")
+                raise RefusalError("SEQUENCE_REUSED")
             return base, end
         if stamp.producer_id not in self.producers and stamp.previous_sequence:
-            raise Refusal("UNKNOWN_PRODUCER", outcome="UNKNOWN")
+            raise RefusalError("UNKNOWN_PRODUCER", outcome="UNKNOWN")
         if stamp.previous_sequence != last or stamp.sequence <= last:
-            raise Refusal("OUT_OF_ORDER_SEQUENCE", expected_sequence=str(last))
+            raise RefusalError("OUT_OF_ORDER_SEQUENCE", expected_sequence=str(last))
         return None
 
     def _answer(
@@ -143,8 +138,6 @@ class FakePartition:
 
 def _columns(request: log_pb.ProduceRequest) -> record_pb.Records:
     if request.HasField("compressed"):
-        from rakit.client import codecs
-
         return record_pb.Records.FromString(codecs.decompress(request.compressed))
     return request.columns
 
@@ -156,15 +149,15 @@ class FakeCluster:
         self.topics: dict[str, list[FakePartition]] = {}
         self.nodes: dict[int, FakeNode] = {}
         self.epochs: dict[str, int] = {}
-        self.faults: Callable[[int, log_pb.ProduceRequest], Fault | Refusal | None] = (
-            lambda node, request: None
-        )
+        self.faults: Faults = lambda _node, _request: None
         # Every produce request that reached a node: (node, request).
         self.seen: list[tuple[int, log_pb.ProduceRequest]] = []
+        self._arrived = asyncio.Event()
         # While cleared, leaders keep answers back.
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        self.appended = asyncio.Condition()
+        # Added to the tag of every answer.
+        self.tag_shift = 0
 
     def create(self, topic: str, leaders: list[int]) -> list[FakePartition]:
         self.topics[topic] = [FakePartition(leader) for leader in leaders]
@@ -188,6 +181,16 @@ class FakeCluster:
         for node in self.nodes.values():
             await node.stop()
 
+    def see(self, node_id: int, request: log_pb.ProduceRequest) -> None:
+        self.seen.append((node_id, request))
+        self._arrived.set()
+
+    async def until_seen(self) -> None:
+        """Waits for the first produce request."""
+        while not self.seen:
+            self._arrived.clear()
+            await self._arrived.wait()
+
     @property
     def bootstrap(self) -> str:
         return ",".join(node.address for node in self.nodes.values() if node.is_up)
@@ -205,20 +208,19 @@ class FakeCluster:
         return message
 
 
-class FakeNode(LogServiceServicer, TopicServiceServicer, ClusterServiceServicer):
-    """One node. Methods that no test needs answer UNIMPLEMENTED."""
+class FakeNode:
+    """One node, with the methods that the tests need."""
 
     def __init__(self, cluster: FakeCluster, node_id: int) -> None:
         self._cluster = cluster
         self.node_id = node_id
         self.address = ""
         self.is_up = False
-        self._server = grpc.aio.server()
+        options = [("grpc.http2.min_ping_interval_without_data_ms", 1_000)]
+        self._server = grpc.aio.server(options=options)
 
     async def start(self) -> None:
-        add_LogServiceServicer_to_server(self, self._server)
-        add_TopicServiceServicer_to_server(self, self._server)
-        add_ClusterServiceServicer_to_server(self, self._server)
+        self._server.add_generic_rpc_handlers(self._handlers())
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         self.address = f"127.0.0.1:{port}"
@@ -228,7 +230,32 @@ class FakeNode(LogServiceServicer, TopicServiceServicer, ClusterServiceServicer)
         self.is_up = False
         await self._server.stop(None)
 
-    async def GetCluster(self, request: Any, context: Any) -> cluster_pb.GetClusterResponse:
+    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        def unary(method: Any, request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
+            return grpc.unary_unary_rpc_method_handler(method, request.FromString, to_bytes)
+
+        log = {
+            "InitProducer": unary(self.init_producer, log_pb.InitProducerRequest),
+            "GetProducerState": unary(self.get_producer_state, log_pb.GetProducerStateRequest),
+            "GetOffsets": unary(self.get_offsets, log_pb.GetOffsetsRequest),
+            "ProduceStream": grpc.stream_stream_rpc_method_handler(
+                self.produce_stream, log_pb.ProduceStreamRequest.FromString, to_bytes
+            ),
+            "Read": grpc.unary_stream_rpc_method_handler(
+                self.read, log_pb.ReadRequest.FromString, to_bytes
+            ),
+        }
+        topic = {"GetTopic": unary(self.get_topic, topic_pb.GetTopicRequest)}
+        cluster = {"GetCluster": unary(self.get_cluster, cluster_pb.GetClusterRequest)}
+        return (
+            grpc.method_handlers_generic_handler("rakit.api.v1.LogService", log),
+            grpc.method_handlers_generic_handler("rakit.api.v1.TopicService", topic),
+            grpc.method_handlers_generic_handler("rakit.api.v1.ClusterService", cluster),
+        )
+
+    async def get_cluster(
+        self, _request: object, _context: Context
+    ) -> cluster_pb.GetClusterResponse:
         answer = cluster_pb.GetClusterResponse(cluster_id="fake")
         for node in self._cluster.nodes.values():
             message = answer.nodes.add(node_id=node.node_id, name=f"n{node.node_id}")
@@ -236,12 +263,16 @@ class FakeNode(LogServiceServicer, TopicServiceServicer, ClusterServiceServicer)
             message.addresses.add(listener="default", address=node.address)
         return answer
 
-    async def GetTopic(self, request: Any, context: Any) -> topic_pb.GetTopicResponse:
+    async def get_topic(
+        self, request: topic_pb.GetTopicRequest, context: Context
+    ) -> topic_pb.GetTopicResponse:
         if request.name not in self._cluster.topics:
-            await refuse(context, Refusal("UNKNOWN_TOPIC", f"no topic {request.name!r}"))
+            await refuse(context, RefusalError("UNKNOWN_TOPIC", f"no topic {request.name!r}"))
         return topic_pb.GetTopicResponse(topic=self._cluster.topic_message(request.name))
 
-    async def InitProducer(self, request: Any, context: Any) -> log_pb.InitProducerResponse:
+    async def init_producer(
+        self, request: log_pb.InitProducerRequest, _context: Context
+    ) -> log_pb.InitProducerResponse:
         epochs = self._cluster.epochs
         epochs[request.producer_name] = epochs.get(request.producer_name, 0) + 1
         producer_id = 1 + list(epochs).index(request.producer_name)
@@ -249,24 +280,28 @@ class FakeNode(LogServiceServicer, TopicServiceServicer, ClusterServiceServicer)
             producer_id=producer_id, epoch=epochs[request.producer_name]
         )
 
-    async def GetProducerState(self, request: Any, context: Any) -> log_pb.GetProducerStateResponse:
+    async def get_producer_state(
+        self, request: log_pb.GetProducerStateRequest, _context: Context
+    ) -> log_pb.GetProducerStateResponse:
         one = self._cluster.topics[request.topic][request.partition]
         _, last, memory = one.producers.get(request.producer_id, (0, 0, {}))
         one.producers[request.producer_id] = (request.fence_epoch, last, memory)
         return log_pb.GetProducerStateResponse(last_sequence=last, epoch=request.fence_epoch)
 
-    async def GetOffsets(self, request: Any, context: Any) -> log_pb.GetOffsetsResponse:
+    async def get_offsets(
+        self, request: log_pb.GetOffsetsRequest, _context: Context
+    ) -> log_pb.GetOffsetsResponse:
         answer = log_pb.GetOffsetsResponse()
         for number, one in enumerate(self._cluster.topics[request.topic]):
             if not request.partitions or number in request.partitions:
                 answer.partitions.add(partition=number, earliest=0, latest=one.end_offset)
         return answer
 
-    async def ProduceStream(
-        self, request_iterator: Any, context: Any
+    async def produce_stream(
+        self, requests: AsyncIterator[log_pb.ProduceStreamRequest], context: Context
     ) -> AsyncIterator[log_pb.ProduceStreamResponse]:
         broken: set[tuple[str, int]] = set()
-        async for message in request_iterator:
+        async for message in requests:
             if message.HasField("restart"):
                 broken.discard((message.restart.topic, message.restart.partition))
                 yield log_pb.ProduceStreamResponse(
@@ -275,45 +310,50 @@ class FakeNode(LogServiceServicer, TopicServiceServicer, ClusterServiceServicer)
                 continue
             request = message.produce
             lane = (request.topic, request.partition)
-            self._cluster.seen.append((self.node_id, request))
+            self._cluster.see(self.node_id, request)
             try:
-                if lane in broken:
-                    raise Refusal("EARLIER_REQUEST_FAILED")
-                result = await self._produce(request)
-            except Refusal as refusal:
+                result = await self._produce(request, is_refused=lane in broken)
+            except RefusalError as refusal:
                 broken.add(lane)
                 yield log_pb.ProduceStreamResponse(tag=message.tag, error=refusal.status())
-            except Broken:
+            except BrokenError:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
             else:
-                yield log_pb.ProduceStreamResponse(tag=message.tag, result=result)
+                tag = message.tag + self._cluster.tag_shift
+                yield log_pb.ProduceStreamResponse(tag=tag, result=result)
 
-    async def _produce(self, request: log_pb.ProduceRequest) -> log_pb.ProduceResponse:
+    async def _produce(
+        self, request: log_pb.ProduceRequest, *, is_refused: bool
+    ) -> log_pb.ProduceResponse:
+        if is_refused:
+            raise RefusalError("EARLIER_REQUEST_FAILED")
         one = self._cluster.topics[request.topic][request.partition]
         if request.leader_only and one.leader != self.node_id:
             address = self._cluster.nodes[one.leader].address
-            raise Refusal(
+            raise RefusalError(
                 "NOT_LEADER",
                 leader_node_id=str(one.leader),
                 leader_term=str(one.term),
                 leader_address=address,
             )
         fault = self._cluster.faults(self.node_id, request)
-        if isinstance(fault, Refusal):
+        if isinstance(fault, RefusalError):
             raise fault
         if fault is Fault.BREAK_BEFORE:
-            raise Broken
+            raise BrokenError
         if fault is Fault.HANG:
             await asyncio.Event().wait()
         await self._cluster.may_answer.wait()
         result = one.append(request)
         if fault is Fault.BREAK_AFTER:
-            raise Broken
+            raise BrokenError
         if fault is Fault.UNKNOWN_AFTER:
-            raise Refusal("OUTCOME_UNKNOWN", outcome="UNKNOWN")
+            raise RefusalError("OUTCOME_UNKNOWN", outcome="UNKNOWN")
         return result
 
-    async def Read(self, request: Any, context: Any) -> AsyncIterator[log_pb.ReadResponse]:
+    async def read(
+        self, request: log_pb.ReadRequest, context: Context
+    ) -> AsyncIterator[log_pb.ReadResponse]:
         for position in request.positions:
             one = self._cluster.topics[position.topic][position.partition]
             for stored in list(one.batches):
@@ -337,36 +377,14 @@ class FakeNode(LogServiceServicer, TopicServiceServicer, ClusterServiceServicer)
     break_reads_after = 0
 
 
-async def refuse(
-    context: Any, refusal: Refusal, code: grpc.StatusCode = grpc.StatusCode.NOT_FOUND
-) -> None:
+def to_bytes(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+async def refuse(context: Context, refusal: RefusalError) -> None:
+    details = refusal.status().SerializeToString()
     await context.abort(
-        code,
+        grpc.StatusCode.NOT_FOUND,
         refusal.text,
-        (
-            ("rakit-reason", refusal.reason),
-            ("grpc-status-details-bin", refusal.status().SerializeToString()),
-        ),
+        (("rakit-reason", refusal.reason), ("grpc-status-details-bin", details)),
     )
-
-
-def _unimplemented(name: str) -> Any:
-    async def method(self: FakeNode, request: Any, context: Any) -> Any:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, name)
-
-    return method
-
-
-for _name in (
-    "Produce",
-    "ProduceMixed",
-    "Fetch",
-    "CreateTopic",
-    "ListTopics",
-    "UpdateTopic",
-    "DeleteTopic",
-    "TransferLeadership",
-    "GetDigest",
-):
-    setattr(FakeNode, _name, _unimplemented(_name))
-FakeNode.__abstractmethods__ = frozenset()

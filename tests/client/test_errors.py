@@ -91,5 +91,6 @@ def test_an_outcome_only_becomes_less_certain() -> None:
 
 @pytest.mark.parametrize("reason", list(LocalReason))
 def test_local_reasons_never_collide_with_those_of_the_protocol(reason: LocalReason) -> None:
-    assert f"ERROR_REASON_{reason}" not in error_pb2.ErrorReason.keys()
+    names = {value.name for value in error_pb2.ErrorReason.DESCRIPTOR.values}
+    assert f"ERROR_REASON_{reason}" not in names
     assert isinstance(make_error(reason, "text"), RakitError)

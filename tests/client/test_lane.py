@@ -13,7 +13,7 @@ from rakit.client.errors import RakitError, from_status, make_error
 from rakit.client.producing.batch import Batch
 from rakit.client.producing.lane import GATHER_BYTES, Lane, LaneLimits, Verdict
 
-from .fake_cluster import FakePartition, Refusal
+from .fake_cluster import FakePartition, RefusalError
 
 LIMITS = LaneLimits(
     batch_bytes_max=1 << 20,
@@ -96,7 +96,7 @@ def test_lingering_waits_for_company_only_while_little_waits() -> None:
 def test_s24_every_send_names_the_sequence_before_it() -> None:
     lane = make_lane()
     lane.start_after(41)
-    stamps = []
+    stamps: list[tuple[int, int]] = []
     for _ in range(3):
         put(lane, size_bytes=GATHER_BYTES)
         stamps.append(stamp(send(lane)))
@@ -200,13 +200,12 @@ class World:
     put_count: int = 0
     acknowledged: list[int] = field(default_factory=list)
     refused_for_good: list[int] = field(default_factory=list)
+    late_reasons: set[str] = field(default_factory=set)
     values_of: dict[int, list[bytes]] = field(default_factory=dict)
 
     def step(self) -> None:
-        work = self.rng.choice(
-            [self.put, self.put, self.pump, self.pump, self.answer, self.answer, self.answer]
-            + [self.cut, self.late, self.age]
-        )
+        usual = [self.put, self.pump, self.answer]
+        work = self.rng.choice([*usual, *usual, self.answer, self.cut, self.late, self.age])
         work()
 
     def put(self) -> None:
@@ -229,20 +228,23 @@ class World:
             return
         batch, request = self.flying.popleft()
         try:
-            if self.is_broken:
-                raise Refusal("EARLIER_REQUEST_FAILED")
-            if self.rng.random() < 0.2:
-                raise Refusal(self.rng.choice(["NO_LEADER", "THROTTLED", "BATCH_TOO_LARGE"]))
-            self.partition.append(request)
-            if self.rng.random() < 0.2:
-                raise Refusal("OUTCOME_UNKNOWN")
-        except Refusal as refusal:
+            self._arrive(request)
+        except RefusalError as refusal:
             self.is_broken = True
             self._refuse(batch, from_status(refusal.status()))
         else:
             self.lane.acknowledged(batch)
             self.acknowledged.append(batch.sequence)
         self._settle()
+
+    def _arrive(self, request: ProduceRequest) -> None:
+        if self.is_broken:
+            raise RefusalError("EARLIER_REQUEST_FAILED")
+        if self.rng.random() < 0.2:
+            raise RefusalError(self.rng.choice(["NO_LEADER", "THROTTLED", "BATCH_TOO_LARGE"]))
+        self.partition.append(request)
+        if self.rng.random() < 0.2:
+            raise RefusalError("OUTCOME_UNKNOWN")
 
     def _refuse(self, batch: Batch, error: RakitError) -> None:
         if self.lane.refused(batch, error) is Verdict.FAILED and not batch.doubt:
@@ -265,9 +267,9 @@ class World:
             request = self.delayed.pop(self.rng.randrange(len(self.delayed)))
             try:
                 self.partition.append(request)
-            except Refusal as refusal:
+            except RefusalError as refusal:
                 # Nobody waits for this answer.
-                assert refusal.reason in {"OUT_OF_ORDER_SEQUENCE", "UNKNOWN_PRODUCER"}
+                self.late_reasons.add(refusal.reason)
 
     def age(self) -> None:
         """Time goes by; what waits for too long is given up."""
@@ -279,6 +281,7 @@ class World:
                 self.refused_for_good.append(batch.sequence)
 
     def check(self) -> None:
+        assert self.late_reasons <= {"OUT_OF_ORDER_SEQUENCE", "UNKNOWN_PRODUCER"}
         stored = self.partition.values()
         numbers = [int(value) for value in stored]
         assert numbers == sorted(set(numbers)), "stored once each, in the order of sending"

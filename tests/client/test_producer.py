@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -24,16 +25,16 @@ from rakit.client import (
 )
 from rakit.client.producing.batch import Delivery
 
-from .fake_cluster import FakeCluster, Fault, Refusal
+from .fake_cluster import FakeCluster, Fault, RefusalError
 
 CONFIG = ProducerConfig(delivery_timeout_ms=20_000)
-Script = Callable[[int, ProduceRequest], Fault | Refusal | None]
+Script = Callable[[int, ProduceRequest], Fault | RefusalError | None]
 
 
-def script(faults: Iterable[Fault | Refusal | None]) -> Script:
+def script(faults: Iterable[Fault | RefusalError | None]) -> Script:
     """The given faults for the first requests, none for those that follow."""
-    rest: Iterator[Fault | Refusal | None] = iter(faults)
-    return lambda node, request: next(rest, None)
+    rest: Iterator[Fault | RefusalError | None] = iter(faults)
+    return lambda _node, _request: next(rest, None)
 
 
 async def send_numbers(producer: Producer, count: int, partition: int | None = 0) -> list[Delivery]:
@@ -71,8 +72,7 @@ async def test_what_is_sent_while_a_batch_travels_goes_out_together(
     fake.may_answer.clear()
     async with client.producer() as producer:
         deliveries = [await producer.send("t", b"0", partition=0)]
-        while not fake.seen:
-            await asyncio.sleep(0.001)
+        await fake.until_seen()
         deliveries += [await producer.send("t", b"%d" % n, partition=0) for n in range(1, 500)]
         fake.may_answer.set()
         await asyncio.gather(*deliveries)
@@ -92,17 +92,17 @@ async def test_records_without_a_key_fill_batches_and_come_everywhere(
 @pytest.mark.parametrize(
     "faults",
     [
-        [Refusal("NO_LEADER")] * 4,
-        [Refusal("OUTCOME_UNKNOWN", outcome="UNKNOWN"), Fault.UNKNOWN_AFTER],
+        [RefusalError("NO_LEADER")] * 4,
+        [RefusalError("OUTCOME_UNKNOWN", outcome="UNKNOWN"), Fault.UNKNOWN_AFTER],
         [Fault.UNKNOWN_AFTER] * 3,
         [Fault.BREAK_BEFORE],
         [Fault.BREAK_AFTER],
-        [None, Fault.BREAK_AFTER, None, Fault.BREAK_BEFORE, Refusal("THROTTLED")],
+        [None, Fault.BREAK_AFTER, None, Fault.BREAK_BEFORE, RefusalError("THROTTLED")],
     ],
     ids=["no-leader", "unknown", "unknown-stored", "broken", "broken-stored", "mixed"],
 )
 async def test_s24_retries_store_once_and_in_order(
-    fake: FakeCluster, client: Client, faults: list[Fault | Refusal | None]
+    fake: FakeCluster, client: Client, faults: list[Fault | RefusalError | None]
 ) -> None:
     fake.faults = script(faults)
     async with client.producer(CONFIG) as producer:
@@ -147,17 +147,16 @@ async def test_a_dead_leader_is_left_for_a_node_that_forwards(
 async def test_a_node_that_hangs_is_left_when_the_leader_has_moved(
     fake: FakeCluster, client: Client
 ) -> None:
-    fake.faults = lambda node, request: Fault.HANG if node == 1 else None
+    fake.faults = lambda node, _request: Fault.HANG if node == 1 else None
     async with client.producer(CONFIG) as producer:
         delivery = await producer.send("t", b"0", partition=0)
-        while not fake.seen:
-            await asyncio.sleep(0.001)
+        await fake.until_seen()
         fake.move("t", 0, to_node=2)
         assert (await delivery).offset == 0
 
 
 async def test_a_bad_batch_fails_alone(fake: FakeCluster, client: Client) -> None:
-    fake.faults = script([None, Refusal("BATCH_TOO_LARGE", "too large", limit="5")])
+    fake.faults = script([None, RefusalError("BATCH_TOO_LARGE", "too large", limit="5")])
     async with client.producer(CONFIG) as producer:
         await (await producer.send("t", b"0", partition=0))
         bad = await producer.send_batch("t", [b"bad"], partition=0)
@@ -171,7 +170,7 @@ async def test_a_bad_batch_fails_alone(fake: FakeCluster, client: Client) -> Non
 
 
 async def test_flush_raises_what_nobody_awaited(fake: FakeCluster, client: Client) -> None:
-    fake.faults = script([Refusal("BATCH_TOO_LARGE")])
+    fake.faults = script([RefusalError("BATCH_TOO_LARGE")])
     async with client.producer(CONFIG) as producer:
         await producer.send("t", b"0", partition=0)
         with pytest.raises(InvalidRequestError):
@@ -198,16 +197,16 @@ async def test_what_is_never_acknowledged_times_out_with_its_outcome(
     fake: FakeCluster, client: Client
 ) -> None:
     config = replace(CONFIG, delivery_timeout_ms=300)
-    fake.faults = lambda node, request: Refusal("NO_LEADER")
+    fake.faults = lambda _node, _request: RefusalError("NO_LEADER")
     async with client.producer(config) as producer:
         with pytest.raises(DeliveryTimeoutError) as sure:
             await (await producer.send("t", b"0", partition=0))
         assert not sure.value.maybe_applied
-        fake.faults = lambda node, request: Refusal("OUTCOME_UNKNOWN", outcome="UNKNOWN")
+        fake.faults = lambda _node, _request: RefusalError("OUTCOME_UNKNOWN", outcome="UNKNOWN")
         with pytest.raises(DeliveryTimeoutError, match="t/0 did not acknowledge") as unsure:
             await (await producer.send("t", b"1", partition=0))
         assert unsure.value.maybe_applied
-        fake.faults = lambda node, request: None
+        fake.faults = lambda _node, _request: None
         await (await producer.send("t", b"2", partition=0))
     assert fake.topics["t"][0].values() == [b"2"]
 
@@ -215,7 +214,7 @@ async def test_what_is_never_acknowledged_times_out_with_its_outcome(
 async def test_without_numbers_doubt_is_an_error_and_nothing_is_doubled(
     fake: FakeCluster, client: Client
 ) -> None:
-    fake.faults = script([Refusal("NO_LEADER"), Fault.BREAK_AFTER])
+    fake.faults = script([RefusalError("NO_LEADER"), Fault.BREAK_AFTER])
     async with client.producer(replace(CONFIG, idempotent=False)) as producer:
         with pytest.raises(UnavailableError) as caught:
             await (await producer.send("t", b"0", partition=0))
@@ -250,8 +249,7 @@ async def test_a_closed_producer_says_so_and_leaves_nothing_waiting(
         await producer.send("t", b"0")
     async with producer:
         delivery = await producer.send("t", b"0", partition=0)
-        while not fake.seen:
-            await asyncio.sleep(0.001)
+        await fake.until_seen()
         later = await producer.send("t", b"1", partition=0)
         await producer.abort()
         with pytest.raises(ClosedError) as caught:
@@ -296,18 +294,16 @@ async def test_a_callback_hears_every_end(fake: FakeCluster, client: Client) -> 
 async def test_chaos_nothing_acknowledged_is_lost_doubled_or_swapped(
     fake: FakeCluster, client: Client
 ) -> None:
-    import random
-
     rng = random.Random(5)
-    choices: list[Fault | Refusal | None] = [
+    choices: list[Fault | RefusalError | None] = [
         Fault.BREAK_BEFORE,
         Fault.BREAK_AFTER,
         Fault.UNKNOWN_AFTER,
-        Refusal("NO_LEADER"),
-        Refusal("NOT_LEADER"),
+        RefusalError("NO_LEADER"),
+        RefusalError("NOT_LEADER"),
     ]
 
-    def faults(node: int, request: ProduceRequest) -> Fault | Refusal | None:
+    def faults(_node: int, request: ProduceRequest) -> Fault | RefusalError | None:
         if rng.random() < 0.03:
             fake.move("t", request.partition, rng.choice([1, 2, 3]))
         return rng.choice(choices) if rng.random() < 0.1 else None
@@ -315,7 +311,7 @@ async def test_chaos_nothing_acknowledged_is_lost_doubled_or_swapped(
     fake.faults = faults
     async with client.producer(CONFIG) as producer:
         sent = 0
-        deliveries = []
+        deliveries: list[Delivery] = []
         for _ in range(150):
             for _ in range(rng.randrange(40)):
                 deliveries.append(await producer.send("t", b"%d" % sent, b"%d" % (sent % 10)))
@@ -329,8 +325,20 @@ async def test_chaos_nothing_acknowledged_is_lost_doubled_or_swapped(
 
 
 async def test_an_unknown_error_ends_only_its_delivery(fake: FakeCluster, client: Client) -> None:
-    fake.faults = script([Refusal("INVENTED_LATER")])
+    fake.faults = script([RefusalError("INVENTED_LATER")])
     async with client.producer(CONFIG) as producer:
         with pytest.raises(RakitError, match="INVENTED_LATER"):
             await (await producer.send("t", b"0", partition=0))
         await (await producer.send("t", b"1", partition=0))
+
+
+async def test_a_node_that_answers_what_nobody_asked_is_left(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.tag_shift = 5
+    async with client.producer(CONFIG) as producer:
+        delivery = await producer.send("t", b"0", partition=0)
+        await fake.until_seen()
+        fake.tag_shift = 0
+        assert (await delivery).duplicate
+    assert fake.topics["t"][0].values() == numbers(1)

@@ -83,7 +83,7 @@ async def test_a_slow_consumer_slows_the_stream_and_loses_nothing(
     expected = fill(fake, 0, *[1] * 50)
     config = ReaderConfig(buffer_bytes_max=1)
     async with client.reader("t", [0], config=config) as reader:
-        seen = []
+        seen: list[bytes | None] = []
         async for record in reader:
             seen.append(record.value)
             await asyncio.sleep(0)

@@ -9,11 +9,20 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from rakit.api.v1.cluster_service_pb2 import GetClusterRequest, GetDigestRequest
+from rakit.api.v1.cluster_service_pb2 import (
+    GetClusterRequest,
+    GetDigestRequest,
+    TransferLeadershipRequest,
+)
 from rakit.api.v1.log_service_pb2 import (
+    FetchRequest,
+    GetOffsetsRequest,
     InitProducerRequest,
+    Position,
     ProduceRequest,
     ProducerStamp,
+    ReadRequest,
+    ReadResponse,
 )
 from rakit.api.v1.record_pb2 import Record, Records, Rows
 from rakit.api.v1.topic_service_pb2 import GetTopicRequest
@@ -24,11 +33,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 NAMES = ("a", "b", "c")
 
 
+def batch(topic: str, value: bytes, partition: int = 0) -> ProduceRequest:
+    rows = Rows(records=[Record(value=value)])
+    return ProduceRequest(topic=topic, partition=partition, rows=rows)
+
+
 async def put(node: NodeProcess, topic: str, value: bytes, partition: int = 0) -> int:
-    request = ProduceRequest(
-        topic=topic, partition=partition, rows=Rows(records=[Record(value=value)])
-    )
-    return (await node.log.Produce(request, timeout=10)).base_offset
+    return (await node.log.Produce(batch(topic, value, partition), timeout=10)).base_offset
 
 
 class Writer:
@@ -37,7 +48,8 @@ class Writer:
     Whatever happened to an attempt, it is repeated with the same sequence until it is acknowledged.
     """
 
-    def __init__(self, nodes: list[NodeProcess], topic: str) -> None:
+    def __init__(self, nodes: list[NodeProcess], topic: str, name: str = "writer") -> None:
+        self.name = name
         self.nodes = nodes
         self.topic = topic
         self.acknowledged: list[bytes] = []
@@ -49,7 +61,7 @@ class Writer:
 
     async def run(self) -> None:
         producer = await self.nodes[0].log.InitProducer(
-            InitProducerRequest(producer_name="writer"), timeout=10
+            InitProducerRequest(producer_name=self.name), timeout=10
         )
         loop = asyncio.get_running_loop()
         last = loop.time()
@@ -110,6 +122,9 @@ async def test_a_cluster_serves_and_survives_what_happens_to_its_nodes(tmp_path:
         await the_leader_is_paused(cluster)
         await all_nodes_restart(cluster)
         await a_node_moves(cluster)
+        await one_node_reads_what_all_lead(cluster)
+        await a_leadership_moves_on_request(cluster)
+        await without_a_majority_errors_are_true(cluster)
 
 
 async def any_node_takes_a_batch(cluster: Cluster) -> None:
@@ -118,9 +133,8 @@ async def any_node_takes_a_batch(cluster: Cluster) -> None:
     for number, node in enumerate(cluster.nodes.values()):
         assert await put(node, "t", b"any %d" % number) == number
     other = cluster.others(leader)[0]
-    request = ProduceRequest(
-        topic="t", partition=0, rows=Rows(records=[Record(value=b"x")]), leader_only=True
-    )
+    request = batch("t", b"x")
+    request.leader_only = True
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await other.log.Produce(request, timeout=10)
     refusal = refusal_of(caught.value)
@@ -199,6 +213,71 @@ async def a_node_moves(cluster: Cluster) -> None:
     assert (moved.peer_address, moved.addresses[0].address) == (node.peer_address, node.address)
     await put(node, "t", b"from the new place")
     await same_on_all(cluster, "t")
+
+
+async def one_node_reads_what_all_lead(cluster: Cluster) -> None:
+    """Fetch and Read join partitions of different leaders, and wait for news from any."""
+    topic = await cluster.create("spread", partitions=6)
+    assert len({each.leader_node_id for each in topic.partitions}) == 3, "leaders are even"
+    node = cluster.nodes["a"]
+    positions = [Position(topic="spread", partition=number) for number in range(6)]
+    follow = node.log.Read(ReadRequest(positions=positions, follow=True), timeout=30)
+    await follow.initial_metadata()
+    stored = Records(values=[b"value"]).ByteSize()
+    for number in range(6):
+        request = FetchRequest(
+            positions=positions, max_wait_ms=20_000, min_bytes=1 + number * stored
+        )
+        polling = asyncio.ensure_future(node.log.Fetch(request, timeout=30))
+        await put(cluster.nodes["b"], "spread", b"value", partition=number)
+        answer = await follow.read()
+        assert isinstance(answer, ReadResponse)
+        assert (answer.data.partition, answer.data.records[0].value) == (number, b"value")
+        fetched = await polling
+        assert sum(len(each.records) for each in fetched.partitions) == number + 1
+    follow.cancel()
+    assert await read_all(node, "spread", 6) == [b"value"] * 6
+    latest = await node.log.GetOffsets(GetOffsetsRequest(topic="spread"), timeout=10)
+    assert [each.latest for each in latest.partitions] == [1] * 6
+
+
+async def a_leadership_moves_on_request(cluster: Cluster) -> None:
+    """Asked through any node; produce through a node that led until now goes on."""
+    for node in cluster.nodes.values():
+        before = await cluster.leader("t")
+        request = TransferLeadershipRequest(topic="t")
+        answer = await node.cluster.TransferLeadership(request, timeout=10)
+        await put(before, "t", b"after the transfer")
+        after = await cluster.leader("t")
+        assert after is not before
+        assert answer.leader_node_id
+
+
+async def without_a_majority_errors_are_true(cluster: Cluster) -> None:
+    """Two of three nodes are gone: nothing is promised, GetCluster still answers."""
+    node = await cluster.leader("t")
+    count = len(await read_all(node, "t"))
+    for other in cluster.others(node):
+        other.kill()
+    reasons: set[str] = set()
+    for _ in range(3):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await node.log.Produce(batch("t", b"in doubt"), timeout=4)
+        refusal = refusal_of(caught.value)
+        assert refusal.outcome == (
+            "UNKNOWN" if refusal.reason == "OUTCOME_UNKNOWN" else "NOT_APPLIED"
+        )
+        reasons.add(refusal.reason)
+    assert reasons <= {"OUTCOME_UNKNOWN", "NO_LEADER"}
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await node.topics.GetTopic(GetTopicRequest(name="t"), timeout=2)
+    assert refusal_of(caught.value).reason == "NO_QUORUM"
+    answer = await node.cluster.GetCluster(GetClusterRequest(), timeout=2)
+    assert sorted(each.state for each in answer.nodes) == [1, 2, 2]
+    cluster.start(*(other.name for other in cluster.others(node)))
+    await cluster.ready()
+    values = (await read_all(node, "t"))[count:]
+    assert values in ([], [b"in doubt"]), "at most the one whose outcome was unknown"
 
 
 async def test_nodes_join_and_a_lost_disk_is_replaced(tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ class Replica:
         self.store = store
         #: What would survive a crash now.
         self.synced = copy.deepcopy(store)
+        #: What `synced` grew from, and the writes since: to lose some of them again.
+        self.origin = copy.deepcopy(store)
+        self.history: list[Write] = []
         #: Writes since the last sync, by the number of their Ready.
         self.unsynced: deque[tuple[int, Write]] = deque()
         self.flights: deque[Ready] = deque()
@@ -80,7 +83,25 @@ class Replica:
     def sync(self, number: int) -> None:
         """Makes every write up to a Ready durable."""
         while self.unsynced and self.unsynced[0][0] <= number:
-            self.unsynced.popleft()[1](self.synced)
+            self._sync_next()
+
+    def _sync_next(self) -> None:
+        _, write = self.unsynced.popleft()
+        write(self.synced)
+        self.history.append(write)
+
+    def lose(self, count: int) -> None:
+        """Damages the disk: the last writes are gone although they were synced (safety S8)."""
+        del self.history[len(self.history) - min(count, len(self.history)) :]
+        self.synced = copy.deepcopy(self.origin)
+        for write in self.history:
+            write(self.synced)
+
+    def settle(self) -> None:
+        """Makes the present state the one that nothing is lost from any more."""
+        self.synced = copy.deepcopy(self.store)
+        self.origin = copy.deepcopy(self.store)
+        self.history.clear()
 
     def take(self) -> Ready:
         """Takes one Ready, writes it, applies what is committed; nothing is synced yet."""
@@ -123,7 +144,7 @@ class Replica:
     def crash(self, *, keep: int = 0, **options: object) -> None:
         """Stops, loses what was not synced (but for `keep` more writes), and starts again."""
         for _ in range(min(keep, len(self.unsynced))):
-            self.unsynced.popleft()[1](self.synced)
+            self._sync_next()
         self.unsynced.clear()
         self.flights.clear()
         self.store = copy.deepcopy(self.synced)
@@ -331,7 +352,7 @@ class Network:
         base = Snapshot(index, store.log.term(index), store.log.conf_state, _encode(commands))
         store.log.offered = base
         store.log.compact(index)
-        replica.synced = copy.deepcopy(store)
+        replica.settle()
         return base
 
     def leader(self) -> int:

@@ -108,7 +108,7 @@ def test_what_a_follower_says_waits_for_its_disk(message: Message) -> None:
 def test_with_nothing_under_way_a_follower_answers_at_once() -> None:
     node = Single([1], term=2)
     node.step(HEARTBEAT, 2)
-    node.node.step(append_message(node, 2, (9, 9), term=2))
+    node.node.step(append_message(node, 2, (2, 9), term=2))
     ready = node.take()
     assert not ready.must_sync
     assert kinds(ready.messages) == [APP_RESP]

@@ -9,6 +9,7 @@ Beyond `Network.check` the world knows:
 
 - what was committed anywhere, with the term of the entry: it never changes, and every new leader
   holds it (Leader Completeness);
+- what is durable where: a leader commits only what a quorum of disks holds;
 - which votes are durable: never two in a term, also across restarts;
 - what was committed when a read was asked for: no read is answered below it.
 """
@@ -28,6 +29,7 @@ from rakit.raft import (
     RequestRefusedError,
     Role,
 )
+from rakit.raft.quorum import VoteResult
 from tests.raft.network import Network, Replica
 
 _EVENTS = {
@@ -36,26 +38,34 @@ _EVENTS = {
     "persist": 25,
     "deliver": 60,
     "propose": 12,
-    "crash": 1,
-    "cut": 1,
+    "crash": 2,
+    "cut": 3,
+    "isolate": 1,
     "heal": 2,
-    "change": 1,
+    "change": 3,
     "transfer": 1,
+    "campaign": 2,
     "read": 3,
     "base": 1,
     "unreachable": 1,
-    "forget": 1,
+    "forget": 2,
+    "damage": 6,
 }
 
 
 class World:
     """One run; `run` raises an AssertionError that names what broke."""
 
-    def __init__(self, seed: int, *, losses: bool = True, **options: object) -> None:
+    def __init__(self, seed: int, *, damage: bool = False, **options: object) -> None:
         self.rng = random.Random(seed)
         voters = self.rng.choice([(1,), (1, 2, 3), (1, 2, 3), (1, 2, 3, 4, 5)])
-        self.network = Network(voters, **{"max_inflight_messages": 4, **options})
-        self.losses = losses
+        limits = {"max_inflight_messages": 4, "max_size_per_msg_bytes": 60}
+        self.network = Network(voters, **{**limits, **options})
+        #: Disks may lose what was synced, one replica's at a time, and the replica knows (S8).
+        self.damage = damage
+        self.damaged: set[int] = set()
+        #: Many things happen between two checks now, a change of voters among them.
+        self.healing = False
         self.next_id = max(voters) + 1
         self.gone: set[int] = set()
         self.proposed = 0
@@ -84,9 +94,9 @@ class World:
         self._pick().node.tick()
 
     def _take(self) -> None:
-        replica = self._pick()
-        if replica.node.has_ready():
-            ready = replica.take()
+        busy = [r for r in self.network.replicas.values() if r.node.has_ready()]
+        if busy:
+            ready = self.rng.choice(busy).take()
             self.network.send(ready.messages)
             self._note(ready)
 
@@ -100,8 +110,9 @@ class World:
                 self.read_open.discard(dropped.context)
 
     def _persist(self) -> None:
-        replica = self._pick()
-        if replica.flights:
+        busy = [r for r in self.network.replicas.values() if r.flights]
+        if busy:
+            replica = self.rng.choice(busy)
             self.network.send(replica.persist(self.rng.randint(1, len(replica.flights))))
 
     def _deliver(self) -> None:
@@ -111,7 +122,7 @@ class World:
         # Mostly in order, sometimes not.
         position = 0 if self.rng.random() < 0.7 else self.rng.randrange(len(pending))
         message = pending[position]
-        luck = self.rng.random() if self.losses else 1.0
+        luck = self.rng.random()
         if luck > 0.04:
             del pending[position]
         if luck > 0.08 or luck < 0.04:
@@ -132,13 +143,38 @@ class World:
 
     def _crash(self) -> None:
         replica = self._pick()
-        replica.crash(keep=self.rng.randint(0, len(replica.unsynced)))
+        doubtful = replica.node.basic_status().doubtful
+        replica.crash(keep=self.rng.randint(0, len(replica.unsynced)), doubtful=doubtful)
         self.seen_commit.pop(replica.id, None)
+
+    def _damage(self) -> None:
+        """Only one at a time: an entry that two disks of three have lost is lost."""
+        replicas = self.network.replicas.values()
+        if not self.damage or any(r.node.basic_status().doubtful for r in replicas):
+            return
+        replica = self._pick()
+        if len(replica.node.status().conf_state.voters) < 3:
+            return
+        replica.lose(self.rng.randint(1, 8))
+        replica.crash(doubtful=True)
+        self.damaged.add(replica.id)
+        self.seen_commit.pop(replica.id, None)
+        if self.rng.random() < 0.5:
+            # Whoever else holds what was lost may be out of reach just now.
+            self.network.isolate(self.network.leader() or self._pick().id)
 
     def _cut(self) -> None:
         a, b = self._pick().id, self._pick().id
         if a != b:
             self.network.cut_one_way(a, b)
+
+    def _isolate(self) -> None:
+        self.network.isolate(self._pick().id)
+
+    def _campaign(self) -> None:
+        replica = self._pick()
+        replica.node.forget_leader()
+        replica.node.campaign()
 
     def _heal(self) -> None:
         self.network.heal()
@@ -147,7 +183,7 @@ class World:
         leader = self.network.leader()
         if not leader:
             return
-        steps = [self._step(leader) for _ in range(self.rng.choice([1, 1, 2]))]
+        steps = [self._step(leader) for _ in range(self.rng.choice([1, 1, 2, 4]))]
         transition = self.rng.choice(list(ConfChangeTransition))
         change = ConfChange(tuple(steps), transition)
         if self.rng.random() < 0.3:
@@ -222,7 +258,7 @@ class World:
 
     def _check_durable_vote(self, replica: Replica) -> None:
         state = replica.synced.log.hard_state
-        if state.vote:
+        if state.vote and replica.id not in self.damaged:
             vote = self.durable_votes.setdefault((replica.id, state.term), state.vote)
             assert vote == state.vote, f"{replica.id} has two durable votes in {state.term}"
 
@@ -233,7 +269,26 @@ class World:
             entry = log.slice(index, index + 1, 1)[0]
             known = self.committed.setdefault(index, entry)
             assert known == entry, f"{replica.id} committed another entry at {index}"
+            if replica.role is Role.LEADER and entry.term == replica.term:
+                self._check_durable_on_quorum(replica, entry)
         self.seen_commit[replica.id] = log.committed
+
+    def _check_durable_on_quorum(self, leader: Replica, entry: Entry) -> None:
+        if self.healing or self.damaged:
+            return
+
+        def holds(replica_id: int) -> int:
+            log = self.network.replicas[replica_id].synced.log
+            below = entry.index < log.first_index()
+            return below or (
+                entry.index <= log.last_index() and log.term(entry.index) == entry.term
+            )
+
+        voters = leader.node._raft.tracker.voters
+        votes = {voter: bool(holds(voter)) for voter in voters.ids}
+        assert voters.vote_result(votes) is VoteResult.WON, (
+            f"{leader.id} committed {entry.index}, which is durable on {votes}"
+        )
 
     def _check_completeness(self, replica: Replica) -> None:
         log = replica.node._raft.log
@@ -246,6 +301,7 @@ class World:
     # The end.
 
     def _heal_all(self) -> None:
+        self.healing = True
         self.network.heal()
         self.network.run()
         proposed = False

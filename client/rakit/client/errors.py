@@ -258,7 +258,7 @@ def from_rpc_error(error: AioRpcError, address: str) -> RakitError:
     text = f"{address}: {error.details() or error.code().name}"
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return make_error(LocalReason.UNREACHABLE, text)
+            return make_error(LocalReason.UNREACHABLE, f"no node answers at {text}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return make_error(LocalReason.DEADLINE, f"{address}: no answer in time")
         case _:

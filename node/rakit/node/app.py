@@ -18,7 +18,6 @@ Exit codes: 0 stopped as asked, 2 misuse, 10 disk full, 11 storage error, 12 ide
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine
@@ -71,8 +70,6 @@ EXIT_STORAGE_ERROR: Final = 11
 EXIT_IDENTITY_MISMATCH: Final = 12
 #: How often the log says that acknowledged records may be lost (contract 14).
 UNSAFE_REMINDER_S: Final = 60.0
-#: Collections are rare: most objects are messages that die young, without cycles.
-GC_THRESHOLDS: Final = (50_000, 20, 20)
 
 
 def clock_ms() -> int:
@@ -93,6 +90,8 @@ class Node:
 
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
+        # The servers answer; then: the node has joined and its services are installed.
+        self.listening = asyncio.Event()
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
         self.listeners: Listeners
@@ -155,13 +154,11 @@ class Node:
         stack.push_async_callback(formation.close)
         stack.push_async_callback(self.listeners.close)
         await self.listeners.start()
+        self.listening.set()
         member = await formation.run()
         self.store.adopt(member.cluster_id, member.node_id)
         await stack.enter_async_context(self._hosted(member, formation))
         await self._serve(stack, member)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
         self.ready.set()
 
     @asynccontextmanager
@@ -225,7 +222,7 @@ class Node:
             clock_trusted=lambda: not host.clock_is_wrong(),
         )
         self.partitions = Partitions(
-            host, machine.registry, context, is_full=lambda: self.store.low_space
+            host, machine.registry, context, low_space=lambda: self.store.low_space
         )
         peer_server = self.listeners.peer_server
         host.servicer.add_to(peer_server)

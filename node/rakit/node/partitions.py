@@ -74,10 +74,10 @@ class Partitions:
         host: PartitionHost,
         registry: Registry,
         context: PartitionContext,
-        is_full: Callable[[], bool],
+        low_space: Callable[[], bool],
     ) -> None:
         self._host = host
-        self._is_full = is_full
+        self._low_space = low_space
         self._registry = registry
         self._context = context
         self._partitions: dict[int, Partition] = {}
@@ -97,11 +97,15 @@ class Partitions:
         self._partitions[group_id] = partition
         return partition
 
+    def is_full(self) -> bool:
+        """Whether the disk takes no more records; what keeps the cluster going still fits."""
+        return self._low_space()
+
     def append(
         self, group_id: int, batch: Batch, stamp: Stamp | None, expected_offset: int | None
     ) -> asyncio.Future[Appended]:
         """Appends to a partition that this node leads; raises RakitError otherwise."""
-        if self._is_full():
+        if self.is_full():
             raise RakitError(
                 error_pb2.ERROR_REASON_NO_SPACE,
                 "The disk of the partition's leader is nearly full: free some room, or shorten the"

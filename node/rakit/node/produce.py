@@ -183,7 +183,7 @@ class ProducePath:
         give_up = give_up_at(deadline)
         while True:
             # Looked up anew each time: the topic may have been deleted and made again meanwhile.
-            _, place = await self._router.partition(topic, number)
+            _, place = await self._router.partition(topic, number, give_up)
             leader = await self._leader(topic, place, give_up)
             if leader_only_listener is not None and leader.node_id != self._router.node_id:
                 raise self._router.not_leader(topic, number, leader, leader_only_listener)
@@ -200,11 +200,14 @@ class ProducePath:
     async def _leader(self, topic: str, place: PartitionInfo, give_up: float) -> LeaderInfo:
         try:
             return await self._router.leader(topic, place, give_up)
-        except RakitError:
-            # The partition may have no leader because it is gone: say so only if that is certain.
-            await self._router.metadata.barrier()
-            await self._router.partition(topic, place.partition)
-            raise
+        except RakitError as no_leader:
+            # It may have no leader because the topic is gone: that is said only if it is certain.
+            try:
+                await self._router.confirmed_topic(topic, give_up)
+            except RakitError as error:
+                if error.reason != error_pb2.ERROR_REASON_NO_QUORUM:
+                    raise
+            raise no_leader from None
 
 
 async def answered(answer: asyncio.Future[Appended], deadline: float) -> Appended:

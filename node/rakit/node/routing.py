@@ -23,12 +23,14 @@ from rakit.multiraft.leaders import LeaderInfo, Leaders
 from rakit.node.errors import RakitError
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.registry import PartitionInfo, TopicInfo
-from rakit.node.metadata.topics import check_topic_name
+from rakit.node.metadata.topics import check_topic_name, unknown_topic
 
 #: How long a request waits for a leader when its own deadline is later than that.
 LEADER_WAIT_S: Final = 5.0
 #: Kept back from the caller's deadline, so that our answer gets there before its timer does.
 ANSWER_RESERVE_S: Final = 0.1
+#: How long a command of the metadata group may take.
+COMMAND_S_MAX: Final = 30.0
 #: Between two attempts at a leader that said it is none, when nothing else is heard.
 RETRY_PAUSE_S: Final = 0.02
 
@@ -68,21 +70,30 @@ class Router:
         """The topic as this node's registry has it, without asking anybody."""
         return self.metadata.registry.topic(name)
 
-    async def topic(self, name: str) -> TopicInfo:
-        """The topic. Raises UNKNOWN_TOPIC only when a majority agrees (S22)."""
+    async def topic(self, name: str, give_up: float) -> TopicInfo:
+        """The topic. Raises UNKNOWN_TOPIC only when a majority agrees (S22), else NO_QUORUM."""
         known = self.known_topic(name)
         if known is not None:
             return known
-        check_topic_name(name)
-        return await self.metadata.topic(name)
+        return await self.confirmed_topic(name, give_up)
 
-    async def partition(self, name: str, number: int) -> tuple[TopicInfo, PartitionInfo]:
-        """The topic and its partition. Raises UNKNOWN_TOPIC or UNKNOWN_PARTITION."""
-        topic = await self.topic(name)
+    async def confirmed_topic(self, name: str, give_up: float) -> TopicInfo:
+        """The topic as of now, linearizable. Raises UNKNOWN_TOPIC, NO_QUORUM."""
+        check_topic_name(name)
+        registry = await self.metadata.barrier(_seconds_until(give_up))
+        found = registry.topic(name)
+        if found is None:
+            raise unknown_topic(name)
+        return found
+
+    async def partition(
+        self, name: str, number: int, give_up: float
+    ) -> tuple[TopicInfo, PartitionInfo]:
+        """The topic and its partition. Raises UNKNOWN_TOPIC, UNKNOWN_PARTITION, NO_QUORUM."""
+        topic = await self.topic(name, give_up)
         if 0 <= number < len(topic.partitions):
             return topic, topic.partitions[number]
-        await self.metadata.barrier()
-        topic = await self.metadata.topic(name)
+        topic = await self.confirmed_topic(name, give_up)
         if 0 <= number < len(topic.partitions):
             return topic, topic.partitions[number]
         raise unknown_partition(topic, number)
@@ -139,10 +150,21 @@ class Router:
         )
 
 
+def _seconds_until(give_up: float) -> float:
+    """What is left, and never nothing: a majority is asked at least once."""
+    return max(ANSWER_RESERVE_S / 2, give_up - asyncio.get_running_loop().time())
+
+
 def give_up_at(deadline: float) -> float:
     """Until when a request with this deadline waits for a leader."""
     now = asyncio.get_running_loop().time()
     return min(now + LEADER_WAIT_S, deadline - ANSWER_RESERVE_S)
+
+
+def patience_s(deadline: float) -> float:
+    """How long a command of the metadata group may take for a call with this deadline."""
+    left = deadline - ANSWER_RESERVE_S - asyncio.get_running_loop().time()
+    return min(max(left, ANSWER_RESERVE_S / 2), COMMAND_S_MAX)
 
 
 def unknown_partition(topic: TopicInfo, number: int) -> RakitError:

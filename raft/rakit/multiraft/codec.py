@@ -10,9 +10,7 @@ Rules:
 - Every entry carries a CRC32C over payload and header, made here and checked here, so that a bit
   that flips on the way becomes an error instead of a replica that differs (P9). It is not the
   stored checksum: that one is made by the storage and checked when it is read.
-- A large payload is copied once on its way out. A field is its tag, its length and its bytes, and
-  concatenated messages merge, so bulk is framed here and joined, past protobuf, which would copy
-  it three times (0.6 ms instead of 0.15 ms for 1 MiB).
+- A large payload goes past protobuf (`bulk`): 0.15 instead of 0.6 ms for 1 MiB on the way out.
 
 Left out: who may send what to whom (the transport checks nodes, the driver checks replicas), and
 whether terms and indexes make sense (the core does).
@@ -24,6 +22,9 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
+from rakit.multiraft import bulk
 from rakit.multiraft.checksum import crc32c, crc32c_extend
 from rakit.multiraft.effects import Envelope
 from rakit.peer.v1 import raft_service_pb2 as wire
@@ -34,12 +35,10 @@ MESSAGE_OVERHEAD_BYTES: Final = 64
 #: The same for one entry of an append.
 ENTRY_OVERHEAD_BYTES: Final = 24
 
-#: A payload from this size on is framed by hand.
+#: A payload, and a request, from this size on go past protobuf.
 _BULK_BYTES_MIN: Final = 4096
+_BULK_REQUEST_BYTES_MIN: Final = 32 << 10
 _HEADER: Final = struct.Struct(">QQQB")
-#: Tags of the two fields that are framed by hand: number and wire type 2, length-delimited.
-_MESSAGES_TAG: Final = bytes([wire.ExchangeRequest.MESSAGES_FIELD_NUMBER << 3 | 2])
-_PAYLOAD_TAG: Final = bytes([wire.GroupMessage.ENTRY_DATA_FIELD_NUMBER << 3 | 2])
 _TYPES: Final = {int(each): each for each in MessageType}
 _ENTRY_TYPES: Final = {int(each): each for each in EntryType}
 _COLUMNS: Final = (MessageType.HEARTBEAT, MessageType.HEARTBEAT_RESP)
@@ -65,7 +64,8 @@ def encode_request(number: int, envelopes: Sequence[Envelope]) -> bytes:
     if any(_is_bulk(each.message) for each in envelopes):
         parts = [request.SerializeToString()]
         for each in envelopes:
-            parts += _frame(each)
+            head = _encode(each, payloads=False).SerializeToString()
+            parts += bulk.frame(head, [entry.data for entry in each.message.entries])
         return b"".join(parts)
     _fill(request, envelopes, MessageType.HEARTBEAT)
     return request.SerializeToString()
@@ -80,11 +80,27 @@ def encode_response(
     return response.SerializeToString()
 
 
+def read_request(data: bytes) -> tuple[wire.ExchangeRequest, list[Envelope]]:
+    """Returns a request and the messages in it; raises `MalformedMessageError`."""
+    if len(data) < _BULK_REQUEST_BYTES_MIN:
+        request = decode_request(data)
+        return request, envelopes_of(request)
+    try:
+        rest, messages = bulk.split(data)
+        found = [
+            _decode(wire.GroupMessage.FromString(head), payloads) for head, payloads in messages
+        ]
+    except (bulk.MalformedFrameError, DecodeError) as error:
+        raise MalformedMessageError(f"{len(data)} bytes are no request: {error}") from error
+    request = decode_request(rest)
+    return request, found + envelopes_of(request)
+
+
 def decode_request(data: bytes) -> wire.ExchangeRequest:
     """Parses a request; raises `MalformedMessageError`."""
     try:
         return wire.ExchangeRequest.FromString(data)
-    except Exception as error:
+    except DecodeError as error:
         raise MalformedMessageError(f"{len(data)} bytes are no request: {error}") from error
 
 
@@ -92,13 +108,13 @@ def decode_response(data: bytes) -> wire.ExchangeResponse:
     """Parses a response; raises `MalformedMessageError`."""
     try:
         return wire.ExchangeResponse.FromString(data)
-    except Exception as error:
+    except DecodeError as error:
         raise MalformedMessageError(f"{len(data)} bytes are no response: {error}") from error
 
 
 def envelopes_of(carrier: wire.ExchangeRequest | wire.ExchangeResponse) -> list[Envelope]:
     """Returns the messages that a request or response carries; raises `MalformedMessageError`."""
-    found = [_decode(each) for each in carrier.messages]
+    found = [_decode(each, each.entry_data) for each in carrier.messages]
     if carrier.HasField("heartbeats"):
         kind = (
             MessageType.HEARTBEAT
@@ -126,29 +142,7 @@ def _fill(
 
 
 def _is_bulk(message: Message) -> bool:
-    for entry in message.entries:  # a plain loop: this is asked of every message
-        if len(entry.data) >= _BULK_BYTES_MIN:
-            return True
-    return False
-
-
-def _frame(envelope: Envelope) -> list[bytes]:
-    """Returns one element of `ExchangeRequest.messages` in pieces, its payloads untouched."""
-    pieces = [_encode(envelope, payloads=False).SerializeToString()]
-    for entry in envelope.message.entries:
-        pieces += (_PAYLOAD_TAG, _varint(len(entry.data)), entry.data)
-    size = sum([len(piece) for piece in pieces])
-    return [_MESSAGES_TAG, _varint(size), *pieces]
-
-
-def _varint(number: int) -> bytes:
-    """Returns a length as protobuf writes it: seven bits a byte, the lowest first."""
-    digits = bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)
+    return max([len(entry.data) for entry in message.entries], default=0) >= _BULK_BYTES_MIN
 
 
 def _fits_columns(message: Message) -> bool:
@@ -260,7 +254,7 @@ def _encode_snapshot(into: wire.RaftSnapshot, snapshot: Snapshot) -> None:
     into.data_crc32c = crc32c(snapshot.data)
 
 
-def _decode(encoded: wire.GroupMessage) -> Envelope:
+def _decode(encoded: wire.GroupMessage, payloads: Sequence[bytes]) -> Envelope:
     kind = _TYPES.get(encoded.type)
     if kind is None:
         raise MalformedMessageError(f"message type {encoded.type} is unknown")
@@ -278,15 +272,17 @@ def _decode(encoded: wire.GroupMessage) -> Envelope:
         encoded.reject_hint,
         encoded.context,
     )
-    if encoded.HasField("entries") or encoded.entry_data:
-        message.entries = _decode_entries(encoded, message)
+    if encoded.HasField("entries") or payloads:
+        message.entries = _decode_entries(encoded, message, payloads)
     if encoded.HasField("snapshot"):
         message.snapshot = _decode_snapshot(encoded.snapshot)
     return Envelope(group_id, sender, to, message)
 
 
-def _decode_entries(encoded: wire.GroupMessage, message: Message) -> tuple[Entry, ...]:
-    columns, payloads, group_id = encoded.entries, encoded.entry_data, encoded.group_id
+def _decode_entries(
+    encoded: wire.GroupMessage, message: Message, payloads: Sequence[bytes]
+) -> tuple[Entry, ...]:
+    columns, group_id = encoded.entries, encoded.group_id
     count = len(payloads)
     try:
         entries = tuple(

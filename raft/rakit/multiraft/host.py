@@ -281,7 +281,7 @@ class Host:
         self._peers.transport.synced(write)
         self._something_changed.set()
 
-    def _can_send(self) -> bool | None:
+    def _can_send(self) -> bool:
         return self._peers.transport.can_send
 
     def _send(self, envelopes: list[Envelope]) -> None:

@@ -91,23 +91,22 @@ class Session:
 
     async def _read(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         while (data := received(await context.read())) is not None:
-            request = codec.decode_request(data)
+            request, envelopes = codec.read_request(data)
             if request.HasField("ping"):
                 self._pong = self._events.pinged(request.ping)
                 self._wake.set()
             if request.HasField("leaderships"):
                 self._events.announced(self.node_id, request.leaderships)
             if request.number:
-                await self._take(request, len(data))
+                await self._take(request.number, envelopes, len(data))
 
-    async def _take(self, request: wire.ExchangeRequest, size_bytes: int) -> None:
-        if request.number != self._received + 1:
-            raise LinkProtocolError(f"request {request.number} came after {self._received}")
-        self._received = request.number
-        envelopes = codec.envelopes_of(request)
+    async def _take(self, number: int, envelopes: list[Envelope], size_bytes: int) -> None:
+        if number != self._received + 1:
+            raise LinkProtocolError(f"request {number} came after {self._received}")
+        self._received = number
         check_senders(self.node_id, envelopes)
         urgent = self.lane == CONTROL
-        arrival = Arrival(envelopes, size_bytes, urgent, requester=self, number=request.number)
+        arrival = Arrival(envelopes, size_bytes, urgent, requester=self, number=number)
         await self._events.arrived(arrival)
 
     async def _write(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:

@@ -51,8 +51,8 @@ class Rim:
     """What the loop calls outwards; everything returns at once."""
 
     send: Callable[[list[Envelope]], None]
-    #: Whether an append to some peer would leave at once; None without any peer.
-    can_send: Callable[[], bool | None]
+    #: Whether an append to some peer would leave at once.
+    can_send: Callable[[], bool]
     #: Every write up to this number is durable.
     synced: Callable[[int], None]
     #: Completions, reads, roles, applied groups and quarantined ones.
@@ -129,15 +129,13 @@ class StepLoop:
     def proposed(self, size_bytes: int) -> None:
         """Has a turn made for a proposal when that helps it.
 
-        While every link waits for its peer, or, without peers, while a flush is under way, an entry
-        cannot be committed sooner by a turn of its own. It then waits for the turn that the next
-        answer brings, at the latest the next tick, together with all that are proposed until then:
-        a turn and a batch for each would cost far more.
+        While every link waits for its peer and the disk has a flush under way, an entry can neither
+        leave nor become durable sooner. It then waits for the turn that the next answer of either
+        brings, together with all that are proposed until then: a turn and a batch for each would
+        cost far more.
         """
         self._proposed_bytes += size_bytes
-        helps = self._rim.can_send()
-        if helps is None:
-            helps = not self._unsynced
+        helps = not self._unsynced or self._rim.can_send()
         if helps or self._proposed_bytes >= self._config.gather_bytes_max:
             self._wake.set()
 

@@ -182,10 +182,9 @@ class Transport:
             session.synced(write)
 
     @property
-    def can_send(self) -> bool | None:
-        """Whether an append to some peer would leave at once; None without a connected peer."""
-        connected = [peer.data for peer in self._peers.values() if peer.data.connected]
-        return any(link.idle for link in connected) if connected else None
+    def can_send(self) -> bool:
+        """Whether an append to some peer would leave at once."""
+        return any(peer.data.idle for peer in self._peers.values())
 
     def waiting_bytes(self, node_id: int) -> int:
         """Returns what waits for a peer on both lanes."""

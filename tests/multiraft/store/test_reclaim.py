@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
@@ -69,10 +70,13 @@ def reclaimer(engine: SpyEngine, space: SpySpace) -> Reclaimer:
 def test_nothing_is_compacted_while_there_is_room(
     reclaimer: Reclaimer, engine: SpyEngine, space: SpySpace
 ) -> None:
+    engine.go.clear()
     reclaimer.note(deletion(7, 1, 10))
     reclaimer.consider()
+    assert all(thread.name != "rakit-reclaim" for thread in threading.enumerate())
     space.is_tight = True
     reclaimer.consider()
+    engine.go.set()
     wait_until(lambda: bool(engine.compacted))
     assert reclaimer.close()
 

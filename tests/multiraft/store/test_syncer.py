@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rakit.multiraft.store import RocksStore, StoreConfig, StoreFailedError, Syncer
-from rakit.multiraft.store.witness import WitnessFile
+from rakit.multiraft.store.witness import Witness, WitnessFile
 from tests.multiraft.store.support import (
     DEAD_DISK,
     FailingEngine,
@@ -116,6 +116,31 @@ def test_s7_the_witness_never_speaks_of_what_was_not_synced(
     syncer.request(write_some(store, 3))
     assert engine.flush_begun.wait(20)
     assert WitnessFile.load(tmp_path / "n1" / "witness").current == before
+
+
+def test_s7_the_witness_is_a_position_from_before_the_flush(
+    store: RocksStore,
+    engine: FailingEngine,
+    syncer: Syncer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One from after it would vouch for writes that slipped in beside the flush."""
+    position, save = store.position, store.save_witness
+
+    def noted_position(_: RocksStore) -> Witness:
+        engine.calls.append("position")
+        return position()
+
+    def noted_save(_: RocksStore, reached: Witness) -> None:
+        engine.calls.append("witness")
+        save(reached)
+
+    monkeypatch.setattr(RocksStore, "position", noted_position)
+    monkeypatch.setattr(RocksStore, "save_witness", noted_save)
+    syncer.request(write_some(store, 1))
+    wait_until(lambda: "witness" in engine.calls)
+    at = engine.calls.index("witness")
+    assert engine.calls[at - 2 : at] == ["position", "flush_wal"]
 
 
 def test_s12_the_ballast_comes_back_though_nothing_is_written(

@@ -168,12 +168,8 @@ class _Metadata:
     def __init__(self) -> None:
         self.registry = _Registry()
 
-    async def topic(self, name: str) -> TopicInfo:
-        assert name == "t"
-        return TOPIC
-
-    async def barrier(self) -> None:
-        return None
+    async def barrier(self, _timeout_seconds: float) -> _Registry:
+        return self.registry
 
 
 class _Link:

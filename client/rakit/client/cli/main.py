@@ -12,8 +12,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Final
 
-# gRPC reads this when it is imported; it would report every goodbye of a node on stderr.
+# gRPC reads these when it is imported. It would report every goodbye of a node on stderr, and
+# prepare for forks, which only start nodes here.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import typer
 
@@ -208,7 +210,8 @@ def consume(
     running.finish(work.run(bootstrap, name, work.Wanted(from_, count, follow, template)))
 
 
-_PASSED_ON: Final = {"ignore_unknown_options": True, "help_option_names": []}
+_NO_NAMES: Final[list[str]] = []
+_PASSED_ON: Final = {"ignore_unknown_options": True, "help_option_names": _NO_NAMES}
 
 
 @app.command("serve", context_settings=_PASSED_ON)

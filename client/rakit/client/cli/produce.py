@@ -11,13 +11,12 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Final
 
 from rakit.client.cli.connect import connect
-from rakit.client.producing.batch import Delivery
 from rakit.client.producing.producer import Producer
 
 CHUNK_BYTES: Final = 256 << 10
@@ -81,11 +80,10 @@ async def _send_all(
     async with aclosing(chunks(descriptor)) as pieces:
         async for piece in pieces:
             complete = lines.feed(piece) if piece else lines.end()
-            newest: Delivery | None = None
             for line in complete:
                 key, value = split_key(line, separator)
-                newest = await producer.send(topic, value, key)
-            progress.sent(len(complete), newest)
+                await producer.send(topic, value, key)
+            progress.sent(len(complete))
 
 
 class Progress:
@@ -94,9 +92,8 @@ class Progress:
     def __init__(self) -> None:
         self._count = 0
 
-    def sent(self, count: int, newest: Delivery | None) -> None:
+    def sent(self, count: int) -> None:
         """Notes that records were handed over."""
-        del newest
         self._count += count
 
     async def show(self) -> None:
@@ -112,7 +109,7 @@ class Progress:
 
 
 @contextmanager
-def _opened(file: Path | None) -> Iterator[int]:
+def _opened(file: Path | None) -> Generator[int]:
     if file is None:
         yield sys.stdin.fileno()
         return

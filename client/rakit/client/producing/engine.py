@@ -162,11 +162,11 @@ class Engine:
             # Stay with a detour that works.
             keep = used is not None and not self._connections.is_avoided(used.address)
             address = used.address if used is not None and keep else self._connections.pick()
-        if used is not None and used.address == address and address in self._links:
+        link = self._links.get(address)
+        if used is not None and used is link:
             return used
         if lane.in_flight:
             return None
-        link = self._links.get(address)
         if link is None:
             stubs = self._connections.stubs(address)
             link = self._links[address] = Link(stubs, self._answered, self._ended)
@@ -234,13 +234,17 @@ class Engine:
             del self._links[link.address]
         if is_nodes_fault(error):
             self._connections.failed(link.address)
-        for lane in link.lanes():
+        for lane in self._lanes_on(link):
             self._metadata.forget_leader(lane.topic, lane.partition, link.address)
             self._finish_all(lane.disconnected(), error)
             self._relearn(lane.topic)
             # Another node takes it at once; only when that fails too there is a pause.
             verdict = Verdict.AGAIN if lane.failure_count < 2 else Verdict.AGAIN_LATER
             self._go_on(lane, verdict, 0)
+
+    def _lanes_on(self, link: Link) -> list[Lane]:
+        """The lanes that have something in flight on a link."""
+        return [lane for lane in self._lanes if lane.in_flight and self._link_of.get(lane) is link]
 
     def _relearn(self, topic: str) -> None:
         """Asks for the leaders of a topic, once at a time."""
@@ -273,11 +277,13 @@ class Engine:
             await asyncio.sleep(SWEEP_S)
             now = self._loop.time()
             timeout_s = self._config.delivery_timeout_ms / 1000
-            for link in list(self._links.values()):
-                oldest = min((lane.in_flight[0].created_s for lane in link.lanes()), default=now)
+            for link in [link for link in self._links.values() if not link.is_idle]:
+                oldest = min(
+                    (lane.in_flight[0].created_s for lane in self._lanes_on(link)), default=now
+                )
                 if oldest < now - timeout_s - SUSPECT_S:
                     link.abandon()
-                elif not link.is_idle and link.waiting_since_s < now - SUSPECT_S:
+                elif link.waiting_since_s < now - SUSPECT_S:
                     self._spawn(self._suspect(link))
             for lane in self._lanes:
                 self._finish_all(lane.expire(timeout_s), self._timeout_of(lane))
@@ -297,11 +303,11 @@ class Engine:
             return
         self._suspected.add(link)
         self._connections.failed(link.address)
-        for topic in {lane.topic for lane in link.lanes()}:
+        for topic in {lane.topic for lane in self._lanes_on(link)}:
             await self._metadata.refresh_quietly(topic)
         moved = any(
             self._metadata.leader_address(lane.topic, lane.partition) not in {"", link.address}
-            for lane in link.lanes()
+            for lane in self._lanes_on(link)
         )
         self._suspected.discard(link)
         if moved:

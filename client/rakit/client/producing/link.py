@@ -60,10 +60,6 @@ class Link:
         """Nothing is unanswered."""
         return not self._pending
 
-    def lanes(self) -> list[Lane]:
-        """Returns the lanes that have something in flight here."""
-        return list(dict.fromkeys(lane for lane, _ in self._pending.values()))
-
     def send(self, lane: Lane, batch: Batch, now_s: float) -> None:
         """Queues a batch for writing."""
         if not self._pending:
@@ -103,32 +99,36 @@ class Link:
             self._call.cancel()
 
     async def _read(self) -> None:
+        error = await self._read_to_end()
+        self._writer.cancel()
+        self._on_end(self, error)
+
+    async def _read_to_end(self) -> RakitError:
+        """Takes answers until the stream is over; returns why it is."""
         try:
             while True:
                 answer = await self._call.read()
                 if not isinstance(answer, ProduceStreamResponse):
-                    error = make_error(LocalReason.UNREACHABLE, f"{self.address} ended the stream")
-                    break
+                    return make_error(LocalReason.UNREACHABLE, f"{self.address} ended the stream")
                 self._take(answer)
         except grpc.aio.AioRpcError as failure:
-            error = from_rpc_error(failure, self.address)
+            return from_rpc_error(failure, self.address)
         except asyncio.CancelledError:
             if not self._call.cancelled():
                 raise
-            error = make_error(LocalReason.UNREACHABLE, f"{self.address} was given up")
-        self._writer.cancel()
-        self._on_end(self, error)
+            return make_error(LocalReason.UNREACHABLE, f"{self.address} was given up")
+        except AssertionError as failure:
+            # An answer that cannot be, such as one out of order. Nothing on this stream can be
+            # believed any more; what is in flight is in doubt and goes elsewhere.
+            self._call.cancel()
+            return make_error(LocalReason.PROTOCOL_VIOLATION, f"{self.address}: {failure}")
 
     def _take(self, answer: ProduceStreamResponse) -> None:
         if answer.tag == _RESTART_TAG:
             return
-        found = self._pending.pop(answer.tag, None)
-        if found is None:
-            # Not our tag: nothing that this stream says can be believed.
-            self._call.cancel()
-            return
+        assert answer.tag in self._pending, f"an answer with the tag {answer.tag} that nobody gave"
+        lane, batch = self._pending.pop(answer.tag)
         self.waiting_since_s = asyncio.get_running_loop().time()
-        lane, batch = found
         if answer.HasField("error"):
             self._broken.add(lane)
         self._on_answer(self, lane, batch, answer)

@@ -24,6 +24,7 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -79,6 +80,15 @@ class _TopicLanes:
         return self.lanes[partition]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turn:
+    """Somebody who waits for room."""
+
+    size_bytes: int
+    count: int
+    come: asyncio.Future[None]
+
+
 class Producer:
     """Appends records to topics. Made by `Client.producer()`; use it as `async with`."""
 
@@ -107,7 +117,7 @@ class Producer:
         # What was taken and is not acknowledged.
         self._bytes = 0
         self._count = 0
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._room: deque[_Turn] = deque()
         self._since_yield = 0
         # The first failure that nobody has heard of.
         self._unheard: RakitError | None = None
@@ -151,7 +161,7 @@ class Producer:
         self._topics.clear()
         # The caller wanted it so; it is no failure that a flush has to report.
         self._unheard = None
-        self._wake_next()
+        self._grant()
 
     async def _init_producer(self) -> Identity:
         if not self._config.idempotent:
@@ -192,16 +202,20 @@ class Producer:
             lane = lanes.lanes[key_hash(key) % lanes.count]
         else:
             lane = lanes.unkeyed(size)
-        self._since_yield += 1
-        if self._room or not self._fits(size, 1) or self._since_yield >= YIELD_EVERY_COUNT:
-            await self._take_turn(size, 1)
-        self._bytes += size
-        self._count += 1
+        if self._room or not self._fits(size, 1):
+            await self._take_room(size, 1)
+        else:
+            self._bytes += size
+            self._count += 1
         batch, index = lane.append(value, key, headers, timestamp_ms, size_bytes=size)
         if batch.size_bytes > lane.trigger_bytes:
             self._engine.wake(lane)
         if not index and self._limits.linger_s:
             self._engine.wake_in(lane, self._limits.linger_s)
+        self._since_yield += 1
+        if self._since_yield >= YIELD_EVERY_COUNT:
+            self._since_yield = 0
+            await asyncio.sleep(0)
         return Delivery(batch, index)
 
     async def send_batch(
@@ -238,11 +252,10 @@ class Producer:
         batch.headers = dict(enumerate(headers or ()))
         batch.timestamps_ms = dict(enumerate(timestamps_ms or ()))
         batch.size_bytes = _size_of(values) + _size_of(keys or ()) + RECORD_OVERHEAD_BYTES * count
-        await self._take_turn(batch.size_bytes, count)
-        self._bytes += batch.size_bytes
-        self._count += count
+        await self._take_room(batch.size_bytes, count)
         lane.append_batch(batch)
         self._engine.wake(lane)
+        await asyncio.sleep(0)
         return Delivery(batch, -1)
 
     async def flush(self) -> None:
@@ -291,28 +304,41 @@ class Producer:
             and self._count + count <= self._config.unacknowledged_count_max
         )
 
-    async def _take_turn(self, size_bytes: int, count: int) -> None:
-        """Lets other tasks run, and waits for room behind those who wait already."""
-        self._since_yield = 0
-        await asyncio.sleep(0)
-        is_first = not self._room
-        while not (is_first and self._fits(size_bytes, count)):
-            waiter = self._loop.create_future()
-            if is_first:
-                self._room.appendleft(waiter)
-            else:
-                self._room.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter in self._room:
-                    self._room.remove(waiter)
-                else:
-                    self._wake_next()
-                raise
-            is_first = True
+    async def _take_room(self, size_bytes: int, count: int) -> None:
+        """Counts records as unacknowledged; waits for room, behind those who wait already."""
         self._check_open()
-        self._wake_next()
+        if self._room or not self._fits(size_bytes, count):
+            turn = _Turn(size_bytes, count, self._loop.create_future())
+            self._room.append(turn)
+            try:
+                await turn.come
+            except asyncio.CancelledError:
+                self._give_back(turn)
+                raise
+            self._check_open()
+        else:
+            self._bytes += size_bytes
+            self._count += count
+
+    def _give_back(self, turn: _Turn) -> None:
+        """Somebody does not want its turn any more, whether it had come or not."""
+        if turn in self._room:
+            self._room.remove(turn)
+        else:
+            self._bytes -= turn.size_bytes
+            self._count -= turn.count
+        self._grant()
+
+    def _grant(self) -> None:
+        """Counts for those whose turn has come, and wakes them, first come first served."""
+        while self._room and (
+            not self._is_open or self._fits(self._room[0].size_bytes, self._room[0].count)
+        ):
+            turn = self._room.popleft()
+            self._bytes += turn.size_bytes
+            self._count += turn.count
+            if not turn.come.done():
+                turn.come.set_result(None)
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -324,19 +350,12 @@ class Producer:
         if self._engine.fatal is not None:
             raise self._engine.fatal.again()
 
-    def _wake_next(self) -> None:
-        while self._room:
-            waiter = self._room.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
     def _batch_finished(self, batch: Batch) -> None:
         self._bytes -= batch.size_bytes
         self._count -= batch.record_count
         if isinstance(batch.outcome, RakitError) and not batch.is_heard and self._unheard is None:
             self._unheard = batch.outcome
-        self._wake_next()
+        self._grant()
 
 
 def _size_of(column: Sequence[bytes | None]) -> int:

@@ -270,7 +270,7 @@ class Lane:
     async def _send_waiting(self) -> None:
         head = self._queue[0]
         try:
-            _, self._place = await self._router.partition(self.topic, self.partition)
+            _, self._place = await self._router.partition(self.topic, self.partition, head.give_up)
             leader = await self._router.leader(self.topic, self._place, head.give_up)
         except RakitError as error:
             if self._queue and self._queue[0] is head:

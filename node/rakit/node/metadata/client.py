@@ -77,20 +77,25 @@ class MetadataClient:
         command in time, OUTCOME_UNKNOWN when one may have.
         """
         deadline = asyncio.get_running_loop().time() + timeout_seconds
+        applied: wire.SubmitApplied | None = None
         doubt = False
         why = "no leader of the metadata group is known"
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                while True:
+                while applied is None:
+                    # Whoever is cut off in the middle of an attempt cannot know what it led to.
+                    earlier_doubt, doubt = doubt, True
                     response = await self._attempt(command, deadline)
                     if response.WhichOneof("answer") == "applied":
                         applied = response.applied
                         break
-                    doubt = doubt or response.refused.unknown
+                    doubt = earlier_doubt or response.refused.unknown
                     why = response.refused.message
                     await self._wait_a_little()
                 await self._wait_applied(applied.index)
-                return _result(applied.result)
+        if applied is not None:
+            # Also when the time ran out before this node had it too: it is certain.
+            return _result(applied.result)
         raise _timed_out(why, doubt=doubt)
 
     async def barrier(self, timeout_seconds: float = TIMEOUT_SECONDS) -> Registry:

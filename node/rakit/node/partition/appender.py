@@ -13,6 +13,10 @@ Rules:
   waited for somebody else's entry has proposed nothing: a duplicate shares the unknown outcome, a
   refusal turns into NO_LEADER, NOT_APPLIED.
 - Nobody who waits is forgotten: every future is done when its entry's proposal is.
+- After the first entry that was lost the outlook speaks of what may never be. An appender then
+  takes nothing more, whatever its replica still believes (a host that stops, or whose store has
+  failed, loses entries without a change of role, S12): a retry would be called a duplicate of a
+  batch that nobody holds.
 
 An appender is dropped with its leadership; its futures still resolve.
 """
@@ -99,6 +103,8 @@ class Appender:
         self._fsynced = fsynced
         #: Pending entries by index. Bounded by what the group may have uncommitted.
         self._proposals: dict[int, asyncio.Future[Completion]] = {}
+        #: An entry was lost: nothing more is judged by this outlook.
+        self._is_over = False
 
     def append(
         self,
@@ -108,6 +114,7 @@ class Appender:
         settings: TopicSettings,
     ) -> asyncio.Future[Appended]:
         """Appends a batch; raises `RakitError` at once, or through the future."""
+        self._refuse_if_over()
         verdict = self.outlook.append(batch, stamp, expected_offset, self._clock_ms(), settings)
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         # A caller that has gone must not make the loop complain about an error nobody fetched.
@@ -129,6 +136,7 @@ class Appender:
 
     def maintain(self, command: Maintenance) -> asyncio.Future[Completion]:
         """Proposes a command without content; raises `RakitError` when it cannot be proposed."""
+        self._refuse_if_over()
         return self._start(self.outlook.maintain(command))
 
     def stamp_time(self) -> int:
@@ -143,12 +151,20 @@ class Appender:
         term, index = proposal.entry
         self.outlook.proposed(draft, term, index)
         self._proposals[index] = proposal.done
-        proposal.done.add_done_callback(lambda _done: self._settled(index))
+        proposal.done.add_done_callback(lambda done: self._settled(index, done))
         return proposal.done
 
-    def _settled(self, index: int) -> None:
+    def _settled(self, index: int, done: asyncio.Future[Completion]) -> None:
         del self._proposals[index]
         self.outlook.settled(index)
+        self._is_over = self._is_over or _completed(done) is None
+
+    def _refuse_if_over(self) -> None:
+        if self._is_over:
+            raise RakitError(
+                error_pb2.ERROR_REASON_NO_LEADER,
+                "This leadership of the partition is over. Nothing of this request was stored.",
+            )
 
     def _answer(
         self,

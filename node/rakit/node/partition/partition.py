@@ -129,7 +129,9 @@ class Partition:
         appender = self._leading_appender()
         # Proposed even where the epoch is in force already: the commit also proves that whatever
         # was proposed before it is applied.
-        completion = await appender.maintain(Fence(producer_id, epoch, appender.stamp_time()))
+        proposed = appender.maintain(Fence(producer_id, epoch, appender.stamp_time()))
+        # Shielded: a caller that goes away must not make the appender believe that it is settled.
+        completion = await asyncio.shield(proposed)
         if completion.lost:
             raise outcome_unknown()
 

@@ -23,7 +23,15 @@ from rakit.node.errors import RakitError, from_status
 from rakit.node.partition.reader import Chunk
 from rakit.node.partition.stored import StoredBatch
 from rakit.node.peers import Peers
-from rakit.node.reading.local import Finding, Found, LocalReads, ReadLimits, Wanted, is_enough
+from rakit.node.reading.local import (
+    Finding,
+    Found,
+    LocalReads,
+    ReadLimits,
+    Wanted,
+    end_offset,
+    is_enough,
+)
 from rakit.node.routing import RETRY_PAUSE_S, Router, is_reroutable, no_leader
 from rakit.peer.v1.node_service_pb2 import (
     ForwardedData,
@@ -46,12 +54,20 @@ class Fetcher:
         self._peers = peers
 
     async def fetch(
-        self, positions: Sequence[Position], limits: ReadLimits, give_up: float
+        self,
+        positions: Sequence[Position],
+        limits: ReadLimits,
+        give_up: float,
+        lookup_until: float,
     ) -> list[Finding]:
-        """One finding for each position, in order. Until `give_up` where none has a leader."""
+        """One finding for each position, in order.
+
+        Waits until `give_up` where no position has a leader, and for a majority of the metadata
+        group until `lookup_until` where a topic is not known.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            round_ = await self._round(positions, limits)
+            round_ = await self._round(positions, limits, lookup_until)
             findings = round_.findings
             positions = [_pinned(*pair) for pair in zip(positions, findings, strict=True)]
             round_.positions = positions
@@ -63,16 +79,21 @@ class Fetcher:
                 await self._until_any(self._news(round_, findings, limits, give_up))
                 continue
             readable = [each for each in findings if not _is_lost(each)]
-            if loop.time() >= limits.wait_until or is_enough(readable, limits.min_bytes):
+            full = any(_has_more(*pair) for pair in zip(positions, findings, strict=True))
+            if full or loop.time() >= limits.wait_until or is_enough(readable, limits.min_bytes):
                 return findings
             await self._until_any(self._news(round_, findings, limits, limits.wait_until))
 
-    async def _round(self, positions: Sequence[Position], limits: ReadLimits) -> _Round:
+    async def _round(
+        self, positions: Sequence[Position], limits: ReadLimits, lookup_until: float
+    ) -> _Round:
         """Asks every leader once."""
         round_ = _Round(positions)
         for at, position in enumerate(positions):
             try:
-                _, place = await self._router.partition(position.topic, position.partition)
+                _, place = await self._router.partition(
+                    position.topic, position.partition, lookup_until
+                )
             except RakitError as error:
                 round_.findings[at] = error
                 continue
@@ -129,13 +150,15 @@ class Fetcher:
         """What to wait for: records at each leader, a leader where there is none."""
         loop = asyncio.get_running_loop()
         waits: list[Awaitable[object]] = []
-        asked = ReadLimits(limits.min_bytes, limits.max_bytes, until)
         for node_id, places in round_.by_node.items():
             if any(_is_lost(findings[at]) for at in places):
                 # The leader has moved and the news of it is under way.
                 waits.append(asyncio.sleep(RETRY_PAUSE_S))
             else:
                 wanted = [Wanted(round_.groups[at], round_.positions[at]) for at in places]
+                # One more byte than this node had is news, however much all of them must have.
+                known = sum(_size_bytes(findings[at]) for at in places)
+                asked = ReadLimits(known + 1, limits.max_bytes, until)
                 waits.append(self._quietly(node_id, wanted, asked))
         for at, finding in enumerate(findings):
             asked_somewhere = any(at in places for places in round_.by_node.values())
@@ -146,9 +169,9 @@ class Fetcher:
     async def _leader_of(self, round_: _Round, at: int, left_s: float) -> None:
         position = round_.positions[at]
         try:
-            _, place = await self._router.partition(position.topic, position.partition)
-            now = asyncio.get_running_loop().time()
-            await self._router.leader(position.topic, place, now + left_s)
+            until = asyncio.get_running_loop().time() + left_s
+            _, place = await self._router.partition(position.topic, position.partition, until)
+            await self._router.leader(position.topic, place, until)
         except RakitError:
             # The next round meets the same error and reports it.
             return
@@ -183,6 +206,19 @@ class _Round:
 def _is_lost(finding: Finding) -> bool:
     """The position was not read because its leader was not found, which may change soon."""
     return isinstance(finding, RakitError) and is_reroutable(finding)
+
+
+def _size_bytes(finding: Finding) -> int:
+    return finding.chunk.size_bytes if isinstance(finding, Found) else 0
+
+
+def _has_more(position: Position, finding: Finding) -> bool:
+    """Whether the leader had more than its share of the answer: then waiting brings nothing."""
+    if not isinstance(finding, Found):
+        return False
+    end, chunk = end_offset(position), finding.chunk
+    reachable = chunk.high_watermark if end is None else min(end, chunk.high_watermark)
+    return chunk.next_offset < reachable
 
 
 def _pinned(position: Position, finding: Finding) -> Position:

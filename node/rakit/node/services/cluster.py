@@ -127,13 +127,14 @@ class ClusterService:
         self, call: Call, request: api.TransferLeadershipRequest
     ) -> api.TransferLeadershipResponse:
         """Moves a partition's leadership and waits until it has moved."""
-        _, place = await self._router.partition(request.topic, request.partition)
+        give_up = give_up_at(call.deadline)
+        _, place = await self._router.partition(request.topic, request.partition, give_up)
         if request.to_node_id and request.to_node_id not in self._registry.nodes:
             raise RakitError(
                 error_pb2.ERROR_REASON_UNKNOWN_NODE,
                 f"There is no node {request.to_node_id} in this cluster.",
             )
-        leader = await self._router.leader(request.topic, place, give_up_at(call.deadline))
+        leader = await self._router.leader(request.topic, place, give_up)
         if request.to_node_id != leader.node_id:
             await self._begin_transfer(leader.node_id, place, request.to_node_id)
             leader = await self._moved(request, place, leader, call)
@@ -183,7 +184,8 @@ class ClusterService:
 
     async def get_digest(self, call: Call, request: api.GetDigestRequest) -> api.GetDigestResponse:
         """Hashes the range that all reachable replicas hold, on each of them."""
-        _, place = await self._router.partition(request.topic, request.partition)
+        give_up = give_up_at(call.deadline)
+        _, place = await self._router.partition(request.topic, request.partition, give_up)
         node_ids = sorted(node_of(each) for each in place.replica_ids)
         timeout_s = min(DIGEST_S, call.remaining_s())
         for _attempt in range(DIGEST_ATTEMPTS):

@@ -39,7 +39,7 @@ from rakit.node.produce import ProducePath
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.reading.local import Finding, ReadLimits
 from rakit.node.reading.render import Form, render
-from rakit.node.routing import give_up_at, unknown_partition
+from rakit.node.routing import give_up_at, patience_s, unknown_partition
 from rakit.node.services.admission import admitted, partition_count, stamp_of
 from rakit.node.services.handlers import Call, Methods, Stream
 from rakit.node.services.offsets import OffsetLookup
@@ -91,7 +91,9 @@ class LogService:
     async def init_producer(self, call: Call, request: InitProducerRequest) -> InitProducerResponse:
         """Registers a producer or raises its epoch."""
         command = commands.init_producer(request.producer_name)
-        result = await self._router.metadata.submit(command, timeout_seconds=call.remaining_s())
+        result = await self._router.metadata.submit(
+            command, timeout_seconds=patience_s(call.deadline)
+        )
         ready = result.producer_ready
         return InitProducerResponse(
             header=self._header, producer_id=ready.producer_id, epoch=ready.epoch
@@ -99,10 +101,11 @@ class LogService:
 
     async def produce(self, call: Call, request: OpaqueProduceRequest) -> ProduceResponse:
         """Appends one batch to one partition."""
+        give_up = give_up_at(call.deadline)
         with self._in_flight.holding(request.ByteSize()):
-            topic = await self._router.topic(request.topic)
+            topic = await self._router.topic(request.topic, give_up)
             if request.WhichOneof("target") == "partition":
-                topic, _ = await self._router.partition(request.topic, request.partition)
+                topic, _ = await self._router.partition(request.topic, request.partition, give_up)
             partition = self._parts.produce.targeting.partition_of(request, topic)
             content = admitted(request, topic)
             appended = await self._parts.path.append(
@@ -133,7 +136,7 @@ class LogService:
         if not request.rows.records:
             raise RakitError(error_pb2.ERROR_REASON_EMPTY_BATCH, "The request holds no record.")
         with self._in_flight.holding(request.ByteSize()):
-            topic = await self._router.topic(request.topic)
+            topic = await self._router.topic(request.topic, give_up_at(call.deadline))
             stated = request.partition_count if request.HasField("partition_count") else None
             count = partition_count(topic, stated)
             producer = None if stamp is None else stamp.producer_id
@@ -159,7 +162,7 @@ class LogService:
         self, call: Call, name: str, number: int, rows: Rows, stamp: Stamp | None
     ) -> Appended | RakitError:
         try:
-            topic, _ = await self._router.partition(name, number)
+            topic, _ = await self._router.partition(name, number, give_up_at(call.deadline))
             batch = admit_rows(rows, settings_of(topic.config).batch_limits)
             return await self._parts.path.append(
                 name, number, batch, stamp, None, deadline=call.deadline
@@ -182,7 +185,7 @@ class LogService:
         wait_until = min(now + wait_ms / 1000, latest_answer)
         give_up = min(max(give_up_at(call.deadline), wait_until), latest_answer)
         limits = ReadLimits(min_bytes, max_bytes, wait_until)
-        findings = await self._parts.fetcher.fetch(request.positions, limits, give_up)
+        findings = await self._parts.fetcher.fetch(request.positions, limits, give_up, give_up)
         errors = [each for each in findings if isinstance(each, RakitError)]
         if len(errors) == len(findings):
             first = request.positions[0]
@@ -222,7 +225,7 @@ class LogService:
                 error_pb2.ERROR_REASON_INVALID_REQUEST,
                 f"{time_ms} is no time in milliseconds since 1970.",
             )
-        topic = await self._router.topic(request.topic)
+        topic = await self._router.topic(request.topic, give_up_at(call.deadline))
         numbers = list(dict.fromkeys(request.partitions)) or list(range(len(topic.partitions)))
         for number in numbers:
             if number < 0:

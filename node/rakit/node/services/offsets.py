@@ -135,7 +135,7 @@ class OffsetLookup:
         loop = asyncio.get_running_loop()
         give_up = give_up_at(deadline)
         while True:
-            _, place = await self._router.partition(topic, number)
+            _, place = await self._router.partition(topic, number, give_up)
             leader = await self._router.leader(topic, place, give_up)
             try:
                 return await ask(leader.node_id, place.group_id, deadline - loop.time())

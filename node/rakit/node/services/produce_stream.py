@@ -30,7 +30,7 @@ from rakit.node.errors import RakitError, to_status
 from rakit.node.forwarding.lanes import Lane, Parking, Request, Surroundings
 from rakit.node.metadata.registry import TopicInfo
 from rakit.node.produce import Dispatch, InFlight
-from rakit.node.routing import LEADER_WAIT_S, Router
+from rakit.node.routing import Router, give_up_at
 from rakit.node.services.admission import Targeting, admitted
 from rakit.node.services.handlers import Call, Stream, draining_error, parsed
 from rakit.peer.v1.opaque_pb2 import OpaqueProduceRequest, OpaqueProduceStreamRequest
@@ -162,8 +162,9 @@ class ProduceSession:
         number = self._looked_up[name][0][1].partition
         topic: TopicInfo | None = None
         failure: RakitError | None = None
+        give_up = give_up_at(self._call.deadline)
         try:
-            topic, _ = await self._parts.router.partition(name, number)
+            topic, _ = await self._parts.router.partition(name, number, give_up)
         except RakitError as error:
             failure = error
             topic = self._parts.router.known_topic(name)
@@ -188,8 +189,7 @@ class ProduceSession:
         if lane is None:
             lane = Lane(topic.name, partition, self._surroundings)
             self._lanes[topic.name, partition] = lane
-        now = asyncio.get_running_loop().time()
-        request = Request(tag, size, min(now + LEADER_WAIT_S, self._call.deadline))
+        request = Request(tag, size, give_up_at(self._call.deadline))
         try:
             self._parts.in_flight.check()
             content = admitted(message, topic)

@@ -117,7 +117,9 @@ class ReadSession:
     async def _look(self, wait_until: float) -> list[tuple[_Reading, Finding]]:
         limits = ReadLimits(min_bytes=1, max_bytes=RESPONSE_BYTES_MAX, wait_until=wait_until)
         positions = [each.position for each in self._readings]
-        findings = await self._fetcher.fetch(positions, limits, give_up=wait_until)
+        findings = await self._fetcher.fetch(
+            positions, limits, give_up=wait_until, lookup_until=self._loop.time() + LEADER_WAIT_S
+        )
         return list(zip(self._readings, findings, strict=True))
 
     async def _send_found(self, reading: _Reading, found: Found) -> None:

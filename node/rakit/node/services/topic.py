@@ -37,7 +37,7 @@ from rakit.node.errors import RakitError
 from rakit.node.metadata import commands
 from rakit.node.metadata.registry import PartitionInfo, TopicInfo
 from rakit.node.metadata.topics import check_topic_name
-from rakit.node.routing import ANSWER_RESERVE_S, Router
+from rakit.node.routing import ANSWER_RESERVE_S, Router, give_up_at, patience_s
 from rakit.node.services.handlers import Call, Methods
 from rakit.raft import ConfState
 
@@ -78,12 +78,12 @@ class TopicService:
     async def create_topic(self, call: Call, request: CreateTopicRequest) -> CreateTopicResponse:
         """Creates a topic and waits until it can be used."""
         command = commands.create_topic(request)
-        result = await self._metadata.submit(command, timeout_seconds=call.remaining_s())
+        result = await self._metadata.submit(command, timeout_seconds=patience_s(call.deadline))
         topic = self._metadata.registry.topic_by_id(result.topic_changed.topic_id)
         if topic is None:
             # The answer to a repeated request, whose topic has been deleted since, or a registry
             # that is behind: the first answer is told as far as the command's result has it.
-            await self._metadata.barrier()
+            await self._metadata.barrier(patience_s(call.deadline))
             topic = self._metadata.registry.topic_by_id(result.topic_changed.topic_id)
         response = CreateTopicResponse(header=self._header)
         if topic is None:
@@ -111,7 +111,7 @@ class TopicService:
 
     async def get_topic(self, call: Call, request: GetTopicRequest) -> GetTopicResponse:
         """Returns a topic, linearizable."""
-        topic = await self._current(request.name)
+        topic = await self._current(request.name, call)
         return GetTopicResponse(header=self._header, topic=self._topic(topic, call.listener))
 
     async def list_topics(self, call: Call, request: ListTopicsRequest) -> ListTopicsResponse:
@@ -123,7 +123,7 @@ class TopicService:
             )
         size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
         after = _after(request.page_token)
-        registry = await self._metadata.barrier()
+        registry = await self._metadata.barrier(patience_s(call.deadline))
         topics = registry.topics_after(after, size + 1)
         page = topics[:size]
         return ListTopicsResponse(
@@ -135,20 +135,18 @@ class TopicService:
     async def update_topic(self, call: Call, request: UpdateTopicRequest) -> UpdateTopicResponse:
         """Changes settings of a topic."""
         command = commands.update_topic(request)
-        await self._metadata.submit(command, timeout_seconds=call.remaining_s())
-        topic = await self._current(request.name)
+        await self._metadata.submit(command, timeout_seconds=patience_s(call.deadline))
+        topic = await self._current(request.name, call)
         return UpdateTopicResponse(header=self._header, topic=self._topic(topic, call.listener))
 
     async def delete_topic(self, call: Call, request: DeleteTopicRequest) -> DeleteTopicResponse:
         """Deletes a topic and its records."""
         command = commands.delete_topic(request)
-        await self._metadata.submit(command, timeout_seconds=call.remaining_s())
+        await self._metadata.submit(command, timeout_seconds=patience_s(call.deadline))
         return DeleteTopicResponse(header=self._header)
 
-    async def _current(self, name: str) -> TopicInfo:
-        check_topic_name(name)
-        await self._metadata.barrier()
-        return await self._metadata.topic(name)
+    async def _current(self, name: str, call: Call) -> TopicInfo:
+        return await self._router.confirmed_topic(name, give_up_at(call.deadline))
 
     def _topic(self, topic: TopicInfo, listener: str) -> Topic:
         return Topic(

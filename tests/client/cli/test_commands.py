@@ -1,0 +1,213 @@
+"""The commands as scripts use them: forms, exit codes, streams (contract 20)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rakit.client.cli import main, serve
+
+NOBODY = "127.0.0.1:1"
+
+
+@dataclass(frozen=True)
+class Rakit:
+    """The command, pointed at one cluster."""
+
+    bootstrap: str
+
+    def start(self, *arguments: str, **options: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "rakit.client.cli", *arguments],
+            env={**os.environ, "RAKIT_BOOTSTRAP": self.bootstrap, "COLUMNS": "100"},
+            stdin=options.get("stdin", subprocess.PIPE),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *arguments: str, feed: bytes = b"", code: int = 0) -> tuple[str, str]:
+        with self.start(*arguments) as process:
+            out, err = process.communicate(feed, timeout=60)
+        assert process.returncode == code, err.decode()
+        return out.decode(), err.decode()
+
+
+@pytest.fixture(scope="module")
+def rakit() -> Iterator[Rakit]:
+    """`rakit dev` on a free port; ended by Ctrl-C, which must leave nothing behind."""
+    started = time.monotonic()
+    process = Rakit("").start("dev", "--port", str(serve.free_port()))
+    assert process.stdout is not None
+    ready, export = process.stdout.readline().decode(), process.stdout.readline().decode()
+    assert ready.startswith("rakit dev: ready after")
+    assert time.monotonic() - started < 20
+    yield Rakit(export.strip().removeprefix("export RAKIT_BOOTSTRAP="))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, b"", b"")
+
+
+def test_topics_are_created_shown_changed_and_deleted(rakit: Rakit) -> None:
+    out, err = rakit.run("topic", "create", "orders", "--partitions", "3")
+    assert out == "created topic orders with 3 partitions and replication factor 1\n"
+    assert err.startswith("rakit: warning: Topic 'orders' has 1 replica")
+    _, err = rakit.run("topic", "create", "orders", code=1)
+    assert err.startswith("rakit: there is a topic 'orders' already (TOPIC_EXISTS); ")
+    out, _ = rakit.run("topic", "list", "-o", "json")
+    assert [(each["name"], len(each["partitions"])) for each in json.loads(out)] == [("orders", 3)]
+    rakit.run("topic", "update", "orders", "--retention-ms", "60000")
+    out, _ = rakit.run("topic", "get", "orders")
+    assert "retention_ms = 60000\n" in out
+    rakit.run("topic", "update", "orders", "--reset", "retention_ms")
+    out, _ = rakit.run("topic", "get", "orders", "-o", "yaml")
+    assert "  retention_ms: null\n" in out
+    _, err = rakit.run("topic", "update", "orders", "--reset", "color", code=1)
+    assert "no setting 'color'; there are batch_bytes_max" in err
+    assert rakit.run("topic", "delete", "orders") == ("deleted topic orders\n", "")
+    _, err = rakit.run("topic", "get", "orders", code=1)
+    assert "(UNKNOWN_TOPIC); `rakit topic list` shows the topics" in err
+
+
+def test_a_line_is_a_record_and_a_record_is_a_line(rakit: Rakit) -> None:
+    rakit.run("topic", "create", "lines")
+    assert rakit.run("produce", "lines", feed=b"one\n\nthree") == ("", "")
+    assert rakit.run("consume", "lines") == ("one\n\nthree\n", "")
+    assert rakit.run("consume", "lines", "--from", "1", "-n", "1") == ("\n", "")
+    assert rakit.run("consume", "lines", "--from", "latest") == ("", "")
+    assert rakit.run("consume", "lines", "--from", "2001-01-01T00:00:00Z", "-n", "1")[0] == "one\n"
+
+
+def test_keys_files_and_formats(rakit: Rakit, tmp_path: Path) -> None:
+    rakit.run("topic", "create", "keyed", "--partitions", "4")
+    file = tmp_path / "lines"
+    file.write_bytes(b"".join(b"k%d:%d\n" % (number % 9, number) for number in range(5_000)))
+    rakit.run("produce", "keyed", "--file", str(file), "--key-separator", ":")
+    out, _ = rakit.run("consume", "keyed", "-f", "%k:%v\\n")
+    assert sorted(out.splitlines()) == sorted(file.read_text().splitlines())
+    for key in range(9):
+        mine = [int(line.split(":")[1]) for line in out.splitlines() if line.startswith(f"k{key}:")]
+        assert mine == sorted(mine)
+
+
+def test_follow_shows_what_comes_and_ends_well_on_ctrl_c(rakit: Rakit) -> None:
+    rakit.run("topic", "create", "live")
+    rakit.run("produce", "live", feed=b"before\n")
+    with rakit.start("consume", "live", "--follow") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"before\n"
+        rakit.run("produce", "live", feed=b"after\n")
+        assert process.stdout.readline() == b"after\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == (b"", b"")
+    assert process.returncode == 0
+
+
+def test_a_line_that_is_typed_goes_out_at_once(rakit: Rakit) -> None:
+    rakit.run("topic", "create", "typed")
+    with (
+        rakit.start("produce", "typed") as producer,
+        rakit.start("consume", "typed", "--follow", "-n", "1") as consumer,
+    ):
+        assert producer.stdin is not None
+        producer.stdin.write(b"hello\n")
+        producer.stdin.flush()
+        assert consumer.communicate(timeout=20) == (b"hello\n", b"")
+        assert producer.poll() is None
+        producer.send_signal(signal.SIGINT)
+        assert producer.communicate(timeout=20) == (b"", b"rakit: interrupted\n")
+    assert producer.returncode == 1
+
+
+def test_whoever_reads_may_stop_reading(rakit: Rakit) -> None:
+    rakit.run("topic", "create", "much")
+    rakit.run("produce", "much", feed=b"x" * 99 + b"\n" + (b"y" * 999 + b"\n") * 3_000)
+    with rakit.start("consume", "much") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"x" * 99 + b"\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_the_status_names_every_node(rakit: Rakit) -> None:
+    out, _ = rakit.run("cluster", "status")
+    assert "1 of 1 nodes up" in out
+    assert rakit.bootstrap in out
+    status = json.loads(rakit.run("cluster", "status", "-o", "json")[0])
+    assert [node["name"] for node in status["nodes"]] == ["dev"]
+
+
+def test_produce_to_no_topic_fails_before_it_reads(rakit: Rakit) -> None:
+    _, err = rakit.run("produce", "nowhere", feed=b"lost\n", code=1)
+    assert "no topic 'nowhere' (UNKNOWN_TOPIC)" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["topic", "list"], ["cluster", "status"], ["consume", "t"], ["produce", "t"]],
+    ids=" ".join,
+)
+def test_without_a_cluster_one_line_says_what_to_do(arguments: list[str]) -> None:
+    _, err = Rakit(NOBODY).run(*arguments, code=1)
+    assert err.startswith(f"rakit: no node answers at {NOBODY}")
+    assert "`rakit dev` starts one; --bootstrap or RAKIT_BOOTSTRAP says where to look\n" in err
+    assert err.count("\n") == 1
+
+
+def test_misuse_exits_with_2() -> None:
+    runner = CliRunner()
+    for arguments in (["topic", "create"], ["nonsense"], ["consume", "t", "-n", "0"], ["--what"]):
+        assert runner.invoke(main.app, arguments).exit_code == 2, arguments
+
+
+def test_help_names_every_command_and_flag_of_the_contract() -> None:
+    runner = CliRunner()
+    overview = runner.invoke(main.app, ["--help"]).output
+    for command in ("serve", "dev", "demo", "topic", "produce", "consume", "cluster"):
+        assert command in overview
+    for arguments, flags in (
+        (["topic", "create"], ["--partitions", "--replication-factor"]),
+        (["produce"], ["--file", "--key-separator"]),
+        (["consume"], ["--from", "-n", "--follow", "-f"]),
+    ):
+        shown = runner.invoke(main.app, [*arguments, "--help"]).output
+        for flag in [*flags, "--bootstrap"]:
+            assert flag in shown, (arguments, flag)
+
+
+def test_help_does_not_load_grpc() -> None:
+    code = (
+        "import sys, rakit.client.cli.main; from typer.testing import CliRunner;"
+        "CliRunner().invoke(rakit.client.cli.main.app, ['--help']);"
+        "sys.exit('grpc' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_serve_is_the_node_with_its_own_flags_and_exit_codes() -> None:
+    _, err = Rakit("").run("serve", "--bootstrap-expect", "1", code=2)
+    assert "--data-dir" in err
+    out, _ = Rakit("").run("serve", "--help")
+    assert "--peer-listen" in out
+
+
+def test_without_the_extra_commands_say_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "_NODE_PACKAGES", ("a_package_that_is_not_here",))
+    for command in ("serve", "dev", "demo"):
+        result = CliRunner().invoke(main.app, [command])
+        assert result.exit_code == 1, command
+        assert "pip install 'rakit[node]'" in result.stderr
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,85 @@
+"""Frames made and read by hand are what protobuf makes and reads."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rakit.multiraft import bulk, codec
+from rakit.multiraft.effects import Envelope
+from rakit.peer.v1 import raft_service_pb2 as wire
+from rakit.raft import Entry, EntryType, Message, MessageType
+
+NUMBERS = st.integers(0, (1 << 62) - 1)
+GROUP_MESSAGES = st.builds(
+    wire.GroupMessage,
+    group_id=NUMBERS,
+    term=NUMBERS,
+    reject=st.booleans(),
+    context=st.binary(max_size=200),
+    entries=st.builds(
+        wire.EntryMetadata,
+        crc32c=st.lists(st.integers(0, (1 << 32) - 1), max_size=3),
+        terms=st.lists(NUMBERS, max_size=3),
+    ),
+    entry_data=st.lists(st.binary(max_size=300), max_size=4),
+)
+
+
+@settings(deadline=None)
+@given(NUMBERS, st.lists(GROUP_MESSAGES, max_size=4), st.booleans())
+def test_taking_apart_and_framing_again_changes_nothing(
+    number: int, messages: list[wire.GroupMessage], beats: bool
+) -> None:
+    request = wire.ExchangeRequest(number=number, messages=messages)
+    if beats:
+        request.heartbeats.group_ids.extend([1, 2])
+    rest, parts = bulk.split(request.SerializeToString())
+    assert [payloads for _head, payloads in parts] == [list(each.entry_data) for each in messages]
+    frames = [piece for head, payloads in parts for piece in bulk.frame(head, payloads)]
+    assert wire.ExchangeRequest.FromString(rest + b"".join(frames)) == request
+
+
+@given(st.binary(max_size=60))
+def test_what_protobuf_cannot_read_is_refused_or_harmless(data: bytes) -> None:
+    try:
+        rest, parts = bulk.split(data)
+    except bulk.MalformedFrameError:
+        return
+    assert len(rest) + sum(len(head) + sum(map(len, found)) for head, found in parts) <= len(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x1a\x05abc", b"\x08", b"\x08" + b"\xff" * 11, b"\x0b\x00", b"\x1a\x02\x72\x09"]
+)
+def test_a_frame_that_breaks_the_encoding_is_refused(data: bytes) -> None:
+    with pytest.raises(bulk.MalformedFrameError):
+        bulk.split(data)
+
+
+def large(*sizes: int) -> list[Envelope]:
+    entries = tuple(
+        Entry(3, 11 + position, EntryType.NORMAL, bytes([position]) * size)
+        for position, size in enumerate(sizes)
+    )
+    append = Message(MessageType.APP, 2, 1, 3, 3, 10, entries, 10)
+    beat = Message(MessageType.VOTE, 2, 1, 3)
+    return [Envelope(7, 1, 2, append), Envelope(8, 1, 2, beat)]
+
+
+@pytest.mark.parametrize("sizes", [(10,), (100_000,), (5, 1 << 20, 0, 40_000), (17 << 20,)])
+def test_small_and_large_requests_are_read_alike(sizes: tuple[int, ...]) -> None:
+    sent = large(*sizes)
+    request, got = codec.read_request(codec.encode_request(4, sent))
+    assert request.number == 4
+    assert got == sent
+
+
+def test_damage_in_bulk_is_found() -> None:
+    data = bytearray(codec.encode_request(4, large(100_000)))
+    data[50_000] ^= 4
+    with pytest.raises(codec.MalformedMessageError, match="damaged on the way"):
+        codec.read_request(bytes(data))
+    with pytest.raises(codec.MalformedMessageError, match="are no request"):
+        codec.read_request(bytes(data[:60_000]))
