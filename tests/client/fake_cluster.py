@@ -216,6 +216,9 @@ class FakeNode:
         self.node_id = node_id
         self.address = ""
         self.is_up = False
+        # Takes requests and never answers.
+        self.is_hung = False
+        self.topic_questions = 0
         options = [("grpc.http2.min_ping_interval_without_data_ms", 1_000)]
         self._server = grpc.aio.server(options=options)
 
@@ -266,6 +269,9 @@ class FakeNode:
     async def get_topic(
         self, request: topic_pb.GetTopicRequest, context: Context
     ) -> topic_pb.GetTopicResponse:
+        self.topic_questions += 1
+        if self.is_hung:
+            await asyncio.Event().wait()
         if request.name not in self._cluster.topics:
             await refuse(context, RefusalError("UNKNOWN_TOPIC", f"no topic {request.name!r}"))
         return topic_pb.GetTopicResponse(topic=self._cluster.topic_message(request.name))

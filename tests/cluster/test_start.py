@@ -13,8 +13,8 @@ from typing import Protocol
 import grpc.aio
 import pytest
 
-from rakit.api.v1.log_service_pb2 import Position, ReadRequest
-from tests.cluster.harness import LIMIT_S, NodeProcess, cluster_of, read_all
+from rakit.api.v1.log_service_pb2 import FetchRequest, FetchResponse, Position, ReadRequest
+from tests.cluster.harness import LIMIT_S, NodeProcess, cluster_of, read_all, until
 from tests.node.services.served import refusal_of
 from tests.node.services.test_streams import request
 
@@ -102,10 +102,13 @@ async def test_an_order_to_stop_ends_streams_with_a_hint_and_loses_nothing(tmp_p
         assert not isinstance(answer, type(grpc.aio.EOF))
         read = one.log.Read(ReadRequest(positions=[Position(topic="t")], follow=True))
         await read.read()
+        poll = FetchRequest(positions=[Position(topic="t", offset=1)], max_wait_ms=60_000)
+        polling = asyncio.ensure_future(one.log.Fetch(poll))
+        await until("the poll waits", lambda: waits(polling))
         stopping = asyncio.create_task(one.stop())
-        for call in (produce, read):
+        for end in (_until_the_end(produce), _until_the_end(read), polling):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await asyncio.wait_for(_until_the_end(call), LIMIT_S)
+                await asyncio.wait_for(end, LIMIT_S)
             refusal = refusal_of(caught.value)
             assert (refusal.code, refusal.reason) == (
                 grpc.StatusCode.UNAVAILABLE,
@@ -115,6 +118,12 @@ async def test_an_order_to_stop_ends_streams_with_a_hint_and_loses_nothing(tmp_p
         cluster.start()
         await cluster.ready()
         assert await read_all(one, "t") == [b"v"]
+
+
+async def waits(call: asyncio.Future[FetchResponse]) -> bool:
+    """The call has been with the node for a while."""
+    await asyncio.wait({call}, timeout=0.2)
+    return not call.done()
 
 
 class Readable(Protocol):

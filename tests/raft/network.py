@@ -16,6 +16,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from rakit.raft import (
     ConfChange,
@@ -49,7 +50,7 @@ class Store:
 class Replica:
     """A RawNode and what its host would do."""
 
-    def __init__(self, replica_id: int, store: Store, options: dict[str, object]) -> None:
+    def __init__(self, replica_id: int, store: Store, options: dict[str, int]) -> None:
         self.id = replica_id
         self.options = options
         #: Everything that was written: what the core reads.
@@ -69,12 +70,12 @@ class Replica:
 
     def _start(self) -> RawNode:
         self.boot += 1
-        options = {"rng": random.Random(self.id * 1000 + self.boot), "applied": self.store.applied}
-        options.update(self.options)
-        if options.get("number_boots"):
+        options: dict[str, Any] = dict(self.options)
+        if options.pop("number_boots", False):
             options["boot"] = self.boot
-        options.pop("number_boots", None)
-        return RawNode(Config(id=self.id, **options), self.store.log)  # type: ignore[arg-type]
+        rng = random.Random(self.id * 1000 + self.boot)
+        config = Config(id=self.id, rng=rng, applied=self.store.applied, **options)
+        return RawNode(config, self.store.log)
 
     def write(self, number: int, write: Write) -> None:
         write(self.store)
@@ -141,7 +142,7 @@ class Replica:
             messages += ready.messages_after_persist
         return messages
 
-    def crash(self, *, keep: int = 0, **options: object) -> None:
+    def crash(self, *, keep: int = 0, **options: int) -> None:
         """Stops, loses what was not synced (but for `keep` more writes), and starts again."""
         for _ in range(min(keep, len(self.unsynced))):
             self._sync_next()
@@ -151,7 +152,6 @@ class Replica:
         self.options.update(options)
         self.node = self._start()
 
-    @property
     def role(self) -> Role:
         return self.node.basic_status().role
 
@@ -221,11 +221,11 @@ class Network:
         *,
         learners: Iterable[int] = (),
         born: Iterable[int] | None = None,
-        **options: object,
+        **options: int,
     ) -> None:
         """Starts the members of a new group, whose log begins behind a base at index 1."""
         self.conf_state = ConfState(tuple(sorted(voters)), tuple(sorted(learners)))
-        self.options: dict[str, object] = {"election_tick": 10, "heartbeat_tick": 2, **options}
+        self.options: dict[str, int] = {"election_tick": 10, "heartbeat_tick": 2, **options}
         self.replicas: dict[int, Replica] = {}
         self.pending: list[Message] = []
         self.cuts: set[tuple[int, int]] = set()
@@ -237,7 +237,7 @@ class Network:
         for replica_id in born if born is not None else [*self.conf_state.voters, *learners]:
             self.add(replica_id, self.conf_state)
 
-    def add(self, replica_id: int, conf_state: ConfState | None, **options: object) -> Replica:
+    def add(self, replica_id: int, conf_state: ConfState | None, **options: int) -> Replica:
         """Starts an initial member, or a later one that knows nothing (`conf_state` None)."""
         log = MemoryStorage()
         store = Store(log)
@@ -340,7 +340,7 @@ class Network:
                 other.node.forget_leader()
             assert self[replica_id].campaign(), f"{replica_id} does not stand"
             self.run()
-            if self.replicas[replica_id].role is Role.LEADER:
+            if self.replicas[replica_id].role() is Role.LEADER:
                 return self[replica_id]
         raise AssertionError(f"{replica_id} was not elected")
 
@@ -360,7 +360,7 @@ class Network:
         leaders = [
             (replica.term, replica.id)
             for replica in self.replicas.values()
-            if replica.alive and replica.role is Role.LEADER
+            if replica.alive and replica.role() is Role.LEADER
         ]
         return max(leaders)[1] if leaders else 0
 
@@ -384,6 +384,8 @@ class Network:
             self._votes[(status.id, status.term)] = status.vote
         for index, data in replica.store.commands[-3:]:
             seen = self._applied.setdefault(index, (status.id, data))
-            assert seen[1] == data, f"{status.id} and {seen[0]} applied different entries at {index}"
+            assert seen[1] == data, (
+                f"{status.id} and {seen[0]} applied different entries at {index}"
+            )
         assert status.applied <= status.commit <= status.last_index, "marks are out of order"
         assert status.applied <= status.durable_index, "an entry was applied before it was durable"

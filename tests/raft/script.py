@@ -110,7 +110,6 @@ class Interpreter:
         """crash ID [keep=N] [option=value...]: loses what is not synced, starts again."""
         options = {name: _value(value) for name, value in (w.split("=", 1) for w in words[1:])}
         keep = options.pop("keep", 0)
-        assert isinstance(keep, int)
         self._replica(words[0]).crash(keep=keep, **options)
 
     def do_compact(self, words: list[str]) -> None:
@@ -307,5 +306,5 @@ def _ids(word: str) -> list[int]:
     return [int(part) for part in word.split(",") if part]
 
 
-def _value(word: str) -> object:
+def _value(word: str) -> int:
     return {"true": True, "false": False}[word] if word in {"true", "false"} else int(word)

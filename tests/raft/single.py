@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rakit.raft import (
     ConfState,
     Entry,
@@ -26,7 +28,7 @@ class Single(Replica):
         term: int = 0,
         vote: int = 0,
         commit: int = 0,
-        **options: object,
+        **options: int,
     ) -> None:
         entries = log or []
         storage = MemoryStorage(conf or ConfState((1, 2, 3)))
@@ -49,13 +51,13 @@ class Single(Replica):
             messages += self.persist(len(self.flights))
         return messages
 
-    def step(self, kind: MessageType, sender: int, **fields: object) -> list[Message]:
+    def step(self, kind: MessageType, sender: int, **fields: Any) -> list[Message]:
         """Hands over a message and returns the answers."""
-        values: dict[str, object] = {"term": self.term, **fields}
-        self.node.step(Message(kind, self.id, sender, **values))  # type: ignore[arg-type]
+        values: dict[str, Any] = {"term": self.term, **fields}
+        self.node.step(Message(kind, self.id, sender, **values))
         return self.drain()
 
-    def append(self, sender: int, prev: tuple[int, int], *run: int, **fields: object) -> list[Message]:
+    def append(self, sender: int, prev: tuple[int, int], *run: int, **fields: Any) -> list[Message]:
         """Hands over an append behind prev (term, index) with entries of these terms."""
         return self.step(
             MessageType.APP,

@@ -11,8 +11,8 @@ from rakit.raft import (
     ConfChangeTransition,
     ConfChangeType,
     ConfState,
+    confchange,
 )
-from rakit.raft import confchange
 from rakit.raft.tracker import Membership
 from tests.raft.script import parse_change
 
@@ -26,9 +26,7 @@ def memberships(draw: st.DrawFn) -> Membership:
     """A simple configuration, by way of its stored form."""
     members = draw(st.sets(ids, min_size=1))
     voters = draw(st.sets(st.sampled_from(sorted(members)), min_size=1))
-    return confchange.restore(
-        ConfState(tuple(sorted(voters)), tuple(sorted(members - voters)))
-    )
+    return confchange.restore(ConfState(tuple(sorted(voters)), tuple(sorted(members - voters))))
 
 
 def after(start: ConfState, text: str) -> ConfState:
@@ -59,9 +57,7 @@ def test_a_demoted_voter_learns_only_after_the_joint_phase() -> None:
 
 
 def test_a_later_step_undoes_an_earlier_one() -> None:
-    assert after(THREE, "l4 v4 explicit") == ConfState(
-        (1, 2, 3, 4), voters_outgoing=(1, 2, 3)
-    )
+    assert after(THREE, "l4 v4 explicit") == ConfState((1, 2, 3, 4), voters_outgoing=(1, 2, 3))
     assert after(THREE, "l3 v3 explicit") == ConfState((1, 2, 3), voters_outgoing=(1, 2, 3))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,6 @@ def test_the_defaults_hold_together() -> None:
         ({"boot": -1}, "boot is -1"),
     ],
 )
-def test_what_cannot_work_is_refused(options: dict[str, int], message: str) -> None:
+def test_what_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Config(**{"id": 1, "rng": RNG, **options})  # type: ignore[arg-type]  # wrong on purpose
+        Config(**{"id": 1, "rng": RNG, **options})

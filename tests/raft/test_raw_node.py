@@ -27,9 +27,9 @@ VOTE, VOTE_RESP = MessageType.VOTE, MessageType.VOTE_RESP
 HEARTBEAT, HEARTBEAT_RESP = MessageType.HEARTBEAT, MessageType.HEARTBEAT_RESP
 
 
-def leader(**options: object) -> Single:
+def leader(**options: int) -> Single:
     """A leader of three whose first entry, at index 2, is committed and applied."""
-    node = Single([1], **options)
+    node = Single([1], conf=None, **options)
     node.win()
     node.step(APP_RESP, 2, index=2)
     node.step(APP_RESP, 3, index=2)
@@ -135,9 +135,9 @@ def test_vote_requests_and_the_own_vote_wait_for_the_disk() -> None:
     alone = Single([1], conf=ConfState((1,)), pre_vote=False)
     alone.node.campaign()
     alone.take()
-    assert alone.role is Role.CANDIDATE
+    assert alone.role() is Role.CANDIDATE
     alone.persist()
-    assert alone.role is Role.LEADER
+    assert alone.role() is Role.LEADER
 
 
 def test_acknowledgements_to_one_leader_subsume_each_other() -> None:
@@ -214,9 +214,9 @@ def test_s18_a_vote_given_after_the_campaign_does_not_count_for_it() -> None:
     node.node.campaign()
     node.take()
     node.persist()
-    assert (node.role, node.term) == (Role.CANDIDATE, 3)
+    assert (node.role(), node.term) == (Role.CANDIDATE, 3)
     node.persist()
-    assert (node.role, node.term) == (Role.LEADER, 3)
+    assert (node.role(), node.term) == (Role.LEADER, 3)
 
 
 def test_a_completion_that_nobody_waits_for_is_a_bug() -> None:
@@ -348,33 +348,32 @@ def test_committed_entries_come_in_pages_and_under_a_quota() -> None:
     assert [e.index for e in node.node.ready().committed_entries] == [4]
 
 
-def test_entries_that_are_being_fetched_pause_the_application() -> None:
+def unavailable(*_: int) -> list[Entry]:
+    """Stands for a storage that fetches the entries first."""
+    raise EntriesTemporarilyUnavailableError
+
+
+def test_entries_that_are_being_fetched_pause_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     node = Single([1, 1], commit=2)
-    read = node.store.log.entries
-
-    def later(lo: int, hi: int, max_bytes: int) -> list[Entry]:
-        raise EntriesTemporarilyUnavailableError
-
-    node.store.log.entries = later  # type: ignore[method-assign]
+    monkeypatch.setattr(node.store.log, "entries", unavailable)
     assert not node.node.ready().committed_entries
     assert not node.node.has_ready(), "asking again would spin"
-    node.store.log.entries = read  # type: ignore[method-assign]
+    monkeypatch.undo()
     node.node.on_entries_fetched(1, 1)
     assert [e.index for e in node.node.ready().committed_entries] == [1, 2]
 
 
-def test_entries_that_are_being_fetched_pause_only_the_peer_that_needs_them() -> None:
+def test_entries_that_are_being_fetched_pause_only_the_peer_that_needs_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     node = Single([1, 1, 1])
     node.win()
     node.step(APP_RESP, 2, index=4)
-    read = node.store.log.entries
-
-    def later(lo: int, hi: int, max_bytes: int) -> list[Entry]:
-        raise EntriesTemporarilyUnavailableError
-
-    node.store.log.entries = later  # type: ignore[method-assign]
+    monkeypatch.setattr(node.store.log, "entries", unavailable)
     assert node.step(APP_RESP, 3, index=3, reject=True, reject_hint=1) == []
-    node.store.log.entries = read  # type: ignore[method-assign]
+    monkeypatch.undo()
     node.node.on_entries_fetched(3, node.term)
     assert [(m.to, m.index) for m in of_kind(node.drain(), APP)] == [(3, 1)]
 
@@ -385,7 +384,7 @@ def test_entries_that_are_being_fetched_pause_only_the_peer_that_needs_them() ->
 def test_a_leader_may_step_down_within_its_term() -> None:
     node = leader()
     node.node.step_down()
-    assert (node.role, node.term) == (Role.FOLLOWER, 2)
+    assert (node.role(), node.term) == (Role.FOLLOWER, 2)
     assert node.node.basic_status().vote == 1, "the vote of the term stays"
 
 

@@ -47,9 +47,7 @@ def test_nothing_is_sent_into_a_full_window() -> None:
     st.lists(st.one_of(st.integers(1, 30), st.tuples(st.integers(1, 5), st.integers(0, 40)))),
     st.integers(1, 4),
 )
-def test_the_window_is_like_a_list(
-    actions: list[int | tuple[int, int]], messages_max: int
-) -> None:
+def test_the_window_is_like_a_list(actions: list[int | tuple[int, int]], messages_max: int) -> None:
     """Numbers acknowledge, pairs (step, size) send; a plain list does the same sums."""
     window = Inflights(messages_max, 60)
     naive: list[tuple[int, int]] = []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +126,7 @@ def test_an_empty_entry_still_weighs_something_in_a_message() -> None:
 
 @pytest.mark.parametrize("part", ["voters", "learners", "voters_outgoing", "learners_next"])
 def test_a_configuration_knows_its_members_in_any_part(part: str) -> None:
-    state = ConfState(**{part: (3,)})  # type: ignore[arg-type]  # each part is a tuple of ids
+    parts: dict[str, Any] = {part: (3,)}
+    state = ConfState(**parts)
     assert 3 in state
     assert 4 not in state

@@ -56,11 +56,11 @@ _EVENTS = {
 class World:
     """One run; `run` raises an AssertionError that names what broke."""
 
-    def __init__(self, seed: int, *, damage: bool = False, **options: object) -> None:
+    def __init__(self, seed: int, *, damage: bool = False, **options: int) -> None:
         self.rng = random.Random(seed)
         voters = self.rng.choice([(1,), (1, 2, 3), (1, 2, 3), (1, 2, 3, 4, 5)])
         limits = {"max_inflight_messages": 4, "max_size_per_msg_bytes": 60}
-        self.network = Network(voters, **{**limits, **options})
+        self.network = Network(voters, learners=(), born=None, **{**limits, **options})
         #: Disks may lose what was synced, one replica's at a time, and the replica knows (S8).
         self.damage = damage
         self.damaged: set[int] = set()
@@ -252,7 +252,7 @@ class World:
         for replica in self.network.replicas.values():
             self._check_durable_vote(replica)
             self._check_commit(replica)
-            if replica.role is Role.LEADER and (replica.id, replica.term) not in self.led:
+            if replica.role() is Role.LEADER and (replica.id, replica.term) not in self.led:
                 self.led.add((replica.id, replica.term))
                 self._check_completeness(replica)
 
@@ -269,7 +269,7 @@ class World:
             entry = log.slice(index, index + 1, 1)[0]
             known = self.committed.setdefault(index, entry)
             assert known == entry, f"{replica.id} committed another entry at {index}"
-            if replica.role is Role.LEADER and entry.term == replica.term:
+            if replica.role() is Role.LEADER and entry.term == replica.term:
                 self._check_durable_on_quorum(replica, entry)
         self.seen_commit[replica.id] = log.committed
 

@@ -31,6 +31,8 @@ class ClientConfig:
     request_timeout_ms: int = 30_000
     # One attempt of it. Shorter than the above, so that a node that hangs is left for another one.
     attempt_timeout_ms: int = 5_000
+    # It is not tried for so long when no node answers at all.
+    unreachable_timeout_ms: int = 10_000
     # The pause between attempts starts here and doubles up to the maximum.
     backoff_ms: int = 20
     backoff_ms_max: int = 1_000

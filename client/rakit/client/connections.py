@@ -148,6 +148,8 @@ class Connections:
         total_ms = self._config.request_timeout_ms if timeout_ms is None else timeout_ms
         deadline = loop.time() + total_ms / 1000
         pause_s = self._config.backoff_ms / 1000
+        patience_s = self._config.unreachable_timeout_ms / 1000
+        silent_since = loop.time()
         doubt = False
         while True:
             address = self.pick()
@@ -162,9 +164,12 @@ class Connections:
                 self.served(address)
                 return answer
             doubt = doubt or error.maybe_applied
+            if error.reason != LocalReason.UNREACHABLE:
+                silent_since = loop.time()
             if is_nodes_fault(error):
                 self.failed(address)
-            if not error.retriable or loop.time() + pause_s >= deadline:
+            end = min(deadline, silent_since + patience_s)
+            if not error.retriable or loop.time() + pause_s >= end:
                 raise error.as_maybe_applied() if doubt else error
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, self._config.backoff_ms_max / 1000)

@@ -255,14 +255,17 @@ def from_rpc_error(error: AioRpcError, address: str) -> RakitError:
     found = _from_trailers(dict(error.trailing_metadata() or ()), error.details() or "")
     if found is not None:
         return found
-    text = f"{address}: {error.details() or error.code().name}"
+    details = error.details() or error.code().name
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return make_error(LocalReason.UNREACHABLE, f"no node answers at {text}")
+            # gRPC tells how it got there, the last part is what happened.
+            what = details.rpartition(": ")[2]
+            return make_error(LocalReason.UNREACHABLE, f"no node answers at {address}: {what}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return make_error(LocalReason.DEADLINE, f"{address}: no answer in time")
         case _:
-            return make_error(LocalReason.FOREIGN_ERROR, f"{text} ({error.code().name})")
+            text = f"{address}: {details} ({error.code().name})"
+            return make_error(LocalReason.FOREIGN_ERROR, text)
 
 
 def _from_trailers(trailers: Mapping[str, str | bytes], text: str) -> RakitError | None:

@@ -138,6 +138,15 @@ class Router:
             return node.addresses.get(listener, "")
         return next(iter(node.addresses.values()))
 
+    def placed(self, error: RakitError, topic: str, partition: int, listener: str) -> RakitError:
+        """The error, with what it is about and how to reach the leader that it names."""
+        error.metadata.setdefault("topic", topic)
+        error.metadata.setdefault("partition", str(partition))
+        leader = error.metadata.get("leader_node_id", "")
+        if leader.isdecimal() and (address := self.address_of(int(leader), listener)):
+            error.metadata.setdefault("leader_address", address)
+        return error
+
     def not_leader(
         self, topic: str, partition: int, leader: LeaderInfo, listener: str
     ) -> RakitError:

@@ -4,6 +4,9 @@ The number of the boot is stamped on acknowledgements, so that a leader can tell
 life. It is raised and synced before anything is sent. A doubt mark says that the store was cut at a
 damaged tail while the replica lived in it (safety S8); it outlives restarts and goes when the core
 says that the doubt is over.
+
+What was cut off may have held the birth of a replica too, with all that it promised. A replica that
+is made later on such a store cannot be told from one that is made again, so it is born in doubt.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ _NUMBER: Final = struct.Struct(">Q")
 _BOOT: Final = keys.local(b"boot")
 _SKIP_IN_DOUBT: Final = 1024
 _DOUBT: Final = keys.local(b"doubt:")
+_CUT: Final = keys.local(b"cut")
 
 
 def next_boot(disk: KeyValue, batch: WriteBatch, *, doubtful: bool) -> int:
@@ -34,6 +38,13 @@ def next_boot(disk: KeyValue, batch: WriteBatch, *, doubtful: bool) -> int:
     boot = last + (_SKIP_IN_DOUBT if doubtful else 1)
     batch.put(_BOOT, _NUMBER.pack(boot))
     return boot
+
+
+def births_are_doubtful(disk: KeyValue, batch: WriteBatch, *, doubtful: bool) -> bool:
+    """Tells whether this store was ever cut at its tail, and has a cut of this start noted."""
+    if doubtful:
+        batch.put(_CUT, b"")
+    return doubtful or disk.get(_CUT) is not None
 
 
 def is_doubtful(disk: KeyValue, group_id: int) -> bool:

@@ -312,6 +312,12 @@ class Driver:
         """Notes that a node is gone; also told, followed by `node_up`, when it has restarted."""
         self._succession.node_down(node_id)
 
+    def leader_ended(self, group_id: int) -> None:
+        """Notes that a group's leader leads it no more: who rests must look for another (S15)."""
+        group = self._roster.groups.get(group_id)
+        if group is not None and group.quiet:
+            self._floor.touch(group)
+
     def unreachable(self, group_id: int, replica_id: int) -> None:
         """Notes that an append to a replica was refused by a full queue (S17)."""
         group = self._roster.groups.get(group_id)

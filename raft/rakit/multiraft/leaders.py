@@ -107,9 +107,13 @@ class Leaders:
 
     def announced(
         self, node_id: int, led: Iterable[tuple[int, int]], ended: Iterable[int], *, complete: bool
-    ) -> None:
-        """Takes in what a peer says: (group, term) that it leads, and what it led until now."""
+    ) -> list[int]:
+        """Takes in what a peer says: (group, term) that it leads, and what it led until now.
+
+        Returns the groups of which it was taken for the leader and is not any more.
+        """
         led = list(led)
+        deposed: list[int] = []
         gone = set(ended)
         if complete:
             still = {group_id for group_id, _term in led}
@@ -122,8 +126,10 @@ class Leaders:
             info = self._known.get(group_id)
             if info is not None and info.node_id == node_id:
                 self._unlearn(group_id, up_to_term=info.term)
+                deposed.append(group_id)
         for group_id, term in led:
             self._learn(group_id, LeaderInfo(node_id, term))
+        return deposed
 
     def node_changed(self, node_id: int) -> None:
         """Tells anew what is led by a node that came or went."""

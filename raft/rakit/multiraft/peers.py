@@ -37,6 +37,10 @@ class GroupInputs(Protocol):
         """A node is gone."""
         ...
 
+    def leader_ended(self, group_id: int) -> None:
+        """The node that was known to lead a group says that it does not."""
+        ...
+
     def unreachable(self, group_id: int, replica_id: int) -> None:
         """An append to that replica did not leave."""
         ...
@@ -140,9 +144,14 @@ class Peers:
     def announced(self, node_id: int, leaderships: wire.Leaderships) -> None:
         """See `PeerEvents`."""
         led = zip(leaderships.group_ids, leaderships.terms, strict=False)
-        self.leaders.announced(
+        deposed = self.leaders.announced(
             node_id, led, leaderships.ended_group_ids, complete=leaderships.complete
         )
+        # A farewell may be lost; this is said again with every new stream, so it cannot be.
+        for group_id in deposed:
+            self._around.groups.leader_ended(group_id)
+        if deposed:
+            self._around.wake()
 
     def led_here(self) -> dict[int, int]:
         """See `PeerEvents`."""

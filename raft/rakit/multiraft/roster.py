@@ -4,6 +4,8 @@ Rules:
 
 - A birth record goes to the disk, synced, with everything that the replica starts from, in one
   batch, before the replica can promise anything (safety S10).
+- On a store that was ever cut at its tail a replica is born in doubt: it may be one whose birth
+  was cut off, with all that it promised (S8, S10).
 - A first member starts from a checkpoint as of index 1, term 1, with the group's first
   configuration. A later replica starts from nothing and is sent a base by its leader (S2).
 - A removed replica leaves a tombstone; its id and every lower one of this node in the group are
@@ -61,6 +63,7 @@ class Roster:
         self._cache = TailCache(config.tail_cache_bytes_max, config.tail_cache_appends_max)
         self._tombstones: dict[int, int] = {}
         self._boot = 0
+        self._born_in_doubt = False
         self.groups: dict[int, Group] = {}
         self.quarantined: dict[int, Quarantined] = {}
 
@@ -72,7 +75,9 @@ class Roster:
     def load(self, batch: WriteBatch) -> None:
         """Opens every group of the store and quarantines the damaged ones."""
         assert self._boot == 0, "a store is loaded once"
-        self._boot = boot.next_boot(self._disk, batch, doubtful=self._config.doubtful)
+        cut = self._config.doubtful
+        self._boot = boot.next_boot(self._disk, batch, doubtful=cut)
+        self._born_in_doubt = boot.births_are_doubtful(self._disk, batch, doubtful=cut)
         census = take_census(self._disk)
         self._tombstones = census.tombstones
         for group_id in census.orphans:
@@ -112,7 +117,9 @@ class Roster:
             log.install(Checkpoint(BIRTH_INDEX, BIRTH_TERM, conf, b""), batch)
             log.set_hard_state(HardState(BIRTH_TERM, 0, BIRTH_INDEX), batch)
             machine.restore(b"", BIRTH_INDEX)
-        return self._add(meta, machine, log, doubtful=False)
+        if self._born_in_doubt:
+            boot.mark_doubtful(meta.group_id, batch)
+        return self._add(meta, machine, log, doubtful=self._born_in_doubt)
 
     def _is_here(self, meta: GroupMeta, batch: WriteBatch) -> bool:
         """Tells whether the replica exists; clears the way for it or raises if it must not."""

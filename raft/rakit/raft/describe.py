@@ -11,8 +11,8 @@ from rakit.raft.status import PeerStatus
 from rakit.raft.types import (
     ConfChange,
     ConfState,
-    Dropped,
     DropKind,
+    Dropped,
     Entry,
     EntryType,
     HardState,

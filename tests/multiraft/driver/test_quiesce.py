@@ -240,3 +240,15 @@ def test_the_agenda_takes_turns_and_gives_up_in_the_end() -> None:
         assert found == [1]
     assert tries == 6
     assert now < 150
+
+
+def test_s15_a_quiet_group_whose_farewell_was_lost_is_woken_by_the_announcement() -> None:
+    cluster, leader = quiet_cluster()
+    cluster.filter = lambda envelope: envelope.message.context != b"farewell"
+    leader.driver.quarantine(GROUP, "a reader found damage")
+    cluster.tick(200)
+    others = [node for node in cluster.nodes.values() if node is not leader]
+    assert all(node.group.quiet for node in others), "nobody told them, and nobody ticks them"
+    for node in others:
+        node.driver.leader_ended(GROUP)
+    cluster.run_until(cluster.leads)

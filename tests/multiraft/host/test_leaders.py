@@ -145,3 +145,11 @@ def test_a_listener_can_leave() -> None:
     end()
     table.leaders.role_changed(leads(8, 3))
     assert heard == [7]
+
+
+def test_s15_it_is_told_which_groups_a_peer_leads_no_longer() -> None:
+    table = Table()
+    assert table.leaders.announced(2, [(7, 5), (8, 1), (9, 1)], [], complete=True) == []
+    assert table.leaders.announced(2, [], [8], complete=False) == [8]
+    assert table.leaders.announced(3, [(9, 2)], [], complete=True) == []
+    assert table.leaders.announced(2, [], [], complete=True) == [7], "9 is led by another node"

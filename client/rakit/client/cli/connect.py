@@ -10,12 +10,18 @@ from rakit.client.config import ClientConfig, bootstrap_addresses
 
 #: A person waits for the answer; a cluster that elects needs up to two seconds.
 REQUEST_TIMEOUT_MS: Final = 10_000
+#: Most likely nobody started a node, or the address is wrong.
+UNREACHABLE_TIMEOUT_MS: Final = 1_000
 
 
 def connect(bootstrap: str | None) -> Client:
     """Returns the client; raises CommandError for addresses that are none."""
     try:
-        config = ClientConfig(bootstrap_addresses(bootstrap), request_timeout_ms=REQUEST_TIMEOUT_MS)
+        config = ClientConfig(
+            bootstrap_addresses(bootstrap),
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            unreachable_timeout_ms=UNREACHABLE_TIMEOUT_MS,
+        )
     except ValueError as error:
         raise CommandError(str(error)) from error
     return Client(config)

@@ -78,7 +78,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     cells = [[_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     right = [
-        bool(rows) and all(isinstance(row[at], int | float) for row in rows)
+        bool(rows) and all(type(row[at]) in {int, float} for row in rows)
         for at in range(len(heads))
     ]
     for line in (list(heads), *cells):

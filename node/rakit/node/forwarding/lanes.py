@@ -9,6 +9,8 @@ Rules (contract 10):
 - Nothing passes a failure. After one request failed the later ones fail with
   EARLIER_REQUEST_FAILED, until the client restarts the partition. At a leader on another node the
   same rule is kept by the receiver, for what was under way there when the failure happened.
+- A restart begins a new era. What was sent before it and fails after it breaks the old era only:
+  the client has been told of the failure that it restarted for, and of nothing since.
 - The leader is changed only while nothing is in flight: what is sent to a new one could otherwise
   be stored before what still travels to the old one.
 - What came back with nothing applied because the leader has moved is sent again, in order, until
@@ -58,6 +60,8 @@ class Request:
     # What became of it; None while that is open. A restart ends with True.
     outcome: Appended | RakitError | bool | None = None
     parked: bool = False
+    # Which restart of the lane it came after.
+    era: int = 0
 
 
 class Parking:
@@ -125,13 +129,16 @@ class Lane:
         self._target = 0
         self._visited: set[int] = set()
         self._place: PartitionInfo | None = None
+        self._era = 0
         self._broken = False
         # The next batch tells the receiver to take the lane up again.
         self._restart = False
         self._is_waiting = False
+        self._is_closed = False
 
     def submit(self, request: Request) -> None:
         """Takes a request: sends it at once where that is possible."""
+        request.era = self._era
         self._order.append(request)
         if self._broken:
             self._finish(request, earlier_failed())
@@ -148,12 +155,14 @@ class Lane:
     def restart(self, request: Request) -> None:
         """Lets the lane go on after a failure."""
         self._order.append(request)
-        self._restart = self._restart or self._broken
+        self._era += 1
+        self._restart = True
         self._broken = False
         self._finish(request, outcome=True)
 
     def close(self) -> None:
         """The stream has ended: nobody waits for the answers any more."""
+        self._is_closed = True
         self._dispatch.end_lane(self._number, self._visited)
 
     def _sent_at_once(self, request: Request) -> bool:
@@ -212,24 +221,25 @@ class Lane:
             self._failed(request, error)
 
     def _failed(self, request: Request, error: RakitError) -> None:
-        self._restart = True
         now = asyncio.get_running_loop().time()
         moved = is_reroutable(error) and request.leader_only_listener is None
         behind = error.reason == error_pb2.ERROR_REASON_EARLIER_REQUEST_FAILED
         again = (moved and now < request.give_up) or (behind and bool(self._returned))
-        if again and not self._broken:
+        if again and not self._broken and not self._is_closed:
+            self._restart = True
             self._returned.append(request)
             self._wait()
             return
         self._finish(request, error)
-        self._break()
+        self._break(request.era)
 
-    def _break(self) -> None:
-        """Refuses everything that was taken and is not under way."""
-        self._broken = True
-        while self._returned:
+    def _break(self, era: int) -> None:
+        """Refuses everything up to this era that was taken and is not under way."""
+        if era == self._era:
+            self._broken = self._restart = True
+        while self._returned and self._returned[0].era <= era:
             self._finish(self._returned.pop(0), no_leader(self.topic, self.partition))
-        while self._queue:
+        while self._queue and self._queue[0].era <= era:
             self._finish(self._queue.popleft(), earlier_failed())
 
     def _park(self, request: Request) -> None:
@@ -275,7 +285,7 @@ class Lane:
         except RakitError as error:
             if self._queue and self._queue[0] is head:
                 self._finish(self._queue.popleft(), error)
-            self._break()
+            self._break(head.era)
             return
         while self._queue and not self._returned and self._may_send_to(leader):
             self._send(self._queue.popleft(), leader)

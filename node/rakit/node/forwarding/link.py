@@ -144,8 +144,9 @@ class ForwardLink:
         self._ended_lanes.clear()
         call = self._open_stream()
         try:
-            await call.write(ForwardProduceRequest(destination=self._destination))
             async with asyncio.timeout(HELLO_S):
+                # A connection attempt into the void would hold the first write up for long.
+                await call.write(ForwardProduceRequest(destination=self._destination))
                 await _answer(call)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._read(call))

@@ -31,6 +31,7 @@ from rakit.node.errors import RakitError, abort
 logger = logging.getLogger(__name__)
 
 RequestT = TypeVar("RequestT", bound=Message)
+ResultT = TypeVar("ResultT")
 
 #: A call without a deadline is treated as if it had this one: nothing waits for ever on the server.
 DEFAULT_DEADLINE_S: Final = 60.0
@@ -112,7 +113,7 @@ def draining_error() -> RakitError:
     """What every caller is told while the node stops."""
     return RakitError(
         error_pb2.ERROR_REASON_NODE_UNAVAILABLE,
-        "this node is stopping; another node serves the same calls",
+        "This node is stopping; another node serves the same calls.",
     )
 
 
@@ -141,14 +142,25 @@ class Methods:
         self._gate = gate
         self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
-    def unary(self, name: str, request_type: type[RequestT], function: Unary[RequestT]) -> None:
-        """Registers a method with one request and one answer."""
+    def unary(
+        self,
+        name: str,
+        request_type: type[RequestT],
+        function: Unary[RequestT],
+        *,
+        waits: bool = False,
+    ) -> None:
+        """Registers a method with one request and one answer.
+
+        One that `waits` only waits and reads: it is broken off when the node drains.
+        """
 
         async def behave(data: bytes, context: Context) -> bytes:
             async def run() -> bytes:
                 self._gate.check()
-                request = parsed(request_type, data)
-                return (await function(self._call(context), request)).SerializeToString()
+                work = function(self._call(context), parsed(request_type, data))
+                answer = await (self._until_closing(work, 0.0) if waits else work)
+                return answer.SerializeToString()
 
             answer: bytes = await self._guarded(name, context, run())
             return answer
@@ -215,17 +227,18 @@ class Methods:
                     return await abort(context, internal_error())
             return await abort(context, _leaves(error)[0])
 
-    async def _until_closing(self, work: Awaitable[None], grace_s: float) -> None:
-        """Runs a stream; when the node drains it gets the grace to end by itself."""
+    async def _until_closing(self, work: Awaitable[ResultT], grace_s: float) -> ResultT:
+        """Runs something long; when the node drains it gets the grace to end by itself."""
         running = asyncio.ensure_future(work)
         closing = asyncio.ensure_future(self._gate.closing.wait())
+        ends: set[asyncio.Future[Any]] = {running, closing}
         try:
-            await asyncio.wait({running, closing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
                 await asyncio.wait({running}, timeout=grace_s)
             if not running.done():
                 raise draining_error()
-            await running
+            return await running
         finally:
             closing.cancel()
             if not running.done():
@@ -244,7 +257,8 @@ def _leaves(error: Exception) -> list[Any]:
 def internal_error() -> RakitError:
     """What a client hears of a bug: nothing but that there was one."""
     return RakitError(
-        error_pb2.ERROR_REASON_INTERNAL, "an internal error; the node's log has the details"
+        error_pb2.ERROR_REASON_INTERNAL,
+        "This is a bug in the server; the node's log has the details.",
     )
 
 
@@ -256,5 +270,5 @@ def parsed(request_type: type[RequestT], data: bytes) -> RequestT:
         # The names of the opaque twins are nobody's business outside.
         name = request_type.DESCRIPTOR.name.removeprefix("Opaque")
         raise RakitError(
-            error_pb2.ERROR_REASON_INVALID_REQUEST, f"the request is not a valid {name}"
+            error_pb2.ERROR_REASON_INVALID_REQUEST, f"The request is not a valid {name} message."
         ) from error

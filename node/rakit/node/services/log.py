@@ -83,7 +83,7 @@ class LogService:
         methods.unary("Produce", OpaqueProduceRequest, self.produce)
         methods.unary("ProduceMixed", ProduceMixedRequest, self.produce_mixed)
         methods.bidirectional("ProduceStream", self.produce_stream)
-        methods.unary("Fetch", FetchRequest, self.fetch)
+        methods.unary("Fetch", FetchRequest, self.fetch, waits=True)
         methods.server_stream("Read", ReadRequest, self.read)
         methods.unary("GetOffsets", GetOffsetsRequest, self.get_offsets)
         methods.unary("GetProducerState", GetProducerStateRequest, self.get_producer_state)
@@ -108,15 +108,18 @@ class LogService:
                 topic, _ = await self._router.partition(request.topic, request.partition, give_up)
             partition = self._parts.produce.targeting.partition_of(request, topic)
             content = admitted(request, topic)
-            appended = await self._parts.path.append(
-                topic.name,
-                partition,
-                content.batch,
-                content.stamp,
-                content.expected_offset,
-                deadline=call.deadline,
-                leader_only_listener=call.listener if request.leader_only else None,
-            )
+            try:
+                appended = await self._parts.path.append(
+                    topic.name,
+                    partition,
+                    content.batch,
+                    content.stamp,
+                    content.expected_offset,
+                    deadline=call.deadline,
+                    leader_only_listener=call.listener if request.leader_only else None,
+                )
+            except RakitError as error:
+                raise self._router.placed(error, topic.name, partition, call.listener) from None
             return self._produced(appended, partition)
 
     def _produced(self, appended: Appended, partition: int) -> ProduceResponse:
@@ -168,9 +171,7 @@ class LogService:
                 name, number, batch, stamp, None, deadline=call.deadline
             )
         except RakitError as error:
-            error.metadata.setdefault("topic", name)
-            error.metadata.setdefault("partition", str(number))
-            return error
+            return self._router.placed(error, name, number, call.listener)
 
     async def produce_stream(self, call: Call, stream: Stream) -> None:
         """Appends many batches, pipelined."""
@@ -189,7 +190,10 @@ class LogService:
         errors = [each for each in findings if isinstance(each, RakitError)]
         if len(errors) == len(findings):
             first = request.positions[0]
-            raise _placed(errors[0], first.topic, first.partition)
+            raise self._router.placed(errors[0], first.topic, first.partition, call.listener)
+        for position, finding in zip(request.positions, findings, strict=True):
+            if isinstance(finding, RakitError):
+                self._router.placed(finding, position.topic, position.partition, call.listener)
         form = Form.of(request.layout, request.accept_codecs)
         return self._fetched(request.positions, findings, form, max_bytes)
 
@@ -203,7 +207,7 @@ class LogService:
                 data = OpaquePartitionData(
                     topic=position.topic,
                     partition=position.partition,
-                    error=to_status(_placed(finding, position.topic, position.partition)),
+                    error=to_status(finding),
                 )
             else:
                 first = left == max_bytes
@@ -230,12 +234,7 @@ class LogService:
         for number in numbers:
             if number < 0:
                 raise unknown_partition(topic, number)
-        found = await asyncio.gather(
-            *(
-                self._parts.lookup.offsets(topic.name, number, time_ms, call.deadline)
-                for number in numbers
-            )
-        )
+        found = await self._parts.lookup.all_offsets(topic, numbers, time_ms, call.deadline)
         return GetOffsetsResponse(header=self._header, partitions=found)
 
     async def get_producer_state(
@@ -251,9 +250,3 @@ class LogService:
         response = await self._parts.lookup.producer_state(request, call.deadline)
         response.header.CopyFrom(self._header)
         return response
-
-
-def _placed(error: RakitError, topic: str, partition: int) -> RakitError:
-    error.metadata.setdefault("topic", topic)
-    error.metadata.setdefault("partition", str(partition))
-    return error

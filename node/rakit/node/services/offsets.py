@@ -8,7 +8,7 @@ waited for, as everywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from rakit.api.v1.log_service_pb2 import (
@@ -18,6 +18,7 @@ from rakit.api.v1.log_service_pb2 import (
     Position,
 )
 from rakit.node.errors import RakitError, from_status
+from rakit.node.metadata.registry import TopicInfo
 from rakit.node.partition.partition import Partition
 from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
@@ -94,6 +95,49 @@ class OffsetLookup:
             return outcome.offsets
 
         return await self._at_leader(topic, number, deadline, ask)
+
+    async def all_offsets(
+        self, topic: TopicInfo, numbers: Sequence[int], time_ms: int | None, deadline: float
+    ) -> list[PartitionOffsets]:
+        """The readable ranges of many partitions, with one question to each other node.
+
+        What a node cannot answer, because a leader has moved, is asked for by itself.
+        """
+        by_node: dict[int, dict[int, int]] = {}
+        for number in numbers:
+            if number < len(topic.partitions):
+                group_id = topic.partitions[number].group_id
+                leader = self._router.known_leader(group_id)
+                if leader is not None and leader.node_id != self._router.node_id:
+                    by_node.setdefault(leader.node_id, {})[group_id] = number
+        asked = (self._ask_node(*item, time_ms, deadline) for item in by_node.items())
+        found = {one.partition: one for ones in await asyncio.gather(*asked) for one in ones}
+        missing = [number for number in numbers if number not in found]
+        singly = (self.offsets(topic.name, number, time_ms, deadline) for number in missing)
+        found |= dict(zip(missing, await asyncio.gather(*singly), strict=True))
+        return [found[number] for number in numbers]
+
+    async def _ask_node(
+        self, node_id: int, groups: dict[int, int], time_ms: int | None, deadline: float
+    ) -> list[PartitionOffsets]:
+        request = ForwardOffsetsRequest(
+            destination=self._peers.destination(node_id), group_ids=groups, time_ms=time_ms
+        )
+        left_s = deadline - asyncio.get_running_loop().time()
+        try:
+            response = await self._peers.call(
+                node_id, "ForwardOffsets", request, ForwardOffsetsResponse, timeout_s=left_s
+            )
+        except RakitError as error:
+            if not is_reroutable(error):
+                raise
+            return []
+        found: list[PartitionOffsets] = []
+        for number, outcome in zip(groups.values(), response.groups, strict=True):
+            if not outcome.HasField("error"):
+                outcome.offsets.partition = number
+                found.append(outcome.offsets)
+        return found
 
     async def latest(self, position: Position, deadline: float) -> int:
         """One past the last committed record."""

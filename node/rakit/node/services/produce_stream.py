@@ -205,9 +205,9 @@ class ProduceSession:
     def _respond(self, lane: Lane, request: Request) -> None:
         outcome = request.outcome
         if isinstance(outcome, RakitError):
-            outcome.metadata.setdefault("topic", lane.topic)
-            outcome.metadata.setdefault("partition", str(lane.partition))
-            self._answer_error(request.tag, request.size_bytes, outcome)
+            listener = self._call.listener
+            error = self._parts.router.placed(outcome, lane.topic, lane.partition, listener)
+            self._answer_error(request.tag, request.size_bytes, error)
         elif isinstance(outcome, bool):
             self._answer_restarted(request.tag, request.size_bytes, lane.topic, lane.partition)
         else:

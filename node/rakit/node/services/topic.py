@@ -45,6 +45,8 @@ from rakit.raft import ConfState
 LEADERS_WAIT_S: Final = 10.0
 PAGE_SIZE_DEFAULT: Final = 50
 PAGE_SIZE_MAX: Final = 500
+#: Partitions on one page, however few topics that are: about 100 bytes each on the wire.
+PAGE_PARTITIONS_MAX: Final = 10_000
 #: Fewer replicas than this do not survive one failure without losing the majority.
 REPLICATION_FACTOR_SAFE: Final = 3
 _PAGE_MARK: Final = "after:"
@@ -125,11 +127,11 @@ class TopicService:
         after = _after(request.page_token)
         registry = await self._metadata.barrier(patience_s(call.deadline))
         topics = registry.topics_after(after, size + 1)
-        page = topics[:size]
+        page = _page(topics[:size])
         return ListTopicsResponse(
             header=self._header,
             topics=[self._topic(topic, call.listener) for topic in page],
-            next_page_token=_PAGE_MARK + page[-1].name if len(topics) > size else "",
+            next_page_token=_PAGE_MARK + page[-1].name if len(topics) > len(page) else "",
         )
 
     async def update_topic(self, call: Call, request: UpdateTopicRequest) -> UpdateTopicResponse:
@@ -172,6 +174,16 @@ class TopicService:
             partition.leader_term = leader.term
             partition.leader_address = self._router.address_of(leader.node_id, listener)
         return partition
+
+
+def _page(topics: list[TopicInfo]) -> list[TopicInfo]:
+    """The topics that fit into one answer, at least one."""
+    left = PAGE_PARTITIONS_MAX
+    for count, topic in enumerate(topics):
+        left -= len(topic.partitions)
+        if left < 0 and count:
+            return topics[:count]
+    return topics
 
 
 def _after(token: str) -> str:
