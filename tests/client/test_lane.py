@@ -38,7 +38,7 @@ def make_lane(limits: LaneLimits = LIMITS) -> Lane:
 
 
 def put(lane: Lane, value: bytes = b"v", size_bytes: int = 10) -> Batch:
-    return lane.append(value, None, None, None, size_bytes=size_bytes)[0]
+    return lane.append(value, None, size_bytes)
 
 
 def stamp(batch: Batch) -> tuple[int, int]:

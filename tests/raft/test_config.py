@@ -35,5 +35,7 @@ def test_the_defaults_hold_together() -> None:
     ],
 )
 def test_what_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:
+    values: dict[str, Any] = {"id": 1}
+    values.update(options)
     with pytest.raises(ValueError, match=message):
-        Config(**{"id": 1, "rng": RNG, **options})
+        Config(rng=RNG, **values)

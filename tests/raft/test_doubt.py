@@ -299,3 +299,34 @@ def test_a_host_that_numbers_no_boots_sends_no_stamps() -> None:
     node = Single([1])
     answers = node.append(2, (1, 1), 1, term=1) + node.step(VOTE, 3, term=5, index=9, log_term=1)
     assert {answer.context for answer in answers} == {b""}
+
+
+# Rule D5: a loss that the replica does not know of.
+
+
+def test_a_peer_that_lost_its_log_without_knowing_gives_itself_away() -> None:
+    node = Single([1], boot=1)
+    node.win()
+    node.step(APP_RESP, 2, index=2, context=encode_stamp(6, doubtful=False))
+    assert peer(node, 2).match == 2
+    node.step(APP_RESP, 2, index=2, reject=True, reject_hint=1, context=CLEAR_7)
+    (status,) = [p for p in node.node.status().peers if p.id == 2]
+    assert status.lost_log
+    _, index = node.node.propose(b"x")
+    node.drain()
+    node.step(APP_RESP, 2, index=index, context=CLEAR_7)
+    assert node.node.basic_status().commit == 2, "it does not count any more"
+    node.step(APP_RESP, 3, index=index)
+    assert node.node.basic_status().commit == index
+
+
+def test_a_rejection_that_is_only_late_is_no_sign_of_a_loss() -> None:
+    node = Single([1], boot=1)
+    node.win()
+    late = {"index": 2, "reject": True, "reject_hint": 1, "context": CLEAR_7}
+    node.step(APP_RESP, 2, index=1, context=CLEAR_7)
+    node.step(APP_RESP, 2, **late)
+    node.step(APP_RESP, 2, index=2, context=CLEAR_7)
+    node.step(APP_RESP, 2, **late)
+    assert not peer(node, 2).lost_log
+    assert peer(node, 2).counts

@@ -249,6 +249,18 @@ def test_s13_the_own_disk_counts_like_any_other() -> None:
     assert node.node.basic_status().commit == 3
 
 
+def test_the_holders_of_an_entry_are_counted_by_the_leader() -> None:
+    node = leader()
+    node.node.propose(b"x")
+    node.take()
+    assert [node.node.holder_count(index) for index in (2, 3)] == [3, 0]
+    node.node.step(Message(APP_RESP, 1, 2, node.term, index=3))
+    node.persist()
+    assert node.node.holder_count(3) == 2
+    node.node.step_down()
+    assert node.node.holder_count(3) == 0
+
+
 def test_s14_a_leader_is_ready_when_it_has_applied_its_own_first_entry() -> None:
     node = Single([1])
     node.win()

@@ -21,7 +21,6 @@ from rakit.raft import (
 )
 from rakit.raft.log import RaftLog
 from rakit.raft.log_unstable import Unstable
-from rakit.raft.quorum import JointConfig, majority_index
 from rakit.raft.state import Raft
 from tests.raft.world import World
 
@@ -70,17 +69,6 @@ def test_a_world_repeats_itself() -> None:
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def clears_votes(patch: pytest.MonkeyPatch) -> None:
-    """Known bug 1."""
-    reset = Raft.reset
-
-    def forgetful(self: Raft, term: int) -> None:
-        reset(self, term)
-        self.vote = 0
-
-    patch.setattr(Raft, "reset", forgetful)
-
-
 def answers_before_the_disk(patch: pytest.MonkeyPatch) -> None:
     """Known bug 14."""
 
@@ -100,30 +88,6 @@ def counts_its_own_disk_at_once(patch: pytest.MonkeyPatch) -> None:
 
     for module in (replication, membership, leader):
         patch.setattr(module, "append_own", hasty)
-
-
-def votes_for_itself_before_the_disk(patch: pytest.MonkeyPatch) -> None:
-    """Rules E3 and row 4: candidacy leaves, and counts, before it is durable."""
-    post = Raft.post
-
-    def eager(self: Raft, message: Message) -> None:
-        self.durable_term, self.durable_vote = self.term, self.vote
-        if "VOTE" in message.type.name:
-            self.outbox.append(message)
-        else:
-            post(self, message)
-
-    patch.setattr(Raft, "post", eager)
-
-
-def commits_earlier_terms_by_counting(patch: pytest.MonkeyPatch) -> None:
-    """Known bug 7 (figure 8)."""
-
-    def counting(raft: Raft) -> bool:
-        return raft.log.commit_to(raft.tracker.committed_index())
-
-    for module in (replication, membership):
-        patch.setattr(module, "maybe_commit", counting)
 
 
 def truncates_at_prev(patch: pytest.MonkeyPatch) -> None:
@@ -155,15 +119,6 @@ def answers_reads_without_a_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reads, "_accept", careless)
 
 
-def needs_a_majority_of_the_union(patch: pytest.MonkeyPatch) -> None:
-    """Known bug 6."""
-
-    def union(self: JointConfig, acked: Callable[[int], int]) -> int:
-        return majority_index(self.ids, acked)
-
-    patch.setattr(JointConfig, "committed_index", union)
-
-
 def votes_for_shorter_logs(patch: pytest.MonkeyPatch) -> None:
     """Section 5.4.1."""
 
@@ -187,15 +142,11 @@ def calls_whatever_was_handed_out_durable(patch: pytest.MonkeyPatch) -> None:
 
 
 PLANTS: list[Plant] = [
-    clears_votes,
     answers_before_the_disk,
     counts_its_own_disk_at_once,
-    votes_for_itself_before_the_disk,
-    commits_earlier_terms_by_counting,
     truncates_at_prev,
     applies_before_the_disk,
     answers_reads_without_a_round,
-    needs_a_majority_of_the_union,
     votes_for_shorter_logs,
     calls_whatever_was_handed_out_durable,
 ]

@@ -96,7 +96,10 @@ class World:
     def _take(self) -> None:
         busy = [r for r in self.network.replicas.values() if r.node.has_ready()]
         if busy:
-            ready = self.rng.choice(busy).take()
+            replica = self.rng.choice(busy)
+            ready = replica.take()
+            if ready == Ready(ready.number):
+                assert not replica.node.has_ready(), "a Ready without work is offered again"
             self.network.send(ready.messages)
             self._note(ready)
 

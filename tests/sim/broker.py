@@ -97,9 +97,8 @@ class Broker:
     def role_changed(self, change: RoleChange) -> None:
         self.outlooks.pop(change.group_id, None)
         group = self.driver.group(change.group_id)
-        if change.ready and group is not None:
-            machine = group.machine
-            assert isinstance(machine, PartitionMachine), "the simulated groups are partitions"
+        machine = None if group is None else group.machine
+        if change.ready and isinstance(machine, PartitionMachine):
             self.outlooks[change.group_id] = Outlook(machine.state)
 
     def completed(self, completion: Completion) -> None:

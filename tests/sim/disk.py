@@ -6,6 +6,9 @@ unsynced writes but for a random prefix of them (the operating system may have w
 out on its own), in order: a log never keeps a later write without the earlier ones. The durable
 image stays readable while the node is down, because the rule "committed is durable on a majority"
 also counts voters that have crashed.
+
+A disk may also lose what it had synced, but only what is newer than its witness, and the node is
+told (safety S8): `cut` takes such a tail away.
 """
 
 from __future__ import annotations
@@ -54,6 +57,9 @@ class SimDisk:
         self.live = Image()
         self.durable = Image()
         self.pending: deque[tuple[int, WriteBatch]] = deque()
+        # What a cut may not touch, and the synced batches after it; None when nothing is ever cut.
+        self.witnessed: Image | None = None
+        self.unwitnessed: list[WriteBatch] = []
         self.lies_about_sync = False  # planted: a disk that acknowledges a flush it never made
 
     def write(self, number: int, batch: WriteBatch) -> None:
@@ -64,13 +70,36 @@ class SimDisk:
         if self.lies_about_sync:
             return
         while self.pending and self.pending[0][0] <= number:
-            self.durable.apply(self.pending.popleft()[1])
+            self._make_durable(self.pending.popleft()[1])
+
+    def _make_durable(self, batch: WriteBatch) -> None:
+        self.durable.apply(batch)
+        if self.witnessed is not None:
+            self.unwitnessed.append(batch)
+
+    def witness(self) -> None:
+        """Whatever is durable now is beyond doubt from now on."""
+        assert self.witnessed is not None, "this disk keeps no witness"
+        for batch in self.unwitnessed:
+            self.witnessed.apply(batch)
+        self.unwitnessed.clear()
+
+    def cut(self, rng: random.Random) -> Image:
+        """Loses a part of what is newer than the witness; returns what was durable before."""
+        assert self.witnessed is not None, "this disk keeps no witness"
+        assert not self.pending, "a disk is cut after its crash"
+        before = self.durable
+        kept = rng.randint(0, len(self.unwitnessed))
+        del self.unwitnessed[kept:]
+        self.witness()
+        self.durable, self.live = self.witnessed.copy(), self.witnessed.copy()
+        return before
 
     def crash(self, rng: random.Random) -> None:
         """Keeps a random prefix of what was not synced; half of the time nothing of it."""
         kept = 0 if rng.random() < 0.5 else rng.randint(0, len(self.pending))
         for _ in range(kept):
-            self.durable.apply(self.pending.popleft()[1])
+            self._make_durable(self.pending.popleft()[1])
         self.pending.clear()
         self.live = self.durable.copy()
 

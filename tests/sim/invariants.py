@@ -10,6 +10,8 @@ keep their own record of what was committed.
   ever.
 - Committed is durable on a majority: when a replica first counts an index as committed, a quorum
   of every half of its configuration holds the entry on its synced disk, crashed voters included.
+  Where members change, it may be the configuration of a step before, or one that another replica
+  has applied; where a disk lost what it had synced (S8), what it once held counts for that entry.
 - State machine safety (section 5.4.3): nobody ever holds another entry as committed at the same
   index.
 - Leader completeness (section 5.4): a new leader holds everything that was committed.
@@ -28,9 +30,13 @@ from rakit.multiraft.effects import Envelope
 from rakit.multiraft.group import Group
 from rakit.multiraft.kv import Op, WriteBatch
 from rakit.multiraft.machine import node_of
-from rakit.raft import MessageType, Role
+from rakit.raft import ConfState, MessageType, Role
 from tests.sim.disk import Image, SimDisk
 from tests.sim.records import entry_term, hard_state_of, term_at
+
+
+#: Configurations of a group that count, beside the ones of the replica that is looked at.
+_CONFS_KEPT = 2
 
 
 class ViolationError(AssertionError):
@@ -45,6 +51,7 @@ class Seen:
     commit: int = 0
     applied: int = 0
     leads_term: int = 0
+    conf: ConfState | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +66,10 @@ class GroupRecord:
     committed: dict[int, int] = field(default_factory=dict[int, int])
     committed_up_to: int = 1
     durable_terms: dict[int, int] = field(default_factory=dict[int, int])
+    # The newest configuration that any replica has shown, and the one before it.
+    confs: tuple[ConfState, ...] = ()
+    # (node, index, term) of entries that were synced and lost with a tail that was cut.
+    cut: set[tuple[int, int, int]] = field(default_factory=set[tuple[int, int, int]])
 
 
 class Checker:
@@ -133,6 +144,18 @@ class Checker:
             stored = rows.get(keys.hard_state(group_id))
             record.durable_terms[node_id] = hard_state_of(group_id, stored).term if stored else 0
 
+    def cut(self, node_id: int, before: Image) -> None:
+        """A disk lost what it had synced: what it held counts for what was committed by it."""
+        now = self.disk_of(node_id).durable.rows
+        for key, value in before.rows.items():
+            if key[0] == keys.ENTRY and now.get(key) != value:
+                entry = (node_id, keys.number_of(key), entry_term(value))
+                self.record(keys.group_of(key)).cut.add(entry)
+        for record in self.groups.values():
+            # Votes that it cast and forgot; it may cast them again, and they do not count then.
+            for grant in [one for one in record.grants if node_of(one[0]) == node_id]:
+                del record.grants[grant]
+
     # ---------------------------------------------------------------- what a node holds
 
     def stepped(self, node_id: int, driver: Driver) -> None:
@@ -154,13 +177,20 @@ class Checker:
                 f"group {group_id}: node {node_id} applied {applied}, committed {commit}"
             )
         seen.term = term
+        self._note_conf(group_id, group.conf_state)
         if commit > seen.commit:
             self._commit_grew(node_id, group_id, group, max(seen.commit, 1), commit)
             seen.commit = commit
+        seen.conf = group.conf_state
         seen.applied = applied
         if group.role is Role.LEADER and seen.leads_term != term:
             seen.leads_term = term
             self._new_leader(group_id, group, term)
+
+    def _note_conf(self, group_id: int, conf: ConfState) -> None:
+        record = self.record(group_id)
+        if conf not in record.confs:
+            record.confs = (*record.confs[-_CONFS_KEPT:], conf)
 
     def _new_leader(self, group_id: int, group: Group, term: int) -> None:
         record = self.record(group_id)
@@ -190,7 +220,7 @@ class Checker:
                 continue  # behind a base that was installed: judged when it was committed
             known = record.committed.get(index)
             if known is None:
-                self._durable_on_a_majority(group_id, group, index, term)
+                self._durable_on_a_majority(node_id, group_id, group, index, term)
                 record.committed[index] = term
                 record.committed_up_to = max(record.committed_up_to, index)
             elif known != term:
@@ -199,20 +229,29 @@ class Checker:
                     f" but term {known} is committed there"
                 )
 
-    def _durable_on_a_majority(self, group_id: int, group: Group, index: int, term: int) -> None:
-        conf = group.conf_state
-        for half in (conf.voters, conf.voters_outgoing):
-            if not half:
-                continue
-            holders = [one for one in half if self._holds(one, group_id, index, term)]
-            if 2 * len(holders) <= len(half):
-                raise ViolationError(
-                    f"group {group_id}: ({term}, {index}) counts as committed, "
-                    f"durable on {[node_of(one) for one in holders]}"
-                    f" of {[node_of(one) for one in half]}"
-                )
+    def _durable_on_a_majority(
+        self, node_id: int, group_id: int, group: Group, index: int, term: int
+    ) -> None:
+        before = self.seen[node_id, group_id].conf
+        confs = (group.conf_state, *((before,) if before else ()), *self.record(group_id).confs)
+        if not any(self._has_quorum(conf, group_id, index, term) for conf in confs):
+            everybody = sorted({one for conf in confs for one in (*conf.voters,)})
+            holders = [one for one in everybody if self._holds(one, group_id, index, term)]
+            raise ViolationError(
+                f"group {group_id}: ({term}, {index}) counts as committed, "
+                f"durable on {[node_of(one) for one in holders]} under {confs[0]}"
+            )
+
+    def _has_quorum(self, conf: ConfState, group_id: int, index: int, term: int) -> bool:
+        return bool(conf.voters) and all(
+            2 * sum(self._holds(one, group_id, index, term) for one in half) > len(half)
+            for half in (conf.voters, conf.voters_outgoing)
+            if half
+        )
 
     def _holds(self, replica: int, group_id: int, index: int, term: int) -> bool:
         image: Image = self.disk_of(node_of(replica)).durable
         row = image.rows.get(keys.entry(group_id, index))
-        return row is not None and entry_term(row) == term
+        if row is not None and entry_term(row) == term:
+            return True
+        return (node_of(replica), index, term) in self.record(group_id).cut

@@ -31,8 +31,9 @@ def strike(world: World, rng: random.Random) -> None:
             "slow disk",
             "transfer",
             "stall",
+            "members",
         ],
-        [6, 8, 1, 6, 3, 3, 3, 3, 6, 3, 2, 2, 3, 1],
+        [6, 8, 1, 6, 3, 3, 3, 3, 6, 3, 2, 2, 3, 1, 8 if world.plan.spares else 0],
     )[0]
     world.note("nemesis", kind, victim)
     match kind:
@@ -73,5 +74,7 @@ def strike(world: World, rng: random.Random) -> None:
             world.sync_ms[victim] = rng.choice([(1, 4), (1, 4), (20, 200), (500, 1500)])
         case "transfer":
             world.transfer(rng)
+        case "members":
+            world.change_members(rng)
         case _:
             world.stall(victim)

@@ -7,6 +7,7 @@ was written before it began. The world may crash the node at every one of these 
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class SimNode:
         self.written = 0
         self.syncing = False
         self.paused_until_ms = 0
+        # The store was cut at its tail, and the driver's marks of that are not durable yet (S8).
+        self.was_cut = False
 
     @property
     def up(self) -> bool:
@@ -58,7 +61,8 @@ class SimNode:
         assert self.driver is None, "a running node cannot be started"
         self.boot += 1
         self.written, self.syncing = 0, False
-        self.driver = Driver(self.config, self.node_id, self.disk, self.factory, rng)
+        config = dataclasses.replace(self.config, doubtful=self.was_cut)
+        self.driver = Driver(config, self.node_id, self.disk, self.factory, rng)
         self.driver.load()
 
     def crash(self, rng: random.Random) -> None:
@@ -89,4 +93,5 @@ class SimNode:
         self.disk.sync(number)
         self.wiring.may_crash(self.node_id, "after the sync")
         self.driver.synced(number)
+        self.was_cut = False
         self.step()

@@ -16,26 +16,38 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from rakit.multiraft.boot import is_doubtful
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.effects import Effects, Envelope
-from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
+from rakit.multiraft.errors import ProposalRefusedError
+from rakit.multiraft.group import Group
+from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine, node_of
+from rakit.node.metadata.machine import MetadataMachine
+from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.commands import parse
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.settings import TopicSettings
-from rakit.raft import ConfState, Role
+from rakit.raft import EntryType, Role
 from tests.sim.broker import Answer, Broker
 from tests.sim.clients import Oracle, Producer
+from tests.sim.disk import Image
 from tests.sim.invariants import Checker, ViolationError
+from tests.sim.members import Members
 from tests.sim.nemesis import strike
 from tests.sim.network import Network
 from tests.sim.node import CrashError, SimNode, Wiring
+from tests.sim.plan import Plan
+from tests.sim.reading import ReadOracle
+from tests.sim.registrars import Registrars
 
 TICK_MS = 50
 LIVENESS_MS = 250
 SILENCE_MS = 1000
+WITNESS_MS = 1000
 CONFIG = DriverConfig(
     election_ticks=10,
     heartbeat_ticks=2,
@@ -50,27 +62,15 @@ CONFIG = DriverConfig(
 SETTINGS = TopicSettings(segment_bytes=600, segment_ms=4_000, retention_bytes=1800)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long and how hard a run is; drawn from the seed."""
+def new_machine(meta: GroupMeta) -> StateMachine:
+    return MetadataMachine() if meta.kind is GroupKind.METADATA else PartitionMachine(meta)
 
-    nodes: int
-    groups: int
-    chaos_ms: int
-    strike_every_ms: int
-    # Few ticks make rival candidates likely.
-    election_ticks: int
-    heal_ms: int = 25_000
 
-    @staticmethod
-    def drawn(rng: random.Random) -> Plan:
-        return Plan(
-            nodes=rng.choice([3, 3, 3, 5]),
-            groups=rng.choice([1, 1, 2]),
-            chaos_ms=rng.randint(4_000, 9_000),
-            strike_every_ms=rng.choice([250, 500, 900]),
-            election_ticks=rng.choice([4, 10, 10]),
-        )
+def _in_doubt(node: SimNode) -> bool:
+    if node.was_cut:
+        return True
+    # A node that is down may have marks of doubt on its disk: they are read, as its start would.
+    return any(is_doubtful(node.disk, group_id) for group_id in range(METADATA_GROUP_ID, 8))
 
 
 @dataclass(order=True, slots=True)
@@ -99,14 +99,21 @@ class World:
         self.brokers: dict[int, Broker] = {}
         wiring = Wiring(self._send, self._start_sync, self._hand_out, self._may_crash, self._wrote)
         config = dataclasses.replace(CONFIG, election_ticks=self.plan.election_ticks)
-        ids = range(1, self.plan.nodes + 1)
-        self.nodes = {one: SimNode(one, wiring, config, PartitionMachine) for one in ids}
+        ids = range(1, self.plan.nodes + self.plan.spares + 1)
+        self.nodes = {one: SimNode(one, wiring, config, new_machine) for one in ids}
         self.sync_ms: dict[int, tuple[int, int]] = dict.fromkeys(ids, (1, 4))
         self.clock_offset_ms = dict.fromkeys(ids, 0)
         self.tick_ms = {one: round(TICK_MS * self.rng.uniform(0.85, 1.2)) for one in ids}
         self.views: dict[tuple[int, int], tuple[bool, int, int]] = {}  # up, boot, last heard
         self.checker = Checker(lambda node_id: self.nodes[node_id].disk)
         self.group_ids = range(2, 2 + self.plan.groups)
+        registry = [METADATA_GROUP_ID] if self.plan.registry else []
+        self.members = Members(list(ids)[: self.plan.nodes], [*registry, *self.group_ids])
+        self.registrars = Registrars()
+        self.reads = ReadOracle()
+        if self.plan.cuts:
+            for node in self.nodes.values():
+                node.disk.witnessed = Image()
         self.producers = [
             Producer(producer_id, group_id, random.Random(self.rng.random()), self.oracle)
             for group_id in self.group_ids
@@ -168,19 +175,11 @@ class World:
         driver = node.driver
         assert driver is not None, "just started"
         self.brokers[node_id] = Broker(driver, SETTINGS, lambda: self.clock_ms(node_id))
-        self._create_missing_groups(node)
+        self.members.create_missing(node)
         boot = node.boot
         self.later(self.rng.randint(0, TICK_MS), lambda: self._tick(node_id), node_id, boot)
         self.later(1, lambda: self._liveness(node_id), node_id, boot)
         self.later(0, node.step, node_id, boot)
-
-    def _create_missing_groups(self, node: SimNode) -> None:
-        assert node.driver is not None, "a running node creates groups"
-        conf = ConfState(voters=tuple(replica_id(one, 1) for one in sorted(self.nodes)))
-        for group_id in self.group_ids:
-            if node.driver.group(group_id) is None:
-                meta = GroupMeta(group_id, replica_id(node.node_id, 1), GroupKind.PARTITION)
-                node.driver.create_group(meta, conf)
 
     def crash(self, node_id: int) -> None:
         node = self.nodes[node_id]
@@ -191,9 +190,19 @@ class World:
         node.paused_until_ms = 0
         self.armed.pop(node_id, None)
         self.brokers.pop(node_id)
+        self.reads.forget(node_id)
+        if self.plan.cuts and self.chaos and self.rng.random() < 0.5 and self._may_cut(node_id):
+            self.note("cut", node_id)
+            self.checker.cut(node_id, node.disk.cut(self.rng))
+            node.was_cut = True
         self.checker.crashed(node_id)
         self.checker.restarted(node_id)
         self.later(self.rng.randint(30, 2500), lambda: self.start(node_id))
+
+    def _may_cut(self, node_id: int) -> bool:
+        """A minority may be in doubt: what it lost, the others still hold (S8)."""
+        doubted = {one for one, node in self.nodes.items() if _in_doubt(node)} | {node_id}
+        return 2 * len(doubted) < len(self.nodes)
 
     def pause(self, node_id: int, duration_ms: int) -> None:
         self.nodes[node_id].paused_until_ms = self.now_ms + duration_ms
@@ -209,10 +218,21 @@ class World:
         for node_id, node in sorted(self.nodes.items()):
             for group_id, group in sorted(node.driver.groups.items()) if node.driver else ():
                 if group.role is Role.LEADER and node.driver is not None:
-                    to = rng.choice(sorted(self.nodes))
-                    if to != node_id:
-                        node.driver.transfer_leader(group_id, replica_id(to, 1))
+                    to = rng.choice(group.conf_state.voters)
+                    if node_of(to) != node_id:
+                        with suppress(ProposalRefusedError):  # a voter in doubt is no target
+                            node.driver.transfer_leader(group_id, to)
                         self.later(0, node.step, node_id, node.boot)
+
+    def change_members(self, rng: random.Random) -> None:
+        """The registry wants other members; nodes that are up make their replicas."""
+        if not self.plan.spares:
+            return
+        self.members.change(rng, sorted(self.nodes))
+        for node_id, node in sorted(self.nodes.items()):
+            if node.driver is not None:
+                self.members.create_missing(node)
+                self.later(0, node.step, node_id, node.boot)
 
     def leaders(self) -> list[int]:
         """Nodes that lead some group at the moment, as they see it."""
@@ -234,6 +254,13 @@ class World:
         if self.rng.random() < 0.05:
             for group_id in self.group_ids:
                 broker.maintain(group_id)
+        if self.plan.spares and self.rng.random() < 0.25:
+            up = {one for one in self.nodes if self.views.get((node_id, one), (False,))[0]}
+            self.members.tend(node.driver, up | {node_id})
+        if self.chaos and self.rng.random() < 0.1:
+            self.reads.ask(node_id, node.boot, node.driver, self.rng)
+        if self.chaos and self.plan.registry and self.rng.random() < 0.2:
+            self.registrars.register(node.driver, self.clock_ms(node_id), self.rng)
         self.later(self.tick_ms[node_id], lambda: self._tick(node_id), node_id, node.boot)
         node.step()
 
@@ -257,6 +284,8 @@ class World:
             elif up and ((reachable and not other.up) or self.now_ms - heard_ms > SILENCE_MS):
                 driver.node_down(other_id)
                 self.views[node_id, other_id] = (False, boot, heard_ms)
+        if self.plan.cuts and self.now_ms % WITNESS_MS < LIVENESS_MS:
+            node.disk.witness()
         self.later(LIVENESS_MS, lambda: self._liveness(node_id), node_id, node.boot)
         node.step()
 
@@ -298,8 +327,17 @@ class World:
         broker = self.brokers[node_id]
         if effects.quarantined:
             raise ViolationError(f"node {node_id} quarantined {effects.quarantined} without damage")
+        driver = self.nodes[node_id].driver
+        assert driver is not None, "a node that is down hands nothing out"
         for completion in effects.completions:
-            broker.completed(completion)
+            if not completion.lost:
+                self.reads.acknowledge(completion.group_id, completion.entry[1])
+            if completion.group_id == METADATA_GROUP_ID:
+                self.registrars.completed(completion)
+            else:
+                broker.completed(completion)
+        for answer in effects.reads:
+            self.reads.answered(driver, answer)
         for change in effects.roles:
             self.note("role", node_id, change)
             broker.role_changed(change)
@@ -377,18 +415,25 @@ class World:
                 self.later(1, partial(self.start, node_id))
 
     def _at_rest(self) -> bool:
-        if any(not node.up for node in self.nodes.values()):
+        if any(not node.up for node in self.nodes.values()) or self.reads.waiting:
             return False
-        for group_id in self.group_ids:
-            groups = [node.driver.groups[group_id] for node in self.nodes.values() if node.driver]
+        if any(broker.waiting for broker in self.brokers.values()):
+            return False
+        for group_id in self.members.groups:
+            groups = self._members(group_id)
             if sum(group.ready for group in groups) != 1:
                 return False
-            if (
-                len({(group.applied, group.storage.last_index(), group.term) for group in groups})
-                != 1
-            ):
+            ends = {(group.applied, group.storage.last_index(), group.term) for group in groups}
+            if len(ends) != 1 or any(group.doubtful for group in groups):
+                return False
+            if not all(self.members.is_settled(group_id, group) for group in groups):
                 return False
         return True
+
+    def _members(self, group_id: int) -> list[Group]:
+        """The replicas that belong to the group, on nodes that are up."""
+        drivers = [self.nodes[node_id].driver for node_id in self.members.members_of(group_id)]
+        return [driver.groups[group_id] for driver in drivers if driver is not None]
 
     def _describe(self) -> list[str]:
         return [
@@ -401,11 +446,16 @@ class World:
 
     def _judge(self) -> None:
         """Replicas are identical (P9), and what clients were told is true (P1 to P3)."""
+        if self.plan.registry:
+            machines = [group.machine for group in self._members(METADATA_GROUP_ID)]
+            for machine in machines:
+                assert isinstance(machine, MetadataMachine), "group 1 is the registry"
+                self.registrars.judge(machine)
+            if len({machine.snapshot() for machine in machines}) != 1:
+                raise ViolationError("the registries differ at one index")
         for group_id in self.group_ids:
             states: set[bytes] = set()
-            for node in self.nodes.values():
-                assert node.driver is not None, "at rest every node is up"
-                group = node.driver.groups[group_id]
+            for group in self._members(group_id):
                 machine = group.machine
                 assert isinstance(machine, PartitionMachine), "the simulated groups are partitions"
                 states.add(machine.snapshot())
@@ -418,7 +468,7 @@ class World:
                     for entry in group.storage.entries(
                         group.storage.first_index(), group.applied + 1, 1 << 30
                     )
-                    if entry.data
+                    if entry.data and entry.type is EntryType.NORMAL
                     for command in [parse(entry.data)]
                     if command.WhichOneof("command") == "append"
                 ]

@@ -21,7 +21,7 @@ from typing import Final
 from rakit.api.v1.cluster_service_pb2 import GetClusterRequest
 from rakit.api.v1.topic_service_pb2 import GetTopicRequest
 from rakit.client.connections import Connections
-from rakit.client.errors import RakitError
+from rakit.client.errors import NotFoundError, RakitError
 from rakit.client.model import Cluster, Partition, Topic
 
 _DEFAULT_LISTENER: Final = "default"
@@ -79,7 +79,7 @@ class Metadata:
             answer = await self._connections.call(
                 lambda stubs: stubs.topic.GetTopic, GetTopicRequest(name=name)
             )
-        except RakitError:
+        except NotFoundError:
             self._topics.pop(name, None)
             raise
         fetched = Topic.from_message(answer.topic)
@@ -102,36 +102,38 @@ class Metadata:
 
     def leader_address(self, topic: str, partition: int) -> str:
         """Returns where a partition is led; empty when that is not known."""
-        found = self._topics.get(topic)
-        return found.partitions[partition].leader_address if found is not None else ""
+        known = self._known(topic, partition)
+        return known.leader_address if known is not None else ""
 
     def learn_leader(self, error: RakitError, topic: str, partition: int) -> bool:
         """Takes the leader that an error names; False when it names none or an older one."""
-        known = self._topics.get(topic)
+        known = self._known(topic, partition)
         address, term = error.metadata.get("leader_address", ""), error.number("leader_term")
-        if known is None or not address or term is None:
+        if known is None or not address or term is None or term < known.leader_term:
             return False
-        one = known.partitions[partition]
-        if term < one.leader_term:
-            return False
-        told = replace(
-            one,
-            leader_node_id=error.number("leader_node_id") or 0,
-            leader_term=term,
-            leader_address=address,
-        )
-        partitions = (*known.partitions[:partition], told, *known.partitions[partition + 1 :])
-        self._topics[topic] = replace(known, partitions=partitions)
+        node_id = error.number("leader_node_id") or 0
+        told = replace(known, leader_node_id=node_id, leader_term=term, leader_address=address)
+        self._put(topic, told)
         return True
 
     def forget_leader(self, topic: str, partition: int, address: str) -> None:
         """Notes that a partition is not led at this address any more."""
-        known = self._topics.get(topic)
-        if known is None or known.partitions[partition].leader_address != address:
-            return
-        one = replace(known.partitions[partition], leader_address="", leader_node_id=0)
-        partitions = (*known.partitions[:partition], one, *known.partitions[partition + 1 :])
-        self._topics[topic] = replace(known, partitions=partitions)
+        known = self._known(topic, partition)
+        if known is not None and known.leader_address == address:
+            self._put(topic, replace(known, leader_address="", leader_node_id=0))
+
+    def _known(self, topic: str, partition: int) -> Partition | None:
+        """The partition; None also where the topic was made anew with fewer of them."""
+        found = self._topics.get(topic)
+        if found is None or partition >= len(found.partitions):
+            return None
+        return found.partitions[partition]
+
+    def _put(self, topic: str, partition: Partition) -> None:
+        found = self._topics[topic]
+        at = partition.partition
+        partitions = (*found.partitions[:at], partition, *found.partitions[at + 1 :])
+        self._topics[topic] = replace(found, partitions=partitions)
 
 
 def _merged(fetched: Topic, known: Topic) -> Topic:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import repeat, starmap
+from itertools import repeat
 from typing import NamedTuple, cast
 
 from rakit.api.v1.record_pb2 import Batch, Header, Headers, Records
@@ -159,7 +159,7 @@ class RecordBatch:
             repeat(self.append_time_ms),
             strict=False,
         )
-        return starmap(Record, rows)
+        return map(Record._make, rows)
 
     def _restored(self, elements: Sequence[bytes], nulls: Sequence[int]) -> Sequence[bytes | None]:
         if not nulls:

@@ -158,4 +158,6 @@ def peer_text(peer: PeerStatus) -> str:
         parts.append(f"inflight={peer.inflight_messages}")
     if peer.doubtful:
         parts.append("doubtful")
+    if peer.lost_log:
+        parts.append("lost-log")
     return " ".join(parts)

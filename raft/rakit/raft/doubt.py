@@ -15,6 +15,10 @@ doubtful replica takes part, but others rely on it only under these rules:
   had learned of the start was committed without the replica's help (or under the exception of D2),
   and the replica holds it. The word names the boot, so that an old word absolves no later boot.
 
+- Rule D5: a replica that does not know of its loss gives itself away: after a start it rejects an
+  entry that it had acknowledged before. It does not count any more and is reported, to be replaced
+  by a new replica under a new id (row 13).
+
 Acknowledgements and votes therefore carry a stamp: the number of the boot, and whether it is in
 doubt. Answers of an earlier boot than the newest that the leader knows are ignored. A host that
 passes no boot numbers has no doubtful replicas, and nothing here costs it anything.
@@ -89,6 +93,7 @@ def admit(raft: Raft, message: Message, progress: Progress) -> bool:
         return False
     if boot > progress.boot:
         progress.boot = boot
+        progress.boot_match = 0 if doubtful else progress.match
         if doubtful:
             progress.restart()
             progress.send_empty = True
@@ -97,7 +102,12 @@ def admit(raft: Raft, message: Message, progress: Progress) -> bool:
             # 0 until an entry has been appended that the absolution can rest on.
             progress.absolve_index = 0
     progress.doubtful = doubtful
-    if not doubtful:
+    if message.reject and message.index <= progress.boot_match:
+        # Rejections of this boot about what an earlier one acknowledged; `match` may be higher by
+        # now, and a rejection that is only late then says nothing.
+        progress.lost_log = True
+        progress.counts = False
+    elif not doubtful and not progress.lost_log:
         progress.counts = True
     return True
 

@@ -16,8 +16,9 @@ Rules:
 - Rule E6: a replica does not stand while a base state is pending, while a committed configuration
   change is not applied, or if it is a learner. A learner does vote when asked: the candidate may
   know of a promotion that it does not (etcd-io/etcd#10998).
-- Rule E7: a replica without a part in its own applied configuration neither stands nor votes: it
-  may have been sent a base that is older than its own addition (safety S2).
+- Rule E7: a replica that was never in its own applied configuration neither stands nor votes: it
+  may have been sent a base that is older than its own addition (safety S2). One that was removed
+  goes on voting: whoever asks may not know of the removal yet, and need this vote to learn of it.
 """
 
 from __future__ import annotations
@@ -137,7 +138,11 @@ def handle_request(raft: Raft, message: Message) -> None:
         or (raft.vote == 0 and raft.lead == 0)
         or (pre_vote and message.term > raft.term)
     )
-    granted = free and raft.is_member and raft.log.is_up_to_date((message.log_term, message.index))
+    granted = (
+        free
+        and (raft.is_member or raft.removed)
+        and raft.log.is_up_to_date((message.log_term, message.index))
+    )
     if granted and not pre_vote:
         assert raft.vote in (0, message.from_), "a second vote in one term"
         assert message.term == raft.term, "a vote is given in the current term only"

@@ -252,6 +252,9 @@ def report_snapshot(progress: Progress, *, delivered: bool) -> None:
 
 def report_reachable(raft: Raft, progress: Progress) -> None:
     """Notes that the peer's node is back: ask it at once where it is (safety S15)."""
+    if progress.state is ProgressState.SNAPSHOT:
+        progress.pending_snapshot = 0
+        progress.become_probe()
     progress.recent_active = True
     progress.waits = False
     progress.send_empty = True

@@ -51,6 +51,8 @@ class PeerStatus:
     inflight_messages: int
     inflight_bytes: int
     doubtful: bool
+    #: It lost entries that it had acknowledged: replace it by a new replica (row 13).
+    lost_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,4 +167,5 @@ def _peer(raft: Raft, id_: int) -> PeerStatus:
         inflight_messages=len(progress.inflights),
         inflight_bytes=progress.inflights.bytes,
         doubtful=progress.doubtful,
+        lost_log=progress.lost_log,
     )

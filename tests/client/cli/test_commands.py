@@ -94,6 +94,17 @@ def test_a_line_is_a_record_and_a_record_is_a_line(rakit: Rakit) -> None:
     assert rakit.ask("consume", "lines", "--from", "2001-01-01T00:00:00Z", "-n", "1")[0] == "one\n"
 
 
+def test_records_as_data_for_programs(rakit: Rakit) -> None:
+    rakit.ask("topic", "create", "data")
+    out, _ = rakit.run("produce", "data", "-K", "=", "-o", "json", feed=b"a=1\n\xff\n")
+    assert json.loads(out) == {"topic": "data", "acknowledged": 2}
+    first, second = map(json.loads, rakit.ask("consume", "data", "-o", "json")[0].splitlines())
+    assert (first["key"], first["value"], first["offset"]) == ("a", "1", 0)
+    assert (second["key"], second["value"]) == (None, {"base64": "/w=="})
+    out, _ = rakit.ask("consume", "data", "-o", "yaml", "-n", "1")
+    assert out.startswith('- topic: "data"\n  partition: 0\n  offset: 0\n  key: "a"\n')
+
+
 def test_keys_files_and_formats(rakit: Rakit, tmp_path: Path) -> None:
     rakit.ask("topic", "create", "keyed", "--partitions", "4")
     file = tmp_path / "lines"

@@ -200,6 +200,20 @@ async def test_in_a_lane_nothing_passes_a_failure() -> None:
         await asyncio.wait_for(asyncio.gather(answer, other), 5)
 
 
+async def test_a_failure_that_comes_after_the_restart_concerns_nobody() -> None:
+    async with joined() as world:
+        lost = world.send(b"lost", lane=3)
+        await world.taken(1)
+        world.send(b"on", lane=3, restart=True)
+        await world.taken(2)
+        error = RakitError(error_pb2.ERROR_REASON_OUTCOME_UNKNOWN, "its leader is gone")
+        world.leader.taken[0][1].set_exception(error)
+        assert await reason(lost) == "OUTCOME_UNKNOWN"
+        world.send(b"and on", lane=3)
+        await world.taken(3)
+        assert [content for content, _ in world.leader.taken] == [b"lost", b"on", b"and on"]
+
+
 async def test_a_full_queue_refuses_and_says_so() -> None:
     async with joined() as world:
         answers = [world.send(b"x" * (1 << 20)) for _ in range(3)]

@@ -7,16 +7,21 @@ line, never makes a record out of the columns.
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
 from typing import Final, Literal
 
 from rakit.client.cli.complaints import CommandError
 from rakit.client.cli.connect import connect
+from rakit.client.cli.output import Format, Tree, to_yaml
 from rakit.client.records import Record, RecordBatch
 
 VALUE_LINES: Final = "%v\\n"
@@ -34,6 +39,7 @@ class Wanted:
     count: int | None
     follow: bool
     template: str
+    output: Format
 
 
 def parse_start(text: str) -> Literal["earliest", "latest"] | int | datetime:
@@ -92,10 +98,50 @@ def render(pieces: list[Piece], record: Record) -> bytes:
     return b"".join(piece if isinstance(piece, bytes) else piece(record) for piece in pieces)
 
 
+def tree_of_record(record: Record) -> Tree:
+    """Returns a record as plain data; bytes that are no UTF-8 text stand in base64."""
+    return {
+        **record._asdict(),
+        "key": _text(record.key),
+        "value": _text(record.value),
+        "headers": [{"name": name, "value": _text(value)} for name, value in record.headers],
+    }
+
+
+def _text(data: bytes | None) -> Tree:
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def _printer(wanted: Wanted) -> Callable[[RecordBatch, int], bytes]:
+    """Returns what turns the first records of a batch into output."""
+    match wanted.output:
+        case Format.JSON:
+            return lambda batch, count: _each(_json_line, batch, count)
+        case Format.YAML:
+            return lambda batch, count: _each(_yaml_item, batch, count)
+        case Format.TABLE if wanted.template == VALUE_LINES:
+            return _values
+        case Format.TABLE:
+            pieces = parse_template(wanted.template)
+            return lambda batch, count: _each(partial(render, pieces), batch, count)
+
+
+def _json_line(record: Record) -> bytes:
+    return json.dumps(tree_of_record(record)).encode() + b"\n"
+
+
+def _yaml_item(record: Record) -> bytes:
+    return "".join(line + "\n" for line in to_yaml([tree_of_record(record)])).encode()
+
+
 async def run(bootstrap: str | None, topic: str, wanted: Wanted) -> int:
     """Prints records until there are enough, the end is reached, or somebody stops it."""
-    start, pieces = parse_start(wanted.start), parse_template(wanted.template)
-    is_plain = wanted.template == VALUE_LINES
+    start, printed = parse_start(wanted.start), _printer(wanted)
     left = wanted.count
     try:
         async with (
@@ -105,7 +151,7 @@ async def run(bootstrap: str | None, topic: str, wanted: Wanted) -> int:
         ):
             async for batch in batches:
                 shown = len(batch) if left is None else min(left, len(batch))
-                _write(_values(batch, shown) if is_plain else _records(pieces, batch, shown))
+                _write(printed(batch, shown))
                 if left is not None:
                     left -= shown
                     if not left:
@@ -124,9 +170,8 @@ def _values(batch: RecordBatch, count: int) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-def _records(pieces: list[Piece], batch: RecordBatch, count: int) -> bytes:
-    rows = zip(batch, range(count), strict=False)
-    return b"".join(render(pieces, record) for record, _ in rows)
+def _each(shown: Callable[[Record], bytes], batch: RecordBatch, count: int) -> bytes:
+    return b"".join(map(shown, islice(batch, count)))
 
 
 def _write(data: bytes) -> None:

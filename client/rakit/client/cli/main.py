@@ -147,6 +147,7 @@ def cluster_status(bootstrap: Bootstrap = None, output: Output = Format.TABLE) -
 @app.command("produce")
 def produce(
     name: Name,
+    *,
     file: Annotated[
         Path | None, typer.Option(help="Read lines from here.", show_default="stdin")
     ] = None,
@@ -157,6 +158,9 @@ def produce(
         ),
     ] = None,
     bootstrap: Bootstrap = None,
+    output: Annotated[
+        Format | None, typer.Option("-o", "--output", help="Say at the end how many there were.")
+    ] = None,
 ) -> None:
     r"""Append each line of stdin, or of a file, as a record.
 
@@ -167,7 +171,7 @@ def produce(
     from rakit.client.cli import produce as work
     from rakit.client.cli import running
 
-    running.finish(work.run(bootstrap, name, file, key_separator))
+    running.finish(work.run(bootstrap, name, work.Source(file, key_separator), output))
 
 
 @app.command("consume")
@@ -197,6 +201,9 @@ def consume(
         ),
     ] = "%v\\n",
     bootstrap: Bootstrap = None,
+    output: Annotated[
+        Format, typer.Option("-o", "--output", help="table means -f; json is one object per line.")
+    ] = Format.TABLE,
 ) -> None:
     r"""Print the records of a topic, by default one value per line.
 
@@ -207,7 +214,7 @@ def consume(
     from rakit.client.cli import consume as work
     from rakit.client.cli import running
 
-    running.finish(work.run(bootstrap, name, work.Wanted(from_, count, follow, template)))
+    running.finish(work.run(bootstrap, name, work.Wanted(from_, count, follow, template, output)))
 
 
 _NO_NAMES: Final[list[str]] = []

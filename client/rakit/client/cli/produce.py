@@ -13,10 +13,12 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from rakit.client.cli.connect import connect
+from rakit.client.cli.output import Format, print_table, print_tree
 from rakit.client.producing.producer import Producer
 
 CHUNK_BYTES: Final = 256 << 10
@@ -49,12 +51,18 @@ def split_key(line: bytes, separator: bytes | None) -> tuple[bytes | None, bytes
     return (key, value) if found else (None, line)
 
 
-async def run(
-    bootstrap: str | None, topic: str, file: Path | None, key_separator: str | None
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where lines come from, and how they are cut into key and value."""
+
+    file: Path | None
+    key_separator: str | None
+
+
+async def run(bootstrap: str | None, topic: str, source: Source, output: Format | None) -> int:
     """Sends every line and waits for all acknowledgements."""
-    separator = key_separator.encode() if key_separator else None
-    with _opened(file) as descriptor:
+    separator = source.key_separator.encode() if source.key_separator else None
+    with _opened(source.file) as descriptor:
         async with connect(bootstrap) as client, client.producer() as producer:
             await client.admin.get_topic(topic)
             progress = Progress()
@@ -66,6 +74,10 @@ async def run(
                 if showing is not None:
                     showing.cancel()
                     progress.print("\n")
+    if output is Format.TABLE:
+        print_table(("TOPIC", "ACKNOWLEDGED"), [(topic, progress.count)])
+    elif output is not None:
+        print_tree({"topic": topic, "acknowledged": progress.count}, output)
     return 0
 
 
@@ -90,11 +102,11 @@ class Progress:
     """Counts for a person who watches."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
 
     def sent(self, count: int) -> None:
         """Notes that records were handed over."""
-        self._count += count
+        self.count += count
 
     async def show(self) -> None:
         """Keeps one line up to date."""
@@ -104,7 +116,7 @@ class Progress:
 
     def print(self, end: str = "") -> None:
         """Writes the line."""
-        sys.stderr.write(f"\r{self._count:,} records sent{end}")
+        sys.stderr.write(f"\r{self.count:,} records sent{end}")
         sys.stderr.flush()
 
 

@@ -20,7 +20,7 @@ from typing import Final
 from rakit.client.cli.complaints import CommandError, complain
 
 #: Packages of the extra, by the names under which they are imported.
-_NODE_PACKAGES: Final = ("rocksdict", "google_crc32c", "structlog", "psutil", "grpc_health")
+_NODE_PACKAGES: Final = ("rocksdict", "google_crc32c", "psutil", "grpc_health")
 _DEFAULT_PORT: Final = 7070
 _STOP_S: Final = 15
 

@@ -11,7 +11,7 @@ records have (headers, times) is kept sparsely.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Final
 
 from rakit.api.v1.log_service_pb2 import ProduceStreamRequest
@@ -48,8 +48,8 @@ class Batch:
     )
 
     def __init__(self, created_s: float, codec: CodecName | None) -> None:
-        self.values: Sequence[bytes | None] = []
-        self.keys: Sequence[bytes | None] = []
+        self.values: list[bytes | None] = []
+        self.keys: list[bytes | None] = []
         self.headers: dict[int, HeaderPairs] = {}
         self.timestamps_ms: dict[int, int] = {}
         self.codec: CodecName | None = codec
@@ -85,8 +85,7 @@ class Batch:
         if self.codec is not None:
             content = produce.columns.SerializeToString()
             produce.compressed.CopyFrom(codecs.compress(self.codec, content, self.record_count))
-        self.values = self.keys = ()
-        self.headers, self.timestamps_ms = {}, {}
+        self.values, self.keys, self.headers, self.timestamps_ms = [], [], {}, {}
 
     def finish(self, outcome: Receipt | RakitError) -> None:
         """Ends the batch and wakes whoever waits."""

@@ -34,7 +34,6 @@ from typing import Final
 from rakit.client.codecs import CodecName
 from rakit.client.errors import RakitError
 from rakit.client.producing.batch import Batch
-from rakit.client.records import HeaderPairs
 
 #: Waiting bytes from which on several batches are in flight at once.
 GATHER_BYTES: Final = 256 << 10
@@ -76,6 +75,8 @@ class Lane:
         self.topic = topic
         self.partition = partition
         self.limits = limits
+        self._batch_bytes_max = limits.batch_bytes_max
+        self._batch_count_max = limits.batch_count_max
         # Only tells how old batches are.
         self._clock_s = clock_s
         self.open: Batch | None = None
@@ -122,37 +123,25 @@ class Lane:
         self.last_sequence = sequence
         self._next_sequence = sequence + 1
 
-    def append(
-        self,
-        value: bytes | None,
-        key: bytes | None,
-        headers: HeaderPairs | None,
-        timestamp_ms: int | None,
-        *,
-        size_bytes: int,
-    ) -> tuple[Batch, int]:
-        """Adds a record; returns its batch and its place in it."""
+    def append(self, value: bytes | None, key: bytes | None, size_bytes: int) -> Batch:
+        """Adds a record at the end of a batch and returns that batch."""
         batch = self.open
         if (
             batch is None
-            or batch.size_bytes + size_bytes > self.limits.batch_bytes_max
-            or len(batch.values) >= self.limits.batch_count_max
+            or batch.size_bytes + size_bytes > self._batch_bytes_max
+            or len(batch.values) >= self._batch_count_max
         ):
-            self.seal_open()
-            self.open = batch = Batch(self._clock_s(), self.limits.codec)
-            self.trigger_bytes = self._trigger()
-        values, keys = batch.values, batch.keys
-        assert isinstance(values, list), "an open batch has lists"
-        assert isinstance(keys, list), "an open batch has lists"
-        index = len(values)
-        values.append(value)
-        keys.append(key)
-        if headers:
-            batch.headers[index] = headers
-        if timestamp_ms is not None:
-            batch.timestamps_ms[index] = timestamp_ms
+            batch = self._begin()
+        batch.values.append(value)
+        batch.keys.append(key)
         batch.size_bytes += size_bytes
-        return batch, index
+        return batch
+
+    def _begin(self) -> Batch:
+        self.seal_open()
+        self.open = batch = Batch(self._clock_s(), self.limits.codec)
+        self.trigger_bytes = self._trigger()
+        return batch
 
     def append_batch(self, batch: Batch) -> None:
         """Adds a whole batch behind everything that was added before."""

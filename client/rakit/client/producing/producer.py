@@ -114,6 +114,8 @@ class Producer:
         )
         self._topics: dict[str, _TopicLanes] = {}
         self._opening: dict[str, asyncio.Task[_TopicLanes]] = {}
+        self._bytes_max = config.unacknowledged_bytes_max
+        self._count_max = config.unacknowledged_count_max
         # What was taken and is not acknowledged.
         self._bytes = 0
         self._count = 0
@@ -188,6 +190,7 @@ class Producer:
         does not exist, ProducerFencedError once a newer producer of the same name has taken over,
         and ClosedError.
         """
+        # This runs once per record: nothing here is done that only few records need.
         lanes = self._topics.get(topic) or await self._opened(topic)
         size = RECORD_OVERHEAD_BYTES
         if value is not None:
@@ -202,15 +205,20 @@ class Producer:
             lane = lanes.lanes[key_hash(key) % lanes.count]
         else:
             lane = lanes.unkeyed(size)
-        if self._room or not self._fits(size, 1):
+        if self._room or self._bytes + size > self._bytes_max or self._count >= self._count_max:
             await self._take_room(size, 1)
         else:
             self._bytes += size
             self._count += 1
-        batch, index = lane.append(value, key, headers, timestamp_ms, size_bytes=size)
+        batch = lane.append(value, key, size)
+        index = len(batch.values) - 1
+        if headers:
+            batch.headers[index] = headers
+        if timestamp_ms is not None:
+            batch.timestamps_ms[index] = timestamp_ms
         if batch.size_bytes > lane.trigger_bytes:
             self._engine.wake(lane)
-        if not index and self._limits.linger_s:
+        if self._limits.linger_s and not index:
             self._engine.wake_in(lane, self._limits.linger_s)
         self._since_yield += 1
         if self._since_yield >= YIELD_EVERY_COUNT:
@@ -248,7 +256,7 @@ class Producer:
         lanes = self._topics.get(topic) or await self._opened(topic)
         lane = lanes.next_turn() if partition is None else lanes.named(topic, partition)
         batch = Batch(self._loop.time(), self._limits.codec)
-        batch.values, batch.keys = values, keys or ()
+        batch.values, batch.keys = list(values), list(keys or ())
         batch.headers = dict(enumerate(headers or ()))
         batch.timestamps_ms = dict(enumerate(timestamps_ms or ()))
         batch.size_bytes = _size_of(values) + _size_of(keys or ()) + RECORD_OVERHEAD_BYTES * count
@@ -300,8 +308,7 @@ class Producer:
     def _fits(self, size_bytes: int, count: int) -> bool:
         # One that is larger than all room is taken when nothing else is there.
         return not self._count or (
-            self._bytes + size_bytes <= self._config.unacknowledged_bytes_max
-            and self._count + count <= self._config.unacknowledged_count_max
+            self._bytes + size_bytes <= self._bytes_max and self._count + count <= self._count_max
         )
 
     async def _take_room(self, size_bytes: int, count: int) -> None:

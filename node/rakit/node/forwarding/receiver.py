@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from rakit.api.v1 import error_pb2
@@ -48,12 +49,19 @@ def earlier_failed() -> RakitError:
     )
 
 
+@dataclass(slots=True)
+class _LaneState:
+    """One order of batches, from its beginning or its last restart on."""
+
+    is_broken: bool = False
+
+
 class ForwardReceiver:
     """One stream of forwarded batches from one peer."""
 
     def __init__(self, append: Append) -> None:
         self._append = append
-        self._broken_lanes: set[int] = set()
+        self._lanes: dict[int, _LaneState] = {}
         self._outcomes: list[ForwardedOutcome] = []
         self._taken_number = 0
         self._told_number = 0
@@ -68,7 +76,8 @@ class ForwardReceiver:
 
     def take(self, request: ForwardProduceRequest) -> None:
         """Appends what the message carries."""
-        self._broken_lanes.difference_update(request.ended_lanes)
+        for lane in request.ended_lanes:
+            self._lanes.pop(lane, None)
         for batch in request.batches:
             self._take_one(batch)
         self._taken_number = request.number
@@ -95,11 +104,9 @@ class ForwardReceiver:
             return
 
     def _take_one(self, batch: ForwardedBatch) -> None:
-        lane = batch.lane
-        if batch.restart:
-            self._broken_lanes.discard(lane)
+        lane = self._lane(batch)
         try:
-            if lane in self._broken_lanes:
+            if lane.is_broken:
                 raise earlier_failed()
             answer = self._append(
                 batch.group_id,
@@ -117,7 +124,17 @@ class ForwardReceiver:
         tag = batch.tag
         answer.add_done_callback(lambda done: self._done(tag, lane, size, done))
 
-    def _done(self, tag: int, lane: int, size: int, done: asyncio.Future[Appended]) -> None:
+    def _lane(self, batch: ForwardedBatch) -> _LaneState:
+        """The order that the batch stands in; without one, an order of its own."""
+        if not batch.lane:
+            return _LaneState()
+        if batch.restart or batch.lane not in self._lanes:
+            # What is under way from before keeps the old state: its failure comes too late to
+            # concern what follows the restart.
+            self._lanes[batch.lane] = _LaneState()
+        return self._lanes[batch.lane]
+
+    def _done(self, tag: int, lane: _LaneState, size: int, done: asyncio.Future[Appended]) -> None:
         self._in_flight_bytes -= size
         if self._in_flight_bytes <= IN_FLIGHT_BYTES_MAX:
             self._room.set()
@@ -131,9 +148,8 @@ class ForwardReceiver:
         self._outcomes.append(outcome)
         self._changed.set()
 
-    def _failed(self, tag: int, lane: int, error: RakitError) -> None:
-        if lane:
-            self._broken_lanes.add(lane)
+    def _failed(self, tag: int, lane: _LaneState, error: RakitError) -> None:
+        lane.is_broken = True
         self._outcomes.append(ForwardedOutcome(tag=tag, error=to_status(error)))
         self._changed.set()
 

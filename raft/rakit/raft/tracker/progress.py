@@ -49,11 +49,13 @@ class Progress:
         "absolve_index",
         "base_is_fresh",
         "boot",
+        "boot_match",
         "counts",
         "doubtful",
         "heard_heartbeat",
         "inflights",
         "is_learner",
+        "lost_log",
         "match",
         "next",
         "pending_snapshot",
@@ -92,6 +94,10 @@ class Progress:
         self.is_learner = learner
         #: Number of the peer's boot, as far as it has told.
         self.boot = 0
+        #: What it had acknowledged before that boot.
+        self.boot_match = 0
+        #: It came back without entries that it had acknowledged, and did not know (row 13).
+        self.lost_log = False
         #: The peer doubts what it once promised (safety S8; the rules are in `doubt`).
         self.doubtful = False
         #: Whether acknowledgements of this peer count towards a quorum.

@@ -1,0 +1,58 @@
+"""Percentiles and summaries of measured times. Pure.
+
+A percentile here is one of the values that were measured (the nearest-rank definition): the smallest
+one that at least p percent of all values do not exceed. Nothing is interpolated and nothing is
+trimmed, so p50 of few values is never better than a value that somebody saw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Returns the nearest-rank percentile of values in ascending order."""
+    assert values, "a percentile needs at least one value"
+    assert 0 < percent <= 100, "a percentile is above 0 and at most 100"
+    return values[math.ceil(percent / 100 * len(values)) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """What many waits come to, in milliseconds."""
+
+    count: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def summarise(seconds: Sequence[float]) -> Latencies:
+    """Returns the summary of waits given in seconds, in any order."""
+    ordered = sorted(seconds)
+    return Latencies(
+        len(ordered),
+        1000 * percentile(ordered, 50),
+        1000 * percentile(ordered, 99),
+        1000 * percentile(ordered, 100),
+    )
+
+
+def median(values: Sequence[float]) -> float:
+    """Returns the 50th percentile of values in any order."""
+    return percentile(sorted(values), 50)
+
+
+def has_settled(samples: Sequence[float], window: int = 3, fall: float = 0.1) -> bool:
+    """Whether a rate has stopped falling.
+
+    The mean of the last `window` samples is not below that of the `window` before by more than the
+    part `fall`. A rate that rises counts as not settled either.
+    """
+    if len(samples) < 2 * window:
+        return False
+    before = sum(samples[-2 * window : -window]) / window
+    now = sum(samples[-window:]) / window
+    return abs(before - now) <= fall * max(before, now)

@@ -1,0 +1,147 @@
+"""What a measurement comes to: named figures, for people as a table, for programs as a tree.
+
+A figure has a key that stays the same between versions, so that a script can follow it. A reference
+is a figure that was measured without rakit; its ratio is rakit's figure divided by it: for a rate,
+the share of what the machine could do; for a time, how many times as long rakit takes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rakit.client.bench.figures import Latencies
+from rakit.client.cli.output import Format, Tree, print_table, print_tree
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a figure should reach."""
+
+    limit: float
+    # Whether more is better.
+    is_floor: bool
+
+    def is_met(self, value: float) -> bool:
+        """Whether a value reaches it."""
+        return value >= self.limit if self.is_floor else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'>=' if self.is_floor else '<='} {_number(self.limit)}"
+
+
+def at_least(limit: float) -> Goal:
+    """A floor."""
+    return Goal(limit, is_floor=True)
+
+
+def at_most(limit: float) -> Goal:
+    """A ceiling."""
+    return Goal(limit, is_floor=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number."""
+
+    key: str
+    text: str
+    value: float
+    unit: str
+    # Only for references: rakit's figure divided by this one.
+    ratio: float | None = None
+    goal: Goal | None = None
+
+    def tree(self) -> dict[str, Tree]:
+        """The figure as plain data."""
+        tree: dict[str, Tree] = {"key": self.key, "value": self.value, "unit": self.unit}
+        if self.ratio is not None:
+            tree["ratio"] = self.ratio
+        if self.goal is not None:
+            tree |= {"goal": self.goal.limit, "is_met": self.goal.is_met(self.value)}
+        return tree
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All figures of one run of one command."""
+
+    name: str
+    settings: Mapping[str, Tree]
+    figures: tuple[Figure, ...]
+
+    def figure(self, key: str) -> Figure:
+        """Returns a figure by its key."""
+        return next(each for each in self.figures if each.key == key)
+
+    def aiming(self, goals: Mapping[str, Goal]) -> Report:
+        """Returns the report with goals at some of its figures."""
+        unknown = goals.keys() - {each.key for each in self.figures}
+        assert not unknown, f"goals for figures that nobody measures: {unknown}"
+        return replace(
+            self,
+            figures=tuple(replace(each, goal=goals.get(each.key)) for each in self.figures),
+        )
+
+    def tree(self) -> dict[str, Tree]:
+        """The report as plain data."""
+        return {
+            "name": self.name,
+            "settings": dict(self.settings),
+            "figures": [each.tree() for each in self.figures],
+        }
+
+
+def latency_figures(prefix: str, text: str, latencies: Latencies) -> list[Figure]:
+    """Returns the three figures of a summary."""
+    return [
+        Figure(f"{prefix}_p50", f"{text}, p50", latencies.p50_ms, "ms"),
+        Figure(f"{prefix}_p99", f"{text}, p99", latencies.p99_ms, "ms"),
+        Figure(f"{prefix}_max", f"{text}, longest", latencies.max_ms, "ms"),
+    ]
+
+
+def show(machine: Mapping[str, Tree], reports: Sequence[Report], output: Format) -> None:
+    """Prints reports of one machine."""
+    if output is not Format.TABLE:
+        print_tree({"machine": machine, "reports": [each.tree() for each in reports]}, output)
+        return
+    for key, value in machine.items():
+        sys.stdout.write(f"{key:9} {value}\n")
+    for report in reports:
+        settings = ", ".join(f"{key} {value}" for key, value in report.settings.items())
+        sys.stdout.write(f"\n{report.name}: {settings}\n")
+        _print(report.figures)
+
+
+def _print(figures: Sequence[Figure]) -> None:
+    # Columns that nothing fills are left out.
+    heads = ["FIGURE", "VALUE", "UNIT", "RATIO", "GOAL", ""]
+    used = [True] * 3
+    used.append(any(each.ratio is not None for each in figures))
+    used += [any(each.goal is not None for each in figures)] * 2
+    width = max(len(_number(each.value)) for each in figures)
+    rows = [
+        [
+            each.text,
+            _number(each.value).rjust(width),
+            each.unit,
+            "" if each.ratio is None else f"{each.ratio:.2f}",
+            each.goal or "",
+            "" if each.goal is None else "met" if each.goal.is_met(each.value) else "MISSED",
+        ]
+        for each in figures
+    ]
+    print_table(_only(heads, used), [_only(row, used) for row in rows])
+
+
+def _only(cells: Sequence[object], used: Sequence[bool]) -> list[str]:
+    return [str(cell) for cell, is_used in zip(cells, used, strict=True) if is_used]
+
+
+def _number(value: float) -> str:
+    """Three digits are more than a shared machine can repeat."""
+    if value >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,89 @@
+"""Finds calls of ours that would hold the event loop while they wait for a disk, a lock or a clock.
+
+One loop serves every group and every client of a node. A call that waits inside it delays all of
+their heartbeats at once, and looks like a dead node from outside. The library `blockbuster` knows
+the blocking functions of the standard library; here are added `os.fsync`, which it leaves out, and
+RocksDB's flush, which belongs to the syncer's thread alone (S13).
+
+Only calls that come from below `rakit` count: a test may read a file. A finding is written down and
+the call goes on: an exception would end in some supervisor of the code under test, and the test
+might pass all the same.
+
+RocksDB's reads and unsynced writes do run in the loop, by design (they are memory and page cache),
+and are not watched.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blockbuster import BlockBuster, BlockBusterFunction
+from rocksdict import Rdict
+
+import rakit.client
+import rakit.multiraft
+import rakit.node
+
+WATCHED = tuple(
+    f"{Path(each.__file__ or '').parent}/" for each in (rakit.multiraft, rakit.node, rakit.client)
+)
+ADDED = ((os, "fsync"), (os, "fdatasync"), (Rdict, "flush_wal"), (Rdict, "flush"))
+# Where a short operation on a small local file is meant to happen in the loop, and why.
+ALLOWED: dict[tuple[str, str], str] = {
+    ("multiraft/store/rocks.py", "open"): "a store opens before its node serves anybody",
+    ("multiraft/store/rocks.py", "adopt"): "once in a life, when the node becomes a member",
+    ("node/metadata/record.py", "load"): "the note of a founding, 1 KiB, is read at start-up",
+    ("structlog/_output.py", "msg"): "a log line goes straight to stderr, in order",
+}
+
+
+def verdict(name: str, allowed: list[tuple[str, str]]) -> str:
+    """The way to a blocking call, when it began in our code and is not allowed there."""
+    frame = sys._getframe(2)
+    way: list[str] = []
+    ours = False
+    while frame is not None:
+        file, function = frame.f_code.co_filename, frame.f_code.co_name
+        if any(file.endswith(tail) and function == caller for tail, caller in allowed):
+            return ""
+        ours |= file.startswith(WATCHED)
+        way.append(f"{file}:{frame.f_lineno} {function}")
+        frame = frame.f_back
+    return "\n  ".join([f"{name} in the event loop, called by", *way]) if ours else ""
+
+
+def recorder(
+    function: BlockBusterFunction, found: list[str]
+) -> Callable[..., bool]:
+    """Takes the place of a predicate: lets every call pass, and writes the bad ones down."""
+    harmless = function.can_block_predicate
+    allowed = [(file, name) for file, names in function.can_block_functions for name in names]
+    allowed += ALLOWED
+
+    def passes(*args: object, **kwargs: object) -> bool:
+        if not harmless(*args, **kwargs):
+            found.extend(filter(None, [verdict(function.full_name, allowed)]))
+        return True
+
+    return passes
+
+
+@contextmanager
+def watched_loop() -> Iterator[list[str]]:
+    """Watches every event loop of this process for a while; yields what is found."""
+    found: list[str] = []
+    guard = BlockBuster()
+    for owner, name in ADDED:
+        function = BlockBusterFunction(owner, name)
+        guard.functions[function.full_name] = function
+    for function in guard.functions.values():
+        function.can_block_predicate = recorder(function, found)
+    guard.activate()
+    try:
+        yield found
+    finally:
+        guard.deactivate()
