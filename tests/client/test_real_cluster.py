@@ -1,4 +1,4 @@
-"""The SDK against three node processes that are killed, paused and restarted under it (P1, P2, P3)."""
+"""The SDK against three node processes that are killed, paused and stopped under it (P1 to P3)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Sender:
         self._producer = producer
         self.deliveries: list[Delivery] = []
         self._stopping = asyncio.Event()
+        self._sent = asyncio.Event()
 
     async def run(self) -> None:
         while not self._stopping.is_set():
@@ -33,6 +34,7 @@ class Sender:
                 number = len(self.deliveries)
                 key = b"%d" % (number % KEYS_COUNT)
                 self.deliveries.append(await self._producer.send("t", b"%d" % number, key))
+            self._sent.set()
             await asyncio.sleep(0.002)
 
     def stop(self) -> None:
@@ -45,7 +47,8 @@ class Sender:
         waiting = {each.partition for each in topic.partitions}
         while waiting:
             while len(self.deliveries) <= fresh:
-                await asyncio.sleep(0.001)
+                self._sent.clear()
+                await self._sent.wait()
             waiting.discard((await self.deliveries[fresh]).partition)
             fresh += 1
 

@@ -165,7 +165,7 @@ class Replica:
 
 
 def _batch(writes: list[Write]) -> Write:
-    """Returns one atomic write: a crash keeps all of it or nothing (row 5)."""
+    """Returns one atomic write: a crash keeps all of it or nothing."""
 
     def write(store: Store) -> None:
         for part in writes:

@@ -76,6 +76,8 @@ def test_repeats_change_nothing() -> None:
         (THREE, "", "not joint"),
         (ConfState((1, 2), voters_outgoing=(2, 3)), "v4", "must be left"),
         (ConfState((1, 2), voters_outgoing=(2, 3)), "v4 v5", "is joint already"),
+        (ConfState(), "v4 v5", "without voters"),
+        (THREE, "v0", "not a replica id"),
     ],
 )
 def test_what_cannot_follow_is_refused(start: ConfState, text: str, message: str) -> None:

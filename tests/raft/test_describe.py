@@ -127,7 +127,8 @@ def test_peers() -> None:
         inflight_messages=2,
         inflight_bytes=10,
         doubtful=True,
+        lost_log=True,
     )
     assert peer_text(peer) == (
-        "4: SNAPSHOT match=3 next=9 learner paused base=8 silent inflight=2 doubtful"
+        "4: SNAPSHOT match=3 next=9 learner paused base=8 silent inflight=2 doubtful lost-log"
     )

@@ -6,6 +6,7 @@ import pytest
 
 from rakit.raft import (
     ConfChangeInvalidError,
+    ConfigurationLostError,
     ConfState,
     DropKind,
     Message,
@@ -287,6 +288,13 @@ def test_an_invalid_change_is_refused_before_it_is_an_entry() -> None:
     with pytest.raises(ConfChangeInvalidError):
         node.node.propose_conf_change(parse_change(["r1"]))
     assert node.terms() == [1, 2]
+
+
+def test_a_configuration_that_makes_no_sense_stops_the_replica() -> None:
+    with pytest.raises(ConfigurationLostError, match="stored"):
+        Single([1], conf=ConfState((1, 2), (2,)))
+    with pytest.raises(ConfigurationLostError, match="not joint"):
+        Single([1]).node.apply_conf_change(parse_change([]))
 
 
 def test_a_smaller_quorum_commits_what_waited() -> None:

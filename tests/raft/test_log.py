@@ -52,7 +52,7 @@ def terms_of(log: RaftLog) -> list[int]:
     return [log.term(i) for i in range(log.first_index, log.last_index + 1)]
 
 
-# Opening (row 12, safety S5).
+# Opening (safety S5).
 
 
 def test_s5_a_log_newer_than_the_stored_term_means_that_the_vote_record_was_lost() -> None:
@@ -260,6 +260,8 @@ def test_a_base_replaces_everything() -> None:
     assert not log.has_next_to_apply
     with pytest.raises(CompactedError):
         log.slice(2, 3, BIG)
+    with pytest.raises(CompactedError):
+        log.term(6)
     log.unstable.hand_out()
     log.snapshot_durable(7)
     assert (log.applied, log.applying) == (7, 7)

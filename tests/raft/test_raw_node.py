@@ -16,6 +16,7 @@ from rakit.raft import (
     Ready,
     Role,
     StepLocalMessageError,
+    StepMalformedError,
     UncommittedLimitError,
 )
 from tests.raft.network import Network
@@ -126,7 +127,7 @@ def test_a_heartbeat_of_a_durable_term_is_answered_while_the_disk_works() -> Non
 
 
 def test_vote_requests_and_the_own_vote_wait_for_the_disk() -> None:
-    """A candidate that crashed could otherwise collect votes for a log that it lost (row 4)."""
+    """A candidate that crashed could otherwise collect votes for a log that it lost."""
     node = Single([1], pre_vote=False)
     node.node.campaign()
     ready = node.take()
@@ -332,6 +333,11 @@ def test_a_leader_without_open_proposals_drops_nothing() -> None:
     assert not any(ready.dropped for ready in node.readys)
 
 
+def test_a_message_without_a_term_is_refused() -> None:
+    with pytest.raises(StepMalformedError):
+        Single([1]).node.step(Message(HEARTBEAT, 1, 2, 0))
+
+
 @pytest.mark.parametrize(
     "kind",
     ["HUP", "BEAT", "PROP", "UNREACHABLE", "SNAP_STATUS", "CHECK_QUORUM", "TRANSFER_LEADER"],
@@ -388,6 +394,18 @@ def test_entries_that_are_being_fetched_pause_only_the_peer_that_needs_them(
     monkeypatch.undo()
     node.node.on_entries_fetched(3, node.term)
     assert [(m.to, m.index) for m in of_kind(node.drain(), APP)] == [(3, 1)]
+
+
+def test_a_replica_that_cannot_read_its_committed_entries_does_not_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A configuration change may be among them (rule M3)."""
+    node = Single([1, 1], commit=2)
+    monkeypatch.setattr(node.store.log, "entries", unavailable)
+    assert not node.node.campaign()
+    monkeypatch.undo()
+    node.drain()
+    assert node.node.campaign()
 
 
 # Other requests of the host.

@@ -103,6 +103,23 @@ def test_a_failed_base_is_sent_again_after_a_heartbeat() -> None:
     assert network.replicas[3].commands == [b"a", b"b", b"c"]
 
 
+@pytest.mark.parametrize("report", ["unreachable", "reachable"])
+def test_news_of_the_peers_node_end_the_waiting_for_a_base(report: str) -> None:
+    network = behind()
+    network.filter = lambda m: m.type is not SNAP
+    network.tick(4)
+    assert peer(network, 3)[0] is ProgressState.SNAPSHOT
+    network.heal()
+    if report == "reachable":
+        network[1].report_reachable(3)
+    else:
+        network[1].report_unreachable(3)
+    network.run()
+    assert network.replicas[3].commands == [b"a", b"b", b"c"]
+    network[1].report_snapshot(3, ok=False)
+    assert peer(network, 3)[0] is ProgressState.REPLICATE, "the report is late"
+
+
 def test_an_acknowledgement_below_the_base_ends_the_waiting() -> None:
     """Rule T4: the peer got what it needed from somebody else."""
     node = Single([1] * 9, commit=9)
@@ -170,6 +187,14 @@ def test_a_second_base_may_overtake_the_first_on_its_way_to_the_disk() -> None:
 def test_a_message_without_its_base_is_refused() -> None:
     with pytest.raises(StepMalformedError):
         Single([1]).node.step(Message(SNAP, 1, 2, 4))
+
+
+def test_a_base_with_an_impossible_configuration_is_refused() -> None:
+    node = Single([1])
+    base = Snapshot(9, 3, ConfState((1, 2), (2,)))
+    with pytest.raises(StepMalformedError, match="impossible"):
+        node.node.step(Message(SNAP, 1, 2, 4, snapshot=base))
+    assert node.terms() == [1]
 
 
 # A replica that is not in the base (S2).

@@ -34,7 +34,6 @@ from rakit.raft import ConfState, MessageType, Role
 from tests.sim.disk import Image, SimDisk
 from tests.sim.records import entry_term, hard_state_of, term_at
 
-
 #: Configurations of a group that count, beside the ones of the replica that is looked at.
 _CONFS_KEPT = 2
 
@@ -81,7 +80,10 @@ class Checker:
         self.seen: dict[tuple[int, int], Seen] = {}
 
     def record(self, group_id: int) -> GroupRecord:
-        return self.groups.setdefault(group_id, GroupRecord())
+        record = self.groups.get(group_id)
+        if record is None:
+            record = self.groups[group_id] = GroupRecord()
+        return record
 
     def restarted(self, node_id: int) -> None:
         for key in [key for key in self.seen if key[0] == node_id]:
@@ -177,7 +179,8 @@ class Checker:
                 f"group {group_id}: node {node_id} applied {applied}, committed {commit}"
             )
         seen.term = term
-        self._note_conf(group_id, group.conf_state)
+        if group.conf_state is not seen.conf:
+            self._note_conf(group_id, group.conf_state)
         if commit > seen.commit:
             self._commit_grew(node_id, group_id, group, max(seen.commit, 1), commit)
             seen.commit = commit

@@ -25,6 +25,7 @@ def strike(world: World, rng: random.Random) -> None:
             "split",
             "one way",
             "isolate",
+            "isolate a leader",
             "heal",
             "weather",
             "clock",
@@ -33,7 +34,7 @@ def strike(world: World, rng: random.Random) -> None:
             "stall",
             "members",
         ],
-        [6, 8, 1, 6, 3, 3, 3, 3, 6, 3, 2, 2, 3, 1, 8 if world.plan.spares else 0],
+        [6, 8, 1, 6, 3, 3, 3, 3, 5, 6, 3, 2, 2, 3, 1, 8 if world.plan.spares else 0],
     )[0]
     world.note("nemesis", kind, victim)
     match kind:
@@ -59,6 +60,11 @@ def strike(world: World, rng: random.Random) -> None:
             world.network.cut(victim, other)
         case "isolate":
             world.network.split({victim}, set(nodes) - {victim})
+        case "isolate a leader":
+            # It goes on believing that it leads, for a while beside its successor.
+            victim = rng.choice(world.leaders() or nodes)
+            world.network.split({victim}, set(nodes) - {victim})
+            world.ask_to_read(victim)
         case "heal":
             world.network.heal()
         case "weather":

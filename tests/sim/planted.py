@@ -7,17 +7,20 @@ Each is a context manager that patches the real code. The numbers are those of d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
+from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.log_storage import GroupLog
 from rakit.multiraft.tail_cache import GroupTail
 from rakit.node.partition import pending, state
 from rakit.node.partition.producers import Producer, Ruling, Stamp
-from rakit.raft import HardState, Message, RawNode, Ready, Snapshot
+from rakit.raft import HardState, Message, RawNode, ReadState, Ready, Snapshot, messages, reads
 from rakit.raft.log import RaftLog
+from rakit.raft.quorum import JointConfig, VoteResult, majority_index, majority_vote
+from rakit.raft.read_only import PendingRead, ReadOnly
 from rakit.raft.state import Raft
 from rakit.raft.types import Entry, EntryID
 from tests.sim.disk import SimDisk
@@ -131,6 +134,57 @@ def the_tail_cache_is_not_truncated() -> Generator[None]:
         del self, index
 
     with patch.object(GroupTail, "truncate", truncate):
+        yield
+
+
+@bug
+def reads_need_no_round() -> Generator[None]:
+    def add(self: ReadOnly, requester: int, context: bytes, commit: int) -> None:
+        self._waiting.append(PendingRead(requester, context, commit, 0))
+
+    with patch.object(ReadOnly, "add", add):
+        yield
+
+
+@bug
+def a_new_leader_reads_before_its_first_commit() -> Generator[None]:
+    def accept(raft: Raft, requester: int, context: bytes) -> None:
+        raft.reads.add(requester, context, raft.log.committed)
+
+    def answer(raft: Raft, requester: int, context: bytes, index: int) -> None:
+        if requester == raft.id:
+            raft.read_states.append(ReadState(index, context))
+        else:
+            raft.post(messages.read_index_response(requester, raft.id, raft.term, index, context))
+
+    with patch.object(reads, "_accept", accept), patch.object(reads, "_answer", answer):
+        yield
+
+
+@bug
+def a_joint_configuration_decides_by_its_new_half() -> Generator[None]:
+    def committed_index(self: JointConfig, acked: Callable[[int], int]) -> int:
+        return majority_index(self.incoming, acked)
+
+    def vote_result(self: JointConfig, votes: Mapping[int, bool]) -> VoteResult:
+        return majority_vote(self.incoming, votes)
+
+    with (
+        patch.object(JointConfig, "committed_index", committed_index),
+        patch.object(JointConfig, "vote_result", vote_result),
+    ):
+        yield
+
+
+@bug
+def what_lost_its_tail_is_trusted() -> Generator[None]:
+    original = DriverConfig.__post_init__
+
+    def post_init(self: DriverConfig) -> None:
+        original(self)
+        object.__setattr__(self, "doubtful", False)
+
+    with patch.object(DriverConfig, "__post_init__", post_init):
         yield
 
 

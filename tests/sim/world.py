@@ -48,6 +48,7 @@ TICK_MS = 50
 LIVENESS_MS = 250
 SILENCE_MS = 1000
 WITNESS_MS = 1000
+READS_FOR_MS, READ_EVERY_MS = 1500, 50
 CONFIG = DriverConfig(
     election_ticks=10,
     heartbeat_ticks=2,
@@ -233,6 +234,19 @@ class World:
             if node.driver is not None:
                 self.members.create_missing(node)
                 self.later(0, node.step, node_id, node.boot)
+
+    def ask_to_read(self, node_id: int) -> None:
+        """Keeps asking one node for reads, whatever it is cut off from."""
+        boot = self.nodes[node_id].boot
+
+        def ask() -> None:
+            node = self.nodes[node_id]
+            assert node.driver is not None, "events of a node that is down are dropped"
+            self.reads.ask(node_id, boot, node.driver, self.rng)
+            node.step()
+
+        for delay_ms in range(0, READS_FOR_MS, READ_EVERY_MS):
+            self.later(delay_ms, ask, node_id, boot)
 
     def leaders(self) -> list[int]:
         """Nodes that lead some group at the moment, as they see it."""

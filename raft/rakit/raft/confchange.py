@@ -151,6 +151,7 @@ class _Draft:
             auto_leave=auto_leave,
         )
         _check(membership)
+        assert membership.voters.incoming, "a configuration has voters (rule C3)"
         return membership
 
 

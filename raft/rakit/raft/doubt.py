@@ -17,7 +17,7 @@ doubtful replica takes part, but others rely on it only under these rules:
 
 - Rule D5: a replica that does not know of its loss gives itself away: after a start it rejects an
   entry that it had acknowledged before. It does not count any more and is reported, to be replaced
-  by a new replica under a new id (row 13).
+  by a new replica under a new id.
 
 Acknowledgements and votes therefore carry a stamp: the number of the boot, and whether it is in
 doubt. Answers of an earlier boot than the newest that the leader knows are ignored. A host that

@@ -76,6 +76,7 @@ def _become_pre_candidate(raft: Raft) -> None:
 def _become_candidate(raft: Raft) -> None:
     assert raft.role is not Role.LEADER, "a leader does not stand against itself"
     raft.reset(raft.term + 1)
+    assert raft.vote == 0, "a new term begins without a vote (rule E1)"
     raft.vote = raft.id
     raft.role = Role.CANDIDATE
 
@@ -99,6 +100,7 @@ def handle_response(raft: Raft, message: Message) -> None:
         return
     if pre_vote and not message.reject and message.term != raft.term + 1:
         return
+    assert raft.vote == raft.id or pre_vote, "a candidate has voted for itself"
     doubt.note_vote(raft, message.from_, message.context, granted=not message.reject)
     _conclude(raft)
 

@@ -5,7 +5,7 @@ Three families, and the caller needs to know only the family:
 - `StepRefusedError`: a message was not taken. Drop it and go on; nothing changed.
 - `RequestRefusedError`: a request of the local host was not accepted and has had no effect.
 - `ReplicaFatalError`: this replica contradicts what it once promised, or its disk does. Stop it,
-  never retry; other groups of the node may go on (rows 12 and 13 of the feature list).
+  never retry; other groups of the node may go on.
 
 Storage errors (`StorageReadError`) are raised by the host's `LogStorage` and handled inside the
 core. A broken rule of the core itself is an assertion, not an error: it means a bug.
@@ -70,10 +70,6 @@ class ConfChangeInvalidError(ProposalDroppedError):
     """The change cannot follow the current configuration, for example it removes every voter."""
 
 
-class MalformedConfChangeError(RaftError):
-    """Bytes that are not an encoded configuration change."""
-
-
 class ReadLimitError(RequestRefusedError):
     """Too many reads wait for confirmation: push back on the client."""
 
@@ -112,6 +108,14 @@ class HardStateLostError(ReplicaFatalError):
 
 class LogLostError(ReplicaFatalError):
     """Entries are missing that this replica has acknowledged or that it knows as committed."""
+
+
+class MalformedConfChangeError(ReplicaFatalError):
+    """An entry that should hold a configuration change holds something else."""
+
+
+class ConfigurationLostError(ReplicaFatalError):
+    """The stored configuration makes no sense, or a committed change cannot follow it."""
 
 
 class CommittedConflictError(ReplicaFatalError):

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from rakit.raft import confchange, doubt, messages
 from rakit.raft.election import campaign
-from rakit.raft.errors import StepMalformedError
+from rakit.raft.errors import ConfChangeInvalidError, StepMalformedError
 from rakit.raft.state import Raft
-from rakit.raft.types import Message, Snapshot
+from rakit.raft.types import Message, Role, Snapshot
 
 
 def check_append(message: Message) -> None:
-    """Raises if an append contradicts itself; nothing has changed then (row 6)."""
+    """Raises if an append contradicts itself; nothing has changed then."""
     index, term = message.index, message.log_term
     for entry in message.entries:
         index += 1
@@ -40,6 +40,7 @@ def check_append(message: Message) -> None:
 
 def handle_append(raft: Raft, message: Message) -> None:
     """Takes a leader's entries, or says where the logs may join."""
+    assert raft.lead == message.from_, "entries come from the leader of the term"
     log = raft.log
     if message.index < log.committed:
         _acknowledge(raft, message, log.committed)
@@ -97,7 +98,11 @@ def _restore(raft: Raft, base: Snapshot) -> None:
     if log.matches(base.index, base.term):
         log.commit_to(base.index)
         return
-    membership = confchange.restore(base.conf_state)
+    try:
+        membership = confchange.restore(base.conf_state)
+    except ConfChangeInvalidError as error:
+        raise StepMalformedError(f"a base with an impossible configuration: {error}") from error
+    assert raft.role is Role.FOLLOWER, "only a follower takes a base"
     log.restore(base)
     raft.install_membership(membership)
 

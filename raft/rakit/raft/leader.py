@@ -7,7 +7,7 @@ Rules:
 - Rule K2: a proposal is refused before it has any effect, or it is in the log. While leadership is
   being handed over every proposal is refused, or the target would never catch up.
 - Rule K3: a transfer that has not succeeded within an election timeout is over; asking for the same
-  target again does not extend it (row 19).
+  target again does not extend it.
 - Rule K4: a leader that hears of no quorum for an election timeout stops leading, so that its
   clients look elsewhere (6.2); together with pre-vote and the vote lease it also ends the tug of
   war under one-way cuts (known bug 18).
@@ -45,8 +45,9 @@ def become_leader(raft: Raft) -> None:
     raft.reads = ReadOnly()
     raft.term_start = log.last_index + 1
     # Configuration changes left behind by earlier leaders lie below this entry: wait until it is
-    # applied, and with it they are (row 20).
+    # applied, and with it they are.
     raft.pending_conf_index = raft.term_start
+    assert log.term(log.last_index) < raft.term, "a new leader's term has no entries yet"
     append_own(raft, [Entry(raft.term, raft.term_start)])
 
 
@@ -95,7 +96,8 @@ def tick(raft: Raft) -> None:
     raft.election_elapsed += 1
     if raft.election_elapsed >= raft.config.election_tick:
         raft.election_elapsed = 0
-        if raft.config.check_quorum and not _check_quorum(raft):
+        heard = _end_period(raft)
+        if raft.config.check_quorum and not heard:
             raft.become_follower(raft.term, 0)
             return
         raft.lead_transferee = 0
@@ -105,8 +107,8 @@ def tick(raft: Raft) -> None:
         broadcast_heartbeat(raft)
 
 
-def _check_quorum(raft: Raft) -> bool:
-    """Tells whether a quorum was heard since the last check, and starts the next period (K4)."""
+def _end_period(raft: Raft) -> bool:
+    """Tells whether a quorum was heard in the period that ends (K4), and begins the next."""
     heard = raft.tracker.quorum_recently_active(raft.id)
     for _, progress in raft.tracker.peers:
         if progress.state is ProgressState.SNAPSHOT and not progress.base_is_fresh:

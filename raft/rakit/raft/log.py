@@ -55,7 +55,7 @@ class RaftLog:
     def __init__(
         self, storage: LogStorage, hard_state: HardState, applied: int, apply_bytes_max: int
     ) -> None:
-        """Opens a stored log; raises when it contradicts the stored vote record (row 12)."""
+        """Opens a stored log; raises when it contradicts the stored vote record."""
         first, last = storage.first_index(), storage.last_index()
         last_term = storage.term(last)
         if last_term > hard_state.term:
@@ -156,7 +156,7 @@ class RaftLog:
         """Returns the last entry at or before `index` whose term is at most `term`.
 
         Everything above it cannot be in a log that has `term` at `index`, so one answer skips a
-        whole term (section 5.3, last paragraphs; row 7). The term is 0 where it is not known.
+        whole term (section 5.3, last paragraphs). The term is 0 where it is not known.
         """
         while index > 0:
             try:
@@ -205,7 +205,7 @@ class RaftLog:
                         f" one (commit {self.committed})"
                     )
                 self.unstable.append(entries[fresh:])
-        # Only what this message covers is known to equal the leader's log (row 3).
+        # Only what this message covers is known to equal the leader's log.
         self.commit_to(min(commit, covered))
         return covered
 
@@ -224,6 +224,7 @@ class RaftLog:
         assert snapshot.index > self.committed, "a base must not take back what is committed"
         self.committed = snapshot.index
         self.unstable.restore(snapshot)
+        assert self.last_index == snapshot.index, "a base is the whole log"
 
     # Commit and apply.
 
@@ -252,8 +253,10 @@ class RaftLog:
         high = min(self.committed, self.durable_index) + 1
         room = self._apply_bytes_max - self.applying_bytes
         entries = self.slice(self.applying + 1, high, room)
-        assert entries[0].index == self.applying + 1, "an entry would be skipped (row 11)"
+        assert entries[0].index == self.applying + 1, "an entry would be skipped"
         self.applying = entries[-1].index
+        assert self.applying <= self.committed, "only what is committed is applied"
+        assert self.applying <= self.durable_index, "only what is durable is applied (S13)"
         self.applying_bytes += payload_bytes(entries)
         return entries
 

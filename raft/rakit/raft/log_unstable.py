@@ -81,6 +81,7 @@ class Unstable:
         position = index - self.offset
         if position < 0 or position >= len(self.entries):
             return
+        assert self.snapshot is None, "entries behind a base became durable before it"
         if self.entries[position].term != term:
             return
         assert index < self.next_entry, "an entry became durable before it was handed out"
@@ -106,6 +107,7 @@ class Unstable:
     def append(self, entries: tuple[Entry, ...] | list[Entry]) -> None:
         """Appends, replacing everything from the first of the entries on."""
         first = entries[0].index
+        assert entries[-1].index == first + len(entries) - 1, "an append must have no gap"
         position = first - self.offset
         if position == len(self.entries):
             self.entries.extend(entries)

@@ -1,7 +1,7 @@
 """Changes of the configuration: when one may be proposed, and what follows when it is applied.
 
 A change takes effect when its entry is *applied*, on each replica at its own time (section 6, in
-etcd's variant). `confchange` computes the configurations; here are the rules around them (row 20):
+etcd's variant). `confchange` computes the configurations; here are the rules around them:
 
 - Rule M1: one change at a time. A change is proposed only when every earlier one is applied, those
   of former leaders included: a new leader waits until its own first entry is applied.
@@ -18,7 +18,11 @@ etcd's variant). `confchange` computes the configurations; here are the rules ar
 from __future__ import annotations
 
 from rakit.raft import confchange, reads
-from rakit.raft.errors import ConfChangePendingError
+from rakit.raft.errors import (
+    ConfChangeInvalidError,
+    ConfChangePendingError,
+    ConfigurationLostError,
+)
 from rakit.raft.leader import check_can_propose
 from rakit.raft.replication import append_own, maybe_commit
 from rakit.raft.state import Raft
@@ -38,6 +42,7 @@ def propose(raft: Raft, change: ConfChange) -> EntryID:
 
 
 def _append(raft: Raft, change: ConfChange) -> EntryID:
+    assert raft.log.applied >= raft.pending_conf_index, "one change at a time (rule M1)"
     data = change.encode()
     index = raft.log.last_index + 1
     raft.uncommitted_bytes += len(data)
@@ -49,10 +54,14 @@ def _append(raft: Raft, change: ConfChange) -> EntryID:
 def apply(raft: Raft, change: ConfChange) -> ConfState:
     """Makes a committed change the current configuration and returns it for the caller to store.
 
-    Raises `ConfChangeInvalidError` if it cannot follow the current one, which rule M2 excludes for
-    changes that were proposed here; every replica raises alike.
+    Raises `ConfigurationLostError` if it cannot follow the current one, which rule M2 excludes as
+    long as every replica applies the same changes.
     """
-    raft.install_membership(confchange.follow(raft.tracker.membership, change))
+    try:
+        membership = confchange.follow(raft.tracker.membership, change)
+    except ConfChangeInvalidError as error:
+        raise ConfigurationLostError(f"a committed change cannot follow: {error}") from error
+    raft.install_membership(membership)
     _after_change(raft)
     return raft.tracker.membership.conf_state()
 

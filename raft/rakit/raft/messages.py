@@ -21,7 +21,7 @@ from typing import Final
 
 from rakit.raft.types import Entry, Message, MessageType, Snapshot
 
-#: Context of a vote request that the leader itself asked for: it passes the lease (row 19).
+#: Context of a vote request that the leader itself asked for: it passes the lease.
 FORCED: Final = b"forced"
 
 # Number of the boot, and whether the replica doubts what it promised before (`doubt`).

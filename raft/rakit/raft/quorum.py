@@ -49,6 +49,7 @@ def majority_vote(voters: tuple[int, ...], votes: Mapping[int, bool]) -> VoteRes
     if not voters:
         return VoteResult.WON
     needed = len(voters) // 2 + 1
+    assert 2 * needed > len(voters), "two majorities must meet"
     granted = sum(1 for voter in voters if votes.get(voter) is True)
     missing = sum(1 for voter in voters if voter not in votes)
     if granted >= needed:
@@ -80,10 +81,6 @@ class JointConfig:
     def ids(self) -> tuple[int, ...]:
         """Every voter of either half, sorted."""
         return tuple(sorted({*self.incoming, *self.outgoing})) if self.outgoing else self.incoming
-
-    def __contains__(self, replica_id: int) -> bool:
-        """Tells whether the replica votes in either half."""
-        return replica_id in self.incoming or replica_id in self.outgoing
 
     def committed_index(self, acked: Callable[[int], int]) -> int:
         """Returns the largest index acknowledged by a quorum of each half (rule Q1)."""

@@ -8,7 +8,7 @@ the part that the role calls for:
     own term      by role
 
 A reply with our term to an old *leader* is what lets a replica rejoin whose term ran ahead while it
-was cut off: the leader steps down and the next election settles one term for all (row 16).
+was cut off: the leader steps down and the next election settles one term for all.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _check(raft: Raft, message: Message) -> None:
 
 
 def _answer_old_term(raft: Raft, message: Message) -> None:
-    """Tells the sender of an old term ours, where that helps it (rows 15 and 16)."""
+    """Tells the sender of an old term ours, where that helps it."""
     if message.type in _LEADERS:
         # Not an acknowledgement of anything: index 0.
         raft.post(messages.append_ack(message.from_, raft.id, raft.term, 0, raft.stamp))

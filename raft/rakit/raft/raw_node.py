@@ -6,7 +6,7 @@
         ...                                                       see `Ready` for the order
     node.on_persisted(number) / node.on_applied(index, size)      what was done
 
-One owner: nothing here may be called from two threads, and nothing waits (rows 5 and 23).
+One owner: nothing here may be called from two threads, and nothing waits.
 
 Several Readys may be in flight (safety S18). What a completion may be taken for:
 
@@ -209,6 +209,7 @@ class RawNode:
                 replication.flush(r)
             if r.reads.needs_heartbeat:
                 replication.broadcast_heartbeat(r)
+        assert (r.role is Role.LEADER) == (r.lead == r.id), "who leads follows itself, only then"
         self._number += 1
         ready = Ready(self._number)
         if log.unstable.has_waiting:
@@ -277,7 +278,9 @@ class RawNode:
         flight = self._flights.popleft()
         assert flight.number == number, f"Ready {number} is reported before {flight.number} (N1)"
         self._syncs -= flight.must_sync
+        assert self._syncs >= 0, "more syncs were reported than asked for"
         r = self._raft
+        assert flight.term >= r.durable_term, "what is durable goes back in terms"
         r.durable_term, r.durable_vote = flight.term, flight.vote
         if flight.snapshot_index:
             r.log.snapshot_durable(flight.snapshot_index)

@@ -61,6 +61,7 @@ class ReadOnly:
         """Adds a read; it joins the round that has not been sent yet, or opens one."""
         if self._round == self._round_sent:
             self._round += 1
+        assert self._round == self._round_sent + 1, "one round at most is open"
         self._waiting.append(PendingRead(requester, context, commit, self._round))
 
     def send_round(self) -> bytes:

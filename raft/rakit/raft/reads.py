@@ -1,4 +1,4 @@
-"""Linearizable reads without writing to the log (dissertation 6.4; row 17).
+"""Linearizable reads without writing to the log (dissertation 6.4).
 
 Rules:
 
@@ -74,6 +74,7 @@ def _answer(raft: Raft, requester: int, context: bytes, index: int) -> None:
 
 def release_early(raft: Raft) -> None:
     """Lets the reads go on that waited for this term's first commit."""
+    assert raft.log.committed >= raft.term_start, "reads go on only after an own-term commit"
     early, raft.reads.early = raft.reads.early, []
     for requester, context in early:
         _accept(raft, requester, context)

@@ -138,6 +138,7 @@ def maybe_commit(raft: Raft) -> bool:
     assert log.term(index) == raft.term, "only entries of this term are committed by counting"
     first_of_term = log.committed < raft.term_start
     log.commit_to(index)
+    assert raft.role is Role.LEADER, "only a leader commits by counting"
     raft.append_pending = True
     if raft.doubtful:
         doubt.committed_own_term(raft)
@@ -192,7 +193,7 @@ def handle_append_response(raft: Raft, message: Message, progress: Progress) -> 
 
 
 def _handle_reject(raft: Raft, message: Message, progress: Progress) -> None:
-    """Looks for the place where the two logs join: one probe for each term at most (row 7)."""
+    """Looks for the place where the two logs join: one probe for each term at most."""
     hint = message.reject_hint
     if message.log_term > 0:
         # The peer has `log_term` at `hint`. Whatever of ours lies above the last entry with that
@@ -228,7 +229,7 @@ def maybe_hand_over(raft: Raft, id_: int, progress: Progress) -> bool:
 
 
 def report_unreachable(raft: Raft, progress: Progress) -> None:
-    """Notes that messages to the peer were probably lost: back to guessing (row 8)."""
+    """Notes that messages to the peer were probably lost: back to guessing."""
     if progress.state is ProgressState.SNAPSHOT:
         progress.pending_snapshot = 0
         progress.become_probe()

@@ -14,7 +14,7 @@ Invariants of `Raft`:
   by counting (section 5.4.2).
 - `durable_term` and `durable_vote` are what the disk holds; they trail `term` and `vote`.
 
-What may leave before the disk has caught up (row 4):
+What may leave before the disk has caught up:
 
 - A leader's own messages: its term and vote are durable already, and a follower's
   acknowledgement speaks for the follower's disk alone (dissertation 10.2.1).
@@ -31,6 +31,7 @@ from typing import Final
 
 from rakit.raft import confchange, messages
 from rakit.raft.config import Config
+from rakit.raft.errors import ConfChangeInvalidError, ConfigurationLostError
 from rakit.raft.log import RaftLog
 from rakit.raft.read_only import ReadOnly
 from rakit.raft.storage import LogStorage
@@ -135,7 +136,7 @@ class Raft:
         #: Boots of doubtful voters, if every voter elected this leader (rule D2).
         self.elected_boots: dict[int, int] = {}
         self.lead_transferee = 0
-        #: No configuration change is proposed before this index is applied (row 20).
+        #: No configuration change is proposed before this index is applied.
         self.pending_conf_index = 0
         #: Payload of this term's proposals that are not handed out as committed yet.
         self.uncommitted_bytes = 0
@@ -153,13 +154,16 @@ class Raft:
         #: Contexts of this follower's reads that its leader has not answered.
         self.forwarded_reads: list[bytes] = []
 
-        self.install_membership(confchange.restore(conf_state))
+        try:
+            self.install_membership(confchange.restore(conf_state))
+        except ConfChangeInvalidError as error:
+            raise ConfigurationLostError(f"the stored configuration: {error}") from error
         self.randomize_timeout()
 
     # Sending.
 
     def post(self, message: Message) -> None:
-        """Queues a message: to leave at once, or after the disk has caught up (row 4)."""
+        """Queues a message: to leave at once, or after the disk has caught up."""
         assert message.to != self.id, "a replica does not write to itself"
         if message.type in _SENT_AT_ONCE or (
             message.type is MessageType.HEARTBEAT_RESP and self.durable_term == self.term
@@ -194,6 +198,7 @@ class Raft:
 
     def become_follower(self, term: int, lead: int) -> None:
         """Follows `lead` (0: nobody yet) in `term`."""
+        assert lead != self.id, "a follower does not lead itself"
         was_leader = self.role is Role.LEADER
         self.reset(term)
         self.role = Role.FOLLOWER
@@ -218,6 +223,7 @@ class Raft:
         self.votes.clear()
         self.votes_doubtful.clear()
         self.append_pending = False
+        assert self.durable_term <= self.term, "the disk holds a term that nobody was in"
 
     def forget_leader(self) -> None:
         """Follows nobody; reads that wait for the old leader's answer are given up."""
@@ -227,7 +233,7 @@ class Raft:
         self.forwarded_reads.clear()
 
     def _give_up_leadership(self) -> None:
-        """Tells everyone who waits that this leader will not answer (rows 17 and 22)."""
+        """Tells everyone who waits that this leader will not answer."""
         if self.log.last_index > self.log.committed:
             self.dropped.append(
                 Dropped(DropKind.PROPOSALS, term=self.term, index=self.log.committed)

@@ -51,7 +51,7 @@ class PeerStatus:
     inflight_messages: int
     inflight_bytes: int
     doubtful: bool
-    #: It lost entries that it had acknowledged: replace it by a new replica (row 13).
+    #: It lost entries that it had acknowledged: replace it by a new replica.
     lost_log: bool = False
 
 

@@ -205,7 +205,7 @@ class DropKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Work that the core will not answer any more, so that nobody waits for ever (row 22)."""
+    """Work that the core will not answer any more, so that nobody waits for ever."""
 
     kind: DropKind
     term: int = 0

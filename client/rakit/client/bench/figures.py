@@ -45,14 +45,16 @@ def median(values: Sequence[float]) -> float:
     return percentile(sorted(values), 50)
 
 
-def has_settled(samples: Sequence[float], window: int = 3, fall: float = 0.1) -> bool:
-    """Whether a rate has stopped falling.
+def has_settled(
+    samples: Sequence[float], *, window: int = 3, change: float = 0.1, quiet: float = 0.0
+) -> bool:
+    """Whether a rate has stopped changing.
 
-    The mean of the last `window` samples is not below that of the `window` before by more than the
-    part `fall`. A rate that rises counts as not settled either.
+    The mean of the last `window` samples differs from that of the `window` before by no more than
+    the part `change`, or both are at most `quiet`.
     """
     if len(samples) < 2 * window:
         return False
     before = sum(samples[-2 * window : -window]) / window
     now = sum(samples[-window:]) / window
-    return abs(before - now) <= fall * max(before, now)
+    return max(before, now) <= quiet or abs(before - now) <= change * max(before, now)

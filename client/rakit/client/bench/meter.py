@@ -1,58 +1,67 @@
 """Counts what a producer gets acknowledged, and how long each acknowledgement took.
 
-An acknowledgement that is an error would make every figure worthless, so the first one is kept and
-raised when the run is over or looks at it.
+A delivery that fails would make every figure worthless, so the first error is kept, and raised when
+the run looks at it. Callbacks of deliveries run one turn of the loop after `flush()` may have
+returned, so a run that needs all of them waits for their number.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 from rakit.client.errors import RakitError
 from rakit.client.producing.batch import Delivery
 
 
-@dataclass(slots=True)
 class Meter:
     """Acknowledgements so far."""
 
-    records: int = 0
-    # Seconds from the call to the acknowledgement, while `is_recording`.
-    latencies_s: list[float] = field(default_factory=list[float])
-    is_recording: bool = False
-    error: RakitError | None = None
+    def __init__(self) -> None:
+        self.records = 0
+        # Seconds from the call to the acknowledgement, while `is_recording`.
+        self.latencies_s: list[float] = []
+        self.is_recording = False
+        self._ended_count = 0
+        self._error: RakitError | None = None
+        self._waiting: tuple[int, asyncio.Future[None]] | None = None
 
     def watch(self, delivery: Delivery, records: int, since_s: float) -> None:
         """Counts a delivery once it is acknowledged; it stands for so many records."""
-        delivery.add_done_callback(partial(self._counted, records, since_s))
+        self.then(delivery, partial(self._count, records, since_s))
 
     def then(self, delivery: Delivery, acknowledged: Callable[[], None]) -> None:
-        """Calls `acknowledged` once a delivery is; an error is only kept."""
-
-        def ended(ended: Delivery) -> None:
-            if self._is_good(ended):
-                acknowledged()
-
-        delivery.add_done_callback(ended)
+        """Calls `acknowledged` once a delivery is."""
+        delivery.add_done_callback(partial(self._ended, acknowledged))
 
     def check(self) -> None:
-        """Raises the first error that was acknowledged instead of a success."""
-        if self.error is not None:
-            raise self.error.again()
+        """Raises the first error of a delivery."""
+        if self._error is not None:
+            raise self._error.again()
 
-    def _counted(self, records: int, since_s: float, delivery: Delivery) -> None:
-        if self._is_good(delivery):
-            self.records += records
-            if self.is_recording:
-                self.latencies_s.append(time.perf_counter() - since_s)
+    async def until(self, count: int) -> None:
+        """Waits until so many deliveries have ended, and checks them."""
+        if self._ended_count < count:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting = (count, future)
+            await future
+        self.check()
 
-    def _is_good(self, delivery: Delivery) -> bool:
+    def _count(self, records: int, since_s: float) -> None:
+        self.records += records
+        if self.is_recording:
+            self.latencies_s.append(time.perf_counter() - since_s)
+
+    def _ended(self, acknowledged: Callable[[], None], delivery: Delivery) -> None:
+        self._ended_count += 1
         try:
             delivery.result()
         except RakitError as error:
-            self.error = self.error or error
-            return False
-        return True
+            self._error = self._error or error
+        else:
+            acknowledged()
+        if self._waiting is not None and self._ended_count >= self._waiting[0]:
+            self._waiting[1].set_result(None)
+            self._waiting = None

@@ -79,7 +79,7 @@ class Progress:
         self.base_is_fresh = False
         #: Highest commit index that the peer has been sent with a log that covers it.
         self.sent_commit = 0
-        #: The peer was heard since the last quorum check. New peers start as active (row 16), so
+        #: The peer was heard since the last quorum check. New peers start as active, so
         #: that a leader does not step down because of a member that is just being set up.
         self.recent_active = True
         #: Nothing may be sent before an answer: a probe is out, or the window is full.
@@ -96,7 +96,7 @@ class Progress:
         self.boot = 0
         #: What it had acknowledged before that boot.
         self.boot_match = 0
-        #: It came back without entries that it had acknowledged, and did not know (row 13).
+        #: It came back without entries that it had acknowledged, and did not know.
         self.lost_log = False
         #: The peer doubts what it once promised (safety S8; the rules are in `doubt`).
         self.doubtful = False
@@ -115,6 +115,7 @@ class Progress:
         self.pending_snapshot = 0
         self.inflights.clear()
         self.state = state
+        assert self.match < self.next, "next must stay above match (rule T1)"
 
     def become_probe(self) -> None:
         """Starts guessing, from behind the snapshot that was delivered or from `match`."""
@@ -130,6 +131,7 @@ class Progress:
 
     def become_snapshot(self, index: int) -> None:
         """Stops sending until the base state as of `index` has arrived or failed."""
+        assert index > self.match, "a base that the peer holds helps nobody"
         self._become(ProgressState.SNAPSHOT)
         self.pending_snapshot = index
         self.base_is_fresh = True
@@ -181,6 +183,7 @@ class Progress:
         if self.next - 1 != rejected:
             return False
         self.next = max(min(rejected, hint + 1), self.match + 1)
+        assert self.match < self.next <= max(rejected, self.match + 1), "a probe goes backwards"
         self.sent_commit = min(self.sent_commit, self.next - 1)
         self.waits = False
         return True

@@ -7,7 +7,7 @@ Invariants:
 
 - `progress` has exactly one entry for each replica of the configuration.
 - `learners` and the voters of both halves share no replica; `learners_next` are outgoing voters.
-- Iteration is always in ascending order of ids, so that runs repeat (row 23).
+- Iteration is always in ascending order of ids, so that runs repeat.
 """
 
 from __future__ import annotations

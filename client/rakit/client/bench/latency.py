@@ -1,0 +1,119 @@
+"""`rakit bench latency`: how long single records take through `send()`.
+
+Two loads after each other on one cluster. First one caller that sends a record, awaits its receipt
+and sends the next: the time that a request costs when nothing else is going on. Then an open loop:
+sends are due at a fixed rate whatever the cluster does, and each is counted from when it was due
+(see `pacing`).
+
+Records have no key, so the SDK gives each partition a run of them in turn. The reference is the round
+trip of a message of the same size on a bare gRPC stream: a record needs at least one from the client
+to the leader and one from the leader to a follower, and an fsync on both nodes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from rakit.client.bench.echo import measure_round_trips
+from rakit.client.bench.figures import summarise
+from rakit.client.bench.meter import Meter
+from rakit.client.bench.pacing import Pace, RealClock, send_paced
+from rakit.client.bench.progress import Say
+from rakit.client.bench.report import Figure, Report, latency_figures
+from rakit.client.bench.target import bench_topic, cluster_at
+from rakit.client.client import Client
+from rakit.client.producing.producer import Producer
+
+PARTITIONS: Final = 6
+#: Before each load, so that connections are open and the interpreter has seen the code.
+WARM_UP_S: Final = 1.0
+REFERENCE_S_MIN, REFERENCE_S_MAX = 1.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySettings:
+    """What is sent, how often, and for how long each load lasts."""
+
+    rate: float = 1000
+    record_bytes: int = 100
+    seconds: float = 20
+
+    @property
+    def reference_seconds(self) -> float:
+        """How long the reference is measured."""
+        return min(max(REFERENCE_S_MIN, self.seconds / 3), REFERENCE_S_MAX)
+
+
+async def bench_latency(bootstrap: str | None, settings: LatencySettings, say: Say) -> Report:
+    """Measures both loads, then the reference."""
+    async with cluster_at(bootstrap) as target:
+        description = target.description
+        async with (
+            Client(target.bootstrap) as client,
+            bench_topic(client, PARTITIONS) as topic,
+            client.producer() as producer,
+        ):
+            sender = _Sender(producer, topic, settings)
+            say("latency: one caller")
+            await sender.one_by_one(WARM_UP_S)
+            single = summarise(await sender.one_by_one(settings.seconds))
+            say(f"latency: {settings.rate:g} records/s")
+            await sender.paced(WARM_UP_S)
+            paced = summarise(await sender.paced(settings.seconds))
+    say("reference: bare gRPC")
+    trips = summarise(await measure_round_trips(settings.record_bytes, settings.reference_seconds))
+    figures = (
+        *latency_figures("single", "one caller", single),
+        *latency_figures("paced", f"{settings.rate:g} records/s", paced),
+        Figure(
+            "grpc_p50",
+            "reference: bare gRPC round trip, p50",
+            trips.p50_ms,
+            "ms",
+            single.p50_ms / trips.p50_ms,
+        ),
+        Figure(
+            "grpc_p99",
+            "reference: bare gRPC round trip, p99",
+            trips.p99_ms,
+            "ms",
+            single.p99_ms / trips.p99_ms,
+        ),
+    )
+    return Report("latency", {"cluster": description, **asdict(settings)}, figures)
+
+
+class _Sender:
+    """Sends records of one size to one topic."""
+
+    def __init__(self, producer: Producer, topic: str, settings: LatencySettings) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._rate = settings.rate
+        self._value = os.urandom(settings.record_bytes)
+
+    async def one_by_one(self, seconds: float) -> list[float]:
+        """Sends each record when the one before is acknowledged; returns the times in seconds."""
+        times: list[float] = []
+        began_s = time.perf_counter()
+        while (sent_s := time.perf_counter()) - began_s < seconds or not times:
+            await (await self._producer.send(self._topic, self._value))
+            times.append(time.perf_counter() - sent_s)
+        return times
+
+    async def paced(self, seconds: float) -> list[float]:
+        """Sends at the rate; returns the times in seconds from when each send was due."""
+        meter = Meter()
+
+        async def send(ended: Callable[[], None]) -> None:
+            meter.then(await self._producer.send(self._topic, self._value), ended)
+
+        pace = Pace(self._rate, seconds)
+        times = await send_paced(pace, send, RealClock())
+        await self._producer.flush()
+        await meter.until(pace.count)
+        return times

@@ -1,0 +1,243 @@
+"""Declares `rakit bench` and its commands; what they measure is defined in each one's help.
+
+Nothing here imports gRPC or the SDK; a command loads what it needs when it runs.
+"""
+
+# ruff: noqa: PLC0415 - a command loads the SDK and gRPC when it runs, so that help is quick
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from rakit.client.cli.output import Format
+
+if TYPE_CHECKING:
+    from rakit.client.bench.progress import Say
+    from rakit.client.bench.report import Report
+
+app: Final = typer.Typer(
+    help=(
+        "Measure throughput, latency, failover, idle cost and start.\n\n"
+        "Without --bootstrap each command starts three nodes of its own on loopback, with data in"
+        " a temporary directory (TMPDIR says where), and ends them. RAKIT_BOOTSTRAP is ignored, so"
+        " that nobody loads a cluster in use by accident. Figures count what is acknowledged:"
+        " fsynced by a majority. Compare figures within one run only; RATIO, rakit's figure divided"
+        " by the reference measured beside it, is what stays comparable."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT,...",
+        help="Load this cluster, in a topic that is deleted again.",
+        show_default="three nodes of its own",
+    ),
+]
+Output = Annotated[Format, typer.Option("-o", "--output", help="How the figures are printed.")]
+
+
+class Interface(StrEnum):
+    """How records are handed to the SDK."""
+
+    BATCH = "batch"
+    RECORD = "record"
+
+
+@app.command("produce")
+def produce(
+    *,
+    record_bytes: Annotated[int, typer.Option(help="Size of a value.", min=1)] = 1024,
+    batch_bytes: Annotated[
+        int, typer.Option(help="Size of a batch, up to 16 MiB.", min=1, max=15 << 20)
+    ] = 1 << 20,
+    partitions: Annotated[int, typer.Option(help="Partitions of the topic.", min=1)] = 6,
+    seconds: Annotated[float, typer.Option(help="How long to measure.", min=0.1)] = 30,
+    interface: Annotated[
+        Interface, typer.Option(help="send_batch(), or send() for each record.")
+    ] = Interface.BATCH,
+    warm_up_seconds: Annotated[float, typer.Option(help="Not measured.", min=0)] = 5,
+    bootstrap: Bootstrap = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Measure how much the cluster takes in.
+
+    A closed loop: one producer keeps twelve batches unacknowledged, over all partitions.
+
+    \b
+    acknowledged       values acknowledged in the measured time; MB are 10^6 bytes
+    acknowledgement    from the call to the receipt, waiting in the producer included;
+                       of batches, or of one record in 64
+    CPU                user and system seconds in the measured time, all threads
+    memory             resident, of the largest node, sampled five times a second
+    reference: disk    write + fdatasync of 1 MiB chunks to three files at once, MB/s of each:
+                       what three nodes must do at least with every byte
+    reference: gRPC    the same messages there and back on one stream between two processes
+
+    Example: rakit bench produce --record-bytes 100 --seconds 10
+    """
+    from rakit.client.bench import produce as work
+
+    settings = work.ProduceSettings(
+        record_bytes,
+        batch_bytes,
+        partitions,
+        seconds,
+        work.Interface(interface),
+        warm_up_seconds,
+    )
+    _finish(output, lambda say: work.bench_produce(bootstrap, settings, say), bootstrap)
+
+
+@app.command("latency")
+def latency(
+    *,
+    rate: Annotated[float, typer.Option(help="Records a second, open loop.", min=1)] = 1000,
+    record_bytes: Annotated[int, typer.Option(help="Size of a value.", min=0)] = 100,
+    seconds: Annotated[float, typer.Option(help="How long to measure each load.", min=0.1)] = 20,
+    bootstrap: Bootstrap = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Measure how long single records take.
+
+    Two loads after each other, records without a key through send() to six partitions.
+
+    \b
+    one caller       sends the next record when the one before is acknowledged
+    N records/s      an open loop: a record is due every 1/N s, whatever the cluster does, and
+                     its latency counts from when it was due, so a stall shows in all of them
+    p50, p99         nearest rank over all records; longest is the worst of them
+    reference        round trip of a message of the same size on a bare gRPC stream
+
+    Example: rakit bench latency --rate 2000 --seconds 10
+    """
+    from rakit.client.bench import latency as work
+
+    settings = work.LatencySettings(rate, record_bytes, seconds)
+    _finish(output, lambda say: work.bench_latency(bootstrap, settings, say), bootstrap)
+
+
+@app.command("failover")
+def failover(
+    *,
+    kills: Annotated[int, typer.Option(help="How many leaders are killed.", min=1)] = 10,
+    output: Output = Format.TABLE,
+) -> None:
+    """Measure how long writers wait when a leader is killed.
+
+    Three nodes of its own take a record for each of six partitions every 10 ms. A node that leads
+    gets SIGKILL; the gap of a partition that it led ends with the first acknowledgement of a
+    record sent after the kill. The node is started again, and the next kill comes when all
+    replicas are equal and all leaders are where they were.
+
+    \b
+    kill N                       until all partitions that the node led go on
+    first partition goes on      until one of them does
+    all partitions go on         until all of them do
+
+    Example: rakit bench failover --kills 3
+    """
+    from rakit.client.bench import failover as work
+
+    _finish(output, lambda say: work.bench_failover(kills, say))
+
+
+@app.command("idle")
+def idle(
+    *,
+    partitions: Annotated[int, typer.Option(help="With three replicas each.", min=1)] = 1000,
+    output: Output = Format.TABLE,
+) -> None:
+    """Measure what partitions cost that nobody uses.
+
+    Three nodes of its own get a topic and are left alone until their CPU use stops falling.
+
+    \b
+    CPU of a node          percent of one core over 20 s, everything included
+    memory of a replica    growth of all nodes since before the topic, divided by the replicas
+    created                until every partition has a leader
+
+    Example: rakit bench idle --partitions 200
+    """
+    from rakit.client.bench import idle as work
+
+    settings = work.IdleSettings(partitions)
+    _finish(output, lambda say: work.bench_idle(settings, say))
+
+
+@app.command("start")
+def start(*, output: Output = Format.TABLE) -> None:
+    """Measure how long a new one-node cluster takes to serve.
+
+    What `rakit dev` starts: from the start of the process to its word that it is ready, imports
+    included, on an empty directory; the median of five.
+
+    Example: rakit bench start -o json
+    """
+    from rakit.client.bench import start as work
+
+    _finish(output, work.bench_start)
+
+
+@app.command("all")
+def everything(*, output: Output = Format.TABLE) -> None:
+    """Run all of them, and hold the figures against the project's goals.
+
+    Takes about six minutes. GOAL is what the project wants to reach on two cores; figures that
+    miss it do not make the command fail.
+
+    Example: rakit bench all -o json > figures.json
+    """
+    from rakit.client.bench import everything as work
+
+    _finish_all(output, work.bench_all)
+
+
+def _finish(
+    output: Format,
+    bench: Callable[[Say], Coroutine[None, None, Report]],
+    bootstrap: str | None = None,
+) -> None:
+    """Runs one bench and exits."""
+
+    async def one(say: Say) -> list[Report]:
+        return [await bench(say)]
+
+    _finish_all(output, one, bootstrap)
+
+
+def _finish_all(
+    output: Format,
+    benches: Callable[[Say], Coroutine[None, None, list[Report]]],
+    bootstrap: str | None = None,
+) -> None:
+    from rakit.client.cli import running
+    from rakit.client.cli.serve import require_node
+
+    if bootstrap is None:
+        require_node()
+    running.finish(_run(output, benches))
+
+
+async def _run(
+    output: Format, benches: Callable[[Say], Coroutine[None, None, list[Report]]]
+) -> int:
+    from rakit.client.bench.machine import describe
+    from rakit.client.bench.progress import shown_progress
+    from rakit.client.bench.report import show
+    from rakit.client.cli.complaints import CommandError
+    from rakit.client.demo.processes import NodeProcessError
+
+    try:
+        with shown_progress() as say:
+            reports = await benches(say)
+    except NodeProcessError as error:
+        raise CommandError(str(error)) from error
+    show(describe(), reports, output)
+    return 0
