@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from blockbuster import BlockBuster, BlockBusterFunction
 from rocksdict import Rdict
@@ -41,14 +42,13 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("multiraft/store/space.py", "look"): "asks the kernel for free space, at most once a second",
     ("node/metadata/record.py", "load"): "the note of a founding, 1 KiB, is read at start-up",
     ("node/config.py", "load"): "in a real node it is over before there is a loop",
-    ("structlog/_output.py", "msg"): "a log line goes straight to stderr, in order",
     ("logging/__init__.py", "emit"): "the same, of the libraries",
 }
 
 
 def verdict(name: str, allowed: list[tuple[str, str]]) -> str:
     """The way to a blocking call, when it began in our code and is not allowed there."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     way: list[str] = []
     ours = False
     while frame is not None:
@@ -76,7 +76,7 @@ def recorder(function: BlockBusterFunction, found: list[str]) -> Callable[..., b
 
 
 @contextmanager
-def watched_loop() -> Iterator[list[str]]:
+def watched_loop() -> Generator[list[str]]:
     """Watches every event loop of this process for a while; yields what is found."""
     found: list[str] = []
     guard = BlockBuster()

@@ -19,7 +19,7 @@ from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.node.metadata import steps
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.metadata.tending import caught_up
-from rakit.raft import ConfState
+from rakit.raft import ConfChange, ConfChangeType, ConfState
 from tests.sim.node import SimNode
 
 _MEMBERS_MIN = 3
@@ -105,6 +105,12 @@ class Members:
 
 def _kind(group_id: int) -> GroupKind:
     return GroupKind.METADATA if group_id == METADATA_GROUP_ID else GroupKind.PARTITION
+
+
+def _newcomers(change: ConfChange) -> set[int]:
+    return {
+        node_of(each.replica_id) for each in change.changes if each.type is ConfChangeType.ADD_VOTER
+    }
 
 
 def _seen(group: Group, one: Assigned, up: set[int]) -> steps.Group:

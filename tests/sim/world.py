@@ -48,6 +48,7 @@ TICK_MS = 50
 LIVENESS_MS = 250
 SILENCE_MS = 1000
 WITNESS_MS = 1000
+JOINT_CUTS = 0.5  # of the joint phases
 READS_FOR_MS, READ_EVERY_MS = 1500, 50
 CONFIG = DriverConfig(
     election_ticks=10,
@@ -235,6 +236,12 @@ class World:
                 self.members.create_missing(node)
                 self.later(0, node.step, node_id, node.boot)
 
+    def _cut_off(self, side: set[int]) -> None:
+        """Leaves a leader in a joint phase alone with the voters to come."""
+        if self.chaos and self.rng.random() < JOINT_CUTS:
+            self.note("cut off", *sorted(side))
+            self.network.split(side, set(self.nodes) - side)
+
     def ask_to_read(self, node_id: int) -> None:
         """Keeps asking one node for reads, whatever it is cut off from."""
         boot = self.nodes[node_id].boot
@@ -270,7 +277,9 @@ class World:
                 broker.maintain(group_id)
         if self.plan.spares and self.rng.random() < 0.25:
             up = {one for one in self.nodes if self.views.get((node_id, one), (False,))[0]}
-            self.members.tend(node.driver, up | {node_id})
+            for newcomers in self.members.tend(node.driver, up | {node_id}):
+                side = {node_id, *newcomers}
+                self.later(self.rng.randint(2, 25), partial(self._cut_off, side))
         if self.chaos and self.rng.random() < 0.1:
             self.reads.ask(node_id, node.boot, node.driver, self.rng)
         if self.chaos and self.plan.registry and self.rng.random() < 0.2:

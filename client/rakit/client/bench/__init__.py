@@ -1,9 +1,10 @@
 """Measures a cluster and prints figures that can be compared: `rakit bench`.
 
-`figures` and `pacing` are the pure half: percentiles, and when an open loop owes its sends. `report`
-is what a measurement comes to. `target` is the cluster that is measured, `usage` what its processes
-take, `meter` what the SDK acknowledges. `disk` and `echo` are the references. Then one module for
-each command: `produce`, `latency`, `failover`, `idle`, `start`, and `everything` for all of them.
+`figures` and `pacing` are the pure half: percentiles, and when an open loop owes its sends.
+`report` is what a measurement comes to. `target` is the cluster that is measured, `usage` what its
+processes take, `meter` what the SDK acknowledges. `disk` and `echo` are the references. Then one
+module for each command: `produce`, `latency`, `failover`, `idle`, `start`, and `everything` for all
+of them.
 
 Rules:
 

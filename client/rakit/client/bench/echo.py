@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import grpc
 import grpc.aio
@@ -97,15 +97,16 @@ async def _echo_process() -> AsyncGenerator[str]:
 @asynccontextmanager
 async def _stream(address: str) -> AsyncGenerator[Call]:
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        method = channel.stream_stream(f"/{_SERVICE}/Stream")
-        call: Call = method(wait_for_ready=True)
+        method = cast("Callable[..., Call]", channel.stream_stream(f"/{_SERVICE}/Stream"))
+        call = method(wait_for_ready=True)
         yield call
         call.cancel()
 
 
 async def _echo(_requests: object, context: Context) -> None:
     while True:
-        message = await context.read()
+        # The end of a stream is a marker object, which the stubs do not know of.
+        message = cast("object", await context.read())
         if not isinstance(message, bytes):
             return
         await context.write(message)
@@ -114,7 +115,8 @@ async def _echo(_requests: object, context: Context) -> None:
 async def serve() -> None:
     """Serves until stdin ends."""
     server = grpc.aio.server(options=_OPTIONS)
-    handlers = {"Stream": grpc.stream_stream_rpc_method_handler(_echo)}
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(_echo)
+    handlers = {"Stream": handler}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

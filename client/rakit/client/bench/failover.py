@@ -2,9 +2,9 @@
 
 While a record goes to every partition every few milliseconds, the node that leads one of them gets
 SIGKILL. The gap of a partition that it led runs from the signal to the first acknowledgement of a
-record that was sent after it; acknowledgements that were on their way do not count. Two figures come
-from each kill: the gap of the partition that went on first, and that of the last one, after which
-nobody waits any more.
+record that was sent after it; acknowledgements that were on their way do not count. Two figures
+come from each kill: the gap of the partition that went on first, and that of the last one, after
+which nobody waits any more.
 
 Then the node is started again. The next kill waits until the cluster is whole: every node up, every
 replica with the same digest as the others, every leadership where it was in the beginning.

@@ -1,8 +1,8 @@
 """Percentiles and summaries of measured times. Pure.
 
-A percentile here is one of the values that were measured (the nearest-rank definition): the smallest
-one that at least p percent of all values do not exceed. Nothing is interpolated and nothing is
-trimmed, so p50 of few values is never better than a value that somebody saw.
+A percentile here is one of the values that were measured (the nearest-rank definition): the
+smallest one that at least p percent of all values do not exceed. Nothing is interpolated and
+nothing is trimmed, so p50 of few values is never better than a value that somebody saw.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """`rakit bench idle`: what partitions cost that nobody uses.
 
-The memory of the empty cluster is noted, then a topic with all partitions is created, three replicas
-of each. Once every partition has a leader and the CPU use has stopped falling, CPU time is taken
-over a while: percent of one core for each node, all that the node does included. Memory for each
-replica is what the nodes have grown by, divided by the replicas, allocator slack included.
+The memory of the empty cluster is noted, then a topic with all partitions is created, three
+replicas of each. Once every partition has a leader and the CPU use has stopped falling, CPU time is
+taken over a while: percent of one core for each node, all that the node does included. Memory for
+each replica is what the nodes have grown by, divided by the replicas, allocator slack included.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ and sends the next: the time that a request costs when nothing else is going on.
 sends are due at a fixed rate whatever the cluster does, and each is counted from when it was due
 (see `pacing`).
 
-Records have no key, so the SDK gives each partition a run of them in turn. The reference is the round
-trip of a message of the same size on a bare gRPC stream: a record needs at least one from the client
-to the leader and one from the leader to a follower, and an fsync on both nodes.
+Records have no key, so the SDK gives each partition a run of them in turn. The reference is the
+round trip of a message of the same size on a bare gRPC stream: a record needs at least one from the
+client to the leader and one from the leader to a follower, and an fsync on both nodes.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A closed loop waits for an answer before it sends again, so a system that stalls for a second is
 asked nothing during it and the stall appears as one slow answer among thousands. Users do not wait
-for each other. Here every send has a time at which it is due, and its latency counts from then: when
-the system, or this process, holds sends up, each of them is late and each of them shows it.
+for each other. Here every send has a time at which it is due, and its latency counts from then:
+when the system, or this process, holds sends up, each of them is late and each of them shows it.
 """
 
 from __future__ import annotations

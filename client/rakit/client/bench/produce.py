@@ -1,9 +1,9 @@
 """`rakit bench produce`: how much a cluster takes in, in a closed loop.
 
-One producer keeps a fixed amount unacknowledged and sends more as soon as something is acknowledged.
-After the warm-up two moments are compared: what was acknowledged between them, what the processes
-used meanwhile, and how long acknowledgements took that came in between (from the call to the
-acknowledgement, so waiting inside the producer counts, and a larger window makes it longer).
+One producer keeps a fixed amount unacknowledged and sends more as soon as something is
+acknowledged. After the warm-up two moments are compared: what was acknowledged between them, what
+the processes used meanwhile, and how long acknowledgements took that came in between (from the call
+to the acknowledgement, so waiting inside the producer counts, and a larger window makes it longer).
 
 The references, measured right after the cluster is gone, so that they have the machine for
 themselves as the cluster had it:

@@ -26,7 +26,7 @@ class Usage:
         from psutil import Process  # noqa: PLC0415
 
         self._processes: list[Process] = [Process(pid) for pid in pids]
-        self.rss_peak_bytes = [0 for _ in self._processes]
+        self.rss_peak_bytes: list[int] = [0 for _ in self._processes]
 
     def cpu_s(self) -> list[float]:
         """CPU seconds of each process since its start."""

@@ -19,6 +19,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import typer
 
+from rakit.client.cli.bench import app as bench
 from rakit.client.cli.output import Format
 
 app: Final = typer.Typer(
@@ -38,6 +39,7 @@ topics: Final = typer.Typer(help="Create, list, get, update, delete.", no_args_i
 cluster: Final = typer.Typer(help="The cluster and its nodes.", no_args_is_help=True)
 app.add_typer(topics, name="topic")
 app.add_typer(cluster, name="cluster")
+app.add_typer(bench, name="bench")
 
 Bootstrap = Annotated[
     str | None,

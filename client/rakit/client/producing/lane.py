@@ -5,9 +5,9 @@ ones, and those in flight, oldest first. The engine asks `next_batch()` what may
 what became of it; a lane never sends or waits, and its clock is given to it.
 
 Pacing: while little waits, one batch is in flight and everything that arrives meanwhile goes out
-together with the next one; above `GATHER_BYTES` waiting, several are in flight. A message costs
-about the same for one record as for a thousand, so this is what keeps a thousand single records a
-second cheap.
+together with the next one; from `GATHER_BYTES` waiting on there is a second one, and each further
+one takes twice as much, up to a full batch. A message costs about the same for one record as for a
+thousand: this keeps a thousand single records a second cheap, and makes batches large under load.
 
 Order and numbering (S24):
 
@@ -35,7 +35,7 @@ from rakit.client.codecs import CodecName
 from rakit.client.errors import RakitError
 from rakit.client.producing.batch import Batch
 
-#: Waiting bytes from which on several batches are in flight at once.
+#: Waiting bytes from which on a second batch is in flight.
 GATHER_BYTES: Final = 256 << 10
 #: Numbers of given-up batches that are remembered; older ones cannot be the partition's last.
 GIVEN_UP_COUNT_MAX: Final = 64
@@ -182,7 +182,7 @@ class Lane:
         if self.is_held or self._is_recovering or (not self._queue and self.open is None):
             return False
         waiting, count = self.waiting_bytes, len(self.in_flight)
-        if count and (count >= self.limits.in_flight_batches_max or waiting < GATHER_BYTES):
+        if count >= self.limits.in_flight_batches_max or waiting < self._gather_bytes(count):
             return False
         if self._queue or waiting >= GATHER_BYTES or not self.limits.linger_s:
             return True
@@ -199,7 +199,14 @@ class Lane:
             return NEVER
         if not count and not self.limits.linger_s:
             return 0
-        return GATHER_BYTES - self._queued_bytes
+        # What lingers is looked at when it is worth sending at once.
+        return max(self._gather_bytes(count), GATHER_BYTES) - self._queued_bytes
+
+    def _gather_bytes(self, in_flight_count: int) -> int:
+        """How much has to wait before another batch joins those in flight."""
+        if not in_flight_count:
+            return 0
+        return min(GATHER_BYTES << (in_flight_count - 1), self._batch_bytes_max)
 
     def acknowledged(self, batch: Batch) -> None:
         """Takes the good end of the oldest batch in flight."""
