@@ -63,13 +63,15 @@ def test_little_goes_one_at_a_time_and_the_rest_goes_together() -> None:
     assert send(lane).record_count == 2
 
 
-def test_much_goes_several_at_a_time_up_to_the_limit() -> None:
+def test_much_goes_several_at_a_time_in_growing_batches_up_to_the_limit() -> None:
     lane = make_lane()
-    sent = 0
-    for _ in range(20):
+    sizes: list[int] = []
+    for _ in range(40):
         put(lane, size_bytes=GATHER_BYTES)
-        sent += lane.next_batch() is not None
-    assert sent == LIMITS.in_flight_batches_max
+        while (batch := lane.next_batch()) is not None:
+            sizes.append(batch.size_bytes // GATHER_BYTES)
+    assert sizes == [1, 1, 2, 4]
+    assert len(sizes) == LIMITS.in_flight_batches_max
     assert lane.trigger_bytes > 1 << 40
 
 
@@ -98,7 +100,7 @@ def test_s24_every_send_names_the_sequence_before_it() -> None:
     lane.start_after(41)
     stamps: list[tuple[int, int]] = []
     for _ in range(3):
-        put(lane, size_bytes=GATHER_BYTES)
+        put(lane, size_bytes=LIMITS.batch_bytes_max)
         stamps.append(stamp(send(lane)))
     assert stamps == [(42, 41), (43, 42), (44, 43)]
 
@@ -106,7 +108,7 @@ def test_s24_every_send_names_the_sequence_before_it() -> None:
 def test_what_came_back_goes_first_in_its_old_order() -> None:
     lane = make_lane()
     for _ in range(3):
-        put(lane, size_bytes=GATHER_BYTES)
+        put(lane, size_bytes=LIMITS.batch_bytes_max)
         send(lane)
     flying = list(lane.in_flight)
     put(lane)
@@ -211,7 +213,7 @@ class World:
     def put(self) -> None:
         value = b"%d" % self.put_count
         self.put_count += 1
-        batch = put(self.lane, value, self.rng.choice([10, GATHER_BYTES]))
+        batch = put(self.lane, value, self.rng.choice([10, GATHER_BYTES, 1 << 20]))
         self.values_of.setdefault(id(batch), []).append(value)
 
     def pump(self) -> None:

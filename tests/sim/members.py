@@ -19,7 +19,7 @@ from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.node.metadata import steps
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.metadata.tending import caught_up
-from rakit.raft import ConfChange, ConfChangeType, ConfState
+from rakit.raft import ConfState, Role
 from tests.sim.node import SimNode
 
 _MEMBERS_MIN = 3
@@ -107,10 +107,14 @@ def _kind(group_id: int) -> GroupKind:
     return GroupKind.METADATA if group_id == METADATA_GROUP_ID else GroupKind.PARTITION
 
 
-def _newcomers(change: ConfChange) -> set[int]:
-    return {
-        node_of(each.replica_id) for each in change.changes if each.type is ConfChangeType.ADD_VOTER
-    }
+def side_to_come(driver: Driver) -> tuple[ConfState, set[int]] | None:
+    """A joint phase that the node leads, and the nodes that only its incoming half needs."""
+    for group in driver.groups.values():
+        conf = group.conf_state
+        if conf.voters_outgoing and group.role is Role.LEADER:
+            newcomers = set(conf.voters) - set(conf.voters_outgoing)
+            return conf, {node_of(one) for one in (*newcomers, group.meta.replica_id)}
+    return None
 
 
 def _seen(group: Group, one: Assigned, up: set[int]) -> steps.Group:

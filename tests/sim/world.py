@@ -31,12 +31,12 @@ from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.commands import parse
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.settings import TopicSettings
-from rakit.raft import EntryType, Role
+from rakit.raft import ConfState, EntryType, Role
 from tests.sim.broker import Answer, Broker
 from tests.sim.clients import Oracle, Producer
 from tests.sim.disk import Image
 from tests.sim.invariants import Checker, ViolationError
-from tests.sim.members import Members
+from tests.sim.members import Members, side_to_come
 from tests.sim.nemesis import strike
 from tests.sim.network import Network
 from tests.sim.node import CrashError, SimNode, Wiring
@@ -48,7 +48,7 @@ TICK_MS = 50
 LIVENESS_MS = 250
 SILENCE_MS = 1000
 WITNESS_MS = 1000
-JOINT_CUTS = 0.5  # of the joint phases
+JOINT_CUTS = 0.8  # of the joint phases
 READS_FOR_MS, READ_EVERY_MS = 1500, 50
 CONFIG = DriverConfig(
     election_ticks=10,
@@ -111,6 +111,7 @@ class World:
         self.group_ids = range(2, 2 + self.plan.groups)
         registry = [METADATA_GROUP_ID] if self.plan.registry else []
         self.members = Members(list(ids)[: self.plan.nodes], [*registry, *self.group_ids])
+        self.joint_phases: set[ConfState] = set()
         self.registrars = Registrars()
         self.reads = ReadOracle()
         if self.plan.cuts:
@@ -236,9 +237,15 @@ class World:
                 self.members.create_missing(node)
                 self.later(0, node.step, node_id, node.boot)
 
-    def _cut_off(self, side: set[int]) -> None:
-        """Leaves a leader in a joint phase alone with the voters to come."""
-        if self.chaos and self.rng.random() < JOINT_CUTS:
+    def _cut_joint_phase(self, node_id: int) -> None:
+        """Leaves a leader alone with the voters to come, the moment that a joint phase begins."""
+        driver = self.nodes[node_id].driver
+        found = side_to_come(driver) if driver is not None else None
+        if found is None or found[0] in self.joint_phases:
+            return
+        conf, side = found
+        self.joint_phases.add(conf)
+        if self.rng.random() < JOINT_CUTS:
             self.note("cut off", *sorted(side))
             self.network.split(side, set(self.nodes) - side)
 
@@ -277,9 +284,7 @@ class World:
                 broker.maintain(group_id)
         if self.plan.spares and self.rng.random() < 0.25:
             up = {one for one in self.nodes if self.views.get((node_id, one), (False,))[0]}
-            for newcomers in self.members.tend(node.driver, up | {node_id}):
-                side = {node_id, *newcomers}
-                self.later(self.rng.randint(2, 25), partial(self._cut_off, side))
+            self.members.tend(node.driver, up | {node_id})
         if self.chaos and self.rng.random() < 0.1:
             self.reads.ask(node_id, node.boot, node.driver, self.rng)
         if self.chaos and self.plan.registry and self.rng.random() < 0.2:
@@ -315,6 +320,8 @@ class World:
     # ------------------------------------------------------------------ wiring
 
     def _send(self, node_id: int, envelopes: list[Envelope]) -> None:
+        if self.plan.spares and self.chaos:
+            self._cut_joint_phase(node_id)
         self.checker.sent(envelopes)
         for envelope in envelopes:
             target = node_of(envelope.to_replica)

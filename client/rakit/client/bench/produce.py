@@ -33,6 +33,7 @@ from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report, latency_figures
 from rakit.client.bench.target import NODES_COUNT, Target, bench_topic, cluster_at
 from rakit.client.bench.usage import Usage
+from rakit.client.cli.complaints import CommandError
 from rakit.client.client import Client
 from rakit.client.config import ProducerConfig
 from rakit.client.model import TopicConfig
@@ -119,6 +120,8 @@ async def bench_produce(bootstrap: str | None, settings: ProduceSettings, say: S
     async with cluster_at(bootstrap) as target:
         description = target.description
         measured = await measure(target, settings, say)
+    if not measured.latencies_s:
+        raise CommandError("nothing was acknowledged in the measured time; measure for longer")
     mb_per_s = measured.records * settings.record_bytes / measured.seconds / 1e6
     figures = _figures(measured, mb_per_s)
     if bootstrap is None:

@@ -71,10 +71,6 @@ class Report:
     settings: Mapping[str, Tree]
     figures: tuple[Figure, ...]
 
-    def figure(self, key: str) -> Figure:
-        """Returns a figure by its key."""
-        return next(each for each in self.figures if each.key == key)
-
     def aiming(self, goals: Mapping[str, Goal]) -> Report:
         """Returns the report with goals at some of its figures."""
         unknown = goals.keys() - {each.key for each in self.figures}
@@ -127,9 +123,9 @@ def _print(figures: Sequence[Figure]) -> None:
             each.text,
             _number(each.value).rjust(width),
             each.unit,
-            "" if each.ratio is None else f"{each.ratio:.2f}",
-            each.goal or "",
-            "" if each.goal is None else "met" if each.goal.is_met(each.value) else "MISSED",
+            " " if each.ratio is None else f"{each.ratio:.2f}",
+            each.goal or " ",
+            " " if each.goal is None else "met" if each.goal.is_met(each.value) else "MISSED",
         ]
         for each in figures
     ]

@@ -39,10 +39,12 @@ from rakit.client.producing.lane import Lane, LaneLimits
 from rakit.client.records import HeaderPairs
 from rakit.client.routing import key_hash
 
-#: What records without a key put into one partition before the next one gets its turn.
-UNKEYED_RUN_BYTES: Final = 128 << 10
-#: `send()` lets other tasks run after so many records, even if there is room for more.
-YIELD_EVERY_COUNT: Final = 256
+#: What records without a key put into one partition before the next one gets its turn: at least so
+#: much, and then until a batch has left or so much has come together.
+UNKEYED_RUN_BYTES_MIN: Final = 64 << 10
+UNKEYED_RUN_BYTES_MAX: Final = 1 << 20
+#: `send()` lets other tasks run after so much, even if there is room for more.
+YIELD_EVERY_BYTES: Final = 32 << 10
 
 
 class _TopicLanes:
@@ -59,7 +61,9 @@ class _TopicLanes:
     def unkeyed(self, size_bytes: int) -> Lane:
         """Returns the lane for records without a key."""
         self._run_bytes += size_bytes
-        if self._run_bytes > UNKEYED_RUN_BYTES:
+        if self._run_bytes > UNKEYED_RUN_BYTES_MIN and (
+            self.lanes[self._turn].open is None or self._run_bytes > UNKEYED_RUN_BYTES_MAX
+        ):
             self.next_turn()
             self._run_bytes = size_bytes
         return self.lanes[self._turn]
@@ -120,7 +124,7 @@ class Producer:
         self._bytes = 0
         self._count = 0
         self._room: deque[_Turn] = deque()
-        self._since_yield = 0
+        self._unyielded_bytes = 0
         # The first failure that nobody has heard of.
         self._unheard: RakitError | None = None
         self._is_open = False
@@ -220,9 +224,9 @@ class Producer:
             self._engine.wake(lane)
         if self._limits.linger_s and not index:
             self._engine.wake_in(lane, self._limits.linger_s)
-        self._since_yield += 1
-        if self._since_yield >= YIELD_EVERY_COUNT:
-            self._since_yield = 0
+        self._unyielded_bytes += size
+        if self._unyielded_bytes >= YIELD_EVERY_BYTES:
+            self._unyielded_bytes = 0
             await asyncio.sleep(0)
         return Delivery(batch, index)
 
