@@ -1,21 +1,28 @@
-"""Guards around every test: nothing may be left behind.
+"""Guards around every test: nothing may be left behind, and nothing may block the event loop.
 
 A test that leaves a thread or a child process is a defect of the code under test: in production the
-same leak is a port that stays bound or a disk that stays locked. Time limits and "warnings are
-errors" stand in pyproject.toml.
+same leak is a port that stays bound or a disk that stays locked. A call that waits inside the loop
+is one too (see `tests/loop_guard.py`). Time limits and "warnings are errors" stand in
+pyproject.toml.
 """
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.loop_guard import watched_loop
+
 # Threads that the libraries keep for the life of the process, by the beginning of their names.
 LIBRARY_THREADS = ("grpc", "asyncio_", "ThreadPoolExecutor", "execnet", "pytest_timeout", "Dummy")
 GRACE_S = 5
+# Where the code under test is what lives in the loop of a node or of a client.
+LOOP_WATCHED = tuple(Path(__file__).parent / name for name in ("node", "client", "multiraft/host"))
 
 
 def own_threads() -> set[threading.Thread]:
@@ -40,3 +47,14 @@ def nothing_is_left_behind() -> Iterator[None]:
     orphans = set(psutil.Process().children()) - children
     _gone, alive = psutil.wait_procs(list(orphans), timeout=GRACE_S)
     assert not alive, f"processes left behind: {alive}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    watched = any(folder in request.path.parents for folder in LOOP_WATCHED)
+    if not (watched and inspect.iscoroutinefunction(request.function)):
+        yield []
+        return
+    with watched_loop() as found:
+        yield found
+    assert not found, "\n".join(found)

@@ -112,9 +112,12 @@ def test_news_of_the_peers_node_end_the_waiting_for_a_base(report: str) -> None:
     network.heal()
     if report == "reachable":
         network[1].report_reachable(3)
+        network.run()
     else:
         network[1].report_unreachable(3)
-    network.run()
+        network.run()
+        assert not network.replicas[3].commands, "nothing goes out before it has answered"
+        network.tick(2)
     assert network.replicas[3].commands == [b"a", b"b", b"c"]
     network[1].report_snapshot(3, ok=False)
     assert peer(network, 3)[0] is ProgressState.REPLICATE, "the report is late"

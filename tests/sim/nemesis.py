@@ -11,31 +11,32 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
+# How often each fault is drawn, in parts of the sum; changes of members only where nodes are spare.
+WEIGHTS = {
+    "crash": 6,
+    "crash at a boundary": 8,
+    "crash all": 1,
+    "crash a leader": 6,
+    "pause": 3,
+    "split": 3,
+    "one way": 3,
+    "isolate": 3,
+    "isolate a leader": 5,
+    "heal": 6,
+    "weather": 3,
+    "clock": 2,
+    "slow disk": 2,
+    "transfer": 3,
+    "stall": 1,
+}
+
+
 def strike(world: World, rng: random.Random) -> None:
     """Does one thing to the world."""
     nodes = sorted(world.nodes)
     victim = rng.choice(nodes)
-    kind = rng.choices(
-        [
-            "crash",
-            "crash at a boundary",
-            "crash all",
-            "crash a leader",
-            "pause",
-            "split",
-            "one way",
-            "isolate",
-            "isolate a leader",
-            "heal",
-            "weather",
-            "clock",
-            "slow disk",
-            "transfer",
-            "stall",
-            "members",
-        ],
-        [6, 8, 1, 6, 3, 3, 3, 3, 5, 6, 3, 2, 2, 3, 1, 8 if world.plan.spares else 0],
-    )[0]
+    weights = {**WEIGHTS, "members": 8 if world.plan.spares else 0}
+    kind = rng.choices(list(weights), list(weights.values()))[0]
     world.note("nemesis", kind, victim)
     match kind:
         case "crash":

@@ -233,6 +233,9 @@ def report_unreachable(raft: Raft, progress: Progress) -> None:
     if progress.state is ProgressState.SNAPSHOT:
         progress.pending_snapshot = 0
         progress.become_probe()
+        # A host that cannot send says so at once. Sending the base again before the peer has
+        # answered a heartbeat would go round in circles, without an end.
+        progress.waits = True
     elif progress.state is ProgressState.REPLICATE:
         progress.become_probe()
     progress.waits_for_fetch = False

@@ -51,7 +51,7 @@ CONTENTS_COUNT: Final = 8
 #: What partitions take in one batch.
 BATCH_RECORDS_MAX: Final = 200_000
 #: A reference gets a third of the time, within these bounds.
-REFERENCE_S_MIN, REFERENCE_S_MAX = 1.0, 10.0
+REFERENCE_S_MIN, REFERENCE_S_MAX = 0.3, 10.0
 #: What a topic takes unless it is configured; larger batches need a topic that takes them.
 TOPIC_BATCH_BYTES: Final = 2 << 20
 #: Beside its records.

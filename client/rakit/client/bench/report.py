@@ -117,7 +117,7 @@ def _print(figures: Sequence[Figure]) -> None:
     used = [True] * 3
     used.append(any(each.ratio is not None for each in figures))
     used += [any(each.goal is not None for each in figures)] * 2
-    width = max(len(_number(each.value)) for each in figures)
+    width = max(len("VALUE"), *(len(_number(each.value)) for each in figures))
     rows = [
         [
             each.text,

@@ -237,7 +237,8 @@ class Methods:
             if not running.done():
                 await asyncio.wait({running}, timeout=grace_s)
             if not running.done():
-                raise draining_error()
+                # What a stream has taken and not answered may yet be applied.
+                raise draining_error().as_unknown() if grace_s else draining_error()
             return await running
         finally:
             closing.cancel()

@@ -97,7 +97,12 @@ class ProduceSession:
             data = await self._stream.read()
             if data is None:
                 return
-            self._take(parsed(OpaqueProduceStreamRequest, data), len(data))
+            try:
+                request = parsed(OpaqueProduceStreamRequest, data)
+            except RakitError as error:
+                # It ends the stream, and so speaks for all that was taken and not answered.
+                raise (error.as_unknown() if self._count else error) from None
+            self._take(request, len(data))
 
     async def _all_answered(self) -> None:
         while self._count:

@@ -1,0 +1,211 @@
+"""The parts of the bench that need no cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from rakit.client.bench.background import running
+from rakit.client.bench.disk import CHUNK_BYTES, append_durably, measure_disk
+from rakit.client.bench.echo import measure_rate, measure_round_trips
+from rakit.client.bench.failover import GapWatch, Kill
+from rakit.client.bench.machine import describe, mounted_at
+from rakit.client.bench.meter import Meter
+from rakit.client.bench.produce import BATCH_RECORDS_MAX, ProduceSettings
+from rakit.client.bench.report import Figure, Report, at_least, at_most, show
+from rakit.client.cli.output import Format
+from rakit.client.errors import make_error
+from rakit.client.model import Receipt
+from rakit.client.producing.batch import Batch, Delivery
+
+RECEIPT = Receipt("t", 0, 0, 3, 0, 1, 2, 3, fsynced=True, duplicate=False)
+
+
+async def test_a_gap_ends_with_a_record_that_was_sent_after_the_kill() -> None:
+    watch = GapWatch()
+    watch.begin({1, 2}, 10.0)
+    watch.acknowledged(1, sent_s=9.9, now_s=10.1)
+    watch.acknowledged(0, sent_s=10.1, now_s=10.2)
+    watch.acknowledged(1, sent_s=10.1, now_s=10.4)
+    watch.acknowledged(1, sent_s=10.2, now_s=10.5)
+    ending = asyncio.create_task(watch.end())
+    await asyncio.sleep(0)
+    assert not ending.done()
+    watch.acknowledged(2, sent_s=10.0, now_s=11.0)
+    kill = Kill("n", await ending)
+    assert (kill.first_s, kill.last_s) == pytest.approx((0.4, 1.0))
+
+
+async def test_each_kill_has_gaps_of_its_own() -> None:
+    watch = GapWatch()
+    for began_s in (1.0, 5.0):
+        watch.begin({0}, began_s)
+        watch.acknowledged(0, sent_s=began_s, now_s=began_s + 0.5)
+        assert await watch.end() == {0: 0.5}
+
+
+def delivered(meter: Meter, records: int = 3) -> Batch:
+    batch = Batch(0.0, None)
+    meter.watch(Delivery(batch, -1), records, 0.0)
+    return batch
+
+
+async def test_a_meter_counts_what_is_acknowledged_and_times_only_while_it_records() -> None:
+    meter = Meter()
+    early, late = delivered(meter, 3), delivered(meter, 4)
+    assert meter.records == 0
+    early.finish(RECEIPT)
+    await meter.until(1)
+    assert (meter.records, len(meter.latencies_s)) == (3, 0)
+    meter.is_recording = True
+    late.finish(RECEIPT)
+    await meter.until(2)
+    assert (meter.records, len(meter.latencies_s)) == (7, 1)
+    meter.check()
+
+
+async def test_a_failed_delivery_ends_a_run_and_counts_for_nothing() -> None:
+    meter = Meter()
+    meter.is_recording = True
+    batch = delivered(meter)
+    batch.finish(make_error("NO_SPACE", "the disk is full"))
+    with pytest.raises(Exception, match="the disk is full"):
+        await meter.until(1)
+    with pytest.raises(Exception, match="the disk is full"):
+        meter.check()
+    assert (meter.records, meter.latencies_s) == (0, [])
+
+
+async def test_a_load_that_fails_ends_what_is_measured_beside_it() -> None:
+    ended: list[str] = []
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise OSError("the load broke")
+
+    async def measure() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("measure")
+
+    async with running(fail()) as load:
+        with pytest.raises(OSError, match="the load broke"):
+            await load.during(measure())
+    assert ended == ["measure"]
+
+
+async def test_a_load_ends_with_its_block_and_a_result_comes_through() -> None:
+    ended: list[str] = []
+
+    async def send() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("load")
+
+    async def measure() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    async with running(send()) as load:
+        assert await load.during(measure()) == 7
+        assert not ended
+    assert ended == ["load"]
+
+
+def test_batches_hold_what_fits_and_at_least_one_record() -> None:
+    assert ProduceSettings(1024, 1 << 20).batch_records == (1 << 20) // 1032
+    assert ProduceSettings(5000, 1000).batch_records == 1
+    assert ProduceSettings(1, 15 << 20).batch_records == BATCH_RECORDS_MAX
+
+
+def test_only_large_batches_need_a_topic_of_their_own_kind() -> None:
+    assert ProduceSettings().topic_config.batch_bytes_max is None
+    assert ProduceSettings(batch_bytes=4 << 20).topic_config.batch_bytes_max == (4 << 20) + 1024
+
+
+def test_goals_are_floors_or_ceilings() -> None:
+    assert at_least(60).is_met(60)
+    assert not at_least(60).is_met(59.9)
+    assert at_most(3).is_met(3)
+    assert not at_most(3).is_met(3.1)
+
+
+def a_report() -> Report:
+    figures = (
+        Figure("mb_per_s", "acknowledged", 1234.5, "MB/s"),
+        Figure("ack_p99", "acknowledgement, p99", 7.123, "ms"),
+        Figure("disk", "reference: disk", 2469, "MB/s", ratio=0.5),
+    )
+    return Report("produce", {"seconds": 30}, figures)
+
+
+def test_a_table_aligns_values_and_shows_goals_and_ratios(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = a_report().aiming({"mb_per_s": at_least(60), "ack_p99": at_most(5)})
+    show({"cpu": "one"}, [report], Format.TABLE)
+    assert capsys.readouterr().out == (
+        "cpu       one\n"
+        "\n"
+        "produce: seconds 30\n"
+        "FIGURE                VALUE  UNIT  RATIO  GOAL\n"
+        "acknowledged          1,234  MB/s         >= 60  met\n"
+        "acknowledgement, p99   7.12  ms           <= 5   MISSED\n"
+        "reference: disk       2,469  MB/s  0.50\n"
+    )
+
+
+def test_columns_that_nothing_fills_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    show({}, [Report("start", {"starts": 5}, (Figure("a", "ready", 0.5, "s"),))], Format.TABLE)
+    assert capsys.readouterr().out == ("\nstart: starts 5\nFIGURE  VALUE  UNIT\nready    0.50  s\n")
+
+
+def test_json_carries_keys_units_and_whether_goals_are_met(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = a_report().aiming({"ack_p99": at_most(5)})
+    show(describe(), [report], Format.JSON)
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["machine"].keys() >= {"cpu", "kernel", "python", "versions"}
+    assert tree["reports"][0]["name"] == "produce"
+    assert tree["reports"][0]["figures"] == [
+        {"key": "mb_per_s", "value": 1234.5, "unit": "MB/s"},
+        {"key": "ack_p99", "value": 7.123, "unit": "ms", "goal": 5, "is_met": False},
+        {"key": "disk", "value": 2469, "unit": "MB/s", "ratio": 0.5},
+    ]
+
+
+def test_a_goal_for_a_figure_that_nobody_measures_is_a_bug() -> None:
+    with pytest.raises(AssertionError, match="nobody measures"):
+        a_report().aiming({"mb_per_hour": at_least(1)})
+
+
+def test_the_file_system_is_that_of_the_longest_mount_point() -> None:
+    mounts = "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /tmp2 xfs rw 0 0\n"
+    assert mounted_at(Path("/tmp/x"), mounts) == "tmpfs (tmpfs)"
+    assert mounted_at(Path("/tmp2"), mounts) == "xfs (/dev/b)"
+    assert mounted_at(Path("/tmp3"), mounts) == "ext4 (/dev/a)"
+    hidden = mounts + "overlay / overlay rw 0 0\n"
+    assert mounted_at(Path("/srv"), hidden) == "overlay (overlay)"
+
+
+def test_the_disk_reference_appends_and_leaves_nothing(tmp_path: Path) -> None:
+    assert append_durably(tmp_path / "one", [bytes(CHUNK_BYTES)], 0.0) > 0
+    assert asyncio.run(measure_disk(tmp_path, 2, 0.01)) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_grpc_reference_takes_the_time_of_each_round_trip() -> None:
+    times = await measure_round_trips(100, 0.1)
+    assert len(times) > 1
+    assert all(0 < each < 5 for each in times)
+    assert sum(times) >= 0.09
+
+
+async def test_the_grpc_reference_keeps_messages_in_flight() -> None:
+    assert await measure_rate(1 << 16, 4, 0.1) > 0

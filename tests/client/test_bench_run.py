@@ -1,0 +1,54 @@
+"""Tiny real runs against one node, in its own process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rakit.client.bench.latency import LatencySettings, bench_latency
+from rakit.client.bench.produce import Interface, ProduceSettings, bench_produce, measure
+from rakit.client.bench.report import Report
+from rakit.client.bench.target import Target, own_cluster
+from rakit.client.client import Client
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Target]:
+    async with own_cluster(1) as target:
+        yield target
+
+
+def values(report: Report) -> dict[str, float]:
+    return {figure.key: figure.value for figure in report.figures}
+
+
+async def test_produce_and_latency_measure_a_real_node_and_leave_no_topic(node: Target) -> None:
+    said: list[str] = []
+    settings = ProduceSettings(100, 1 << 16, 2, 0.5, warm_up_seconds=0.2)
+    produced = await bench_produce(node.bootstrap, settings, said.append)
+    found = values(produced)
+    assert found["records_per_s"] > 1000
+    assert found["mb_per_s"] == pytest.approx(found["records_per_s"] * 100 / 1e6)
+    assert 0 < found["ack_p50"] <= found["ack_p99"] <= found["ack_max"]
+    assert found["grpc_mb_per_s"] > 0
+    # Nothing is known of processes and disks of others.
+    assert found.keys().isdisjoint({"nodes_cpu_s", "node_rss_peak_mb", "disk_mb_per_s"})
+
+    latency = await bench_latency(node.bootstrap, LatencySettings(200, 100, 0.4), said.append)
+    found = values(latency)
+    for load in ("single", "paced"):
+        assert 0 < found[f"{load}_p50"] <= found[f"{load}_p99"] <= found[f"{load}_max"] < 5000
+    assert said
+
+    async with Client(node.bootstrap) as client:
+        assert await client.admin.list_topics() == []
+
+
+async def test_single_records_of_our_own_node_come_with_its_cpu_and_memory(node: Target) -> None:
+    settings = ProduceSettings(100, 1 << 16, 2, 0.5, Interface.RECORD, 0.1)
+    measured = await measure(node, settings, lambda _: None)
+    assert measured.records > 100
+    assert measured.client_cpu_s > 0
+    assert [seconds > 0 for seconds in measured.node_cpu_s] == [True]
+    assert [size > 10_000_000 for size in measured.node_rss_peak_bytes] == [True]
