@@ -57,4 +57,5 @@ def nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[list[str
         return
     with watched_loop() as found:
         yield found
-    assert not found, "\n".join(found)
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
