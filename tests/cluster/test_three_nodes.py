@@ -308,8 +308,10 @@ async def a_living_node_keeps_its_name(cluster: Cluster) -> None:
     twin.directory.mkdir()
     twin.start(cluster.seeds, 3)
     assert await twin.ended() == 12, twin.tail
-    assert "rakit: " in twin.output
-    assert "b" in twin.output.splitlines()[-1]
+    text = twin.output.splitlines()[-1]
+    assert text.startswith("rakit: two living nodes with one name: node ")
+    assert "is called 'b', lives at" in text
+    assert "start this node with another --name" in text
 
 
 async def a_lost_disk_is_replaced(cluster: Cluster) -> None:
