@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rakit.client import Client, Producer, Topic
-from rakit.client.demo.processes import LocalCluster, NodeProcess
+from rakit.client.demo.processes import SMALL_RESERVE, LocalCluster, NodeProcess
 from rakit.client.producing.batch import Delivery
 
 pytestmark = pytest.mark.cluster
@@ -76,7 +76,10 @@ async def check(client: Client, sent: list[Delivery]) -> None:
 
 
 async def test_p1_p3_nothing_is_lost_doubled_or_swapped_while_nodes_fail(tmp_path: Path) -> None:
-    async with LocalCluster(tmp_path) as cluster, Client(cluster.bootstrap) as client:
+    async with (
+        LocalCluster(tmp_path, extra=SMALL_RESERVE) as cluster,
+        Client(cluster.bootstrap) as client,
+    ):
         await client.admin.create_topic("t", 3, 3)
         async with client.producer() as producer:
             sender = Sender(producer)

@@ -93,7 +93,8 @@ class NodeProcess:
         argv = [sys.executable, "-m", "rakit.node", f"--name={self.name}"]
         argv += [f"--data-dir={self.data_dir}", f"--listen={self.address}"]
         argv += [f"--peer-listen={self.peer_address}", f"--seeds={seeds}"]
-        argv += [f"--bootstrap-expect={expect}", "--log-format=console", *more]
+        argv += [f"--bootstrap-expect={expect}", "--log-format=console"]
+        argv += [f"--disk-reserve-bytes={1 << 20}", *more]
         with (self.directory / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log)
 

@@ -163,7 +163,11 @@ class Node:
 
     @asynccontextmanager
     async def _stored(self) -> AsyncGenerator[None]:
-        config = StoreConfig(directory=self.config.data_dir, fsync=not self.config.unsafe_no_fsync)
+        config = StoreConfig(
+            directory=self.config.data_dir,
+            fsync=not self.config.unsafe_no_fsync,
+            reserve_bytes=self.config.disk_reserve_bytes,
+        )
         self.store = RocksStore.open(config, node_name=self.config.name)
         try:
             yield

@@ -36,6 +36,7 @@ CLIENT_PORT: Final = 7070
 PEER_PORT: Final = 7071
 # S26: everyone promises to one founder, so founding needs a hand-countable number of nodes.
 BOOTSTRAP_EXPECT_MAX: Final = 15
+_RESERVE_BYTES_MAX: Final = 1 << 40
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62})")
 _LISTENER_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 
@@ -109,6 +110,9 @@ class NodeConfig:
     rack: str
     # Plaintext beyond loopback.
     insecure: bool
+    # Free space below which produce is refused, in bytes; a fifth of it is taken at once, as
+    # ballast for a start on a full disk. None: 5 % of the disk, at most 5 GiB.
+    disk_reserve_bytes: int | None
     # For tests of the tests only: acknowledge without fsync.
     unsafe_no_fsync: bool
     # "auto" is for people on a terminal and JSON otherwise.
@@ -242,6 +246,10 @@ def _expect(value: object) -> int:
     return _whole(value, "the number of nodes", 0, BOOTSTRAP_EXPECT_MAX)
 
 
+def _reserve(value: object) -> int:
+    return _whole(value, "the number of bytes", 0, _RESERVE_BYTES_MAX)
+
+
 def _choice(*allowed: str) -> _Parse:
     def parse(value: object) -> str:
         if value not in allowed:
@@ -308,6 +316,9 @@ _FIELDS: Final[Mapping[str, _Field]] = {
         _expect, "found a cluster of exactly so many seeds; 0: only join", "N"
     ),
     "rack": _Field(_text, "replicas are spread over racks", "RACK"),
+    "disk_reserve_bytes": _Field(
+        _reserve, "refuse produce with less free space (default: 5 %% of the disk, at most 5 GiB)"
+    ),
     "insecure": _Field(_switch, "allow plaintext beyond loopback", is_switch=True),
     "unsafe_no_fsync": _Field(
         _switch, "for tests only: acknowledge what a power cut may lose", is_switch=True
@@ -330,6 +341,7 @@ def _checked(values: Mapping[str, object], tuning: Tuning) -> NodeConfig:
         "seeds": (),
         "bootstrap_expect": 0,
         "rack": "",
+        "disk_reserve_bytes": None,
         "insecure": False,
         "unsafe_no_fsync": False,
         "log_format": "auto",

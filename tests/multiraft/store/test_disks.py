@@ -116,8 +116,7 @@ def test_s12_a_full_disk_ends_with_10_and_opens_again_on_its_ballast(disk: LoopD
         StoreConfig.small(disk.mount_point / NODE),
         write_buffer_bytes=4 << 20,
         wal_bytes_max=4 << 20,
-        ballast_bytes=8 << 20,
-        low_space_bytes=16 << 20,
+        reserve_bytes=30 << 20,
     )
     store = RocksStore.open(config, NODE)
     assert not store.low_space

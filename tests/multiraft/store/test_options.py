@@ -186,9 +186,7 @@ def test_the_errors_of_rocksdb_are_told_apart() -> None:
         {"scan_chunk_bytes": 0},
         {"witness_interval_ms": 0},
         {"journal_mark_bytes": 0},
-        {"ballast_bytes": -1},
-        {"low_space_percent": 100},
-        {"low_space_bytes": -1},
+        {"reserve_bytes": -1},
         {"block_cache_bytes": 0},
     ],
 )

@@ -94,7 +94,7 @@ def test_s12_a_stall_is_retryable_and_nothing_of_the_batch_was_written(tmp_path:
 def test_s12_a_real_stall_of_rocksdb_comes_and_goes(tmp_path: Path) -> None:
     """Two tiny memtables: the writer outruns the flushes, is told so, and gets through."""
     config = StoreConfig(
-        directory=tmp_path, write_buffer_bytes=64 << 10, write_buffer_count=2, ballast_bytes=0
+        directory=tmp_path, write_buffer_bytes=64 << 10, write_buffer_count=2, reserve_bytes=0
     )
     store = RocksStore.open(config, NODE)
     batches = [entries(number, bytes(20_000)) for number in range(200)]

@@ -24,7 +24,9 @@ from tests.multiraft.store.support import (
     write_some,
 )
 
-BALLAST = 64 << 10
+DISK = 1 << 30
+RESERVE = 320 << 10
+BALLAST = RESERVE // 5
 
 
 class Disk:
@@ -35,7 +37,7 @@ class Disk:
 
     def room(self, path: Path) -> Room:
         del path
-        return Room(self.free_bytes, 1 << 30)
+        return Room(self.free_bytes, DISK)
 
 
 @pytest.fixture
@@ -46,9 +48,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 def config(tmp_path: Path) -> StoreConfig:
-    return replace(
-        StoreConfig.small(tmp_path), ballast_bytes=BALLAST, low_space_percent=5, low_space_bytes=0
-    )
+    return replace(StoreConfig.small(tmp_path), reserve_bytes=RESERVE)
 
 
 def test_a_new_store_has_ballast_that_takes_real_room(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_below_the_mark_space_is_low(tmp_path: Path, disk: Disk) -> None:
     space = Space(config(tmp_path), tmp_path / "ballast")
     space.restore()
     assert not space.look()
-    disk.free_bytes = (1 << 30) // 20 - 1
+    disk.free_bytes = RESERVE - 1
     assert space.look()
     disk.free_bytes += 1
     assert not space.look()
@@ -82,13 +82,6 @@ def test_the_answer_may_be_a_moment_old(
     assert space.low
 
 
-def test_the_larger_of_share_and_bytes_counts(tmp_path: Path, disk: Disk) -> None:
-    space = Space(replace(config(tmp_path), low_space_bytes=1 << 28), tmp_path / "ballast")
-    space.restore()
-    disk.free_bytes = (1 << 28) - 1
-    assert space.look()
-
-
 def test_without_its_ballast_space_is_low_until_it_is_back(tmp_path: Path, disk: Disk) -> None:
     space = Space(config(tmp_path), tmp_path / "ballast")
     space.restore()
@@ -104,23 +97,30 @@ def test_without_its_ballast_space_is_low_until_it_is_back(tmp_path: Path, disk:
     assert not space.look()
 
 
-def test_the_default_ballast_is_a_hundredth_of_the_disk_and_at_most_a_gibibyte(
-    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("total_bytes", "reserve_bytes"), [(DISK, DISK // 20), (100 << 30, 5 << 30), (1 << 50, 5 << 30)]
+)
+def test_the_default_reserve_is_a_share_of_the_disk_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total_bytes: int, reserve_bytes: int
 ) -> None:
     wanted: list[int] = []
+    free_bytes = total_bytes
 
     def allocate(_: int, start: int, size: int) -> None:
         wanted.append(start + size)
 
-    def huge(_: Path) -> Room:
-        return Room(1 << 50, 1 << 50)
+    def room(_: Path) -> Room:
+        return Room(free_bytes, total_bytes)
 
     monkeypatch.setattr(os, "posix_fallocate", allocate)
-    Space(replace(config(tmp_path), ballast_bytes=None), tmp_path / "a").restore()
-    monkeypatch.setattr(spaces, "room", huge)
-    Space(replace(config(tmp_path), ballast_bytes=None), tmp_path / "b").restore()
-    assert wanted == [(1 << 30) // 100, 1 << 30]
-    assert disk.free_bytes
+    monkeypatch.setattr(spaces, "room", room)
+    space = Space(replace(config(tmp_path), reserve_bytes=None), tmp_path / "ballast")
+    space.restore()
+    assert wanted == [reserve_bytes // 5]
+    free_bytes = reserve_bytes
+    assert not space.look()
+    free_bytes -= 1
+    assert space.look()
 
 
 def test_a_ballast_that_does_not_fit_leaves_nothing_behind(
@@ -137,12 +137,12 @@ def test_a_ballast_that_does_not_fit_leaves_nothing_behind(
     assert disk.free_bytes
 
 
-def test_ballast_may_be_switched_off(tmp_path: Path, disk: Disk) -> None:
-    space = Space(replace(config(tmp_path), ballast_bytes=0), tmp_path / "ballast")
+def test_without_a_reserve_nothing_is_kept_back(tmp_path: Path, disk: Disk) -> None:
+    space = Space(replace(config(tmp_path), reserve_bytes=0), tmp_path / "ballast")
     space.restore()
+    disk.free_bytes = 0
     assert not (tmp_path / "ballast").exists()
     assert not space.look()
-    assert disk.free_bytes
 
 
 class FullUntilReleased:

@@ -22,6 +22,8 @@ from rakit.node.app import Node
 from rakit.node.config import load
 
 TIMEOUT_S = 10
+#: By default every store takes a gigabyte of a large disk as its ballast.
+SMALL_RESERVE = f"--disk-reserve-bytes={1 << 20}"
 _names = itertools.count()
 
 
@@ -107,7 +109,7 @@ def refusal_in(status: Status) -> Refusal:
 async def serve(data_dir: Path, *more: str) -> AsyncGenerator[Served]:
     """Runs a cluster of one node in this process."""
     argv = ["--name=one", f"--data-dir={data_dir}", "--listen=127.0.0.1:0"]
-    argv += ["--peer-listen=127.0.0.1:0", "--bootstrap-expect=1", *more]
+    argv += ["--peer-listen=127.0.0.1:0", "--bootstrap-expect=1", SMALL_RESERVE, *more]
     node = Node(load(argv, {}))
     running = asyncio.create_task(node.run())
     ready = asyncio.create_task(node.ready.wait())

@@ -30,6 +30,12 @@ def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
     assert loaded(RAKIT_CONFIG=path).tuning.tick_ms == 20
 
 
+def test_the_reserve_is_a_number_of_bytes_and_else_the_stores_own() -> None:
+    assert loaded().disk_reserve_bytes is None
+    assert loaded("--disk-reserve-bytes=0").disk_reserve_bytes == 0
+    assert loaded(RAKIT_DISK_RESERVE_BYTES="1048576").disk_reserve_bytes == 1 << 20
+
+
 def test_defaults_stay_on_this_machine() -> None:
     config = loaded()
     assert str(config.listen[0].address) == "127.0.0.1:7070"
@@ -72,6 +78,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "an unknown listener": (["--advertise=x=a:1"], "which --listen does not"),
     "a bad name": (["--name=a b"], "--name 'a b' must be"),
     "a bad count": (["--bootstrap-expect=many"], "must be a whole number from 0 to 15"),
+    "a reserve below nothing": (["--disk-reserve-bytes=-1"], "from 0 to 1099511627776"),
     "a bad format": (["--log-format=xml"], "must be one of auto, json, console"),
     "a file that is not there": (["--config=/no/such"], "cannot read /no/such"),
 }

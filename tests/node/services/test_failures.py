@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from rakit.api.v1.log_service_pb2 import FetchRequest, Position, ProduceRequest
+from rakit.api.v1.topic_service_pb2 import DeleteTopicRequest
 from rakit.multiraft.store.engine import EngineError
 from rakit.multiraft.store.errors import Fault
 from rakit.node.app import Node
@@ -23,7 +24,7 @@ from rakit.peer.v1.node_service_pb2 import (
     ForwardFetchResponse,
     ForwardProduceRequest,
 )
-from tests.node.services.served import TIMEOUT_S, Served, refusal_of, rows, serve
+from tests.node.services.served import SMALL_RESERVE, TIMEOUT_S, Served, refusal_of, rows, serve
 
 
 async def started(data_dir: Path) -> tuple[Node, asyncio.Task[Any]]:
@@ -35,6 +36,7 @@ async def started(data_dir: Path) -> tuple[Node, asyncio.Task[Any]]:
                 "--listen=127.0.0.1:0",
                 "--peer-listen=127.0.0.1:0",
                 "--bootstrap-expect=1",
+                SMALL_RESERVE,
             ],
             {},
         )
@@ -67,21 +69,22 @@ async def test_s12_a_failed_flush_ends_the_node_with_its_code(
     await channel.close()
 
 
-async def test_a_full_disk_refuses_produce_and_goes_on_reading(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_s12_a_full_disk_refuses_produce_and_goes_on_reading(tmp_path: Path) -> None:
     async with serve(tmp_path / "d") as served:
-        topic = await served.topic()
+        topic = await served.topic(name="t")
         await served.produce(topic.name, b"before")
-        monkeypatch.setattr(served.node.partitions, "is_full", lambda: True)
+    more_than_there_is = f"--disk-reserve-bytes={1 << 40}"
+    async with serve(tmp_path / "d", more_than_there_is) as served:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await served.produce(topic.name, b"after")
         refusal = refusal_of(caught.value)
-        assert (refusal.reason, refusal.outcome) == ("NO_SPACE", "NOT_APPLIED")
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_SPACE")
+        assert refusal.outcome == "NOT_APPLIED"
         assert "free some room" in refusal.message
         request = FetchRequest(positions=[Position(topic=topic.name)])
         answer = await served.log.Fetch(request, timeout=TIMEOUT_S)
         assert answer.partitions[0].next_offset == 1
+        await served.topics.DeleteTopic(DeleteTopicRequest(name=topic.name), timeout=TIMEOUT_S)
 
 
 async def test_a_bug_is_logged_and_told_as_internal_and_unknown(
@@ -147,6 +150,7 @@ async def test_a_call_that_was_meant_for_another_node_is_refused(tmp_path: Path)
 async def test_before_it_has_joined_a_node_is_alive_and_not_ready(tmp_path: Path) -> None:
     argv = ["--name=one", f"--data-dir={tmp_path / 'd'}", "--listen=127.0.0.1:0"]
     argv += ["--peer-listen=127.0.0.1:0", "--seeds=127.0.0.1:1", "--bootstrap-expect=3"]
+    argv.append(SMALL_RESERVE)
     node = Node(load(argv, {}))
     running = asyncio.create_task(node.run())
     try:

@@ -23,6 +23,8 @@ from rakit.client.cli.complaints import CommandError, complain
 _NODE_PACKAGES: Final = ("rocksdict", "google_crc32c", "psutil", "grpc_health")
 _DEFAULT_PORT: Final = 7070
 _STOP_S: Final = 15
+#: A laptop's disk may be nearly full; what a few gigabytes would protect is temporary here.
+_RESERVE_BYTES: Final = 64 << 20
 
 
 def require_node() -> None:
@@ -65,6 +67,7 @@ async def run_dev(port: int | None) -> int:
             *("-m", "rakit.node", "--name", "dev", "--data-dir", directory),
             *("--listen", f"127.0.0.1:{chosen}", "--peer-listen", "127.0.0.1:0"),
             *("--bootstrap-expect", "1", "--log-level", "warning"),
+            *("--disk-reserve-bytes", str(_RESERVE_BYTES)),
             stdout=asyncio.subprocess.PIPE,
             # Ctrl-C is ours; the node gets its order to stop from us.
             start_new_session=True,

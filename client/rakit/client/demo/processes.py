@@ -25,6 +25,8 @@ from typing import Final, Self
 
 READY_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 15.0
+#: A laptop's disk may be nearly full, and what a few gigabytes would protect is thrown away here.
+SMALL_RESERVE: Final = ("--disk-reserve-bytes", str(64 << 20))
 _LOG_LINES_SHOWN: Final = 5
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from rakit.client.client import Client
 from rakit.client.config import ProducerConfig
 from rakit.client.demo import flights
-from rakit.client.demo.processes import LocalCluster, NodeProcess
+from rakit.client.demo.processes import SMALL_RESERVE, LocalCluster, NodeProcess
 from rakit.client.demo.verify import Read, Verdict, judge
 from rakit.client.model import Digest
 from rakit.client.producing.batch import Delivery
@@ -95,7 +95,7 @@ async def run_demo(console: Console) -> int:
         rows = await asyncio.to_thread(flights.read, archive)
     console.print(f"{len(rows):,} flights, the key is the aircraft's tail number")
     with tempfile.TemporaryDirectory(prefix="rakit-demo-") as directory:
-        cluster = LocalCluster(Path(directory))
+        cluster = LocalCluster(Path(directory), extra=SMALL_RESERVE)
         with console.status("starting three nodes"):
             await cluster.__aenter__()
         try:

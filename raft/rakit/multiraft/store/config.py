@@ -46,15 +46,10 @@ class StoreConfig:
     #: more.
     journal_mark_bytes: int = 4 * MIB
 
-    #: Room kept back for opening on a full disk; ``None`` is 1 % of the disk, at most 1 GiB; 0 is
-    #: none.
-    ballast_bytes: int | None = None
-
-    #: Below this share of free space ``low_space`` is reported, and produce is to be refused.
-    low_space_percent: int = 5
-
-    #: The same as a number of bytes; the larger of the two counts.
-    low_space_bytes: int = 0
+    #: Below so much free space ``low_space`` is reported, and produce is to be refused: the room
+    #: that upkeep itself needs. A fifth of it is taken at once and kept back as ballast, for
+    #: opening on a full disk. ``None`` is 5 % of the disk, at most 5 GiB; 0 keeps nothing back.
+    reserve_bytes: int | None = None
 
     #: ``False`` (--unsafe-no-fsync) acknowledges without a disk sync. For benches and for proving
     #: that the test harness notices; a power cut then loses acknowledged records.
@@ -73,9 +68,7 @@ class StoreConfig:
         assert self.scan_chunk_bytes > 0, "a scan must make progress"
         assert self.witness_interval_ms > 0, "a witness must be written at some time"
         assert self.journal_mark_bytes > 0, "journal rows must be pruned at some time"
-        assert self.ballast_bytes is None or self.ballast_bytes >= 0, "ballast cannot be negative"
-        assert 0 <= self.low_space_percent < 100, "low_space_percent is a percentage of the disk"
-        assert self.low_space_bytes >= 0, "low_space_bytes cannot be negative"
+        assert self.reserve_bytes is None or self.reserve_bytes >= 0, "a reserve is not negative"
 
     @classmethod
     def small(cls, directory: Path, *, fsync: bool = True) -> StoreConfig:
@@ -89,7 +82,6 @@ class StoreConfig:
             scan_chunk_bytes=16 * KIB,
             witness_interval_ms=50,
             journal_mark_bytes=32 * KIB,
-            ballast_bytes=64 * KIB,
-            low_space_percent=0,
+            reserve_bytes=320 * KIB,
             fsync=fsync,
         )

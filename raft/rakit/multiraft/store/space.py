@@ -1,7 +1,7 @@
 """Room on the disk: the ballast, and when to refuse new data (S12).
 
-A full disk must not end a node for good. Below the low-water mark ``low`` is reported and the
-node is to refuse produce while metadata, deletion and retention go on. Should the disk fill up
+A full disk must not end a node for good. With less free than the reserve ``low`` is reported and
+the node is to refuse produce while metadata, deletion and retention go on. Should the disk fill up
 nevertheless, RocksDB could not even open: recovery writes the replayed log out as tables. So a
 file of nothing, the ballast, holds room back; opening gives it up when there is not enough, and
 stays ``low`` until there is room to put it back.
@@ -20,8 +20,9 @@ from rakit.multiraft.store.config import GIB, StoreConfig
 
 logger = logging.getLogger(__name__)
 
-_BALLAST_BYTES_MAX = 1 * GIB
-_BALLAST_SHARE = 100  # one hundredth of the disk
+_RESERVE_BYTES_MAX = 5 * GIB
+_RESERVE_SHARE = 20  # one twentieth of the disk
+_BALLAST_SHARE = 5  # one fifth of the reserve
 _LOOK_SECONDS = 0.1
 
 
@@ -41,7 +42,9 @@ def room(path: Path) -> Room:
 
 def reserve_bytes(config: StoreConfig, total_bytes: int) -> int:
     """Free space below which produce is refused: the room that upkeep itself needs."""
-    return max(config.low_space_bytes, total_bytes * config.low_space_percent // 100)
+    if config.reserve_bytes is not None:
+        return config.reserve_bytes
+    return min(_RESERVE_BYTES_MAX, total_bytes // _RESERVE_SHARE)
 
 
 class Space:
@@ -49,12 +52,8 @@ class Space:
 
     def __init__(self, config: StoreConfig, ballast: Path) -> None:
         self._ballast = ballast
-        total = room(ballast.parent).total_bytes
-        wanted = config.ballast_bytes
-        self._ballast_bytes = (
-            min(_BALLAST_BYTES_MAX, total // _BALLAST_SHARE) if wanted is None else wanted
-        )
-        self._low_bytes = reserve_bytes(config, total)
+        self._low_bytes = reserve_bytes(config, room(ballast.parent).total_bytes)
+        self._ballast_bytes = self._low_bytes // _BALLAST_SHARE
         self._spare_bytes = config.write_buffer_bytes
         self._was_low = False
         self._look_at = 0.0
