@@ -160,7 +160,10 @@ class Link:
             try:
                 await self._greet(call)
                 came_up_at = loop.time()
-                await self._exchange(call)
+                # In a task of its own, because a task group whose child fails may leave its task
+                # marked as cancelled, and a later time limit would then end this one for good
+                # (Python before 3.11.4, python/cpython#102780).
+                await loop.create_task(self._exchange(call))
             except* (
                 grpc.aio.AioRpcError,
                 LinkEndedError,
