@@ -32,7 +32,7 @@ from rakit.node.partition.commands import parse
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.settings import TopicSettings
 from rakit.raft import ConfState, EntryType, Role
-from tests.sim.broker import Answer, Broker
+from tests.sim.broker import Answer, Broker, Held
 from tests.sim.clients import Oracle, Producer
 from tests.sim.disk import Image
 from tests.sim.invariants import Checker, ViolationError
@@ -367,7 +367,10 @@ class World:
             else:
                 broker.completed(completion)
         for answer in effects.reads:
-            self.reads.answered(driver, answer)
+            if isinstance(answer.token, Held):
+                broker.confirmed(answer.token, answer)
+            else:
+                self.reads.answered(driver, answer)
         for change in effects.roles:
             self.note("role", node_id, change)
             broker.role_changed(change)

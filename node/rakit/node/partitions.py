@@ -20,7 +20,7 @@ from rakit.multiraft.effects import RoleChange
 from rakit.node.errors import RakitError
 from rakit.node.metadata.registry import Registry
 from rakit.node.metadata.topic_config import TopicConfig
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.partition import Partition, PartitionContext, ReplicaHost
 from rakit.node.partition.producers import Stamp

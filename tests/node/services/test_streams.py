@@ -94,6 +94,40 @@ async def test_after_a_failure_a_partition_waits_for_its_restart(served: Served)
     assert (mine[3].restarted.topic, mine[3].restarted.partition) == (topic.name, 0)
 
 
+async def test_contract_10_a_refused_condition_lets_nothing_pass(served: Served) -> None:
+    """The refusal rests on a batch that is still being committed; what follows must not slip by."""
+    topic = await served.topic()
+    wrong = request(2, topic.name)
+    wrong.produce.expected_offset = 0
+    got = await answers(
+        served, request(1, topic.name), wrong, *(request(n, topic.name) for n in (3, 4))
+    )
+    assert [(answer.tag, outcome(answer)) for answer in got] == [
+        (1, "result"),
+        (2, "OFFSET_MISMATCH"),
+        (3, "EARLIER_REQUEST_FAILED"),
+        (4, "EARLIER_REQUEST_FAILED"),
+    ]
+    assert values(await read(served, Position(topic=topic.name))) == [b"v"]
+
+
+async def test_contract_10_the_loser_of_a_race_stores_no_second_half(served: Served) -> None:
+    topic = await served.topic()
+
+    async def contend(who: bytes, base: int) -> list[str]:
+        head = request(1, topic.name, value=who + b" head")
+        head.produce.expected_offset = base
+        got = await answers(served, head, request(2, topic.name, value=who + b" tail"))
+        return [outcome(answer) for answer in got]
+
+    for turn in range(20):
+        pairs = await asyncio.gather(contend(b"one", 2 * turn), contend(b"two", 2 * turn))
+        assert sorted(pairs) == [
+            ["OFFSET_MISMATCH", "EARLIER_REQUEST_FAILED"],
+            ["result", "result"],
+        ]
+
+
 async def test_an_error_in_a_stream_says_what_it_is_about(served: Served) -> None:
     topic = await served.topic()
     (answer,) = await answers(served, bad(9, topic.name))

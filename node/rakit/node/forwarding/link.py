@@ -31,7 +31,7 @@ from rakit.api.v1.log_service_pb2 import ProduceResponse
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.gather import LinkProtocolError, Window
 from rakit.node.errors import RakitError, from_status
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended
 from rakit.node.partition.state import Stored
 from rakit.peer.v1.node_service_pb2 import (
     Destination,
@@ -89,7 +89,8 @@ class ForwardLink:
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
         self._sent: dict[int, asyncio.Future[Appended]] = {}
-        self._ended_lanes: list[int] = []
+        # With the tag of the last batch before it ended.
+        self._ended_lanes: deque[tuple[int, int]] = deque()
         self._next_tag = 1
         self._window = Window(config)
         self._wake = asyncio.Event()
@@ -117,9 +118,9 @@ class ForwardLink:
         return answer
 
     def end_lane(self, lane: int) -> None:
-        """Lets the peer forget a lane; told with the next batches that go there."""
+        """Lets the peer forget a lane; told with batches that go there, after all of its own."""
         if self._running is not None and not self._running.done():
-            self._ended_lanes.append(lane)
+            self._ended_lanes.append((lane, self._next_tag - 1))
 
     async def close(self) -> None:
         """Ends the stream; whatever has no answer gets one that is true."""
@@ -141,7 +142,6 @@ class ForwardLink:
 
     async def _exchange(self) -> None:
         self._window = Window(self._config)
-        self._ended_lanes.clear()
         call = self._open_stream()
         try:
             async with asyncio.timeout(HELLO_S):
@@ -163,10 +163,7 @@ class ForwardLink:
 
     def _gathered(self) -> ForwardProduceRequest:
         """The next message: what waits, up to the size of a message, and at least one batch."""
-        request = ForwardProduceRequest(
-            number=self._window.next_number(), ended_lanes=self._ended_lanes
-        )
-        self._ended_lanes.clear()
+        request = ForwardProduceRequest(number=self._window.next_number())
         size = 0
         while self._queue and (
             not size or size + self._queue[0].size_bytes <= self._config.request_bytes_max
@@ -175,6 +172,9 @@ class ForwardLink:
             size += waiting.size_bytes
             self._sent[waiting.batch.tag] = waiting.answer
             request.batches.append(waiting.batch)
+        last_tag = request.batches[-1].tag
+        while self._ended_lanes and self._ended_lanes[0][1] <= last_tag:
+            request.ended_lanes.append(self._ended_lanes.popleft()[0])
         self._queued_bytes -= size
         assert self._queued_bytes >= 0, "a queue cannot hold less than nothing"
         return request
@@ -202,6 +202,7 @@ class ForwardLink:
         sent, self._sent = self._sent, {}
         waiting, self._queue = self._queue, deque()
         self._queued_bytes = 0
+        self._ended_lanes.clear()
         for answer in sent.values():
             _fail(
                 answer,

@@ -9,7 +9,8 @@ Rules:
 - Only the leader answers, after an entry of its own term is applied. A plain read of a leader that
   was deposed without knowing it may be stale, never wrong.
 - `latest`, and "out of range" above the log's end, are said only after ReadIndex (S20): a fresh
-  leader's end may lie below offsets that a client has an acknowledgement for.
+  leader's end may lie below offsets that a client has an acknowledgement for. The same goes for
+  what a producer is refused for (`refusals`).
 - The appender, with its view of pending entries, belongs to one term. It is made when that term's
   first request comes, from the applied state, and never survives the term.
 - Damage found while reading quarantines the replica and is reported as CORRUPT_RECORD; the answer
@@ -22,18 +23,14 @@ import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.errors import MultiraftError, ProposalRefusedError, StoreCorruptError
 from rakit.node.errors import RakitError
 from rakit.node.partition import retention
-from rakit.node.partition.appender import (
-    Appended,
-    Appender,
-    not_leading,
-    outcome_unknown,
-    refused,
-)
+from rakit.node.partition.answers import Appended, not_leading, outcome_unknown, refused
+from rakit.node.partition.appender import Appender
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import Fence
 from rakit.node.partition.digest import Digest, digest
@@ -278,10 +275,20 @@ class Partition:
                 lambda data: self._host.propose(self.group_id, data),
                 self._context.clock_ms,
                 lambda: len(replica.conf_state.voters) // 2 + 1,
+                partial(self._still_leads, replica.term),
                 fsynced=self._context.fsynced,
             )
             self._appender = (replica.term, appender)
         return self._appender[1]
+
+    async def _still_leads(self, term: int) -> bool:
+        """Asks a majority whether this replica leads, and has done so since the term began."""
+        try:
+            await self._barrier()
+        except RakitError:
+            return False
+        replica = self._host.group(self.group_id)
+        return replica is not None and replica.ready and replica.term == term
 
     def _reader_of(self, replica: Replica) -> Reader:
         if self._reader is None or self._reader[0] is not replica:

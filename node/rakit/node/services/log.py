@@ -30,7 +30,7 @@ from rakit.api.v1.log_service_pb2 import (
 from rakit.api.v1.record_pb2 import Rows
 from rakit.node.errors import RakitError, to_status
 from rakit.node.metadata import commands
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended
 from rakit.node.partition.batches import admit_rows
 from rakit.node.partition.hashing import split
 from rakit.node.partition.producers import INTEGER_MAX, Stamp

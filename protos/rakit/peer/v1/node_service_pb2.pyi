@@ -67,7 +67,7 @@ class ForwardProduceRequest(_message.Message):
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardedBatch]: ...
     @_builtins.property
     def ended_lanes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Lanes that are no longer used."""
+        """Lanes that are no longer used, after the batches."""
 
     def __init__(
         self,
@@ -106,7 +106,9 @@ class ForwardedBatch(_message.Message):
     lane: _builtins.int
     """Batches of one lane stand in an order: after one failed, the later ones are refused. 0: no order."""
     restart: _builtins.bool
-    """The lane takes batches again, from this one on."""
+    """An order begins with this batch: nothing of the lane is in flight, or the client has restarted it. Any other batch
+    follows one that this stream has carried; where it did not, that one was lost with another stream.
+    """
     group_id: _builtins.int
     record_count: _builtins.int
     content: _builtins.bytes
