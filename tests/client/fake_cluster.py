@@ -79,6 +79,12 @@ class FakePartition:
     producers: dict[int, tuple[int, int, dict[int, tuple[int, int, int]]]] = field(
         default_factory=dict
     )
+    forgotten: set[int] = field(default_factory=set)
+
+    def forget(self, producer_id: int) -> None:
+        """What happens to a producer that was idle for long."""
+        self.producers.pop(producer_id, None)
+        self.forgotten.add(producer_id)
 
     def append(self, request: log_pb.ProduceRequest) -> log_pb.ProduceResponse:
         columns = _columns(request)
@@ -106,8 +112,14 @@ class FakePartition:
             if stored_crc != crc:
                 raise RefusalError("SEQUENCE_REUSED")
             return base, end
-        if stamp.producer_id not in self.producers and stamp.previous_sequence:
+        if not memory and (
+            stamp.HasField("previous_sequence")
+            if stamp.producer_id in self.forgotten
+            else stamp.previous_sequence
+        ):
             raise RefusalError("UNKNOWN_PRODUCER", outcome="UNKNOWN")
+        if not stamp.HasField("previous_sequence") and stamp.sequence > last:
+            return None
         if stamp.previous_sequence != last or stamp.sequence <= last:
             raise RefusalError("OUT_OF_ORDER_SEQUENCE", expected_sequence=str(last))
         return None

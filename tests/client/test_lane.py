@@ -173,8 +173,35 @@ def test_a_forgotten_producer_begins_anew_only_without_doubt(in_doubt: bool) -> 
     assert verdict is (Verdict.FAILED if in_doubt else Verdict.AGAIN)
     if not in_doubt:
         lane.settle()
-        assert stamp(send(lane)) == (10, 0)
+        assert send(lane) is batch
         assert not batch.doubt
+        assert not batch.message.produce.producer.HasField("previous_sequence"), "not even a 0"
+        lane.disconnected()
+        lane.settle()
+        again = send(lane)
+        assert stamp(again) == (10, 0), "now it may be stored, and the partition must not guess"
+        assert again.message.produce.producer.HasField("previous_sequence")
+        lane.acknowledged(again)
+        put(lane)
+        assert stamp(send(lane)) == (11, 10)
+
+
+def test_a_forgotten_producer_goes_on_behind_a_batch_that_nobody_knows_of() -> None:
+    lane = make_lane()
+    put(lane)
+    lost = send(lane)
+    lane.disconnected()
+    lane.settle()
+    send(lane)
+    unknown = make_error("UNKNOWN_PRODUCER", "text", maybe_applied=True)
+    assert lane.refused(lost, unknown) is Verdict.FAILED
+    lane.settle()
+    put(lane)
+    assert lane.refused(send(lane), unknown) is Verdict.AGAIN
+    lane.settle()
+    batch = send(lane)
+    assert batch.sequence == 2
+    assert not batch.message.produce.producer.HasField("previous_sequence")
 
 
 def test_without_numbers_what_is_in_doubt_is_not_sent_again() -> None:
@@ -207,7 +234,8 @@ class World:
 
     def step(self) -> None:
         usual = [self.put, self.pump, self.answer]
-        work = self.rng.choice([*usual, *usual, self.answer, self.cut, self.late, self.age])
+        rare = [self.cut, self.late, self.age, self.forget]
+        work = self.rng.choice([*usual, *usual, self.answer, *rare])
         work()
 
     def put(self) -> None:
@@ -272,6 +300,11 @@ class World:
             except RefusalError as refusal:
                 # Nobody waits for this answer.
                 self.late_reasons.add(refusal.reason)
+
+    def forget(self) -> None:
+        """After so long a pause that nothing is under way any more."""
+        if self.rng.random() < 0.3 and not self.flying and not self.delayed:
+            self.partition.forget(1)
 
     def age(self) -> None:
         """Time goes by; what waits for too long is given up."""

@@ -190,8 +190,10 @@ def what_lost_its_tail_is_trusted() -> Generator[None]:
 
 @bug
 def retries_are_stored_again() -> Generator[None]:
-    def judge(producer: Producer, stamp: Stamp, content_crc32c: int) -> Ruling:
-        del producer, stamp, content_crc32c
+    def judge(
+        producer: Producer, stamp: Stamp, content_crc32c: int, *, may_be_forgotten: bool = False
+    ) -> Ruling:
+        del producer, stamp, content_crc32c, may_be_forgotten
         return Ruling.APPEND
 
     with patch.object(pending, "judge", judge), patch.object(state, "judge", judge, create=True):

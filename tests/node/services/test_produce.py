@@ -6,6 +6,7 @@ import pytest
 
 from rakit.api.v1 import record_pb2
 from rakit.api.v1.log_service_pb2 import (
+    BATCH_STATE_NOT_SEEN,
     FetchRequest,
     GetProducerStateRequest,
     InitProducerRequest,
@@ -83,6 +84,31 @@ async def test_s24_a_repeated_batch_gets_its_first_answer(served: Served) -> Non
     )
     assert (state.result.base_offset, state.result.end_offset) == (0, 1)
     assert (state.last_sequence, state.epoch, state.final) == (7, producer.epoch, True)
+
+
+async def test_s21_only_an_epoch_above_the_batchs_own_makes_not_seen_final(served: Served) -> None:
+    topic = await served.topic()
+    producer = await served.log.InitProducer(InitProducerRequest(producer_name="settles"))
+
+    async def final(**fields: int) -> bool:
+        request = GetProducerStateRequest(
+            topic=topic.name, producer_id=producer.producer_id, sequence=2
+        )
+        for name, value in fields.items():
+            setattr(request, name, value)
+        state = await served.log.GetProducerState(request, timeout=TIMEOUT_S)
+        assert state.state == BATCH_STATE_NOT_SEEN
+        return state.final
+
+    epoch = producer.epoch
+    stamp = ProducerStamp(producer_id=producer.producer_id, epoch=epoch, sequence=1)
+    await served.log.Produce(
+        ProduceRequest(topic=topic.name, partition=0, rows=rows(b"v"), producer=stamp)
+    )
+    assert not await final(fence_epoch=epoch)
+    assert not await final(epoch=epoch)
+    assert await final(epoch=epoch, fence_epoch=epoch + 1)
+    assert await final(epoch=epoch)
 
 
 async def test_a_producer_name_keeps_its_id_and_gets_a_new_epoch(served: Served) -> None:

@@ -19,6 +19,8 @@ Order and numbering (S24):
 - A batch that was given up while its outcome was unknown may yet turn out to be stored. The
   partition then refuses the next batch and says so; its number is remembered in order to believe
   that.
+- A partition that has forgotten the producer, or may have, refuses whatever names a number before.
+  A batch that was never under way then goes without; one that was is in doubt for good.
 - Once a later batch is stored the partition refuses an older number for good, so a batch that still
   travels somewhere cannot appear behind its successor.
 """
@@ -89,6 +91,8 @@ class Lane:
         self.failure_count = 0
         # The partition's last sequence of this producer, as far as it is known.
         self.last_sequence = 0
+        # The partition cannot check even a "0": what is new goes without a number before.
+        self._is_forgotten = False
         self._next_sequence = 1
         self._queue: deque[Batch] = deque()
         self._queued_bytes = 0
@@ -172,8 +176,12 @@ class Lane:
         if self.limits.is_idempotent:
             stamp = batch.message.produce.producer
             stamp.sequence = batch.sequence
-            before = self.in_flight[-1].sequence if self.in_flight else self.last_sequence
-            stamp.previous_sequence = before
+            if self.in_flight:
+                stamp.previous_sequence = self.in_flight[-1].sequence
+            elif self._is_forgotten and not batch.doubt:
+                stamp.ClearField("previous_sequence")
+            else:
+                stamp.previous_sequence = self.last_sequence
         batch.attempts += 1
         self.in_flight.append(batch)
         return batch
@@ -212,6 +220,7 @@ class Lane:
         """Takes the good end of the oldest batch in flight."""
         self._take_head(batch)
         self.failure_count = 0
+        self._is_forgotten = False
         self.last_sequence = max(self.last_sequence, batch.sequence)
 
     def refused(self, batch: Batch, error: RakitError) -> Verdict:
@@ -236,11 +245,12 @@ class Lane:
                 return Verdict.AGAIN
             case "OUT_OF_ORDER_SEQUENCE":
                 return self._judge_order(batch, error)
-            case "UNKNOWN_PRODUCER" if not (was_in_doubt or self._given_up):
-                # Forgotten after a long silence. Everything before was acknowledged and this batch
-                # was never under way before, so numbering may begin anew.
+            case "UNKNOWN_PRODUCER" if not was_in_doubt:
+                # Forgotten after a long silence. This batch was never under way before, and once it
+                # is stored nothing older can be, so numbering may begin anew.
                 batch.doubt = False
                 self.last_sequence = 0
+                self._is_forgotten = True
                 return Verdict.AGAIN
             case _ if error.retriable and (self.limits.is_idempotent or not batch.doubt):
                 return Verdict.AGAIN_LATER

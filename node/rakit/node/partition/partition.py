@@ -102,28 +102,32 @@ class Partition:
         return self._leading_appender().append(batch, stamp, expected_offset, self._settings())
 
     async def producer_state(
-        self, producer_id: int, sequence: int, fence_epoch: int | None
+        self,
+        producer_id: int,
+        sequence: int,
+        fence_epoch: int | None,
+        sent_epoch: int | None = None,
     ) -> ProducerAnswer:
         """Says what became of a batch; with `fence_epoch`, after that epoch is in force (S21)."""
         if fence_epoch is None:
             await self._barrier()
         else:
-            await self._fence(producer_id, fence_epoch)
+            _check_fence(fence_epoch, sent_epoch)
+            raised = await self._fence(producer_id, fence_epoch)
+            if raised and sent_epoch is None:
+                sent_epoch = fence_epoch - 1
         return look_up(
             self._machine(self._leading()).state,
             self._leading_appender().outlook,
             producer_id,
             sequence,
-            fenced=fence_epoch is not None,
+            sent_epoch=sent_epoch,
         )
 
-    async def _fence(self, producer_id: int, epoch: int) -> None:
-        if not 1 <= epoch <= EPOCH_MAX:
-            raise RakitError(
-                error_pb2.ERROR_REASON_INVALID_REQUEST,
-                f"fence_epoch is {epoch}; it must be from 1 to {EPOCH_MAX}.",
-            )
+    async def _fence(self, producer_id: int, epoch: int) -> bool:
+        """Commits a fence; tells whether it raised the epoch."""
         appender = self._leading_appender()
+        raises = appender.outlook.ahead.producer(producer_id).epoch < epoch
         # Proposed even where the epoch is in force already: the commit also proves that whatever
         # was proposed before it is applied.
         proposed = appender.maintain(Fence(producer_id, epoch, appender.stamp_time()))
@@ -131,6 +135,7 @@ class Partition:
         completion = await asyncio.shield(proposed)
         if completion.lost:
             raise outcome_unknown()
+        return raises
 
     # Reading.
 
@@ -336,3 +341,17 @@ class Partition:
                 error_pb2.ERROR_REASON_CORRUPT_RECORD,
                 f"This replica is damaged and was taken out of service: {error}.",
             ) from error
+
+
+def _check_fence(epoch: int, sent_epoch: int | None) -> None:
+    if not 1 <= epoch <= EPOCH_MAX:
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_REQUEST,
+            f"fence_epoch is {epoch}; it must be from 1 to {EPOCH_MAX}.",
+        )
+    if sent_epoch is not None and epoch <= sent_epoch:
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_REQUEST,
+            f"fence_epoch is {epoch}, but the batch was sent with epoch {sent_epoch}: only a higher"
+            " one keeps it out. InitProducer gives it.",
+        )

@@ -120,7 +120,8 @@ class Outlook:
         """Says what becomes of a batch; raises `RakitError` when there is no room for it."""
         if stamp is not None:
             producer = self.ahead.producer(stamp.producer_id)
-            ruling = judge(producer, stamp, batch.crc32c)
+            forgotten = self.ahead.may_have_forgotten(stamp.producer_id)
+            ruling = judge(producer, stamp, batch.crc32c, may_be_forgotten=forgotten)
             if ruling is Ruling.DUPLICATE:
                 return self._duplicate(producer, stamp)
             if ruling is not Ruling.APPEND:

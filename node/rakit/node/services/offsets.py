@@ -53,7 +53,8 @@ async def producer_state(
     """What a partition that this node leads knows of a producer's batch."""
     partition = partitions.get(group_id)
     fence = request.fence_epoch if request.HasField("fence_epoch") else None
-    answer = await partition.producer_state(request.producer_id, request.sequence, fence)
+    epoch = request.epoch if request.HasField("epoch") else None
+    answer = await partition.producer_state(request.producer_id, request.sequence, fence, epoch)
     response = GetProducerStateResponse(
         state=answer.state,
         last_sequence=answer.last_sequence,

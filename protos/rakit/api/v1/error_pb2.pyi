@@ -127,9 +127,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SEQUENCE_TOO_OLD: _ErrorReason.ValueType  # 43
     """The sequence is older than what the partition remembers: it may have been stored long ago."""
     ERROR_REASON_PRODUCER_FENCED: _ErrorReason.ValueType  # 44
-    """A newer epoch of this producer exists."""
+    """A newer epoch of this producer exists. UNKNOWN where the partition has forgotten the older one's batches."""
     ERROR_REASON_UNKNOWN_PRODUCER: _ErrorReason.ValueType  # 45
-    """The partition no longer knows the producer whose previous_sequence was given."""
+    """The partition no longer knows the producer whose previous_sequence was given, or may have forgotten it."""
     ERROR_REASON_TOO_MANY_IN_FLIGHT: _ErrorReason.ValueType  # 46
     """More batches of one producer are in flight on a partition than it remembers."""
     ERROR_REASON_EARLIER_REQUEST_FAILED: _ErrorReason.ValueType  # 47
@@ -210,9 +210,9 @@ ERROR_REASON_SEQUENCE_REUSED: ErrorReason.ValueType  # 42
 ERROR_REASON_SEQUENCE_TOO_OLD: ErrorReason.ValueType  # 43
 """The sequence is older than what the partition remembers: it may have been stored long ago."""
 ERROR_REASON_PRODUCER_FENCED: ErrorReason.ValueType  # 44
-"""A newer epoch of this producer exists."""
+"""A newer epoch of this producer exists. UNKNOWN where the partition has forgotten the older one's batches."""
 ERROR_REASON_UNKNOWN_PRODUCER: ErrorReason.ValueType  # 45
-"""The partition no longer knows the producer whose previous_sequence was given."""
+"""The partition no longer knows the producer whose previous_sequence was given, or may have forgotten it."""
 ERROR_REASON_TOO_MANY_IN_FLIGHT: ErrorReason.ValueType  # 46
 """More batches of one producer are in flight on a partition than it remembers."""
 ERROR_REASON_EARLIER_REQUEST_FAILED: ErrorReason.ValueType  # 47
