@@ -7,7 +7,7 @@ nothing else, so an answer is at most the budget or one batch.
 
 While there are fewer than `min_bytes`, the poll sleeps until one of its partitions has applied
 something or changed its role; it never asks in a loop. It ends early when a position fails, because
-its reader must act.
+its reader must act, and when what comes next does not fit into the answer.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ class _Progress:
     batches: list[StoredBatch] = field(default_factory=list[StoredBatch])
     chunk: Chunk | None = None
     error: RakitError | None = None
+
+    @property
+    def has_more(self) -> bool:
+        """What comes next is there already, and did not fit."""
+        if self.chunk is None or self.ended:
+            return False
+        return self.next_offset < self.chunk.high_watermark
 
     @property
     def ended(self) -> bool:
@@ -96,8 +103,10 @@ class Poller:
 
 
 def _enough(states: list[_Progress], size: int, min_bytes: int) -> bool:
-    failed = any(state.error is not None for state in states)
-    return failed or size >= min_bytes or all(state.ended for state in states)
+    if size >= min_bytes or all(state.ended for state in states):
+        return True
+    # Waiting would not make an answer fuller that has no room for what is there.
+    return any(state.error is not None or state.has_more for state in states)
 
 
 async def _gather(states: list[_Progress], turn: int, max_bytes: int, size: int) -> int:
