@@ -31,7 +31,7 @@ from rakit.node.metadata.registry import PartitionInfo
 from rakit.node.partition.answers import Appended, DoomedAnswer, refusal_uncertain
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
-from rakit.node.routing import ANSWER_RESERVE_S, Router, give_up_at, is_reroutable
+from rakit.node.routing import Router, answer_by, give_up_at, is_reroutable
 from rakit.peer.v1.node_service_pb2 import ForwardedBatch
 
 #: Of all clients of this node together, taken and not yet answered.
@@ -213,7 +213,7 @@ class ProducePath:
 async def answered(answer: asyncio.Future[Appended], deadline: float) -> Appended:
     """The outcome, or what is known of it shortly before the caller's own timer says less."""
     try:
-        async with asyncio.timeout_at(deadline - ANSWER_RESERVE_S):
+        async with asyncio.timeout_at(answer_by(deadline)):
             return await answer
     except TimeoutError:
         if isinstance(answer, DoomedAnswer):

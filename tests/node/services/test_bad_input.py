@@ -23,6 +23,7 @@ from rakit.api.v1 import record_pb2
 from rakit.api.v1 import topic_service_pb2 as topics
 from rakit.api.v1.log_service_pb2 import Position, ProduceRequest, ProducerStamp
 from rakit.api.v1.record_pb2 import CompressedRecords, Header, Headers, Record, Records, Rows
+from rakit.node.metadata.registry import Registry
 from tests.node.services.served import TIMEOUT_S, Served, columns, refusal_of, rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -417,6 +418,14 @@ OTHERS: dict[str, tuple[Callable[[Served], Awaitable[object]], Expected]] = {
         lambda it: it.log.GetOffsets(log.GetOffsetsRequest(topic=TOPIC, partitions=[3])),
         Expected(NOT_FOUND, "UNKNOWN_PARTITION", "no partition 3"),
     ),
+    "offsets of a negative partition": (
+        lambda it: it.log.GetOffsets(log.GetOffsetsRequest(topic=TOPIC, partitions=[0, -1])),
+        Expected(NOT_FOUND, "UNKNOWN_PARTITION", "no partition -1"),
+    ),
+    "offsets of more partitions than a topic has": (
+        lambda it: it.log.GetOffsets(log.GetOffsetsRequest(topic=TOPIC, partitions=range(10_001))),
+        Expected(INVALID, "INVALID_REQUEST", "10001 partitions; a topic has at most 10000"),
+    ),
     "mixed rows with a previous sequence": (
         lambda it: it.log.ProduceMixed(
             log.ProduceMixedRequest(
@@ -445,6 +454,27 @@ async def test_the_other_calls_refuse(served: Served, case: str) -> None:
     call, expected = OTHERS[case]
     await known_topic(served)
     await expect(call(served), expected)
+
+
+async def test_many_unknown_partitions_are_one_question_to_the_metadata_group(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await known_topic(served)
+    client = served.node.metadata.client
+    ask, questions = client.barrier, 0
+
+    async def counted(timeout_seconds: float) -> Registry:
+        nonlocal questions
+        questions += 1
+        return await ask(timeout_seconds)
+
+    monkeypatch.setattr(client, "barrier", counted)
+    request = log.GetOffsetsRequest(topic=TOPIC, partitions=range(10_000))
+    await expect(
+        served.log.GetOffsets(request, timeout=TIMEOUT_S),
+        Expected(NOT_FOUND, "UNKNOWN_PARTITION", "no partition 1"),
+    )
+    assert questions == 1
 
 
 METHODS = {

@@ -30,6 +30,7 @@ from rakit.api.v1.log_service_pb2 import (
 from rakit.api.v1.record_pb2 import Rows
 from rakit.node.errors import RakitError, to_status
 from rakit.node.metadata import commands
+from rakit.node.metadata.topics import TOPIC_PARTITIONS_COUNT_MAX
 from rakit.node.partition.answers import Appended
 from rakit.node.partition.batches import admit_rows
 from rakit.node.partition.hashing import split
@@ -39,7 +40,7 @@ from rakit.node.produce import ProducePath
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.reading.local import Finding, ReadLimits
 from rakit.node.reading.render import Form, render
-from rakit.node.routing import give_up_at, patience_s, unknown_partition
+from rakit.node.routing import answer_by, give_up_at, patience_s
 from rakit.node.services.admission import admitted, partition_count, stamp_of
 from rakit.node.services.handlers import Call, Methods, Stream
 from rakit.node.services.offsets import OffsetLookup
@@ -181,12 +182,16 @@ class LogService:
         """Returns what stands at positions, waiting a while if that is too little."""
         check_positions(request.positions)
         min_bytes, max_bytes, wait_ms = fetch_limits(request)
-        latest_answer = call.deadline - POLL_RESERVE_S
+        wait_until_max = answer_by(call.deadline, POLL_RESERVE_S)
         now = asyncio.get_running_loop().time()
-        wait_until = min(now + wait_ms / 1000, latest_answer)
-        give_up = min(max(give_up_at(call.deadline), wait_until), latest_answer)
+        wait_until = min(now + wait_ms / 1000, wait_until_max)
+        give_up = min(max(give_up_at(call.deadline), wait_until), wait_until_max)
         limits = ReadLimits(min_bytes, max_bytes, wait_until)
-        findings = await self._parts.fetcher.fetch(request.positions, limits, give_up, give_up)
+        # Another node that waits so long needs a moment to say so.
+        latest = (wait_until_max + call.deadline) / 2
+        findings = await self._parts.fetcher.fetch(
+            request.positions, limits, give_up, give_up, latest
+        )
         errors = [each for each in findings if isinstance(each, RakitError)]
         if len(errors) == len(findings):
             first = request.positions[0]
@@ -229,11 +234,17 @@ class LogService:
                 error_pb2.ERROR_REASON_INVALID_REQUEST,
                 f"{time_ms} is no time in milliseconds since 1970.",
             )
-        topic = await self._router.topic(request.topic, give_up_at(call.deadline))
-        numbers = list(dict.fromkeys(request.partitions)) or list(range(len(topic.partitions)))
-        for number in numbers:
-            if number < 0:
-                raise unknown_partition(topic, number)
+        if len(request.partitions) > TOPIC_PARTITIONS_COUNT_MAX:
+            raise RakitError(
+                error_pb2.ERROR_REASON_INVALID_REQUEST,
+                f"The request names {len(request.partitions)} partitions; a topic has at most"
+                f" {TOPIC_PARTITIONS_COUNT_MAX}.",
+                {"limit": str(TOPIC_PARTITIONS_COUNT_MAX), "actual": str(len(request.partitions))},
+            )
+        numbers = list(dict.fromkeys(request.partitions))
+        give_up = give_up_at(call.deadline)
+        topic = await self._router.topic_with(request.topic, numbers, give_up)
+        numbers = numbers or list(range(len(topic.partitions)))
         found = await self._parts.lookup.all_offsets(topic, numbers, time_ms, call.deadline)
         return GetOffsetsResponse(header=self._header, partitions=found)
 
