@@ -436,6 +436,16 @@ OTHERS: dict[str, tuple[Callable[[Served], Awaitable[object]], Expected]] = {
         ),
         Expected(INVALID, "INVALID_REQUEST", "must be absent"),
     ),
+    "more mixed rows than a batch may hold": (
+        lambda it: it.log.ProduceMixed(
+            log.ProduceMixedRequest(topic=TOPIC, rows=Rows(records=[Record()] * 200_001))
+        ),
+        Expected(INVALID, "BATCH_TOO_LARGE", "200001 records or more; the limit is 200000"),
+    ),
+    "mixed rows that are none": (
+        lambda it: raw(it, "/rakit.api.v1.LogService/ProduceMixed", b"\x12\x02\x0a\x05"),
+        Expected(INVALID, "INVALID_REQUEST", "rows is no rakit.api.v1.Rows message"),
+    ),
     "no mixed rows": (
         lambda it: it.log.ProduceMixed(log.ProduceMixedRequest(topic=TOPIC)),
         Expected(INVALID, "EMPTY_BATCH", "no record"),

@@ -155,12 +155,19 @@ class Methods:
         One that `waits` only waits and reads: it is broken off when the node drains.
         """
 
+        async def run(call: Call, data: bytes) -> Message:
+            work = function(call, parsed(request_type, data))
+            return await (self._until_closing(work, 0.0) if waits else work)
+
+        self.raw_unary(name, run)
+
+    def raw_unary(self, name: str, function: Callable[[Call, bytes], Awaitable[Message]]) -> None:
+        """Registers a method that parses its request itself."""
+
         async def behave(data: bytes, context: Context) -> bytes:
             async def run() -> bytes:
                 self._gate.check()
-                work = function(self._call(context), parsed(request_type, data))
-                answer = await (self._until_closing(work, 0.0) if waits else work)
-                return answer.SerializeToString()
+                return (await function(self._call(context), data)).SerializeToString()
 
             answer: bytes = await self._guarded(name, context, run())
             return answer

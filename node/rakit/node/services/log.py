@@ -22,7 +22,6 @@ from rakit.api.v1.log_service_pb2 import (
     InitProducerResponse,
     PartitionOutcome,
     Position,
-    ProduceMixedRequest,
     ProduceMixedResponse,
     ProduceResponse,
     ReadRequest,
@@ -32,7 +31,7 @@ from rakit.node.errors import RakitError, to_status
 from rakit.node.metadata import commands
 from rakit.node.metadata.topics import TOPIC_PARTITIONS_COUNT_MAX
 from rakit.node.partition.answers import Appended
-from rakit.node.partition.batches import admit_rows
+from rakit.node.partition.batches import admit_rows, parse_rows
 from rakit.node.partition.hashing import split
 from rakit.node.partition.producers import INTEGER_MAX, Stamp
 from rakit.node.partitions import settings_of
@@ -47,11 +46,8 @@ from rakit.node.services.offsets import OffsetLookup
 from rakit.node.services.positions import check_positions, fetch_limits
 from rakit.node.services.produce_stream import ProduceParts, ProduceSession
 from rakit.node.services.read_stream import ReadSession
-from rakit.peer.v1.opaque_pb2 import (
-    OpaqueFetchResponse,
-    OpaquePartitionData,
-    OpaqueProduceRequest,
-)
+from rakit.node.services.twins import mixed_request, produce_request
+from rakit.peer.v1.opaque_pb2 import OpaqueFetchResponse, OpaquePartitionData
 
 #: A long poll answers this long before the caller's own deadline (contract 17).
 POLL_RESERVE_S: Final = 0.2
@@ -81,8 +77,8 @@ class LogService:
     def register(self, methods: Methods) -> None:
         """Adds the methods. The hot ones use the opaque twins of their messages."""
         methods.unary("InitProducer", InitProducerRequest, self.init_producer)
-        methods.unary("Produce", OpaqueProduceRequest, self.produce)
-        methods.unary("ProduceMixed", ProduceMixedRequest, self.produce_mixed)
+        methods.raw_unary("Produce", self.produce)
+        methods.raw_unary("ProduceMixed", self.produce_mixed)
         methods.bidirectional("ProduceStream", self.produce_stream)
         methods.unary("Fetch", FetchRequest, self.fetch, waits=True)
         methods.server_stream("Read", ReadRequest, self.read)
@@ -100,10 +96,11 @@ class LogService:
             header=self._header, producer_id=ready.producer_id, epoch=ready.epoch
         )
 
-    async def produce(self, call: Call, request: OpaqueProduceRequest) -> ProduceResponse:
+    async def produce(self, call: Call, data: bytes) -> ProduceResponse:
         """Appends one batch to one partition."""
+        request = produce_request(data)
         give_up = give_up_at(call.deadline)
-        with self._in_flight.holding(request.ByteSize()):
+        with self._in_flight.holding(len(data)):
             topic = await self._router.topic(request.topic, give_up)
             if request.WhichOneof("target") == "partition":
                 topic, _ = await self._router.partition(request.topic, request.partition, give_up)
@@ -128,8 +125,9 @@ class LogService:
         appended.fill(response)
         return response
 
-    async def produce_mixed(self, call: Call, request: ProduceMixedRequest) -> ProduceMixedResponse:
+    async def produce_mixed(self, call: Call, data: bytes) -> ProduceMixedResponse:
         """Splits rows by key and appends each part to its partition."""
+        request = mixed_request(data)
         stamp = stamp_of(request.producer) if request.HasField("producer") else None
         if stamp is not None and stamp.previous_sequence is not None:
             raise RakitError(
@@ -137,19 +135,20 @@ class LogService:
                 "previous_sequence must be absent: the request may touch several partitions, each"
                 " with its own.",
             )
-        if not request.rows.records:
+        rows = parse_rows(request.rows)
+        if not rows.records:
             raise RakitError(error_pb2.ERROR_REASON_EMPTY_BATCH, "The request holds no record.")
-        with self._in_flight.holding(request.ByteSize()):
+        with self._in_flight.holding(len(data)):
             topic = await self._router.topic(request.topic, give_up_at(call.deadline))
             stated = request.partition_count if request.HasField("partition_count") else None
             count = partition_count(topic, stated)
             producer = None if stamp is None else stamp.producer_id
             unkeyed = self._parts.produce.targeting.unkeyed(producer, count)
-            parts = split(request.rows, count, unkeyed)
+            parts = split(rows, count, unkeyed)
             outcomes = await asyncio.gather(
                 *(
-                    self._part(call, topic.name, number, rows, stamp)
-                    for number, (_, rows) in parts.items()
+                    self._part(call, topic.name, number, part, stamp)
+                    for number, (_, part) in parts.items()
                 )
             )
         response = ProduceMixedResponse(header=self._header)

@@ -32,7 +32,8 @@ from rakit.node.metadata.registry import TopicInfo
 from rakit.node.produce import Dispatch, InFlight
 from rakit.node.routing import Router, give_up_at
 from rakit.node.services.admission import Targeting, admitted
-from rakit.node.services.handlers import Call, Stream, draining_error, parsed
+from rakit.node.services.handlers import Call, Stream, draining_error
+from rakit.node.services.twins import stream_request
 from rakit.peer.v1.opaque_pb2 import OpaqueProduceRequest, OpaqueProduceStreamRequest
 
 #: Of one stream, read and without a written answer.
@@ -98,7 +99,7 @@ class ProduceSession:
             if data is None:
                 return
             try:
-                request = parsed(OpaqueProduceStreamRequest, data)
+                request = stream_request(data)
             except RakitError as error:
                 # It ends the stream, and so speaks for all that was taken and not answered.
                 raise (error.as_unknown() if self._count else error) from None

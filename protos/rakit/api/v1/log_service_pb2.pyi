@@ -297,7 +297,7 @@ class ProduceMixedRequest(_message.Message):
     """The count that the request was made for, at most today's. A retry repeats it."""
     @_builtins.property
     def rows(self) -> _record_pb2.Rows:
-        """Each row goes to xxh3_64(key) modulo the partition count; rows without a key go together to one partition."""
+        """Each row goes to xxh3_64(key) modulo the partition count; rows without a key go together to one partition. At most 200,000."""
 
     @_builtins.property
     def producer(self) -> Global___ProducerStamp:
