@@ -56,7 +56,7 @@ from rakit.node.services.handlers import Methods
 from rakit.node.services.log import LogParts, LogService
 from rakit.node.services.offsets import OffsetLookup
 from rakit.node.services.peer import PeerService
-from rakit.node.services.produce_stream import ProduceParts
+from rakit.node.services.placement import ProduceParts
 from rakit.node.services.topic import TopicService
 from rakit.peer.v1 import metadata_service_pb2_grpc
 from rakit.peer.v1.metadata_command_pb2 import NodeDescription

@@ -15,7 +15,8 @@ from rakit.node.produce import InFlight
 from rakit.node.services import handlers
 from rakit.node.services.admission import Targeting
 from rakit.node.services.handlers import Call, Gate, Methods, Stream
-from rakit.node.services.produce_stream import ProduceParts, ProduceSession
+from rakit.node.services.placement import ProduceParts
+from rakit.node.services.produce_stream import ProduceSession
 from tests.node.forwarding.world import OTHER, World
 from tests.node.services.served import rows
 

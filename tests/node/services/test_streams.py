@@ -20,6 +20,8 @@ from rakit.api.v1.log_service_pb2 import (
     RestartPartition,
 )
 from rakit.api.v1.record_pb2 import Rows
+from rakit.node.produce import InFlight
+from rakit.node.services import produce_stream
 from tests.node.services.served import (
     TIMEOUT_S,
     Served,
@@ -155,13 +157,25 @@ async def test_requests_for_unknown_places_fail_by_themselves(served: Served) ->
     }
 
 
-async def test_more_than_a_stream_may_hold_is_still_taken(served: Served) -> None:
-    """Beyond 32 MiB in flight the node reads no further, which the client does not notice."""
+async def test_more_than_a_stream_may_hold_is_still_taken(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond its limit the node reads no further, which the client does not notice."""
+    monkeypatch.setattr(produce_stream, "IN_FLIGHT_BYTES_MAX", 2 << 20)
+    take, held = InFlight.take, list[int]()
+
+    def noted(self: InFlight, size_bytes: int) -> None:
+        take(self, size_bytes)
+        held.append(self.size_bytes)
+
+    monkeypatch.setattr(InFlight, "take", noted)
     topic = await served.topic()
     value = b"x" * (1 << 20)
-    got = await answers(served, *(request(tag, topic.name, value=value) for tag in range(40)))
+    sent = [request(tag, topic.name, value=value) for tag in range(40)]
+    got = await answers(served, *sent)
     assert [answer.result.base_offset for answer in got] == list(range(40))
     assert served.node.host.node_id == got[0].result.header.node_id
+    assert 2 << 20 <= max(held) <= (2 << 20) + sent[0].ByteSize()
 
 
 async def read(served: Served, *positions: Position, **fields: bool) -> list[ReadResponse]:

@@ -113,7 +113,9 @@ class Surroundings:
 class Lane:
     """The order of one partition's requests on one stream."""
 
-    def __init__(self, topic: str, partition: int, surroundings: Surroundings) -> None:
+    def __init__(
+        self, topic: str, partition: int, surroundings: Surroundings, *, is_broken: bool = False
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self._router = surroundings.router
@@ -136,7 +138,7 @@ class Lane:
         self._visited: set[int] = set()
         self._place: PartitionInfo | None = None
         self._era = 0
-        self._broken = False
+        self._broken = is_broken
         # The next batch begins an order at the receiver although something is in flight: that is
         # of an earlier era.
         self._restart = False

@@ -43,8 +43,9 @@ from rakit.node.routing import answer_by, give_up_at, patience_s
 from rakit.node.services.admission import admitted, partition_count, stamp_of
 from rakit.node.services.handlers import Call, Methods, Stream
 from rakit.node.services.offsets import OffsetLookup
+from rakit.node.services.placement import ProduceParts
 from rakit.node.services.positions import check_positions, fetch_limits
-from rakit.node.services.produce_stream import ProduceParts, ProduceSession
+from rakit.node.services.produce_stream import ProduceSession
 from rakit.node.services.read_stream import ReadSession
 from rakit.node.services.twins import mixed_request, produce_request
 from rakit.peer.v1.opaque_pb2 import OpaqueFetchResponse, OpaquePartitionData
