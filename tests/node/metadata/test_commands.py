@@ -57,7 +57,7 @@ def test_replication_factors_out_of_bounds_are_refused(factor: int) -> None:
         (TopicConfig(retention_ms=0), "retention_ms = 0 is out of bounds"),
         (TopicConfig(retention_bytes=-2), "or -1 for no limit"),
         (TopicConfig(batch_bytes_max=(16 << 20) + 1), "1 to 16,777,216 bytes"),
-        (TopicConfig(batch_decompressed_bytes_max=65 << 20), "1 to 67,108,864 bytes"),
+        (TopicConfig(batch_decompressed_bytes_max=17 << 20), "1 to 16,777,216 bytes"),
         (TopicConfig(segment_bytes=65_535), "65,536 or more bytes"),
         (TopicConfig(segment_ms=999), "1,000 or more ms"),
         (

@@ -58,7 +58,7 @@ class TopicConfig(_message.Message):
     batch_bytes_max: _builtins.int
     """The largest batch as it is sent and stored. Default 2 MiB, at most 16 MiB."""
     batch_decompressed_bytes_max: _builtins.int
-    """The largest batch when decompressed. Default 8 MiB, at most 64 MiB."""
+    """The largest batch when decompressed. Default 8 MiB, at most 16 MiB."""
     segment_bytes: _builtins.int
     """The log is cut in steps of about this many bytes. Default 64 MiB, at least 64 KiB."""
     segment_ms: _builtins.int
