@@ -47,6 +47,7 @@ from rakit.node.partition.partition import PartitionContext
 from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
 from rakit.node.produce import Dispatch, InFlight, ProducePath
+from rakit.node.reading.budget import ReadBudget
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.reading.local import LocalReads
 from rakit.node.routing import Router
@@ -265,8 +266,9 @@ class Node:
         local = LocalReads(self.partitions)
         lookup = OffsetLookup(router, self.partitions, peers)
         produce = ProduceParts(router, dispatch, InFlight(), Targeting(), header)
+        fetcher = Fetcher(router, local, peers)
         log = LogService(
-            LogParts(produce, ProducePath(router, dispatch), Fetcher(router, local, peers), lookup)
+            LogParts(produce, ProducePath(router, dispatch), fetcher, lookup, ReadBudget())
         )
         host = self.host
 

@@ -10,7 +10,13 @@ import pytest_asyncio
 import zstandard
 
 from rakit.api.v1 import log_service_pb2_grpc, record_pb2
-from rakit.api.v1.log_service_pb2 import FetchRequest, Position, ProduceRequest, ReadRequest
+from rakit.api.v1.log_service_pb2 import (
+    FetchRequest,
+    Position,
+    ProduceRequest,
+    ReadRequest,
+    ReadResponse,
+)
 from rakit.api.v1.record_pb2 import CompressedRecords, Header, Headers, Records
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest, TopicConfig
 from rakit.client.config import MESSAGE_BYTES_MAX
@@ -84,6 +90,7 @@ async def test_contract_5_the_largest_batch_is_read_as_rows_and_as_columns(
         (data,) = (await log.Fetch(fetch, timeout=TIMEOUT_S)).partitions
         read = ReadRequest(positions=[position], layout=layout)
         first = await log.Read(read, timeout=TIMEOUT_S).read()
+        assert isinstance(first, ReadResponse)
         for got in (data, first.data):
             if layout == record_pb2.LAYOUT_ROWS:
                 (row,) = got.records

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from rakit.api.v1 import error_pb2
@@ -85,7 +86,7 @@ class Fetcher:
                     return findings
             else:
                 readable = [each for each in findings if not _is_lost(each)]
-                full = any(_has_more(*pair) for pair in zip(positions, findings, strict=True))
+                full = any(has_more(*pair) for pair in zip(positions, findings, strict=True))
                 if full or loop.time() >= until or is_enough(readable, limits.min_bytes):
                     return findings
             await self._until_any(self._news(round_, findings, limits, until))
@@ -110,7 +111,7 @@ class Fetcher:
         alone = any(len(each) == len(positions) for each in round_.by_node.values())
         wait_until = limits.wait_until if alone else 0.0
         share = max(1, limits.max_bytes // max(1, len(round_.by_node)))
-        asked = ReadLimits(limits.min_bytes, share, wait_until)
+        asked = replace(limits, max_bytes=share, wait_until=wait_until)
         await asyncio.gather(*(self._ask(round_, node_id, asked) for node_id in round_.by_node))
 
     async def _ask(self, round_: _Round, node_id: int, limits: ReadLimits) -> None:
@@ -141,6 +142,7 @@ class Fetcher:
             wait_ms=int(wait_s * 1000),
             min_bytes=limits.min_bytes,
             max_bytes=limits.max_bytes,
+            strict=not limits.at_least_one,
         )
         response = await self._peers.call(
             node_id,
@@ -177,7 +179,7 @@ class Fetcher:
                 wanted = [Wanted(round_.groups[at], round_.positions[at]) for at in places]
                 # One more byte than this node had is news, however much all of them must have.
                 known = sum(_size_bytes(findings[at]) for at in places)
-                asked = ReadLimits(known + 1, limits.max_bytes, until)
+                asked = replace(limits, min_bytes=known + 1, wait_until=until)
                 waits.append(self._quietly(node_id, wanted, asked, round_.answer_by))
         for at, finding in enumerate(findings):
             asked_somewhere = any(at in places for places in round_.by_node.values())
@@ -234,7 +236,7 @@ def _size_bytes(finding: Finding) -> int:
     return finding.chunk.size_bytes if isinstance(finding, Found) else 0
 
 
-def _has_more(position: Position, finding: Finding) -> bool:
+def has_more(position: Position, finding: Finding) -> bool:
     """Whether the leader had more than its share of the answer: then waiting brings nothing."""
     if not isinstance(finding, Found):
         return False

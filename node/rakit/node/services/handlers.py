@@ -37,7 +37,13 @@ ResultT = TypeVar("ResultT")
 DEFAULT_DEADLINE_S: Final = 60.0
 #: An open produce stream may finish what it has in flight when the node drains.
 STREAM_GRACE_S: Final = 3.0
-_TRANSPORT_ERRORS: Final = (grpc.aio.AbortError, grpc.aio.UsageError, asyncio.InvalidStateError)
+_TRANSPORT_ERRORS: Final = (
+    grpc.aio.AbortError,
+    grpc.aio.UsageError,
+    # An operation on a call whose client has gone.
+    grpc.aio.InternalError,
+    asyncio.InvalidStateError,
+)
 
 
 class Context(Protocol):
@@ -83,10 +89,11 @@ class Call:
 class Stream:
     """The two directions of a streaming call, as bytes."""
 
-    __slots__ = ("_context", "closing")
+    __slots__ = ("_context", "_ends", "closing")
 
     def __init__(self, context: Context, closing: asyncio.Event) -> None:
         self._context = context
+        self._ends: list[Callable[[], None]] = []
         # Set when the node drains: take no more requests, finish, and raise NODE_UNAVAILABLE.
         self.closing = closing
 
@@ -102,6 +109,19 @@ class Stream:
     async def write(self, message: Message) -> None:
         """Sends one answer; waits while the client does not read."""
         await self._context.write(message.SerializeToString())
+
+    async def write_bytes(self, data: bytes) -> None:
+        """Sends one answer that is serialised already, so that nothing else of it is kept."""
+        await self._context.write(data)
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Has a callback called when the call is over and the transport holds nothing of it."""
+        self._ends.append(callback)
+
+    def ended(self) -> None:
+        """The call is over."""
+        while self._ends:
+            self._ends.pop()()
 
 
 Unary = Callable[[Call, RequestT], Awaitable[Message]]
@@ -180,14 +200,19 @@ class Methods:
         """Registers a method with one request and a stream of answers."""
 
         async def behave(data: bytes, context: Context) -> None:
+            stream = Stream(context, self._gate.closing)
+
             async def run() -> None:
                 self._gate.check()
                 request = parsed(request_type, data)
-                stream = Stream(context, self._gate.closing)
                 work = function(self._call(context, streaming=True), request, stream)
                 await self._until_closing(work, 0.0)
 
-            await self._guarded(name, context, run())
+            try:
+                # An error reaches the client behind what was written, and is waited for.
+                await self._guarded(name, context, run())
+            finally:
+                stream.ended()
 
         self._methods[name] = grpc.unary_stream_rpc_method_handler(behave)
 
@@ -249,9 +274,9 @@ class Methods:
             return await running
         finally:
             closing.cancel()
-            if not running.done():
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+            running.cancel()
+            # Also where it is done: the client may have gone at the same moment, and nobody asks.
+            await asyncio.gather(running, return_exceptions=True)
 
 
 def _leaves(error: Exception) -> list[Any]:

@@ -36,6 +36,7 @@ from rakit.node.partition.hashing import split
 from rakit.node.partition.producers import INTEGER_MAX, Stamp
 from rakit.node.partitions import settings_of
 from rakit.node.produce import ProducePath
+from rakit.node.reading.budget import ReadBudget
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.reading.local import Finding, ReadLimits
 from rakit.node.reading.render import Form, render
@@ -62,6 +63,7 @@ class LogParts:
     path: ProducePath
     fetcher: Fetcher
     lookup: OffsetLookup
+    budget: ReadBudget
 
 
 class LogService:
@@ -223,7 +225,7 @@ class LogService:
 
     async def read(self, _call: Call, request: ReadRequest, stream: Stream) -> None:
         """Streams records from positions."""
-        session = ReadSession(request, stream, self._parts.fetcher)
+        session = ReadSession(request, stream, self._parts.fetcher, self._parts.budget)
         await session.run(self._parts.lookup)
 
     async def get_offsets(self, call: Call, request: GetOffsetsRequest) -> GetOffsetsResponse:

@@ -115,7 +115,8 @@ class LogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Read(self, request, context):
-        """Streams records from the given positions, optionally to an end, optionally for ever.
+        """Streams records from the given positions, optionally to an end, optionally for ever. A client may read as slowly as it
+        likes; only while others wait for the memory of its unread answer, for 10 s, its stream ends with THROTTLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

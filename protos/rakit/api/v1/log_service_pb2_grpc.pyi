@@ -42,7 +42,9 @@ class LogServiceStub:
     Fetch: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.FetchRequest, _log_service_pb2.FetchResponse]
     """Returns what stands at the given positions, waiting a while if that is too little."""
     Read: _grpc.UnaryStreamMultiCallable[_log_service_pb2.ReadRequest, _log_service_pb2.ReadResponse]
-    """Streams records from the given positions, optionally to an end, optionally for ever."""
+    """Streams records from the given positions, optionally to an end, optionally for ever. A client may read as slowly as it
+    likes; only while others wait for the memory of its unread answer, for 10 s, its stream ends with THROTTLED.
+    """
     GetOffsets: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.GetOffsetsRequest, _log_service_pb2.GetOffsetsResponse]
     """Returns the readable range of partitions, and the offset for a time."""
     GetProducerState: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.GetProducerStateRequest, _log_service_pb2.GetProducerStateResponse]
@@ -62,7 +64,9 @@ class LogServiceAsyncStub(LogServiceStub):
     Fetch: _aio.UnaryUnaryMultiCallable[_log_service_pb2.FetchRequest, _log_service_pb2.FetchResponse]  # type: ignore[assignment]
     """Returns what stands at the given positions, waiting a while if that is too little."""
     Read: _aio.UnaryStreamMultiCallable[_log_service_pb2.ReadRequest, _log_service_pb2.ReadResponse]  # type: ignore[assignment]
-    """Streams records from the given positions, optionally to an end, optionally for ever."""
+    """Streams records from the given positions, optionally to an end, optionally for ever. A client may read as slowly as it
+    likes; only while others wait for the memory of its unread answer, for 10 s, its stream ends with THROTTLED.
+    """
     GetOffsets: _aio.UnaryUnaryMultiCallable[_log_service_pb2.GetOffsetsRequest, _log_service_pb2.GetOffsetsResponse]  # type: ignore[assignment]
     """Returns the readable range of partitions, and the offset for a time."""
     GetProducerState: _aio.UnaryUnaryMultiCallable[_log_service_pb2.GetProducerStateRequest, _log_service_pb2.GetProducerStateResponse]  # type: ignore[assignment]
@@ -115,7 +119,9 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _log_service_pb2.ReadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_log_service_pb2.ReadResponse], _abc.AsyncIterator[_log_service_pb2.ReadResponse]]:
-        """Streams records from the given positions, optionally to an end, optionally for ever."""
+        """Streams records from the given positions, optionally to an end, optionally for ever. A client may read as slowly as it
+        likes; only while others wait for the memory of its unread answer, for 10 s, its stream ends with THROTTLED.
+        """
 
     @_abc_1.abstractmethod
     def GetOffsets(

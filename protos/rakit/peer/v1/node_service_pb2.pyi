@@ -205,10 +205,13 @@ class ForwardFetchRequest(_message.Message):
     WAIT_MS_FIELD_NUMBER: _builtins.int
     MIN_BYTES_FIELD_NUMBER: _builtins.int
     MAX_BYTES_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
     wait_ms: _builtins.int
     """Wait so long while there is less than `min_bytes`."""
     min_bytes: _builtins.int
     max_bytes: _builtins.int
+    strict: _builtins.bool
+    """Nothing beyond `max_bytes`, not even a single batch."""
     @_builtins.property
     def destination(self) -> Global___Destination: ...
     @_builtins.property
@@ -221,10 +224,11 @@ class ForwardFetchRequest(_message.Message):
         wait_ms: _builtins.int = ...,
         min_bytes: _builtins.int = ...,
         max_bytes: _builtins.int = ...,
+        strict: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "max_bytes", b"max_bytes", "min_bytes", b"min_bytes", "positions", b"positions", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "max_bytes", b"max_bytes", "min_bytes", b"min_bytes", "positions", b"positions", "strict", b"strict", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
