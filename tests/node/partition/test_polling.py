@@ -137,6 +137,16 @@ async def test_one_batch_over_the_budget_comes_alone() -> None:
     assert [chunk.size_bytes for chunk in chunks] == [0, 0, 10], "not while there is something else"
 
 
+async def test_a_caller_that_has_room_for_no_more_gets_no_more() -> None:
+    huge = [filled([100_000]), filled([])]
+    answers = await Poller().poll(
+        wants(huge), max_bytes=1000, min_bytes=1, max_wait_ms=LONG_MS, at_least_one=False
+    )
+    chunks = [answer for answer in answers if isinstance(answer, Chunk)]
+    assert [(chunk.size_bytes, chunk.next_offset) for chunk in chunks] == [(0, 0), (0, 0)]
+    assert [chunk.high_watermark for chunk in chunks] == [1, 0], "and does not wait for it"
+
+
 async def test_every_partition_gets_its_turn() -> None:
     huge = [filled([100_000]) for _ in range(3)]
     poller = Poller()

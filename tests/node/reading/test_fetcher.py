@@ -76,7 +76,7 @@ class World:
             raise unreachable(node_id)
         wanted = [Wanted(each.group_id, each.position) for each in request.positions]
         wait_until = asyncio.get_running_loop().time() + request.wait_ms / 1000
-        limits = ReadLimits(request.min_bytes, request.max_bytes, wait_until)
+        limits = ReadLimits(request.min_bytes, request.max_bytes, wait_until, not request.strict)
         response = ForwardFetchResponse()
         for finding in await self._read(node_id, wanted, limits):
             assert isinstance(finding, Found)
@@ -97,7 +97,7 @@ class World:
     ) -> list[Finding]:
         self.asked.append((node_id, [each.group_id for each in wanted]))
         while True:
-            findings = [self._found(each, limits.max_bytes) for each in wanted]
+            findings = [self._found(each, limits) for each in wanted]
             size = sum(each.chunk.size_bytes for each in findings)
             left = limits.wait_until - asyncio.get_running_loop().time()
             if size >= limits.min_bytes or left <= 0:
@@ -108,11 +108,13 @@ class World:
             except TimeoutError:
                 return list(findings)
 
-    def _found(self, wanted: Wanted, max_bytes: int) -> Found:
+    def _found(self, wanted: Wanted, limits: ReadLimits) -> Found:
+        max_bytes = limits.max_bytes
         end = self.ends[wanted.group_id]
         at_latest = wanted.position.edge == log_service_pb2.EDGE_LATEST
         start = end if at_latest else wanted.position.offset
-        reached = min(end, start + max_bytes // 10)
+        fits = max_bytes // 10 or int(limits.at_least_one)
+        reached = min(end, start + fits)
         batches = tuple(
             StoredBatch(at, 1, 0, at, b"0123456789", compressed=False)
             for at in range(start, reached)
@@ -146,6 +148,19 @@ async def test_each_leader_is_asked_once_for_what_it_has() -> None:
         world.put(group, 2)
     assert await world.read(at(2), at(0), at(1, offset=1)) == ["0-2", "0-2", "1-2"]
     assert sorted(world.asked) == [(ME, [10]), (OTHER, [12, 11])]
+
+
+async def test_a_limit_without_exceptions_holds_on_every_node() -> None:
+    world = World()
+    world.lead(ME, 10)
+    world.lead(OTHER, 11)
+    world.put(10)
+    world.put(11)
+    now = asyncio.get_running_loop().time()
+    for at_least_one, expected in ((True, ["0-1", "0-1"]), (False, ["0-0", "0-0"])):
+        limits = ReadLimits(1, 8, now + 60, at_least_one)
+        findings = await world.fetcher.fetch([at(0), at(1)], limits, now + 60, now + 60)
+        assert [_described(each) for each in findings] == expected
 
 
 async def test_news_of_any_leader_ends_the_wait() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grpc
+import grpc.aio
 import pytest
 
 from rakit.api.v1 import record_pb2
@@ -16,7 +18,7 @@ from rakit.api.v1.log_service_pb2 import (
     ProducerStamp,
 )
 from rakit.api.v1.record_pb2 import Record, Rows
-from tests.node.services.served import TIMEOUT_S, Served, columns, rows
+from tests.node.services.served import TIMEOUT_S, Served, columns, refusal_of, rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -145,8 +147,33 @@ async def test_a_conditional_append_wins_once(served: Served) -> None:
     topic = await served.topic()
     request = ProduceRequest(topic=topic.name, partition=0, rows=rows(b"v"), expected_offset=0)
     assert (await served.log.Produce(request, timeout=TIMEOUT_S)).base_offset == 0
-    with pytest.raises(Exception, match="offset"):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.log.Produce(request, timeout=TIMEOUT_S)
+    refusal = refusal_of(caught.value)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "OFFSET_MISMATCH")
+    assert refusal.outcome == "NOT_APPLIED"
+    assert refusal.metadata["expected_offset"] == "0"
+    assert refusal.metadata["next_offset"] == "1"
+    request.expected_offset = 1
+    assert (await served.log.Produce(request, timeout=TIMEOUT_S)).base_offset == 1
+
+
+async def test_s14_a_conditional_append_that_is_repeated_has_won_already(served: Served) -> None:
+    topic = await served.topic()
+    producer = await served.log.InitProducer(InitProducerRequest(producer_name="conditional"))
+    stamp = ProducerStamp(producer_id=producer.producer_id, epoch=producer.epoch, sequence=1)
+    request = ProduceRequest(
+        topic=topic.name, partition=0, rows=rows(b"v"), expected_offset=0, producer=stamp
+    )
+    first = await served.log.Produce(request, timeout=TIMEOUT_S)
+    await served.produce(topic.name, b"another")
+    again = await served.log.Produce(request, timeout=TIMEOUT_S)
+    assert (again.base_offset, again.index, again.duplicate) == (0, first.index, True)
+    stamp.sequence = 2
+    request.producer.CopyFrom(stamp)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.log.Produce(request, timeout=TIMEOUT_S)
+    assert refusal_of(caught.value).metadata["next_offset"] == "2"
 
 
 async def test_columns_come_back_as_they_were_sent(served: Served) -> None:

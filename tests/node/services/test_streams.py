@@ -20,6 +20,7 @@ from rakit.api.v1.log_service_pb2 import (
     RestartPartition,
 )
 from rakit.api.v1.record_pb2 import Rows
+from rakit.api.v1.topic_service_pb2 import CreateTopicRequest, TopicConfig
 from rakit.node.produce import InFlight
 from rakit.node.services import produce_stream
 from tests.node.services.served import (
@@ -305,7 +306,37 @@ async def test_fetch_reports_one_bad_position_beside_a_good_one(served: Served) 
     assert refusal_in(answer.partitions[1].error).reason == "UNKNOWN_TOPIC"
 
 
-async def test_a_read_that_falls_behind_retention_is_told(served: Served) -> None:
+async def trimmed(served: Served, name: str) -> int:
+    """A topic that keeps little, and of which something is cut off; returns where it begins."""
+    config = TopicConfig(retention_bytes=1)
+    create = CreateTopicRequest(name=name, partition_count=1, config=config)
+    await served.topics.CreateTopic(create, timeout=TIMEOUT_S)
+    for _ in range(3):
+        await served.produce(name, bytes(100_000))
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            served.node.partitions.upkeep()
+            offsets = await served.log.GetOffsets(log.GetOffsetsRequest(topic=name))
+            if offsets.partitions[0].earliest:
+                return offsets.partitions[0].earliest
+
+
+async def test_a_read_below_what_retention_kept_is_told_where_the_log_begins(
+    served: Served,
+) -> None:
+    earliest = await trimmed(served, "keeps-little")
+    for offset in (0, earliest - 1):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read(served, Position(topic="keeps-little", offset=offset))
+        refusal = refusal_of(caught.value)
+        assert refusal.reason == "OFFSET_OUT_OF_RANGE"
+        assert refusal.metadata["earliest"] == str(earliest)
+        assert refusal.metadata["latest"] == "3"
+    got = await read(served, Position(topic="keeps-little", offset=earliest))
+    assert len(values(got)) == 3 - earliest
+
+
+async def test_a_read_above_the_log_is_told(served: Served) -> None:
     topic = await filled(served, b"a")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await read(served, Position(topic=topic, offset=2, end_offset=5))
