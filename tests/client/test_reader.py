@@ -90,6 +90,56 @@ async def test_a_slow_consumer_slows_the_stream_and_loses_nothing(
     assert seen == expected
 
 
+async def test_a_reader_that_resumes_at_the_positions_never_skips_a_record(
+    fake: FakeCluster, client: Client
+) -> None:
+    expected = fill(fake, 0, 3, 5, 2)
+    for count in range(1, 10):
+        async with client.reader("t", [0]) as reader:
+            assert reader.positions() == {0: 0}
+            seen: list[bytes | None] = []
+            async for record in reader:
+                seen.append(record.value)
+                assert reader.positions() == {0: len(seen)}
+                if len(seen) == count:
+                    break
+        async with client.reader("t", from_=reader.positions()) as second:
+            seen += [record.value async for record in second if record.partition == 0]
+        assert seen == expected
+
+
+async def test_a_batch_counts_as_read_when_the_next_one_is_asked_for(
+    fake: FakeCluster, client: Client
+) -> None:
+    fill(fake, 0, 3, 5, 2)
+    async with client.reader("t", [0]) as reader:
+        stood: list[tuple[int, int]] = []
+        async for batch in reader.batches():
+            stood.append((batch.base_offset, reader.positions()[0]))
+        assert stood == [(0, 0), (3, 3), (8, 8)]
+        assert reader.positions() == {0: 10}
+
+
+async def test_an_iteration_goes_on_where_the_one_before_was_left(
+    fake: FakeCluster, client: Client
+) -> None:
+    expected = fill(fake, 0, 3, 5, 2)
+    async with client.reader("t", [0]) as reader:
+        seen: list[bytes | None] = []
+        while len(seen) < len(expected):
+            async for record in reader:
+                seen.append(record.value)
+                if len(seen) % 2:
+                    break
+        assert seen == expected
+        assert [record async for record in reader] == []
+    async with client.reader("t", [0]) as reader:
+        for _ in range(2):
+            async for batch in reader.batches():
+                assert batch.base_offset == 0
+                break
+
+
 async def test_an_unknown_topic_is_said_at_once(client: Client) -> None:
     with pytest.raises(RakitError):
         async with client.reader("nowhere"):

@@ -106,6 +106,8 @@ class Reader:
         self._progress: dict[int, Progress] = {}
         # Where the consumer stands, which is behind what has been received.
         self._consumed: dict[int, int] = {}
+        # What the consumer has got and may not be through with.
+        self._in_hand: RecordBatch | None = None
         self._buffer: _Buffer
         self._runner: asyncio.Task[None] | None = None
 
@@ -133,21 +135,36 @@ class Reader:
             await asyncio.gather(self._runner, return_exceptions=True)
 
     def positions(self) -> dict[int, int]:
-        """Returns the next offset of each partition, to go on from there later."""
+        """Returns the next offset of each partition, to go on from there later.
+
+        Everything below has been handed to the consumer. A record counts as read when it is handed
+        over: ask once you are through with it. A batch of `batches()` counts when the next one is
+        asked for, because it may be left half way: whoever stops there gets it again. So a reader
+        that begins at these positions may repeat, and never skips.
+        """
         return dict(self._consumed)
 
     async def batches(self) -> AsyncGenerator[RecordBatch]:
-        """Yields what is read, batch by batch."""
+        """Yields what is read, batch by batch; goes on where an iteration before was left."""
         assert self._runner is not None, "use it as `async with client.reader(...) as reader`"
-        while (batch := await self._buffer.get()) is not None:
-            self._consumed[batch.partition] = batch.end_offset
+        while (batch := await self._next()) is not None:
+            self._in_hand = batch
             yield batch
+            self._consumed[batch.partition] = batch.end_offset
 
     async def __aiter__(self) -> AsyncIterator[Record]:
+        consumed = self._consumed
         async with aclosing(self.batches()) as batches:
             async for batch in batches:
                 for record in batch:
+                    consumed[record.partition] = record.offset + 1
                     yield record
+
+    async def _next(self) -> RecordBatch | None:
+        """What is left of the batch in hand, else the next one."""
+        batch, self._in_hand = self._in_hand, None
+        rest = batch.beginning_at(self._consumed[batch.partition]) if batch is not None else None
+        return await self._buffer.get() if rest is None else rest
 
     async def _run(self) -> None:
         """Keeps a stream open for every partition that is not at its end."""
