@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rakit.client.bench.meter import Meter
 from rakit.client.bench.produce import BATCH_RECORDS_MAX, ProduceSettings
 from rakit.client.bench.report import Figure, Report, at_least, at_most, show
 from rakit.client.cli.output import Format
+from rakit.client.demo.verify import NotDurableError
 from rakit.client.errors import make_error
 from rakit.client.model import Receipt
 from rakit.client.producing.batch import Batch, Delivery
@@ -51,6 +53,14 @@ def delivered(meter: Meter, records: int = 3) -> Batch:
     batch = Batch(0.0, None)
     meter.watch(Delivery(batch, -1), records, 0.0)
     return batch
+
+
+async def test_a_figure_without_fsync_is_an_error() -> None:
+    meter = Meter()
+    delivered(meter).finish(replace(RECEIPT, fsynced=False))
+    with pytest.raises(NotDurableError, match="t/0 acknowledged without fsync"):
+        await meter.until(1)
+    assert not meter.records
 
 
 async def test_a_meter_counts_what_is_acknowledged_and_times_only_while_it_records() -> None:

@@ -64,6 +64,24 @@ def rakit() -> Iterator[Rakit]:
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
+def test_dev_obeys_its_flags_and_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is meant for `rakit serve` on the same machine: another cluster, and no fsync.
+    monkeypatch.setenv("RAKIT_CONFIG", "/nowhere/rakit.toml")
+    monkeypatch.setenv("RAKIT_SEEDS", NOBODY)
+    monkeypatch.setenv("RAKIT_UNSAFE_NO_FSYNC", "1")
+    with Rakit("").start("dev", "--port", "0") as process:
+        assert process.stdout is not None
+        ready, export = process.stdout.readline().decode(), process.stdout.readline().decode()
+        assert ready.startswith("rakit dev: ready after")
+        port = int(export.strip().removeprefix("export RAKIT_BOOTSTRAP=127.0.0.1:"))
+        assert port, "a port that clients can connect to"
+        out, _ = Rakit(f"127.0.0.1:{port}").ask("cluster", "status")
+        assert "1 of 1 nodes up" in out
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30) == (b"", b"")
+    assert process.returncode == 0
+
+
 def test_topics_are_created_shown_changed_and_deleted(rakit: Rakit) -> None:
     out, err = rakit.ask("topic", "create", "orders", "--partitions", "3")
     assert out == "created topic orders with 3 partitions and replication factor 1\n"

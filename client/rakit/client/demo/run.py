@@ -23,7 +23,7 @@ from rakit.client.client import Client
 from rakit.client.config import ProducerConfig
 from rakit.client.demo import flights
 from rakit.client.demo.processes import SMALL_RESERVE, LocalCluster, NodeProcess
-from rakit.client.demo.verify import Read, Verdict, judge
+from rakit.client.demo.verify import Read, Verdict, durable, judge
 from rakit.client.model import Digest
 from rakit.client.producing.batch import Delivery
 
@@ -153,8 +153,8 @@ async def _produce(
             victim = await disaster
         finally:
             disaster.cancel()
-    receipts = [(receipt.partition, receipt.offset) for receipt in map(Delivery.result, deliveries)]
-    return receipts, victim
+    receipts = [durable(delivery.result()) for delivery in deliveries]
+    return [(receipt.partition, receipt.offset) for receipt in receipts], victim
 
 
 async def _send_all(
