@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from rakit.api.v1.log_service_pb2 import ProduceRequest
-from rakit.client.errors import RakitError, from_status, make_error
+from rakit.client.errors import InvalidRequestError, RakitError, from_status, make_error
 from rakit.client.producing.batch import Batch
 from rakit.client.producing.lane import GATHER_BYTES, Lane, LaneLimits, Verdict
 
@@ -34,7 +34,7 @@ class Clock:
 
 
 def make_lane(limits: LaneLimits = LIMITS) -> Lane:
-    return Lane("t", 0, limits, Clock())
+    return Lane("t", 0, limits, Clock(), lambda batch, error: batch.finish(error))
 
 
 def put(lane: Lane, value: bytes = b"v", size_bytes: int = 10) -> Batch:
@@ -131,6 +131,29 @@ def test_s24_a_number_is_never_used_for_two_contents() -> None:
     assert lane.settle()
     put(lane)
     assert stamp(send(lane)) == (2, 0)
+
+
+def test_a_batch_that_cannot_be_built_fails_alone() -> None:
+    lane = make_lane()
+    # What `send()` refuses, so this stands for a check that was forgotten.
+    bad = put(lane, "text")  # type: ignore[arg-type]
+    assert lane.next_batch() is None
+    assert isinstance(bad.outcome, InvalidRequestError)
+    assert not bad.outcome.maybe_applied
+    assert "t/0 cannot be built: expected bytes, str found" in str(bad.outcome)
+    assert bad.record_count == 1
+    put(lane)
+    assert stamp(send(lane)) == (1, 0)
+
+
+def test_a_batch_that_compresses_to_too_much_fails_alone() -> None:
+    lane = make_lane(replace(LIMITS, codec="zstd"))
+    bad = put(lane, random.Random(1).randbytes((16 << 20) + 1))
+    assert lane.next_batch() is None
+    assert isinstance(bad.outcome, InvalidRequestError)
+    assert bad.outcome.reason == "BATCH_TOO_LARGE"
+    put(lane, bytes(32 << 20))
+    assert stamp(send(lane)) == (1, 0)
 
 
 def test_s24_a_given_up_batch_that_was_stored_after_all_is_believed() -> None:

@@ -343,3 +343,46 @@ async def test_a_node_that_answers_what_nobody_asked_is_left(
         fake.tag_shift = 0
         assert (await delivery).duplicate
     assert fake.topics["t"][0].values() == numbers(1)
+
+
+BAD_RECORDS: list[tuple[dict[str, object], type[Exception], str]] = [
+    ({"value": "text"}, TypeError, "value of a record is bytes or None, not str"),
+    ({"value": bytearray(b"v")}, TypeError, "value of a record is bytes or None, not bytearray"),
+    ({"value": b"v", "key": "k"}, TypeError, "key of a record is bytes or None, not str"),
+    ({"value": b"v", "headers": [("a", "b")]}, TypeError, r"not str and str"),
+    ({"value": b"v", "headers": [(b"a", b"b")]}, TypeError, r"not bytes and bytes"),
+    ({"value": b"v", "headers": [("\ud800", b"b")]}, ValueError, "surrogates not allowed"),
+    ({"value": b"v", "timestamp_ms": 2**63}, ValueError, "from 0 to 9007199254740991, not 922"),
+    ({"value": b"v", "timestamp_ms": -1}, ValueError, "from 0 to 9007199254740991, not -1"),
+    ({"value": b"v", "timestamp_ms": 1.5}, TypeError, "in milliseconds .int., not 1.5"),
+    ({"value": bytes(16 << 20)}, InvalidRequestError, "BATCH_TOO_LARGE: 16,777,224 bytes"),
+]
+
+COLUMN_OF = {
+    "value": "values",
+    "key": "keys",
+    "headers": "headers",
+    "timestamp_ms": "timestamps_ms",
+}
+
+
+@pytest.mark.parametrize(("record", "kind", "text"), BAD_RECORDS, ids=range(len(BAD_RECORDS)))
+async def test_a_bad_record_is_refused_at_the_call_and_disturbs_no_other(
+    fake: FakeCluster,
+    client: Client,
+    record: dict[str, object],
+    kind: type[Exception],
+    text: str,
+) -> None:
+    async with client.producer(replace(CONFIG, unacknowledged_count_max=4)) as producer:
+        good = [await producer.send("t", b"0", partition=0)]
+        for _ in range(10):
+            with pytest.raises(kind, match=text):
+                await producer.send("t", partition=0, **record)  # type: ignore[arg-type]
+            columns = {COLUMN_OF[name]: [value] for name, value in record.items()}
+            with pytest.raises(kind):
+                await producer.send_batch("t", partition=0, **columns)  # type: ignore[arg-type]
+        good.append(await producer.send("t", b"1", partition=0))
+        await asyncio.gather(*good)
+    assert fake.topics["t"][0].values() == numbers(2)
+    assert producer._bytes == producer._count == 0

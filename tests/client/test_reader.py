@@ -113,9 +113,7 @@ async def test_a_batch_counts_as_read_when_the_next_one_is_asked_for(
 ) -> None:
     fill(fake, 0, 3, 5, 2)
     async with client.reader("t", [0]) as reader:
-        stood: list[tuple[int, int]] = []
-        async for batch in reader.batches():
-            stood.append((batch.base_offset, reader.positions()[0]))
+        stood = [(batch.base_offset, reader.positions()[0]) async for batch in reader.batches()]
         assert stood == [(0, 0), (3, 3), (8, 8)]
         assert reader.positions() == {0: 10}
 

@@ -76,6 +76,16 @@ def test_a_last_line_with_its_end_is_not_followed_by_an_empty_one() -> None:
     assert lines.end() == []
 
 
+def test_a_line_without_an_end_is_refused_before_it_fills_the_memory() -> None:
+    lines = Lines()
+    piece = bytes(1 << 20)
+    for _ in range(16):
+        assert lines.feed(piece) == []
+    assert [len(line) for line in lines.feed(b"\n")] == [16 << 20]
+    with pytest.raises(CommandError, match="a line is longer than 16 MiB"):
+        lines.feed(bytes((16 << 20) + 1))
+
+
 def test_the_key_stands_before_the_first_separator() -> None:
     assert split_key(b"a:b:c", b":") == (b"a", b"b:c")
     assert split_key(b":b", b":") == (b"", b"b")

@@ -1,8 +1,9 @@
 """Counts what a producer gets acknowledged, and how long each acknowledgement took.
 
 A delivery that fails would make every figure worthless, and so would one that was acknowledged
-without fsync; so the first error is kept, and raised when the run looks at it. Callbacks of deliveries run one turn of the loop after `flush()` may have
-returned, so a run that needs all of them waits for their number.
+without fsync; so the first error is kept, and raised when the run looks at it. Callbacks of
+deliveries run one turn of the loop after `flush()` may have returned, so a run that needs all of
+them waits for their number.
 """
 
 from __future__ import annotations

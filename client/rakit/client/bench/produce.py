@@ -37,7 +37,7 @@ from rakit.client.cli.complaints import CommandError
 from rakit.client.client import Client
 from rakit.client.config import ProducerConfig
 from rakit.client.model import TopicConfig
-from rakit.client.producing.batch import RECORD_OVERHEAD_BYTES
+from rakit.client.producing.intake import RECORD_OVERHEAD_BYTES
 from rakit.client.producing.producer import Producer
 
 #: Batches that are not acknowledged at any time: two for each partition of the default.

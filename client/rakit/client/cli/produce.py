@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rakit.client.cli.complaints import CommandError
 from rakit.client.cli.connect import connect
 from rakit.client.cli.output import Format, print_table, print_tree
+from rakit.client.producing.intake import ENCODED_BYTES_MAX
 from rakit.client.producing.producer import Producer
 
 CHUNK_BYTES: Final = 256 << 10
@@ -31,16 +33,28 @@ class Lines:
     """Cuts bytes into lines. The last line may lack its end."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        # The beginning of a line, in the pieces in which it came.
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Returns the lines that are complete."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        """Returns the lines that are complete; raises CommandError for one that has no end."""
+        *lines, rest = chunk.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*self._pieces, lines[0]))
+            self._pieces, self._held_bytes = [], 0
+        self._pieces.append(rest)
+        self._held_bytes += len(rest)
+        if self._held_bytes > ENCODED_BYTES_MAX:
+            raise CommandError(
+                f"a line is longer than {ENCODED_BYTES_MAX >> 20} MiB, which is more than a record"
+                " can hold: records are separated by new lines"
+            )
         return lines
 
     def end(self) -> list[bytes]:
         """Returns what is left."""
-        return [self._rest] if self._rest else []
+        return [b"".join(self._pieces)] if self._held_bytes else []
 
 
 def split_key(line: bytes, separator: bytes | None) -> tuple[bytes | None, bytes]:

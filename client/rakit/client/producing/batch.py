@@ -1,6 +1,6 @@
 """A batch from its first record to its acknowledgement, and the handle that a sender gets.
 
-A batch is open while records are added, then sealed: its columns are built once, it gets a sequence
+A batch is open while records are added, then sealed: its columns are built once. It gets a sequence
 that it keeps over all attempts, and it travels. It ends with a receipt or an error, once.
 
 The path that adds a record runs a few hundred thousand times a second, so it appends to plain lists
@@ -11,18 +11,16 @@ records have (headers, times) is kept sparsely.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from typing import Final
+from collections.abc import Callable, Generator, Sequence
+from typing import Self
 
 from rakit.api.v1.log_service_pb2 import ProduceStreamRequest
 from rakit.client import codecs
 from rakit.client.codecs import CodecName
 from rakit.client.errors import RakitError
 from rakit.client.model import Receipt
+from rakit.client.producing.intake import ENCODED_BYTES_MAX, Columns, too_large
 from rakit.client.records import HeaderPairs, fill_columns
-
-#: What a record takes on the wire beside its key and value, at most.
-RECORD_OVERHEAD_BYTES: Final = 8
 
 
 class Batch:
@@ -58,7 +56,7 @@ class Batch:
         self.record_count = 0
         # When its first record came, on the loop's clock.
         self.created_s = created_s
-        # 0 until it is sealed.
+        # 0 until it has its place behind other batches.
         self.sequence = 0
         self.message = ProduceStreamRequest()
         self.attempts = 0
@@ -70,22 +68,46 @@ class Batch:
         self.callbacks: list[tuple[Callable[[Delivery], None], Delivery]] = []
         self._waiters: list[asyncio.Future[None]] = []
 
-    def seal(self, sequence: int, topic: str, partition: int) -> None:
+    @classmethod
+    def of(cls, columns: Columns, created_s: float, codec: CodecName | None) -> Self:
+        """Returns a sealed batch; raises what is wrong with an element."""
+        batch = cls(created_s, codec)
+        batch.size_bytes = columns.size_bytes
+        batch._build(columns.values, columns.keys, columns.headers, columns.times_ms)
+        return batch
+
+    def seal(self) -> None:
         """Builds what travels and lets go of the records."""
-        assert not self.sequence, "a batch is sealed once"
-        self.sequence = sequence
-        self.record_count = len(self.values)
-        produce = self.message.produce
-        produce.topic = topic
-        produce.partition = partition
-        places = range(self.record_count)
+        places = range(len(self.values))
         headers = [self.headers.get(at, ()) for at in places] if self.headers else ()
         times = [self.timestamps_ms.get(at, 0) for at in places] if self.timestamps_ms else ()
-        fill_columns(produce.columns, self.values, self.keys, headers, times)
-        if self.codec is not None:
-            content = produce.columns.SerializeToString()
-            produce.compressed.CopyFrom(codecs.compress(self.codec, content, self.record_count))
+        self._build(self.values, self.keys, headers, times)
         self.values, self.keys, self.headers, self.timestamps_ms = [], [], {}, {}
+
+    def _build(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        headers: Sequence[HeaderPairs],
+        timestamps_ms: Sequence[int],
+    ) -> None:
+        assert not self.record_count, "a batch is sealed once"
+        self.record_count = len(values)
+        produce = self.message.produce
+        fill_columns(produce.columns, values, keys, headers, timestamps_ms)
+        if self.codec is None:
+            return
+        content = produce.columns.SerializeToString()
+        produce.compressed.CopyFrom(codecs.compress(self.codec, content, self.record_count))
+        if len(produce.compressed.data) > ENCODED_BYTES_MAX:
+            raise too_large(len(produce.compressed.data), ENCODED_BYTES_MAX)
+
+    def place(self, sequence: int, topic: str, partition: int) -> None:
+        """Gives the sealed batch its place behind those before it."""
+        assert not self.sequence, "a batch is numbered once"
+        self.sequence = sequence
+        self.message.produce.topic = topic
+        self.message.produce.partition = partition
 
     def finish(self, outcome: Receipt | RakitError) -> None:
         """Ends the batch and wakes whoever waits."""
@@ -96,11 +118,10 @@ class Batch:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
-        loop = asyncio.get_running_loop()
         callbacks, self.callbacks = self.callbacks, []
         for callback, delivery in callbacks:
             # Each by itself, so that one that raises disturbs nobody.
-            loop.call_soon(callback, delivery)
+            asyncio.get_running_loop().call_soon(callback, delivery)
 
     def wait(self) -> asyncio.Future[None]:
         """Returns a future of one waiter's own, so that its cancellation disturbs nobody else."""

@@ -120,6 +120,10 @@ class Engine:
             lane.settle()
         self.end(error)
 
+    def spoiled(self, batch: Batch, error: RakitError) -> None:
+        """Takes a batch of a lane that could not be built."""
+        self._finish(batch, error)
+
     def wake(self, lane: Lane) -> None:
         """Looks after a lane soon; what else is added until then goes out together."""
         lane.trigger_bytes = NEVER

@@ -21,6 +21,8 @@ Order and numbering (S24):
   that.
 - A partition that has forgotten the producer, or may have, refuses whatever names a number before.
   A batch that was never under way then goes without; one that was is in doubt for good.
+- A batch that cannot be built gets no number and stands in nobody's way: it fails by itself, and
+  the lane goes on with the next one.
 - Once a later batch is stored the partition refuses an older number for good, so a batch that still
   travels somewhere cannot appear behind its successor.
 """
@@ -34,7 +36,7 @@ from enum import Enum, auto
 from typing import Final
 
 from rakit.client.codecs import CodecName
-from rakit.client.errors import RakitError
+from rakit.client.errors import RakitError, make_error
 from rakit.client.producing.batch import Batch
 
 #: Waiting bytes from which on a second batch is in flight.
@@ -72,7 +74,12 @@ class Lane:
     """The batches of one producer for one partition."""
 
     def __init__(
-        self, topic: str, partition: int, limits: LaneLimits, clock_s: Callable[[], float]
+        self,
+        topic: str,
+        partition: int,
+        limits: LaneLimits,
+        clock_s: Callable[[], float],
+        on_spoiled: Callable[[Batch, RakitError], None],
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -81,6 +88,8 @@ class Lane:
         self._batch_count_max = limits.batch_count_max
         # Only tells how old batches are.
         self._clock_s = clock_s
+        # Hears of a batch that could not be built.
+        self._on_spoiled = on_spoiled
         self.open: Batch | None = None
         self.in_flight: deque[Batch] = deque()
         # An open batch of this size needs attention: `next_batch()` may have something.
@@ -148,18 +157,29 @@ class Lane:
         return batch
 
     def append_batch(self, batch: Batch) -> None:
-        """Adds a whole batch behind everything that was added before."""
+        """Adds a sealed batch behind everything that was added before."""
         self.seal_open()
-        self._seal(batch)
+        self._enqueue(batch)
 
     def seal_open(self) -> None:
         """Ends the open batch; the next record begins another one."""
-        if self.open is not None:
-            batch, self.open = self.open, None
-            self._seal(batch)
+        batch, self.open = self.open, None
+        if batch is None:
+            return
+        try:
+            batch.seal()
+        except RakitError as error:
+            self._on_spoiled(batch, error)
+        except Exception as failure:
+            # Each record was checked when it was handed over, so this should not be. The batch is
+            # in nobody's hands any more: it must end here, or its senders would wait for ever.
+            text = f"a batch for {self.topic}/{self.partition} cannot be built: {failure}"
+            self._on_spoiled(batch, make_error("INVALID_REQUEST", text))
+        else:
+            self._enqueue(batch)
 
-    def _seal(self, batch: Batch) -> None:
-        batch.seal(self._next_sequence, self.topic, self.partition)
+    def _enqueue(self, batch: Batch) -> None:
+        batch.place(self._next_sequence, self.topic, self.partition)
         self._next_sequence += 1
         self._queue.append(batch)
         self._queued_bytes += batch.size_bytes
@@ -171,6 +191,9 @@ class Lane:
             return None
         if not self._queue:
             self.seal_open()
+        if not self._queue:
+            self.trigger_bytes = self._trigger()
+            return None
         batch = self._queue.popleft()
         self._queued_bytes -= batch.size_bytes
         if self.limits.is_idempotent:

@@ -33,8 +33,18 @@ from rakit.client.config import ClientConfig, ProducerConfig
 from rakit.client.connections import Connections
 from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.metadata import Metadata
-from rakit.client.producing.batch import RECORD_OVERHEAD_BYTES, Batch, Delivery
+from rakit.client.producing.batch import Batch, Delivery
 from rakit.client.producing.engine import Engine, Identity
+from rakit.client.producing.intake import (
+    RECORD_OVERHEAD_BYTES,
+    check_time,
+    checked_headers,
+    columns_of,
+    content_bytes_max,
+    headers_bytes,
+    length,
+    too_large,
+)
 from rakit.client.producing.lane import Lane, LaneLimits
 from rakit.client.records import HeaderPairs
 from rakit.client.routing import key_hash
@@ -116,6 +126,8 @@ class Producer:
             config.idempotent,
             config.compression,
         )
+        # Of a record, or of a batch that is handed over.
+        self._content_bytes_max = content_bytes_max(config.compression)
         self._topics: dict[str, _TopicLanes] = {}
         self._opening: dict[str, asyncio.Task[_TopicLanes]] = {}
         self._bytes_max = config.unacknowledged_bytes_max
@@ -195,14 +207,19 @@ class Producer:
         and ClosedError.
         """
         # This runs once per record: nothing here is done that only few records need.
-        lanes = self._topics.get(topic) or await self._opened(topic)
         size = RECORD_OVERHEAD_BYTES
         if value is not None:
-            size += len(value)
+            size += len(value) if type(value) is bytes else length("value", value)
         if key is not None:
-            size += len(key)
+            size += len(key) if type(key) is bytes else length("key", key)
         if headers:
-            size += sum(RECORD_OVERHEAD_BYTES + len(name) + len(text) for name, text in headers)
+            headers = checked_headers(headers)
+            size += headers_bytes(headers)
+        if timestamp_ms is not None:
+            check_time(timestamp_ms)
+        if size > self._content_bytes_max:
+            raise too_large(size, self._content_bytes_max)
+        lanes = self._topics.get(topic) or await self._opened(topic)
         if partition is not None:
             lane = lanes.named(topic, partition)
         elif key is not None:
@@ -247,24 +264,23 @@ class Producer:
         keys it must be named, because a key belongs to one partition (see `partition_for`). The
         delivery's receipt spans the batch.
         """
-        count = len(values)
-        if not count:
-            raise ValueError("a batch holds at least one record")
-        for name, column in (("keys", keys), ("headers", headers), ("times", timestamps_ms)):
-            if column is not None and len(column) != count:
-                raise ValueError(f"{count} values but {len(column)} {name}: one for each value")
         if keys is not None and partition is None:
             raise ValueError(
                 "a batch with keys needs the partition; send() puts records where keys belong"
             )
+        columns = columns_of(values, keys, headers, timestamps_ms)
+        size, count = columns.size_bytes, len(columns.values)
+        if size > self._content_bytes_max:
+            raise too_large(size, self._content_bytes_max)
         lanes = self._topics.get(topic) or await self._opened(topic)
         lane = lanes.next_turn() if partition is None else lanes.named(topic, partition)
-        batch = Batch(self._loop.time(), self._limits.codec)
-        batch.values, batch.keys = list(values), list(keys or ())
-        batch.headers = dict(enumerate(headers or ()))
-        batch.timestamps_ms = dict(enumerate(timestamps_ms or ()))
-        batch.size_bytes = _size_of(values) + _size_of(keys or ()) + RECORD_OVERHEAD_BYTES * count
-        await self._take_room(batch.size_bytes, count)
+        await self._take_room(size, count)
+        try:
+            # The encoder looks at every element: what is no bytes is found here.
+            batch = Batch.of(columns, self._loop.time(), self._limits.codec)
+        except BaseException:
+            self._give_back(size, count)
+            raise
         lane.append_batch(batch)
         self._engine.wake(lane)
         await asyncio.sleep(0)
@@ -303,7 +319,8 @@ class Producer:
     async def _open_topic(self, topic: str) -> _TopicLanes:
         found = await self._metadata.topic(topic)
         lanes = [
-            Lane(topic, each.partition, self._limits, self._loop.time) for each in found.partitions
+            Lane(topic, each.partition, self._limits, self._loop.time, self._engine.spoiled)
+            for each in found.partitions
         ]
         await self._engine.add_lanes(lanes)
         self._topics[topic] = _TopicLanes(lanes)
@@ -324,20 +341,21 @@ class Producer:
             try:
                 await turn.come
             except asyncio.CancelledError:
-                self._give_back(turn)
+                if turn in self._room:
+                    self._room.remove(turn)
+                    self._grant()
+                else:
+                    self._give_back(size_bytes, count)
                 raise
             self._check_open()
         else:
             self._bytes += size_bytes
             self._count += count
 
-    def _give_back(self, turn: _Turn) -> None:
-        """Somebody does not want its turn any more, whether it had come or not."""
-        if turn in self._room:
-            self._room.remove(turn)
-        else:
-            self._bytes -= turn.size_bytes
-            self._count -= turn.count
+    def _give_back(self, size_bytes: int, count: int) -> None:
+        """Frees room that was taken for records, by whatever end they had."""
+        self._bytes -= size_bytes
+        self._count -= count
         self._grant()
 
     def _grant(self) -> None:
@@ -362,14 +380,6 @@ class Producer:
             raise self._engine.fatal.again()
 
     def _batch_finished(self, batch: Batch) -> None:
-        self._bytes -= batch.size_bytes
-        self._count -= batch.record_count
         if isinstance(batch.outcome, RakitError) and not batch.is_heard and self._unheard is None:
             self._unheard = batch.outcome
-        self._grant()
-
-
-def _size_of(column: Sequence[bytes | None]) -> int:
-    if None in column:
-        return sum(len(element) for element in column if element is not None)
-    return sum(map(len, column))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        self._give_back(batch.size_bytes, batch.record_count)
