@@ -23,7 +23,9 @@ from rakit.client import (
     UnavailableError,
     partition_for,
 )
-from rakit.client.producing.batch import Delivery
+from rakit.client.errors import make_error
+from rakit.client.producing.batch import Batch, Delivery
+from rakit.client.producing.failures import KEPT_COUNT_MAX, Failures
 
 from .fake_cluster import FakeCluster, Fault, RefusalError
 
@@ -177,6 +179,87 @@ async def test_flush_raises_what_nobody_awaited(fake: FakeCluster, client: Clien
         with pytest.raises(InvalidRequestError):
             await producer.flush()
         await producer.flush()
+
+
+async def test_flush_raises_a_failure_although_its_neighbour_was_awaited(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.faults = script([RefusalError("BATCH_TOO_LARGE")])
+    async with client.producer(CONFIG) as producer:
+        awaited, _ = [await producer.send("t", b"%d" % n, partition=0) for n in range(2)]
+        with pytest.raises(InvalidRequestError):
+            await awaited
+        assert len(fake.seen) == 1, "both stood in one batch"
+        with pytest.raises(InvalidRequestError):
+            await producer.flush()
+
+
+async def test_flush_says_nothing_of_what_was_handled(fake: FakeCluster, client: Client) -> None:
+    fake.faults = lambda _node, _request: RefusalError("BATCH_TOO_LARGE")
+    heard: list[Delivery] = []
+    async with client.producer(CONFIG) as producer:
+        called = await producer.send("t", b"0", partition=0)
+        called.add_done_callback(heard.append)
+        # Nobody waits for these two while they fail.
+        late = await producer.send("t", b"1", partition=1)
+        whole = await producer.send_batch("t", numbers(3), partition=2)
+        for delivery in (called, late, whole):
+            await delivery._batch.wait()
+        for delivery in (late, whole):
+            with pytest.raises(InvalidRequestError):
+                await delivery
+        await producer.flush()
+
+
+async def test_waiting_that_was_given_up_has_heard_nothing(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.may_answer.clear()
+    async with client.producer(CONFIG) as producer:
+        delivery = await producer.send("t", b"0", partition=0)
+        await fake.until_seen()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await delivery
+        fake.topics["t"][0].producers[1] = (9, 0, {})
+        fake.may_answer.set()
+        with pytest.raises(ProducerFencedError):
+            await producer.flush()
+
+
+async def test_a_failure_is_told_when_it_happens(fake: FakeCluster, client: Client) -> None:
+    fake.faults = script([None, RefusalError("BATCH_TOO_LARGE")])
+    async with client.producer(CONFIG) as producer:
+        failing = asyncio.ensure_future(producer.failure())
+        await (await producer.send("t", b"0", partition=0))
+        assert not failing.done()
+        await producer.send("t", b"1", partition=0)
+        assert (await failing).reason == "BATCH_TOO_LARGE"
+        with pytest.raises(InvalidRequestError):
+            await producer.flush()
+
+
+def failed(*, heard: bool) -> Batch:
+    batch = Batch(0.0, None)
+    batch.values, batch.keys = [b"v"], [None]
+    batch.seal()
+    batch.finish(make_error("INTERNAL", "heard" if heard else "unheard"))
+    if heard:
+        with pytest.raises(RakitError):
+            Delivery(batch, 0).result()
+    return batch
+
+
+def test_failures_that_nobody_asks_for_are_kept_within_a_bound() -> None:
+    failures = Failures()
+    for number in range(3 * KEPT_COUNT_MAX):
+        failures.add(failed(heard=number != 5))
+    assert len(failures._batches) == KEPT_COUNT_MAX
+    error = failures.first_unheard()
+    assert error is not None
+    assert error.message == "unheard"
+    failures.forget()
+    assert failures.first_unheard() is None
 
 
 async def test_s24_a_fenced_producer_stops(fake: FakeCluster, client: Client) -> None:

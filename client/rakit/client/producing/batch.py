@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Sequence
-from typing import Self
+from typing import Final, Self
 
 from rakit.api.v1.log_service_pb2 import ProduceStreamRequest
 from rakit.client import codecs
@@ -21,6 +21,9 @@ from rakit.client.errors import RakitError
 from rakit.client.model import Receipt
 from rakit.client.producing.intake import ENCODED_BYTES_MAX, Columns, too_large
 from rakit.client.records import HeaderPairs, fill_columns
+
+#: The index of a delivery that stands for a batch as a whole.
+_WHOLE: Final = -1
 
 
 class Batch:
@@ -34,7 +37,7 @@ class Batch:
         "created_s",
         "doubt",
         "headers",
-        "is_heard",
+        "heard",
         "keys",
         "message",
         "outcome",
@@ -63,8 +66,8 @@ class Batch:
         # An attempt ended without anybody knowing whether it took effect.
         self.doubt = False
         self.outcome: Receipt | RakitError | None = None
-        # Somebody waits, or waited, for what becomes of it.
-        self.is_heard = False
+        # Deliveries that somebody waits for, or whose end somebody has seen, by their index.
+        self.heard: set[int] = set()
         self.callbacks: list[tuple[Callable[[Delivery], None], Delivery]] = []
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -109,6 +112,11 @@ class Batch:
         self.message.produce.topic = topic
         self.message.produce.partition = partition
 
+    @property
+    def is_heard(self) -> bool:
+        """Somebody hears, or has heard, of every record in it."""
+        return _WHOLE in self.heard or len(self.heard) >= self.record_count
+
     def finish(self, outcome: Receipt | RakitError) -> None:
         """Ends the batch and wakes whoever waits."""
         assert self.outcome is None, "a batch ends once"
@@ -137,14 +145,14 @@ class Delivery:
     """What becomes of a record, or of a batch: await it for the `Receipt`, or for its error.
 
     Awaiting is optional; `Producer.flush()` reports failures of deliveries that nobody awaited. It
-    may be awaited more than once.
+    may be awaited more than once; waiting that was cancelled does not count.
     """
 
     __slots__ = ("_batch", "_index")
 
-    def __init__(self, batch: Batch, index: int) -> None:
+    def __init__(self, batch: Batch, index: int = _WHOLE) -> None:
         self._batch = batch
-        # -1 stands for the batch as a whole.
+        # Of the record, or `_WHOLE`.
         self._index = index
 
     def done(self) -> bool:
@@ -153,7 +161,7 @@ class Delivery:
 
     def add_done_callback(self, callback: Callable[[Delivery], None]) -> None:
         """Calls `callback` with this delivery when it has ended; at once when it has already."""
-        self._batch.is_heard = True
+        self._batch.heard.add(self._index)
         if self._batch.outcome is None:
             self._batch.callbacks.append((callback, self))
         else:
@@ -163,14 +171,18 @@ class Delivery:
         """Returns the receipt or raises the error. It must be done."""
         outcome = self._batch.outcome
         assert outcome is not None, "the delivery is still under way: await it"
-        self._batch.is_heard = True
         if isinstance(outcome, RakitError):
+            self._batch.heard.add(self._index)
             # A new one each time: an exception that is raised twice gathers both tracebacks.
             raise outcome.again()
-        return outcome if self._index < 0 else outcome.of_record(self._index)
+        return outcome if self._index == _WHOLE else outcome.of_record(self._index)
 
     def __await__(self) -> Generator[object, None, Receipt]:
         if self._batch.outcome is None:
-            self._batch.is_heard = True
-            yield from self._batch.wait()
+            self._batch.heard.add(self._index)
+            try:
+                yield from self._batch.wait()
+            except BaseException:
+                self._batch.heard.discard(self._index)
+                raise
         return self.result()

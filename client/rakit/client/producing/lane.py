@@ -120,7 +120,8 @@ class Lane:
         """The batch that will end last."""
         if self.open is not None:
             return self.open
-        for batches in (self._queue, self._returned, self.in_flight):
+        # What came back was sent before what is still in flight.
+        for batches in (self._queue, self.in_flight, self._returned):
             if batches:
                 return batches[-1]
         return None

@@ -35,6 +35,7 @@ from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.metadata import Metadata
 from rakit.client.producing.batch import Batch, Delivery
 from rakit.client.producing.engine import Engine, Identity
+from rakit.client.producing.failures import Failures
 from rakit.client.producing.intake import (
     RECORD_OVERHEAD_BYTES,
     check_time,
@@ -137,8 +138,7 @@ class Producer:
         self._count = 0
         self._room: deque[_Turn] = deque()
         self._unyielded_bytes = 0
-        # The first failure that nobody has heard of.
-        self._unheard: RakitError | None = None
+        self._failures = Failures()
         self._is_open = False
 
     async def __aenter__(self) -> Self:
@@ -178,7 +178,7 @@ class Producer:
         )
         self._topics.clear()
         # The caller wanted it so; it is no failure that a flush has to report.
-        self._unheard = None
+        self._failures.forget()
         self._grant()
 
     async def _init_producer(self) -> Identity:
@@ -284,12 +284,12 @@ class Producer:
         lane.append_batch(batch)
         self._engine.wake(lane)
         await asyncio.sleep(0)
-        return Delivery(batch, -1)
+        return Delivery(batch)
 
     async def flush(self) -> None:
         """Waits until everything sent so far is acknowledged or has failed.
 
-        Raises the first failure since the last flush that nobody awaited.
+        Raises the first failure since the last flush of a delivery that nobody awaits or awaited.
         """
         newest: list[Batch] = []
         for topic in self._topics.values():
@@ -300,9 +300,18 @@ class Producer:
                     self._engine.wake(lane)
         for batch in newest:
             await batch.wait()
-        if self._unheard is not None:
-            error, self._unheard = self._unheard, None
+        error = self._failures.first_unheard()
+        self._failures.forget()
+        if error is not None:
             raise error.again()
+
+    async def failure(self) -> RakitError:
+        """Waits for the first failure that nobody awaits, and returns it.
+
+        For whoever sends without awaiting deliveries and does not want to go on until `flush()`,
+        which still raises it.
+        """
+        return (await self._failures.until_unheard()).again()
 
     async def _opened(self, topic: str) -> _TopicLanes:
         self._check_open()
@@ -380,6 +389,6 @@ class Producer:
             raise self._engine.fatal.again()
 
     def _batch_finished(self, batch: Batch) -> None:
-        if isinstance(batch.outcome, RakitError) and not batch.is_heard and self._unheard is None:
-            self._unheard = batch.outcome
+        if isinstance(batch.outcome, RakitError):
+            self._failures.add(batch)
         self._give_back(batch.size_bytes, batch.record_count)
