@@ -38,6 +38,7 @@ class Batch:
         "doubt",
         "headers",
         "heard",
+        "is_due",
         "keys",
         "message",
         "outcome",
@@ -59,6 +60,8 @@ class Batch:
         self.record_count = 0
         # When its first record came, on the loop's clock.
         self.created_s = created_s
+        # It has lingered for long enough.
+        self.is_due = False
         # 0 until it has its place behind other batches.
         self.sequence = 0
         self.message = ProduceStreamRequest()

@@ -131,9 +131,13 @@ class Engine:
             self._woken.add(lane)
             self._loop.call_soon(self._pump, lane)
 
-    def wake_in(self, lane: Lane, delay_s: float) -> None:
-        """Looks after a lane when its lingering is over."""
-        self._loop.call_later(delay_s, self._pump, lane)
+    def wake_in(self, lane: Lane, batch: Batch, delay_s: float) -> None:
+        """Looks after a lane when its new batch has lingered for so long."""
+        self._loop.call_later(delay_s, self._end_linger, lane, batch)
+
+    def _end_linger(self, lane: Lane, batch: Batch) -> None:
+        batch.is_due = True
+        self._pump(lane)
 
     def _pump(self, lane: Lane) -> None:
         """Sends what the lane lets go."""

@@ -8,6 +8,8 @@ Pacing: while little waits, one batch is in flight and everything that arrives m
 together with the next one; from `GATHER_BYTES` waiting on there is a second one, and each further
 one takes twice as much, up to a full batch. A message costs about the same for one record as for a
 thousand: this keeps a thousand single records a second cheap, and makes batches large under load.
+With lingering a batch of little waits until it is marked as due. The mark is a timer's, which fires
+once and as coarsely as the loop rounds; comparing clocks then would find it early, and send never.
 
 Order and numbering (S24):
 
@@ -219,7 +221,7 @@ class Lane:
         if self._queue or waiting >= GATHER_BYTES or not self.limits.linger_s:
             return True
         assert self.open is not None, "what waits is sealed or open"
-        return self._clock_s() >= self.open.created_s + self.limits.linger_s
+        return self.open.is_due
 
     def _trigger(self) -> int:
         if self._is_ended:

@@ -240,7 +240,7 @@ class Producer:
         if batch.size_bytes > lane.trigger_bytes:
             self._engine.wake(lane)
         if self._limits.linger_s and not index:
-            self._engine.wake_in(lane, self._limits.linger_s)
+            self._engine.wake_in(lane, batch, self._limits.linger_s)
         self._unyielded_bytes += size
         if self._unyielded_bytes >= YIELD_EVERY_BYTES:
             self._unyielded_bytes = 0
