@@ -24,6 +24,7 @@ LIMITS = LaneLimits(
     codec=None,
 )
 UNAVAILABLE = make_error("NO_LEADER", "none")
+BROKEN = make_error("UNREACHABLE", "gone")
 
 
 class Clock:
@@ -178,7 +179,7 @@ def test_s24_a_given_up_batch_that_was_stored_after_all_is_believed() -> None:
     lane = make_lane()
     put(lane)
     send(lane)
-    assert lane.disconnected() == []
+    assert lane.disconnected(BROKEN) == []
     assert lane.settle()
     lane._clock_s.now_s = 100.0  # type: ignore[attr-defined]
     (expired,) = lane.expire(50)
@@ -207,7 +208,7 @@ def test_a_forgotten_producer_begins_anew_only_without_doubt(in_doubt: bool) -> 
     put(lane)
     batch = send(lane)
     if in_doubt:
-        lane.disconnected()
+        lane.disconnected(BROKEN)
         lane.settle()
         send(lane)
     verdict = lane.refused(batch, make_error("UNKNOWN_PRODUCER", "text"))
@@ -217,7 +218,7 @@ def test_a_forgotten_producer_begins_anew_only_without_doubt(in_doubt: bool) -> 
         assert send(lane) is batch
         assert not batch.doubt
         assert not batch.message.produce.producer.HasField("previous_sequence"), "not even a 0"
-        lane.disconnected()
+        lane.disconnected(BROKEN)
         lane.settle()
         again = send(lane)
         assert stamp(again) == (10, 0), "now it may be stored, and the partition must not guess"
@@ -231,7 +232,7 @@ def test_a_forgotten_producer_goes_on_behind_a_batch_that_nobody_knows_of() -> N
     lane = make_lane()
     put(lane)
     lost = send(lane)
-    lane.disconnected()
+    lane.disconnected(BROKEN)
     lane.settle()
     send(lane)
     unknown = make_error("UNKNOWN_PRODUCER", "text", maybe_applied=True)
@@ -252,7 +253,7 @@ def test_without_numbers_what_is_in_doubt_is_not_sent_again() -> None:
     assert lane.refused(batch, UNAVAILABLE) is Verdict.AGAIN_LATER
     assert lane.settle()
     send(lane)
-    assert lane.disconnected() == [batch]
+    assert lane.disconnected(BROKEN) == [batch]
     assert not batch.message.produce.HasField("producer")
 
 
@@ -330,7 +331,7 @@ class World:
         if self.rng.random() < 0.3:
             self.delayed.extend(request for _, request in self.flying)
             self.flying.clear()
-            assert self.lane.disconnected() == []
+            assert self.lane.disconnected(BROKEN) == []
             self._settle()
 
     def late(self) -> None:

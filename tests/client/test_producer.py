@@ -287,12 +287,28 @@ async def test_what_is_never_acknowledged_times_out_with_its_outcome(
             await (await producer.send("t", b"0", partition=0))
         assert not sure.value.maybe_applied
         fake.faults = lambda _node, _request: RefusalError("OUTCOME_UNKNOWN", outcome="UNKNOWN")
-        with pytest.raises(DeliveryTimeoutError, match="t/0 did not acknowledge") as unsure:
+        with pytest.raises(DeliveryTimeoutError, match=r"ms: as scripted .OUTCOME_UN") as unsure:
             await (await producer.send("t", b"1", partition=0))
         assert unsure.value.maybe_applied
         fake.faults = lambda _node, _request: None
         await (await producer.send("t", b"2", partition=0))
     assert fake.topics["t"][0].values() == [b"2"]
+
+
+async def test_a_delivery_times_out_at_nodes_that_hang(fake: FakeCluster, client: Client) -> None:
+    fake.faults = lambda _node, _request: Fault.HANG
+    async with client.producer(replace(CONFIG, delivery_timeout_ms=300)) as producer:
+        began_s = asyncio.get_running_loop().time()
+        with pytest.raises(DeliveryTimeoutError, match=r"300 ms: .* does not answer") as caught:
+            await (await producer.send("t", b"0", partition=0))
+        assert caught.value.maybe_applied
+        assert caught.value.metadata["cause"] == "UNREACHABLE"
+        assert asyncio.get_running_loop().time() - began_s < 5
+        # It was not sent again after its time.
+        assert len(fake.seen) == 1
+        fake.faults = lambda _node, _request: None
+        await (await producer.send("t", b"1", partition=0))
+    assert fake.topics["t"][0].values() == [b"1"]
 
 
 async def test_without_numbers_doubt_is_an_error_and_nothing_is_doubled(

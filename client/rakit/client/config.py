@@ -81,7 +81,8 @@ class ProducerConfig:
     # What was handed to send() and is not acknowledged; send() waits beyond it.
     unacknowledged_bytes_max: int = 64 << 20
     unacknowledged_count_max: int = 1_000_000
-    # From send() to the acknowledgement, over all attempts.
+    # From the first record of a batch to the acknowledgement, over all attempts. The failure may
+    # come about 1.5 s later, when the batch is at a node that does not answer.
     delivery_timeout_ms: int = 60_000
     compression: CodecName | None = None
 

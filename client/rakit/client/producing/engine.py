@@ -10,9 +10,10 @@ Rules:
 - A lane changes its link only while nothing of it is in flight: batches on two ways could overtake
   each other. (The partition would refuse that, but a refusal costs a round trip.)
 - A broken stream puts its batches back in doubt, a refusal says what it is. Retries end with the
-  delivery timeout, never sooner.
+  delivery timeout, never sooner: what is older when it comes back has failed.
 - A link that is silent for `SUSPECT_S` with something unanswered makes us ask another node; when
-  the leader has moved, the link is given up. A node that hangs keeps its connections open.
+  the leader has moved, the link is given up. A node that hangs keeps its connections open, so a
+  link is also given up `SUSPECT_S` after the delivery timeout of what is in flight on it.
 - A fenced producer is at its end: everything that waits fails, and so does every later record.
 
 Left out: what users see of it (`producer`) and the order within a partition (`lane`).
@@ -82,6 +83,7 @@ class Engine:
         self._connections = connections
         self._metadata = metadata
         self._client_config, self._config = configs
+        self._timeout_s = self._config.delivery_timeout_ms / 1000
         self._on_finished = on_finished
         self._loop = asyncio.get_running_loop()
         self._lanes: list[Lane] = []
@@ -116,7 +118,7 @@ class Engine:
             await link.close()
         self._links.clear()
         for lane in self._lanes:
-            self._finish_all(lane.disconnected(), error)
+            self._finish_all(lane.disconnected(error), error)
             lane.settle()
         self.end(error)
 
@@ -212,6 +214,8 @@ class Engine:
         """After the last answer of a lane that was refused: sends again, now or in a while."""
         if not lane.settle():
             return
+        # What came back may be too old to be sent again, and would not be seen while it travels.
+        self._expire(lane)
         hinted = self._metadata.leader_address(lane.topic, lane.partition)
         used = self._link_of.get(lane)
         moves = bool(hinted) and used is not None and used.address != hinted
@@ -244,7 +248,7 @@ class Engine:
             self._connections.failed(link.address)
         for lane in self._lanes_on(link):
             self._metadata.forget_leader(lane.topic, lane.partition, link.address)
-            self._finish_all(lane.disconnected(), error)
+            self._finish_all(lane.disconnected(error), error)
             self._relearn(lane.topic)
             # Another node takes it at once; only when that fails too there is a pause.
             verdict = Verdict.AGAIN if lane.failure_count < 2 else Verdict.AGAIN_LATER
@@ -284,26 +288,32 @@ class Engine:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self._loop.time()
-            timeout_s = self._config.delivery_timeout_ms / 1000
             for link in [link for link in self._links.values() if not link.is_idle]:
                 oldest = min(
                     (lane.in_flight[0].created_s for lane in self._lanes_on(link)), default=now
                 )
-                if oldest < now - timeout_s - SUSPECT_S:
+                if oldest < now - self._timeout_s - SUSPECT_S:
                     link.abandon()
                 elif link.waiting_since_s < now - SUSPECT_S:
                     self._spawn(self._suspect(link))
             for lane in self._lanes:
-                self._finish_all(lane.expire(timeout_s), self._timeout_of(lane))
+                self._expire(lane)
 
-    def _timeout_of(self, lane: Lane) -> RakitError:
-        return make_error(
-            LocalReason.DELIVERY_TIMEOUT,
+    def _expire(self, lane: Lane) -> None:
+        """Fails what a lane has had for too long."""
+        expired = lane.expire(self._timeout_s)
+        if not expired:
+            return
+        text = (
             f"{lane.topic}/{lane.partition} did not acknowledge within"
-            f" {self._config.delivery_timeout_ms} ms",
-            {"topic": lane.topic, "partition": str(lane.partition)},
-            maybe_applied=False,
+            f" {self._config.delivery_timeout_ms} ms"
         )
+        facts = {"topic": lane.topic, "partition": str(lane.partition)}
+        if lane.trouble is not None:
+            text += f": {lane.trouble.message} ({lane.trouble.reason})"
+            facts["cause"] = lane.trouble.reason
+        error = make_error(LocalReason.DELIVERY_TIMEOUT, text, facts, maybe_applied=False)
+        self._finish_all(expired, error)
 
     async def _suspect(self, link: Link) -> None:
         """Asks another node whether the partitions of a silent link are led elsewhere by now."""

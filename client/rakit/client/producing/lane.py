@@ -98,8 +98,9 @@ class Lane:
         self.trigger_bytes = 0
         # The engine has a reason to send nothing: a pause, or the first sequence is not known yet.
         self.is_held = False
-        # Refusals and broken streams in a row.
+        # Refusals and broken streams in a row, and the last one of them.
         self.failure_count = 0
+        self.trouble: RakitError | None = None
         # The partition's last sequence of this producer, as far as it is known.
         self.last_sequence = 0
         # The partition cannot check even a "0": what is new goes without a number before.
@@ -247,6 +248,7 @@ class Lane:
         self._take_head(batch)
         self.failure_count = 0
         self._is_forgotten = False
+        self.trouble = None
         self.last_sequence = max(self.last_sequence, batch.sequence)
 
     def refused(self, batch: Batch, error: RakitError) -> Verdict:
@@ -263,6 +265,7 @@ class Lane:
             self._returned.append(batch)
         if error.reason != "EARLIER_REQUEST_FAILED":
             self.failure_count += 1
+            self.trouble = error
         return verdict
 
     def _judge(self, batch: Batch, error: RakitError, *, was_in_doubt: bool) -> Verdict:
@@ -300,10 +303,11 @@ class Lane:
         assert self.in_flight[0] is batch, "answers come in the order of the requests"
         self.in_flight.popleft()
 
-    def disconnected(self) -> list[Batch]:
+    def disconnected(self, error: RakitError) -> list[Batch]:
         """Takes back what was in flight when the stream broke; returns what failed by that."""
         self._is_recovering = True
         self.failure_count += 1
+        self.trouble = error
         failed: list[Batch] = []
         for batch in self.in_flight:
             batch.doubt = True
@@ -331,7 +335,11 @@ class Lane:
         return True
 
     def expire(self, age_s: float) -> list[Batch]:
-        """Removes waiting batches that are older than this, oldest first; they have failed."""
+        """Removes waiting batches that are older than this, oldest first; they have failed.
+
+        What is in flight is not touched: it comes back, or its link is given up, and is then judged
+        here before it is sent again.
+        """
         created_before_s = self._clock_s() - age_s
         expired: list[Batch] = []
         if self.open is not None and self.open.created_s < created_before_s:

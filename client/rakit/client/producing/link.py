@@ -116,7 +116,8 @@ class Link:
         except asyncio.CancelledError:
             if not self._call.cancelled():
                 raise
-            return make_error(LocalReason.UNREACHABLE, f"{self.address} was given up")
+            text = f"{self.address} does not answer, so it was given up"
+            return make_error(LocalReason.UNREACHABLE, text)
         except AssertionError as failure:
             # An answer that cannot be, such as one out of order. Nothing on this stream can be
             # believed any more; what is in flight is in doubt and goes elsewhere.
