@@ -168,6 +168,8 @@ class FakeCluster:
         # While cleared, leaders keep answers back.
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        # Somebody has asked about a topic.
+        self.is_asked = asyncio.Event()
         # Added to the tag of every answer.
         self.tag_shift = 0
 
@@ -197,9 +199,9 @@ class FakeCluster:
         self.seen.append((node_id, request))
         self._arrived.set()
 
-    async def until_seen(self) -> None:
-        """Waits for the first produce request."""
-        while not self.seen:
+    async def until_seen(self, count: int = 1) -> None:
+        """Waits until so many produce requests have reached a node."""
+        while len(self.seen) < count:
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -282,6 +284,7 @@ class FakeNode:
         self, request: topic_pb.GetTopicRequest, context: Context
     ) -> topic_pb.GetTopicResponse:
         self.topic_questions += 1
+        self._cluster.is_asked.set()
         if self.is_hung:
             await asyncio.Event().wait()
         if request.name not in self._cluster.topics:

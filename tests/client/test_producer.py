@@ -299,7 +299,7 @@ async def test_a_delivery_times_out_at_nodes_that_hang(fake: FakeCluster, client
     fake.faults = lambda _node, _request: Fault.HANG
     async with client.producer(replace(CONFIG, delivery_timeout_ms=300)) as producer:
         began_s = asyncio.get_running_loop().time()
-        with pytest.raises(DeliveryTimeoutError, match=r"300 ms: .* does not answer") as caught:
+        with pytest.raises(DeliveryTimeoutError, match=r"300 ms: .* it does not answer") as caught:
             await (await producer.send("t", b"0", partition=0))
         assert caught.value.maybe_applied
         assert caught.value.metadata["cause"] == "UNREACHABLE"

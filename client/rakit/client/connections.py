@@ -12,6 +12,8 @@ Rules:
   outcome.
 - An address that failed is asked last for a while, never dropped: its node may be back.
 - One attempt is shorter than the whole request, so a node that hangs costs one attempt.
+- Nobody's task is cancelled because the client is closed: gRPC then raises CancelledError in every
+  call, as if the task had been told to stop, and that becomes a ClosedError.
 
 Left out: streams (`producing.link`, `reading.source`) only take their stubs from here.
 """
@@ -160,6 +162,14 @@ class Connections:
                 )
             except grpc.aio.AioRpcError as failure:
                 error = from_rpc_error(failure, address)
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                raise make_error(
+                    LocalReason.CLOSED,
+                    "the client was closed before this was answered",
+                    maybe_applied=True,
+                ) from None
             else:
                 self.served(address)
                 return answer
@@ -173,6 +183,12 @@ class Connections:
                 raise error.as_maybe_applied() if doubt else error
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, self._config.backoff_ms_max / 1000)
+
+
+def is_cancelled() -> bool:
+    """Whether a CancelledError is meant for this task, and not for a call that it waits for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def is_nodes_fault(error: RakitError) -> bool:

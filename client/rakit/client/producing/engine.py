@@ -14,7 +14,9 @@ Rules:
 - A link that is silent for `SUSPECT_S` with something unanswered makes us ask another node; when
   the leader has moved, the link is given up. A node that hangs keeps its connections open, so a
   link is also given up `SUSPECT_S` after the delivery timeout of what is in flight on it.
-- A fenced producer is at its end: everything that waits fails, and so does every later record.
+- A fenced producer is at its end: everything that waits fails, and so does every later record. So
+  is one in which something fails that never should: a task or a callback that ends by an exception
+  would leave its batches waiting for ever.
 
 Left out: what users see of it (`producer`) and the order within a partition (`lane`).
 """
@@ -96,7 +98,7 @@ class Engine:
         self._relearning: set[str] = set()
         self._suspected: set[Link] = set()
         self._is_closed = False
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._spawn(self._sweep())
 
     async def add_lanes(self, lanes: list[Lane]) -> None:
         """Takes over lanes. Those of a known name first learn where their numbering goes on."""
@@ -110,7 +112,7 @@ class Engine:
         self._is_closed = True
         for timer in self._timers.values():
             timer.cancel()
-        tasks = [self._sweeper, *self._tasks]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,6 +148,12 @@ class Engine:
         self._woken.discard(lane)
         if self._is_closed:
             return
+        try:
+            self._send(lane)
+        except Exception as failure:
+            self._fail(failure)
+
+    def _send(self, lane: Lane) -> None:
         if self.fatal is not None:
             self._finish_all(lane.drain(), self.fatal)
             return
@@ -187,8 +195,11 @@ class Engine:
         self, link: Link, lane: Lane, batch: Batch, answer: ProduceStreamResponse
     ) -> None:
         if answer.HasField("result"):
+            # First, because it may fail: until the lane has let go, the batch comes back with the
+            # link.
+            receipt = Receipt.from_message(lane.topic, answer.result)
             lane.acknowledged(batch)
-            batch.finish(Receipt.from_message(lane.topic, answer.result))
+            batch.finish(receipt)
             self._on_finished(batch)
             self._connections.served(link.address)
             if not self._is_direct(lane, link):
@@ -241,7 +252,14 @@ class Engine:
         self._pump(lane)
 
     def _ended(self, link: Link, error: RakitError) -> None:
-        """A stream is over: what was in flight goes back to its lanes, in doubt."""
+        """A stream is over."""
+        try:
+            self._take_back(link, error)
+        except Exception as failure:
+            self._fail(failure)
+
+    def _take_back(self, link: Link, error: RakitError) -> None:
+        """What was in flight goes back to its lanes, in doubt."""
         if self._links.get(link.address) is link:
             del self._links[link.address]
         if is_nodes_fault(error):
@@ -331,6 +349,21 @@ class Engine:
         if moved:
             link.abandon()
 
+    def _fail(self, failure: BaseException) -> None:
+        """Something failed that never should: ends the producer, so that nobody waits for ever."""
+        if isinstance(failure, RakitError):
+            error = failure
+        else:
+            error = make_error(LocalReason.CLIENT_FAILED, f"a bug in the client: {failure!r}")
+            context = {"message": "the producer ends by a bug in it", "exception": failure}
+            self._loop.call_exception_handler(context)
+        for lane in self._lanes:
+            self._finish_all(lane.disconnected(error), error)
+            lane.settle()
+        self.end(error)
+        for link in self._links.values():
+            link.abandon()
+
     def end(self, error: RakitError) -> None:
         """The producer is at its end: fails everything that it has and everything that comes."""
         self.fatal = error
@@ -348,4 +381,10 @@ class Engine:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            self._fail(failure)

@@ -8,7 +8,8 @@ Rules:
 
 - What was received and not consumed is bounded in bytes: a slow consumer slows its streams down.
 - An error that a retry may cure is retried, on another node too, for as long as the reader lives;
-  any other is raised to the consumer, after what was received before it.
+  any other, of whatever kind, is raised to the consumer, after what was received before it.
+- Iterating ends without an error only when every partition was read to its end.
 - Leaders are a short cut, not a need: every node serves reads by asking the leader.
 """
 
@@ -20,12 +21,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from rakit.api.v1.log_service_pb2 import GetOffsetsRequest
 from rakit.client.config import ClientConfig, ReaderConfig
 from rakit.client.connections import Connections, is_nodes_fault
-from rakit.client.errors import RakitError
+from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.metadata import Metadata
 from rakit.client.model import Offsets
 from rakit.client.reading.progress import From, Progress, begin, time_of
@@ -46,7 +47,7 @@ class _Buffer:
         self._batches: deque[RecordBatch] = deque()
         self._changed = asyncio.Event()
         self._is_ended = False
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
 
     async def put(self, batch: RecordBatch) -> None:
         """Waits for room. One batch is always taken, however large."""
@@ -56,7 +57,7 @@ class _Buffer:
         self._bytes += batch.size_bytes
         self._changed.set()
 
-    def end(self, error: BaseException | None) -> None:
+    def end(self, error: Exception | None) -> None:
         """Nothing follows. The consumer gets the error after what is here."""
         self._is_ended = True
         self._error = error
@@ -67,7 +68,9 @@ class _Buffer:
         while not self._batches:
             if self._is_ended:
                 if self._error is not None:
-                    raise self._error
+                    raise (
+                        self._error.again() if isinstance(self._error, RakitError) else self._error
+                    )
                 return None
             await self._wait()
         batch = self._batches.popleft()
@@ -167,19 +170,24 @@ class Reader:
         return await self._buffer.get() if rest is None else rest
 
     async def _run(self) -> None:
-        """Keeps a stream open for every partition that is not at its end."""
+        """Reads to the end, and lets the consumer know how that came, however it came."""
         try:
-            await self._metadata.topic(self.topic)
-            async with asyncio.TaskGroup() as tasks:
-                for group in self._by_leader(self._unfinished()):
-                    tasks.create_task(self._read(group))
-        except* RakitError as errors:
-            error = errors.exceptions[0]
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            self._buffer.end(error)
+            await self._read_all()
+        except asyncio.CancelledError:
+            self._buffer.end(_closed())
+            raise
+        except Exception as failure:
+            self._buffer.end(_first(failure))
         else:
-            self._buffer.end(None)
+            # A stream whose client is closed is cancelled, and its task ends without an error.
+            self._buffer.end(_closed() if self._unfinished() else None)
+
+    async def _read_all(self) -> None:
+        """Keeps a stream open for every partition that is not at its end."""
+        await self._metadata.topic(self.topic)
+        async with asyncio.TaskGroup() as tasks:
+            for group in self._by_leader(self._unfinished()):
+                tasks.create_task(self._read(group))
 
     def _unfinished(self) -> list[Progress]:
         return [each for each in self._progress.values() if not each.is_at_end]
@@ -231,3 +239,15 @@ class Reader:
         pause_ms = config.backoff_ms * 2 ** min(failures, _BACKOFF_STEPS_MAX)
         await asyncio.sleep(min(pause_ms, config.backoff_ms_max) / 1000 * random.uniform(0.5, 1))
         await self._metadata.refresh_quietly(self.topic)
+
+
+def _first(failure: Exception) -> Exception:
+    """What failed in a group of tasks."""
+    while isinstance(failure, ExceptionGroup):
+        failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
+    return failure
+
+
+def _closed() -> RakitError:
+    text = "the reader was closed before everything was read"
+    return make_error(LocalReason.CLOSED, text, maybe_applied=False)
