@@ -88,7 +88,7 @@ class Engine:
         self._timeout_s = self._config.delivery_timeout_ms / 1000
         self._on_finished = on_finished
         self._loop = asyncio.get_running_loop()
-        self._lanes: list[Lane] = []
+        self.lanes: list[Lane] = []
         self._links: dict[str, Link] = {}
         # The link of a lane's last batch.
         self._link_of: dict[Lane, Link] = {}
@@ -105,7 +105,7 @@ class Engine:
         if self.identity.is_known_name:
             gate = asyncio.Semaphore(INQUIRIES_COUNT_MAX)
             await asyncio.gather(*(self._learn_sequence(lane, gate) for lane in lanes))
-        self._lanes.extend(lanes)
+        self.lanes.extend(lanes)
 
     async def close(self, error: RakitError) -> None:
         """Stops everything at once. Batches that are not acknowledged fail with the error."""
@@ -119,7 +119,7 @@ class Engine:
         for link in list(self._links.values()):
             await link.close()
         self._links.clear()
-        for lane in self._lanes:
+        for lane in self.lanes:
             self._finish_all(lane.disconnected(error), error)
             lane.settle()
         self.end(error)
@@ -274,7 +274,7 @@ class Engine:
 
     def _lanes_on(self, link: Link) -> list[Lane]:
         """The lanes that have something in flight on a link."""
-        return [lane for lane in self._lanes if lane.in_flight and self._link_of.get(lane) is link]
+        return [lane for lane in self.lanes if lane.in_flight and self._link_of.get(lane) is link]
 
     def _relearn(self, topic: str) -> None:
         """Asks for the leaders of a topic, once at a time."""
@@ -314,7 +314,7 @@ class Engine:
                     link.abandon()
                 elif link.waiting_since_s < now - SUSPECT_S:
                     self._spawn(self._suspect(link))
-            for lane in self._lanes:
+            for lane in self.lanes:
                 self._expire(lane)
 
     def _expire(self, lane: Lane) -> None:
@@ -357,7 +357,7 @@ class Engine:
             error = make_error(LocalReason.CLIENT_FAILED, f"a bug in the client: {failure!r}")
             context = {"message": "the producer ends by a bug in it", "exception": failure}
             self._loop.call_exception_handler(context)
-        for lane in self._lanes:
+        for lane in self.lanes:
             self._finish_all(lane.disconnected(error), error)
             lane.settle()
         self.end(error)
@@ -367,7 +367,7 @@ class Engine:
     def end(self, error: RakitError) -> None:
         """The producer is at its end: fails everything that it has and everything that comes."""
         self.fatal = error
-        for lane in self._lanes:
+        for lane in self.lanes:
             self._finish_all(lane.drain(), error)
 
     def _finish_all(self, batches: list[Batch], error: RakitError) -> None:

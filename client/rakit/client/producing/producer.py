@@ -13,9 +13,11 @@ the batches of a partition are stored in the order in which they were sent.
 
 Rules:
 
-- The order of `send()` calls is the order in a partition, whatever fails in between.
+- The order of `send()` calls, of all tasks, is the order in a partition, whatever fails in between.
+  Calls that have to wait, for the topic to be known or for room, are served in their order, and
+  nobody passes one that was served and whose task has not run yet.
 - A failed delivery does not stop later records. Await deliveries, or call `flush()`, which raises
-  the first failure that nobody awaited.
+  the first failure that nobody heard of, or wait for it in `failure()`.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
 from rakit.api.v1.log_service_pb2 import InitProducerRequest
 from rakit.client.config import ClientConfig, ProducerConfig
-from rakit.client.connections import Connections
+from rakit.client.connections import Connections, is_cancelled
 from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.metadata import Metadata
 from rakit.client.producing.batch import Batch, Delivery
@@ -95,6 +97,17 @@ class _TopicLanes:
         return self.lanes[partition]
 
 
+@dataclass(slots=True, eq=False)
+class _Opening:
+    """Calls that wait for a topic to be known. The lock serves them in their order."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting_count: int = 0
+    # Asks about the topic, on behalf of all of them; what comes of it is shared.
+    task: asyncio.Task[_TopicLanes | RakitError] | None = None
+    outcome: _TopicLanes | RakitError | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Turn:
     """Somebody who waits for room."""
@@ -129,14 +142,17 @@ class Producer:
         )
         # Of a record, or of a batch that is handed over.
         self._content_bytes_max = content_bytes_max(config.compression)
+        # Topics that nobody waits for any more.
         self._topics: dict[str, _TopicLanes] = {}
-        self._opening: dict[str, asyncio.Task[_TopicLanes]] = {}
+        self._openings: dict[str, _Opening] = {}
         self._bytes_max = config.unacknowledged_bytes_max
         self._count_max = config.unacknowledged_count_max
         # What was taken and is not acknowledged.
         self._bytes = 0
         self._count = 0
         self._room: deque[_Turn] = deque()
+        # Calls that wait for room, or have got it and have not run since.
+        self._waiting_count = 0
         self._unyielded_bytes = 0
         self._failures = Failures()
         self._is_open = False
@@ -171,8 +187,9 @@ class Producer:
         if not self._is_open:
             return
         self._is_open = False
-        for task in self._opening.values():
-            task.cancel()
+        for opening in self._openings.values():
+            if opening.task is not None:
+                opening.task.cancel()
         await self._engine.close(
             make_error(LocalReason.CLOSED, "the producer was closed before this was acknowledged")
         )
@@ -226,7 +243,11 @@ class Producer:
             lane = lanes.lanes[key_hash(key) % lanes.count]
         else:
             lane = lanes.unkeyed(size)
-        if self._room or self._bytes + size > self._bytes_max or self._count >= self._count_max:
+        if (
+            self._waiting_count
+            or self._bytes + size > self._bytes_max
+            or self._count >= self._count_max
+        ):
             await self._take_room(size, 1)
         else:
             self._bytes += size
@@ -292,12 +313,11 @@ class Producer:
         Raises the first failure since the last flush of a delivery that nobody awaits or awaited.
         """
         newest: list[Batch] = []
-        for topic in self._topics.values():
-            for lane in topic.lanes:
-                if lane.newest is not None:
-                    newest.append(lane.newest)
-                    lane.seal_open()
-                    self._engine.wake(lane)
+        for lane in self._engine.lanes if self._is_open else ():
+            if lane.newest is not None:
+                newest.append(lane.newest)
+                lane.seal_open()
+                self._engine.wake(lane)
         for batch in newest:
             await batch.wait()
         error = self._failures.first_unheard()
@@ -314,26 +334,42 @@ class Producer:
         return (await self._failures.until_unheard()).again()
 
     async def _opened(self, topic: str) -> _TopicLanes:
-        self._check_open()
-        task = self._opening.get(topic)
-        if task is None:
-            task = asyncio.create_task(self._open_topic(topic))
-            self._opening[topic] = task
+        """Returns the lanes of a topic to those who came before they were known, in order."""
+        opening = self._openings.setdefault(topic, _Opening())
+        opening.waiting_count += 1
         try:
-            return await asyncio.shield(task)
+            async with opening.lock:
+                self._check_open()
+                if opening.outcome is None:
+                    opening.task = asyncio.create_task(self._open_topic(topic))
+                    opening.outcome = await opening.task
+                    self._check_open()
+                if isinstance(opening.outcome, RakitError):
+                    raise opening.outcome.again()
+                return opening.outcome
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            # abort() does not wait for the answer.
+            raise self._closed() from None
         finally:
-            if task.done():
-                self._opening.pop(topic, None)
+            opening.waiting_count -= 1
+            if not opening.waiting_count:
+                del self._openings[topic]
+                if isinstance(opening.outcome, _TopicLanes) and self._is_open:
+                    self._topics[topic] = opening.outcome
 
-    async def _open_topic(self, topic: str) -> _TopicLanes:
-        found = await self._metadata.topic(topic)
-        lanes = [
-            Lane(topic, each.partition, self._limits, self._loop.time, self._engine.spoiled)
-            for each in found.partitions
-        ]
-        await self._engine.add_lanes(lanes)
-        self._topics[topic] = _TopicLanes(lanes)
-        return self._topics[topic]
+    async def _open_topic(self, topic: str) -> _TopicLanes | RakitError:
+        try:
+            found = await self._metadata.topic(topic)
+            lanes = [
+                Lane(topic, each.partition, self._limits, self._loop.time, self._engine.spoiled)
+                for each in found.partitions
+            ]
+            await self._engine.add_lanes(lanes)
+        except RakitError as error:
+            return error
+        return _TopicLanes(lanes)
 
     def _fits(self, size_bytes: int, count: int) -> bool:
         # One that is larger than all room is taken when nothing else is there.
@@ -344,22 +380,26 @@ class Producer:
     async def _take_room(self, size_bytes: int, count: int) -> None:
         """Counts records as unacknowledged; waits for room, behind those who wait already."""
         self._check_open()
-        if self._room or not self._fits(size_bytes, count):
-            turn = _Turn(size_bytes, count, self._loop.create_future())
-            self._room.append(turn)
-            try:
-                await turn.come
-            except asyncio.CancelledError:
-                if turn in self._room:
-                    self._room.remove(turn)
-                    self._grant()
-                else:
-                    self._give_back(size_bytes, count)
-                raise
-            self._check_open()
-        else:
+        if not self._waiting_count and self._fits(size_bytes, count):
             self._bytes += size_bytes
             self._count += count
+            return
+        turn = _Turn(size_bytes, count, self._loop.create_future())
+        self._room.append(turn)
+        self._waiting_count += 1
+        try:
+            await turn.come
+            self._check_open()
+        except BaseException:
+            # Cancelled, closed or fenced: whether the turn had come or not, it is not used.
+            if turn in self._room:
+                self._room.remove(turn)
+            else:
+                self._give_back(size_bytes, count)
+            raise
+        finally:
+            self._waiting_count -= 1
+            self._grant()
 
     def _give_back(self, size_bytes: int, count: int) -> None:
         """Frees room that was taken for records, by whatever end they had."""
@@ -380,13 +420,16 @@ class Producer:
 
     def _check_open(self) -> None:
         if not self._is_open:
-            raise make_error(
-                LocalReason.CLOSED,
-                "the producer is not open: use it as `async with client.producer() as producer`",
-                maybe_applied=False,
-            )
+            raise self._closed()
         if self._engine.fatal is not None:
             raise self._engine.fatal.again()
+
+    def _closed(self) -> RakitError:
+        return make_error(
+            LocalReason.CLOSED,
+            "the producer is not open: use it as `async with client.producer() as producer`",
+            maybe_applied=False,
+        )
 
     def _batch_finished(self, batch: Batch) -> None:
         if isinstance(batch.outcome, RakitError):
