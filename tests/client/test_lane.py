@@ -246,6 +246,48 @@ def test_a_forgotten_producer_goes_on_behind_a_batch_that_nobody_knows_of() -> N
     assert not batch.message.produce.producer.HasField("previous_sequence")
 
 
+def give_up_one(lane: Lane) -> None:
+    """Leaves a batch behind whose fate is not known."""
+    put(lane)
+    send(lane)
+    lane.disconnected(BROKEN)
+    lane.settle()
+    lane._clock_s.now_s += 100.0  # type: ignore[attr-defined]
+    (batch,) = lane.expire(50)
+    assert batch.doubt
+
+
+def test_the_doubt_of_one_batch_does_not_keep_a_forgotten_producer_from_beginning_anew() -> None:
+    lane = make_lane()
+    lane.start_after(9)
+    give_up_one(lane)
+    # One in doubt itself, which nobody can settle any more, fails; the next one goes on.
+    put(lane)
+    doubtful = send(lane)
+    lane.disconnected(BROKEN)
+    lane.settle()
+    assert send(lane) is doubtful
+    forgotten = make_error("UNKNOWN_PRODUCER", "text")
+    assert lane.refused(doubtful, forgotten) is Verdict.FAILED
+    lane.settle()
+    put(lane)
+    fresh = send(lane)
+    assert lane.refused(fresh, forgotten) is Verdict.AGAIN
+    lane.settle()
+    assert stamp(send(lane)) == (12, 0)
+
+
+def test_a_given_up_number_is_not_believed_once_a_later_batch_is_stored() -> None:
+    lane = make_lane()
+    give_up_one(lane)
+    put(lane)
+    lane.acknowledged(send(lane))
+    put(lane)
+    third = send(lane)
+    told = make_error("OUT_OF_ORDER_SEQUENCE", "text", {"expected_sequence": "1"})
+    assert lane.refused(third, told) is Verdict.FAILED
+
+
 def test_without_numbers_what_is_in_doubt_is_not_sent_again() -> None:
     lane = make_lane(replace(LIMITS, is_idempotent=False))
     put(lane)

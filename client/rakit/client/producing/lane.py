@@ -20,7 +20,7 @@ Order and numbering (S24):
   goes first, in its old order. On the stream the node refuses what follows a failure anyway.
 - A batch that was given up while its outcome was unknown may yet turn out to be stored. The
   partition then refuses the next batch and says so; its number is remembered in order to believe
-  that.
+  that, until a later batch is stored.
 - A partition that has forgotten the producer, or may have, refuses whatever names a number before.
   A batch that was never under way then goes without; one that was is in doubt for good.
 - A batch that cannot be built gets no number and stands in nobody's way: it fails by itself, and
@@ -249,6 +249,7 @@ class Lane:
         self.failure_count = 0
         self._is_forgotten = False
         self.trouble = None
+        self._given_up.clear()
         self.last_sequence = max(self.last_sequence, batch.sequence)
 
     def refused(self, batch: Batch, error: RakitError) -> Verdict:
