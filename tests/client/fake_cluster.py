@@ -375,6 +375,9 @@ class FakeNode:
     async def read(
         self, request: log_pb.ReadRequest, context: Context
     ) -> AsyncIterator[log_pb.ReadResponse]:
+        if self.refused_reads:
+            self.refused_reads -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
         for position in request.positions:
             one = self._cluster.topics[position.topic][position.partition]
             for stored in list(one.batches):
@@ -389,6 +392,8 @@ class FakeNode:
                 )
                 batch.records.ParseFromString(stored.content)
                 yield answer
+                if self.breaks_every_read:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
                 if self.break_reads_after > 0:
                     self.break_reads_after -= 1
                     if not self.break_reads_after:
@@ -396,6 +401,10 @@ class FakeNode:
 
     # Reads break once after so many batches; 0: never.
     break_reads_after = 0
+    # Every read breaks after one batch.
+    breaks_every_read = False
+    # So many reads get nothing.
+    refused_reads = 0
 
 
 def to_bytes(message: Message) -> bytes:

@@ -45,7 +45,7 @@ class ClientConfig:
             raise ValueError("bootstrap needs at least one host:port")
         for address in self.bootstrap:
             host, _, port = address.rpartition(":")
-            if not host or not port.isdigit():
+            if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
                 raise ValueError(f"bootstrap address {address!r} is not host:port")
         if not 0 < self.attempt_timeout_ms <= self.request_timeout_ms:
             raise ValueError("attempt_timeout_ms must be above 0 and at most request_timeout_ms")
@@ -105,11 +105,16 @@ class ProducerConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReaderConfig:
-    """How much a reader takes in advance."""
+    """How much a reader takes in advance, and for how long it tries."""
 
     # Received and not yet consumed; beyond it the reader stops reading its streams.
     buffer_bytes_max: int = 16 << 20
+    # A partition that has failed for so long without a sign of life ends the reading with its last
+    # error. None: what a retry may cure is retried for as long as the reader lives.
+    retry_timeout_ms: int | None = None
 
     def __post_init__(self) -> None:
         if self.buffer_bytes_max < 1:
             raise ValueError("buffer_bytes_max must be at least 1")
+        if self.retry_timeout_ms is not None and self.retry_timeout_ms < 0:
+            raise ValueError("retry_timeout_ms must not be negative")

@@ -7,8 +7,9 @@ and in order; between partitions there is no order.
 Rules:
 
 - What was received and not consumed is bounded in bytes: a slow consumer slows its streams down.
-- An error that a retry may cure is retried, on another node too, for as long as the reader lives;
-  any other, of whatever kind, is raised to the consumer, after what was received before it.
+- An error that a retry may cure is retried, on another node too, for as long as the reader lives or
+  `retry_timeout_ms` says; any other, of whatever kind, is raised to the consumer, after what was
+  received before it.
 - Iterating ends without an error only when every partition was read to its end.
 - Leaders are a short cut, not a need: every node serves reads by asking the leader.
 """
@@ -105,7 +106,7 @@ class Reader:
         self._from: From = what[1]
         self._follow = what[2]
         self._client_config = configs[0]
-        self._buffer_bytes_max = configs[1].buffer_bytes_max
+        self._config = configs[1]
         self._progress: dict[int, Progress] = {}
         # Where the consumer stands, which is behind what has been received.
         self._consumed: dict[int, int] = {}
@@ -123,7 +124,7 @@ class Reader:
         ranges = [Offsets.from_message(each) for each in answer.partitions]
         self._progress = begin(self.topic, self._from, ranges, follow=self._follow)
         self._consumed = {each.partition: each.next_offset for each in self._progress.values()}
-        self._buffer = _Buffer(self._buffer_bytes_max)
+        self._buffer = _Buffer(self._config.buffer_bytes_max)
         self._runner = asyncio.create_task(self._run())
         return self
 
@@ -205,28 +206,37 @@ class Reader:
 
     async def _read(self, wanted: list[Progress]) -> None:
         """Reads some partitions to their end, over as many streams as it takes."""
-        failures = 0
+        now_s = asyncio.get_running_loop().time
+        # Attempts without a sign of life, in a row, and when the first of them failed.
+        failures, failing_since_s = 0, 0.0
         while wanted:
-            before = [each.next_offset for each in wanted]
             address = self._address(wanted[0])
             try:
                 stubs = self._connections.stubs(address)
                 async with aclosing(stream(stubs, wanted, follow=self._follow)) as batches:
                     async for batch in batches:
-                        await self._buffer.put(batch)
+                        failures = 0
+                        if batch is not None:
+                            await self._buffer.put(batch)
             except RakitError as error:
-                if not error.retriable:
+                failures += 1
+                failing_since_s = now_s() if failures == 1 else failing_since_s
+                if not error.retriable or self._is_too_long(now_s() - failing_since_s):
                     raise
                 if is_nodes_fault(error):
                     self._connections.failed(address)
-                self._metadata.learn_leader(error, self.topic, wanted[0].partition)
+                failed = error.number("partition")
+                partition = wanted[0].partition if failed is None else failed
+                self._metadata.learn_leader(error, self.topic, partition)
             else:
                 self._connections.served(address)
-            has_moved = before != [each.next_offset for each in wanted]
-            failures = 0 if has_moved else failures + 1
             wanted = [each for each in wanted if not each.is_at_end]
             if wanted:
                 await self._pause(failures)
+
+    def _is_too_long(self, failing_s: float) -> bool:
+        timeout_ms = self._config.retry_timeout_ms
+        return timeout_ms is not None and failing_s * 1000 >= timeout_ms
 
     def _address(self, first: Progress) -> str:
         leader = self._metadata.leader_address(self.topic, first.partition)
