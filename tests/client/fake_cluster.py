@@ -397,14 +397,19 @@ class FakeNode:
                 if self.break_reads_after > 0:
                     self.break_reads_after -= 1
                     if not self.break_reads_after:
+                        self.refused_reads = self.refused_after_break
                         await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
+        if request.follow:
+            # Nothing is ever appended while somebody follows.
+            await asyncio.Event().wait()
 
     # Reads break once after so many batches; 0: never.
     break_reads_after = 0
     # Every read breaks after one batch.
     breaks_every_read = False
-    # So many reads get nothing.
+    # So many reads get nothing, and so many after the one that breaks.
     refused_reads = 0
+    refused_after_break = 0
 
 
 def to_bytes(message: Message) -> bytes:

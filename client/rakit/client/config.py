@@ -19,6 +19,7 @@ BOOTSTRAP_VARIABLE: Final = "RAKIT_BOOTSTRAP"
 IN_FLIGHT_BATCHES_LIMIT: Final = 64
 #: Client listeners take messages up to this size.
 MESSAGE_BYTES_MAX: Final = 20 << 20
+PORT_MAX: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,18 @@ class ClientConfig:
         if not self.bootstrap:
             raise ValueError("bootstrap needs at least one host:port")
         for address in self.bootstrap:
-            host, _, port = address.rpartition(":")
-            if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+            if not _is_address(address):
                 raise ValueError(f"bootstrap address {address!r} is not host:port")
         if not 0 < self.attempt_timeout_ms <= self.request_timeout_ms:
             raise ValueError("attempt_timeout_ms must be above 0 and at most request_timeout_ms")
         if not 0 < self.backoff_ms <= self.backoff_ms_max:
             raise ValueError("backoff_ms must be above 0 and at most backoff_ms_max")
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and int(port) <= PORT_MAX
+    return bool(host) and host.isprintable() and is_port
 
 
 def bootstrap_addresses(

@@ -91,7 +91,7 @@ class Story:
 async def run_demo(console: Console) -> int:
     """Runs the demonstration; returns the exit code."""
     with console.status("fetching the flights"):
-        archive = await asyncio.to_thread(flights.fetch)
+        archive = await flights.fetch()
         rows = await asyncio.to_thread(flights.read, archive)
     console.print(f"{len(rows):,} flights, the key is the aircraft's tail number")
     with tempfile.TemporaryDirectory(prefix="rakit-demo-") as directory:
