@@ -233,6 +233,8 @@ class FakeNode:
         # Takes requests and never answers.
         self.is_hung = False
         self.topic_questions = 0
+        # What Reads asked this node for.
+        self.read_partitions: list[int] = []
         options = [("grpc.http2.min_ping_interval_without_data_ms", 1_000)]
         self._server = grpc.aio.server(options=options)
 
@@ -305,9 +307,11 @@ class FakeNode:
         self, request: log_pb.GetProducerStateRequest, _context: Context
     ) -> log_pb.GetProducerStateResponse:
         one = self._cluster.topics[request.topic][request.partition]
-        _, last, memory = one.producers.get(request.producer_id, (0, 0, {}))
-        one.producers[request.producer_id] = (request.fence_epoch, last, memory)
-        return log_pb.GetProducerStateResponse(last_sequence=last, epoch=request.fence_epoch)
+        epoch, last, memory = one.producers.get(request.producer_id, (0, 0, {}))
+        if request.HasField("fence_epoch"):
+            epoch = max(epoch, request.fence_epoch)
+            one.producers[request.producer_id] = (epoch, last, memory)
+        return log_pb.GetProducerStateResponse(last_sequence=last, epoch=epoch)
 
     async def get_offsets(
         self, request: log_pb.GetOffsetsRequest, _context: Context
@@ -375,6 +379,7 @@ class FakeNode:
     async def read(
         self, request: log_pb.ReadRequest, context: Context
     ) -> AsyncIterator[log_pb.ReadResponse]:
+        self.read_partitions.extend(position.partition for position in request.positions)
         if self.refused_reads:
             self.refused_reads -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")

@@ -12,6 +12,7 @@ import pytest
 from rakit.api.v1.log_service_pb2 import ProduceRequest
 from rakit.client import (
     Client,
+    ClientConfig,
     ClosedError,
     DeliveryTimeoutError,
     InvalidRequestError,
@@ -277,6 +278,39 @@ async def test_s24_a_fenced_producer_stops(fake: FakeCluster, client: Client) ->
     assert fake.topics["t"][0].values() == numbers(2)
 
 
+async def test_s24_a_producer_that_opens_a_topic_fences_the_older_one_in_every_partition(
+    fake: FakeCluster, client: Client
+) -> None:
+    config = replace(CONFIG, name="orders-writer")
+    async with client.producer(config) as old, client.producer(config) as new:
+        await (await old.send("t", b"0", partition=0))
+        # It has sent nothing to the partition of the older one.
+        await (await new.send("t", b"1", partition=1))
+        with pytest.raises(ProducerFencedError):
+            await (await old.send("t", b"2", partition=0))
+    assert fake.topics["t"][0].values() == [b"0"]
+
+
+async def test_s24_a_fenced_producer_is_at_its_end_everywhere(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.create("u", [1])
+    async with client.producer(replace(CONFIG, name="orders-writer")) as producer:
+        await (await producer.send("u", b"0"))
+        fake.topics["t"][0].producers[1] = (9, 0, {})
+        with pytest.raises(ProducerFencedError):
+            await (await producer.send("t", b"1", partition=0))
+        # Nobody has told the partitions of the other topic.
+        seen = len(fake.seen)
+        for topic in ("u", "t"):
+            with pytest.raises(ProducerFencedError):
+                await (await producer.send(topic, b"2"))
+        with pytest.raises(ProducerFencedError):
+            await producer.send("another", b"2")
+        assert len(fake.seen) == seen
+    assert fake.topics["u"][0].values() == [b"0"]
+
+
 async def test_what_is_never_acknowledged_times_out_with_its_outcome(
     fake: FakeCluster, client: Client
 ) -> None:
@@ -293,6 +327,21 @@ async def test_what_is_never_acknowledged_times_out_with_its_outcome(
         fake.faults = lambda _node, _request: None
         await (await producer.send("t", b"2", partition=0))
     assert fake.topics["t"][0].values() == [b"2"]
+
+
+async def test_a_partition_without_a_leader_is_not_asked_without_a_pause(
+    fake: FakeCluster,
+) -> None:
+    fake.faults = lambda _node, _request: RefusalError("NO_LEADER")
+    config = ClientConfig(tuple(fake.bootstrap.split(",")), backoff_ms=100)
+    async with (
+        Client(config) as client,
+        client.producer(replace(CONFIG, delivery_timeout_ms=1_000)) as producer,
+    ):
+        with pytest.raises(DeliveryTimeoutError):
+            await (await producer.send("t", b"0", partition=0))
+    # A few at once, then one each 0.1 s (a tenth of the timeout, at most) in 1 to 1.25 s.
+    assert 3 < len(fake.seen) < 40
 
 
 async def test_a_delivery_times_out_at_nodes_that_hang(fake: FakeCluster, client: Client) -> None:

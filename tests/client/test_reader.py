@@ -51,6 +51,14 @@ async def test_everything_is_read_once_in_the_order_of_its_partition(
         assert [record.offset for record in mine] == list(range(9))
 
 
+async def test_each_partition_is_read_from_its_leader(fake: FakeCluster, client: Client) -> None:
+    for partition in range(3):
+        fill(fake, partition, 1)
+    async with client.reader("t") as reader:
+        assert len([record async for record in reader]) == 3
+    assert [node.read_partitions for node in fake.nodes.values()] == [[0], [1], [2]]
+
+
 async def test_reading_goes_on_behind_a_broken_stream(fake: FakeCluster, client: Client) -> None:
     expected = fill(fake, 0, *[2] * 20)
     fake.nodes[1].break_reads_after = 7

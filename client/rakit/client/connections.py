@@ -6,8 +6,9 @@ which is never forgotten, and what the cluster says about its nodes.
 
 Rules:
 
-- All unary requests of this package may be repeated: reads, and mutations that carry a request id
-  or that only raise an epoch. An error that is not retriable ends the attempts at once.
+- All unary requests of this package may be repeated: reads, and mutations that carry a request id,
+  that only raise an epoch, or that name the leader to be. An error that is not retriable ends the
+  attempts at once.
 - The error that is raised says "maybe applied" as soon as one attempt ended with an unknown
   outcome.
 - An address that failed is asked last for a while, never dropped: its node may be back.

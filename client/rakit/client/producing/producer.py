@@ -219,9 +219,10 @@ class Producer:
     ) -> Delivery:
         """Hands a record over and returns what to await for its `Receipt`.
 
-        Waits while too much is unacknowledged. Raises NotFoundError for a topic or partition that
-        does not exist, ProducerFencedError once a newer producer of the same name has taken over,
-        and ClosedError.
+        Waits while too much is unacknowledged. Raises TypeError and ValueError for what is no
+        record, InvalidRequestError for more than a topic can take, NotFoundError for a topic or
+        partition that does not exist, and ClosedError. Once a newer producer of the same name has
+        taken over, the delivery ends with ProducerFencedError, or this call where it has to wait.
         """
         # This runs once per record: nothing here is done that only few records need.
         size = RECORD_OVERHEAD_BYTES
@@ -283,7 +284,7 @@ class Producer:
         The fast way for many records: nothing is done per record. `keys`, `headers` and
         `timestamps_ms` are as long as `values`. Without `partition` the partitions take turns; with
         keys it must be named, because a key belongs to one partition (see `partition_for`). The
-        delivery's receipt spans the batch.
+        delivery's receipt spans the batch. Raises what send() raises.
         """
         if keys is not None and partition is None:
             raise ValueError(

@@ -515,7 +515,7 @@ class Position(_message.Message):
     partition: _builtins.int
     offset: _builtins.int
     time_ms: _builtins.int
-    """The first record appended at or after this time."""
+    """The first record appended at or after this time, or the end of the log, when there is none yet."""
     edge: Global___Edge.ValueType
     end_offset: _builtins.int
     """Stop before this offset. In a Read without `follow`, absent means the end of the log when the call began."""
