@@ -15,9 +15,10 @@ from rakit.client.bench.echo import measure_rate, measure_round_trips
 from rakit.client.bench.failover import GapWatch, Kill
 from rakit.client.bench.machine import describe, mounted_at
 from rakit.client.bench.meter import Meter
-from rakit.client.bench.produce import BATCH_RECORDS_MAX, ProduceSettings
+from rakit.client.bench.produce import ProduceSettings
 from rakit.client.bench.report import Figure, Report, at_least, at_most, show
 from rakit.client.cli.output import Format
+from rakit.client.config import BATCH_COUNT_LIMIT
 from rakit.client.demo.verify import NotDurableError
 from rakit.client.errors import make_error
 from rakit.client.model import Receipt
@@ -130,7 +131,7 @@ async def test_a_load_ends_with_its_block_and_a_result_comes_through() -> None:
 def test_batches_hold_what_fits_and_at_least_one_record() -> None:
     assert ProduceSettings(1024, 1 << 20).batch_records == (1 << 20) // 1032
     assert ProduceSettings(5000, 1000).batch_records == 1
-    assert ProduceSettings(1, 15 << 20).batch_records == BATCH_RECORDS_MAX
+    assert ProduceSettings(1, 15 << 20).batch_records == BATCH_COUNT_LIMIT
 
 
 def test_only_large_batches_need_a_topic_of_their_own_kind() -> None:

@@ -238,6 +238,11 @@ async def test_a_failure_is_told_when_it_happens(fake: FakeCluster, client: Clie
         assert (await failing).reason == "BATCH_TOO_LARGE"
         with pytest.raises(InvalidRequestError):
             await producer.flush()
+        failing = asyncio.ensure_future(producer.failure())
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        with pytest.raises(ClosedError):
+            await failing
 
 
 def failed(*, heard: bool) -> Batch:
@@ -421,6 +426,8 @@ async def test_bad_calls_are_refused_before_anything_is_sent(
             await producer.send("t", b"v", partition=3)
         with pytest.raises(ValueError, match="at least one"):
             await producer.send_batch("t", [])
+        with pytest.raises(InvalidRequestError, match="200,001 records are to be stored"):
+            await producer.send_batch("t", [b""] * 200_001)
         with pytest.raises(ValueError, match="2 values but 1 keys"):
             await producer.send_batch("t", [b"a", b"b"], [b"k"], partition=0)
         with pytest.raises(ValueError, match="needs the partition"):

@@ -17,6 +17,10 @@ DEFAULT_BOOTSTRAP: Final = "127.0.0.1:7070"
 BOOTSTRAP_VARIABLE: Final = "RAKIT_BOOTSTRAP"
 #: A partition remembers this many batches of one producer; more in flight would be refused.
 IN_FLIGHT_BATCHES_LIMIT: Final = 64
+#: No topic takes a larger batch, encoded; a message that is much larger would not reach the node.
+BATCH_BYTES_LIMIT: Final = 16 << 20
+#: A node takes no more records in a batch, whatever their bytes.
+BATCH_COUNT_LIMIT: Final = 200_000
 #: Client listeners take messages up to this size.
 MESSAGE_BYTES_MAX: Final = 20 << 20
 PORT_MAX: Final = 65_535
@@ -95,10 +99,10 @@ class ProducerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.linger_ms <= 60_000:
             raise ValueError("linger_ms must be from 0 to 60000")
-        if not 1 <= self.batch_bytes_max <= 16 << 20:
+        if not 1 <= self.batch_bytes_max <= BATCH_BYTES_LIMIT:
             raise ValueError("batch_bytes_max must be from 1 to 16 MiB")
-        if not 1 <= self.batch_count_max <= 200_000:
-            raise ValueError("batch_count_max must be from 1 to 200000")
+        if not 1 <= self.batch_count_max <= BATCH_COUNT_LIMIT:
+            raise ValueError(f"batch_count_max must be from 1 to {BATCH_COUNT_LIMIT}")
         if not 1 <= self.in_flight_batches_max <= IN_FLIGHT_BATCHES_LIMIT:
             raise ValueError(f"in_flight_batches_max must be from 1 to {IN_FLIGHT_BATCHES_LIMIT}")
         if self.unacknowledged_bytes_max < self.batch_bytes_max:

@@ -21,8 +21,8 @@ from rakit.client.cli.connect import connect
 from rakit.client.cli.output import Format, print_table, print_tree
 from rakit.client.cli.running import FAILED, explain
 from rakit.client.cli.streams import chunks, stdin_descriptor
+from rakit.client.config import BATCH_BYTES_LIMIT
 from rakit.client.errors import RakitError
-from rakit.client.producing.intake import ENCODED_BYTES_MAX
 from rakit.client.producing.producer import Producer
 
 PROGRESS_S: Final = 0.2
@@ -44,9 +44,9 @@ class Lines:
             self._pieces, self._held_bytes = [], 0
         self._pieces.append(rest)
         self._held_bytes += len(rest)
-        if self._held_bytes > ENCODED_BYTES_MAX:
+        if self._held_bytes > BATCH_BYTES_LIMIT:
             raise CommandError(
-                f"a line is longer than {ENCODED_BYTES_MAX >> 20} MiB, which is more than a record"
+                f"a line is longer than {BATCH_BYTES_LIMIT >> 20} MiB, which is more than a record"
                 " can hold: records are separated by new lines"
             )
         return lines

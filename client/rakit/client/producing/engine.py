@@ -253,6 +253,8 @@ class Engine:
 
     def _ended(self, link: Link, error: RakitError) -> None:
         """A stream is over."""
+        if self._is_closed:
+            return
         try:
             self._take_back(link, error)
         except Exception as failure:

@@ -26,6 +26,7 @@ class Failures:
         self._batches: deque[Batch] = deque()
         # Of a batch that is not kept any more and that nobody had heard of.
         self._oldest: RakitError | None = None
+        self._end: RakitError | None = None
         self._changed = asyncio.Event()
 
     def add(self, batch: Batch) -> None:
@@ -44,8 +45,10 @@ class Failures:
         return next((error for error in map(_unheard, self._batches) if error is not None), None)
 
     async def until_unheard(self) -> RakitError:
-        """Waits for a failure that nobody has heard of when it comes."""
+        """Waits for a failure that nobody has heard of when it comes; raises the end."""
         while (error := self.first_unheard()) is None:
+            if self._end is not None:
+                raise self._end.again()
             self._changed.clear()
             await self._changed.wait()
         return error
@@ -54,6 +57,12 @@ class Failures:
         """Begins anew."""
         self._batches.clear()
         self._oldest = None
+
+    def close(self, error: RakitError) -> None:
+        """Nothing that fails from here on is of interest; whoever waits hears the error."""
+        self.forget()
+        self._end = error
+        self._changed.set()
 
 
 def _unheard(batch: Batch) -> RakitError | None:

@@ -15,20 +15,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from rakit.client.codecs import DECOMPRESSED_BYTES_MAX, CodecName
+from rakit.client.config import BATCH_BYTES_LIMIT, BATCH_COUNT_LIMIT
 from rakit.client.errors import RakitError, make_error
 from rakit.client.records import HeaderPairs
 
 #: What a record takes on the wire beside its key and value, about.
 RECORD_OVERHEAD_BYTES: Final = 8
-#: No topic takes a larger batch, and a message with a larger one would not reach the node.
-ENCODED_BYTES_MAX: Final = 16 << 20
 #: Where int64 ends for JavaScript; the node refuses later times.
 TIME_MS_MAX: Final = (1 << 53) - 1
 
 
 def content_bytes_max(codec: CodecName | None) -> int:
     """Returns the limit of what is handed over as one batch; what it is encoded to has its own."""
-    return ENCODED_BYTES_MAX if codec is None else DECOMPRESSED_BYTES_MAX
+    return BATCH_BYTES_LIMIT if codec is None else DECOMPRESSED_BYTES_MAX
 
 
 def too_large(size_bytes: int, limit_bytes: int) -> RakitError:
@@ -62,7 +61,7 @@ def checked_headers(headers: Iterable[tuple[object, object]]) -> tuple[tuple[str
 
 def headers_bytes(headers: HeaderPairs) -> int:
     """Returns what the headers of a record take on the wire, about."""
-    return sum(RECORD_OVERHEAD_BYTES + len(name) + len(value) for name, value in headers)
+    return sum(RECORD_OVERHEAD_BYTES + len(name.encode()) + len(value) for name, value in headers)
 
 
 def check_time(time_ms: object) -> None:
@@ -97,6 +96,12 @@ def columns_of(
     count = len(values)
     if not count:
         raise ValueError("a batch holds at least one record")
+    if count > BATCH_COUNT_LIMIT:
+        raise make_error(
+            "BATCH_TOO_LARGE",
+            f"{count:,} records are to be stored together; a batch holds {BATCH_COUNT_LIMIT:,}",
+            {"limit": str(BATCH_COUNT_LIMIT), "actual": str(count)},
+        )
     for name, column in (("keys", keys), ("headers", headers), ("times", times_ms)):
         if column is not None and len(column) != count:
             raise ValueError(f"{count} values but {len(column)} {name}: one for each value")

@@ -190,12 +190,13 @@ class Producer:
         for opening in self._openings.values():
             if opening.task is not None:
                 opening.task.cancel()
-        await self._engine.close(
-            make_error(LocalReason.CLOSED, "the producer was closed before this was acknowledged")
+        error = make_error(
+            LocalReason.CLOSED, "the producer was closed before this was acknowledged"
         )
+        await self._engine.close(error)
         self._topics.clear()
         # The caller wanted it so; it is no failure that a flush has to report.
-        self._failures.forget()
+        self._failures.close(error)
         self._grant()
 
     async def _init_producer(self) -> Identity:
@@ -330,7 +331,7 @@ class Producer:
         """Waits for the first failure that nobody awaits, and returns it.
 
         For whoever sends without awaiting deliveries and does not want to go on until `flush()`,
-        which still raises it.
+        which still raises it. Raises ClosedError when the producer is closed meanwhile.
         """
         return (await self._failures.until_unheard()).again()
 
