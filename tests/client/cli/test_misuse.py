@@ -114,6 +114,15 @@ def test_streams_that_cannot_be_used_are_an_error_and_no_crash(
     assert err.count(b"\n") == (1 if told else 0)
 
 
+def test_what_stands_for_a_closed_stream_is_there_for_nodes_too() -> None:
+    code = (
+        "import os; from rakit.client.cli.descriptors import open_closed_streams as work; work();"
+        "os.execvp('sh', ['sh', '-c', 'test -c /proc/self/fd/0 -a -c /proc/self/fd/1'])"
+    )
+    command = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", code]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
 def test_a_reader_that_goes_away_is_a_quiet_end(rakit: Rakit) -> None:
     with rakit.start("topic", "list") as process:
         assert process.stdout is not None

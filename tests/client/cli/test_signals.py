@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
 import pytest
+
+from .command import Rakit
 
 pytestmark = pytest.mark.cluster
 
@@ -53,6 +55,27 @@ def until_nodes_run(process: subprocess.Popen[bytes], count: int) -> list[psutil
             return nodes
         time.sleep(0.05)
     pytest.fail(f"there were no {count} nodes in time")
+
+
+@pytest.fixture(autouse=True)
+def hang_ups_are_heard() -> Iterator[None]:
+    """Whoever runs the tests below `nohup` makes all their children deaf to SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_below_nohup_goes_on_when_the_terminal_is_gone(tmp_path: Path) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with start(["dev", "--port", "0"], tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        rakit = Rakit(process.stdout.readline().decode().strip().rpartition("=")[2])
+        process.send_signal(signal.SIGHUP)
+        assert "1 of 1 nodes up" in rakit.ask("cluster", "status")[0]
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=END_S) == (b"", b"")
+    assert process.returncode == 0
 
 
 DEMO_RUN = (["demo"], DEMO, 3, 1)

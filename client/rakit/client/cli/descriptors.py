@@ -24,6 +24,8 @@ def open_closed_streams() -> None:
             # The lowest number that is free is this one.
             opened = os.open(os.devnull, flags)
             assert opened == number, f"{os.devnull} got {opened} in place of {number}"
+            # A node that is started here must not fall into the same trap.
+            os.set_inheritable(number, True)
     # Python leaves out what was closed when it started.
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
