@@ -165,16 +165,6 @@ def test_a_batch_that_cannot_be_built_fails_alone() -> None:
     assert stamp(send(lane)) == (1, 0)
 
 
-def test_a_batch_that_compresses_to_too_much_fails_alone() -> None:
-    lane = make_lane(replace(LIMITS, codec="zstd"))
-    bad = put(lane, random.Random(1).randbytes((16 << 20) + 1))
-    assert lane.next_batch() is None
-    assert isinstance(bad.outcome, InvalidRequestError)
-    assert bad.outcome.reason == "BATCH_TOO_LARGE"
-    put(lane, bytes(32 << 20))
-    assert stamp(send(lane)) == (1, 0)
-
-
 def test_s24_a_given_up_batch_that_was_stored_after_all_is_believed() -> None:
     lane = make_lane()
     put(lane)

@@ -17,7 +17,8 @@ DEFAULT_BOOTSTRAP: Final = "127.0.0.1:7070"
 BOOTSTRAP_VARIABLE: Final = "RAKIT_BOOTSTRAP"
 #: A partition remembers this many batches of one producer; more in flight would be refused.
 IN_FLIGHT_BATCHES_LIMIT: Final = 64
-#: No topic takes a larger batch, encoded; a message that is much larger would not reach the node.
+#: No topic takes a larger batch, compressed or not; a message that is much larger would not even
+#: reach the node.
 BATCH_BYTES_LIMIT: Final = 16 << 20
 #: A node takes no more records in a batch, whatever their bytes.
 BATCH_COUNT_LIMIT: Final = 200_000

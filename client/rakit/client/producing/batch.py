@@ -17,10 +17,9 @@ from typing import Final, Self
 from rakit.api.v1.log_service_pb2 import ProduceStreamRequest
 from rakit.client import codecs
 from rakit.client.codecs import CodecName
-from rakit.client.config import BATCH_BYTES_LIMIT
 from rakit.client.errors import RakitError
 from rakit.client.model import Receipt
-from rakit.client.producing.intake import Columns, too_large
+from rakit.client.producing.intake import Columns
 from rakit.client.records import HeaderPairs, fill_columns
 
 #: The index of a delivery that stands for a batch as a whole.
@@ -106,8 +105,6 @@ class Batch:
             return
         content = produce.columns.SerializeToString()
         produce.compressed.CopyFrom(codecs.compress(self.codec, content, self.record_count))
-        if len(produce.compressed.data) > BATCH_BYTES_LIMIT:
-            raise too_large(len(produce.compressed.data), BATCH_BYTES_LIMIT)
 
     def place(self, sequence: int, topic: str, partition: int) -> None:
         """Gives the sealed batch its place behind those before it."""

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rakit.client.codecs import DECOMPRESSED_BYTES_MAX, CodecName
 from rakit.client.config import BATCH_BYTES_LIMIT, BATCH_COUNT_LIMIT
 from rakit.client.errors import RakitError, make_error
 from rakit.client.records import HeaderPairs
@@ -25,17 +24,13 @@ RECORD_OVERHEAD_BYTES: Final = 8
 TIME_MS_MAX: Final = (1 << 53) - 1
 
 
-def content_bytes_max(codec: CodecName | None) -> int:
-    """Returns the limit of what is handed over as one batch; what it is encoded to has its own."""
-    return BATCH_BYTES_LIMIT if codec is None else DECOMPRESSED_BYTES_MAX
-
-
-def too_large(size_bytes: int, limit_bytes: int) -> RakitError:
-    """Returns the error of a record or batch that no topic takes."""
+def too_large(size_bytes: int) -> RakitError:
+    """Returns the error of a record or batch that no topic takes, compressed or not."""
     return make_error(
         "BATCH_TOO_LARGE",
-        f"{size_bytes:,} bytes are to be stored together; no topic takes more than {limit_bytes:,}",
-        {"limit": str(limit_bytes), "actual": str(size_bytes)},
+        f"{size_bytes:,} bytes are to be stored together; no topic takes more than"
+        f" {BATCH_BYTES_LIMIT:,}",
+        {"limit": str(BATCH_BYTES_LIMIT), "actual": str(size_bytes)},
     )
 
 

@@ -172,8 +172,6 @@ class Lane:
             return
         try:
             batch.seal()
-        except RakitError as error:
-            self._on_spoiled(batch, error)
         except Exception as failure:
             # Each record was checked when it was handed over, so this should not be. The batch is
             # in nobody's hands any more: it must end here, or its senders would wait for ever.

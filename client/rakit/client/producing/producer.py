@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from rakit.api.v1.log_service_pb2 import InitProducerRequest
-from rakit.client.config import ClientConfig, ProducerConfig
+from rakit.client.config import BATCH_BYTES_LIMIT, ClientConfig, ProducerConfig
 from rakit.client.connections import Connections, is_cancelled
 from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.metadata import Metadata
@@ -43,7 +43,6 @@ from rakit.client.producing.intake import (
     check_time,
     checked_headers,
     columns_of,
-    content_bytes_max,
     headers_bytes,
     length,
     too_large,
@@ -140,8 +139,6 @@ class Producer:
             config.idempotent,
             config.compression,
         )
-        # Of a record, or of a batch that is handed over.
-        self._content_bytes_max = content_bytes_max(config.compression)
         # Topics that nobody waits for any more.
         self._topics: dict[str, _TopicLanes] = {}
         self._openings: dict[str, _Opening] = {}
@@ -236,8 +233,8 @@ class Producer:
             size += headers_bytes(headers)
         if timestamp_ms is not None:
             check_time(timestamp_ms)
-        if size > self._content_bytes_max:
-            raise too_large(size, self._content_bytes_max)
+        if size > BATCH_BYTES_LIMIT:
+            raise too_large(size)
         lanes = self._topics.get(topic) or await self._opened(topic)
         if partition is not None:
             lane = lanes.named(topic, partition)
@@ -293,8 +290,8 @@ class Producer:
             )
         columns = columns_of(values, keys, headers, timestamps_ms)
         size, count = columns.size_bytes, len(columns.values)
-        if size > self._content_bytes_max:
-            raise too_large(size, self._content_bytes_max)
+        if size > BATCH_BYTES_LIMIT:
+            raise too_large(size)
         lanes = self._topics.get(topic) or await self._opened(topic)
         lane = lanes.next_turn() if partition is None else lanes.named(topic, partition)
         await self._take_room(size, count)
