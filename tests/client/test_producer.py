@@ -316,6 +316,23 @@ async def test_s24_a_fenced_producer_is_at_its_end_everywhere(
     assert fake.topics["u"][0].values() == [b"0"]
 
 
+async def test_s24_only_what_was_sent_is_in_doubt_after_a_fence(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.faults = script([RefusalError("PRODUCER_FENCED", outcome="UNKNOWN")])
+    async with client.producer(CONFIG) as producer:
+        sent = await producer.send("t", b"0", partition=0)
+        await fake.until_seen()
+        waiting = await producer.send("t", b"1", partition=0)
+        for delivery, is_in_doubt in ((sent, True), (waiting, False)):
+            with pytest.raises(ProducerFencedError) as caught:
+                await delivery
+            assert caught.value.maybe_applied is is_in_doubt
+        with pytest.raises(ProducerFencedError) as caught:
+            await (await producer.send("t", b"2", partition=1))
+        assert not caught.value.maybe_applied
+
+
 async def test_what_is_never_acknowledged_times_out_with_its_outcome(
     fake: FakeCluster, client: Client
 ) -> None:

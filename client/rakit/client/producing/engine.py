@@ -214,7 +214,9 @@ class Engine:
         if verdict is Verdict.FAILED:
             self._finish(batch, error)
             if isinstance(error, ProducerFencedError):
-                self.end(error)
+                # The doubt is this batch's own: what was never sent cannot have been stored.
+                facts = error.metadata
+                self.end(make_error(error.reason, error.message, facts, maybe_applied=False))
         elif error.reason in {"NOT_LEADER", "NO_LEADER"} and not self._metadata.learn_leader(
             error, lane.topic, lane.partition
         ):
