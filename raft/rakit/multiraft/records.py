@@ -44,10 +44,19 @@ class BirthRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
-    """A checkpoint, and how many bytes of log this replica had stored up to it."""
+    """A checkpoint, how many bytes of log this replica had stored up to it, and whose it is."""
 
     checkpoint: Checkpoint
     log_bytes: int
+    replica_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHardState:
+    """A vote record, and whose it is."""
+
+    state: HardState
+    replica_id: int
 
 
 def encode_entry(group_id: int, entry: Entry) -> bytes:
@@ -77,16 +86,19 @@ def stored_bytes(entry: Entry) -> int:
     return _ENTRY_HEAD.size + len(entry.data)
 
 
-def encode_hard_state(group_id: int, state: HardState) -> bytes:
+def encode_hard_state(group_id: int, stored: StoredHardState) -> bytes:
     """Returns the stored value of a vote record."""
-    record = store_pb2.StoredHardState(term=state.term, vote=state.vote, commit=state.commit)
+    state = stored.state
+    record = store_pb2.StoredHardState(
+        term=state.term, vote=state.vote, commit=state.commit, replica_id=stored.replica_id
+    )
     return _seal(keys.hard_state(group_id), record)
 
 
-def decode_hard_state(group_id: int, value: bytes) -> HardState:
+def decode_hard_state(group_id: int, value: bytes) -> StoredHardState:
     """Reads a vote record."""
     record = _open(keys.hard_state(group_id), value, store_pb2.StoredHardState)
-    return HardState(record.term, record.vote, record.commit)
+    return StoredHardState(HardState(record.term, record.vote, record.commit), record.replica_id)
 
 
 def encode_checkpoint(group_id: int, stored: StoredCheckpoint) -> bytes:
@@ -105,6 +117,7 @@ def encode_checkpoint(group_id: int, stored: StoredCheckpoint) -> bytes:
         ),
         data=checkpoint.data,
         log_bytes=stored.log_bytes,
+        replica_id=stored.replica_id,
     )
     return _seal(keys.checkpoint(group_id, checkpoint.index), record)
 
@@ -121,7 +134,8 @@ def decode_checkpoint(group_id: int, index: int, value: bytes) -> StoredCheckpoi
         learners_next=tuple(record.conf_state.learners_next),
         auto_leave=record.conf_state.auto_leave,
     )
-    return StoredCheckpoint(Checkpoint(index, record.term, conf, record.data), record.log_bytes)
+    checkpoint = Checkpoint(index, record.term, conf, record.data)
+    return StoredCheckpoint(checkpoint, record.log_bytes, record.replica_id)
 
 
 def encode_birth(birth: BirthRecord) -> bytes:
@@ -153,6 +167,17 @@ def encode_tombstone(group_id: int, replica_id: int) -> bytes:
 def decode_tombstone(group_id: int, value: bytes) -> int:
     """Reads a tombstone: the highest replica id of the group that is dead on this node."""
     return _open(keys.tombstone(group_id), value, store_pb2.Tombstone).replica_id
+
+
+def encode_shut_out(key: bytes, replica_id: int, reason: str) -> bytes:
+    """Returns the stored value of the row that keeps a replica shut out."""
+    return _seal(key, store_pb2.ShutOut(replica_id=replica_id, reason=reason))
+
+
+def decode_shut_out(key: bytes, value: bytes) -> tuple[int, str]:
+    """Reads which replica is shut out, and why."""
+    record = _open(key, value, store_pb2.ShutOut)
+    return record.replica_id, record.reason
 
 
 def _seal(key: bytes, record: Message) -> bytes:

@@ -222,7 +222,8 @@ class RocksStore:
     def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See ``KeyValue.scan``.
 
-        Read in chunks, each a view of its own moment: what is written meanwhile may show up.
+        Read in chunks, each a view of its own moment: what is written meanwhile may show up. Damage
+        that lies behind the range, where a walk forwards meets it, is somebody else's.
         """
         start = lo
         size = min(_FIRST_CHUNK_BYTES, self._config.scan_chunk_bytes)
@@ -230,6 +231,8 @@ class RocksStore:
             try:
                 pairs = self._engine.chunk(start, hi, size)
             except EngineError as error:
+                if self.last_below(start, hi) is None:
+                    return
                 raise _unreadable(error) from error
             if not pairs:
                 return
