@@ -86,10 +86,10 @@ def stored_rows(disk: KeyValue, group_id: int, lo: int, hi: int) -> Iterator[tup
             index += 1
     except StoreCorruptError:
         while disk.last_below(keys.entry(group_id, index), end) is not None:
-            value = disk.get(keys.entry(group_id, index))
-            if value is None:
+            row = disk.get(keys.entry(group_id, index))
+            if row is None:
                 raise
-            yield index, value
+            yield index, row
             index += 1
 
 

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from rakit.multiraft.config import HostConfig
 from rakit.multiraft.effects import RoleChange
-from rakit.multiraft.hello import DATA, Gate, Lane, NodeIdentity, Rollback, StoreMemory
+from rakit.multiraft.hello import (
+    DATA,
+    Gate,
+    Lane,
+    NodeIdentity,
+    Rollback,
+    StoreMemory,
+    rollback_text,
+)
 from rakit.multiraft.inbox import Arrival, Inbox
 from rakit.multiraft.leaders import Leaders
 from rakit.multiraft.liveness import Change, Liveness, NodeChange
@@ -28,6 +36,11 @@ _log = logging.getLogger(__name__)
 
 class GroupInputs(Protocol):
     """The part of the driver that hears of nodes."""
+
+    @property
+    def quarantined(self) -> Mapping[int, object]:
+        """The damaged replicas of this node by group id."""
+        ...
 
     def node_up(self, node_id: int) -> None:
         """A node answers."""
@@ -81,8 +94,9 @@ class Peers:
         self.leaders = Leaders(identity.node_id, self.liveness.is_up)
         self._gate = Gate(identity, around.synced_counter, around.memory, self._rolled_back)
         self.transport = Transport(self._gate, config.link, self, rng)
-        #: Called when a peer's store went back in time (S7).
-        self.rollback_callbacks: list[Callable[[Rollback], None]] = []
+        self._rolled_back_stores: set[str] = set()
+        #: How many replicas each node has shut out, as it said last.
+        self.quarantined_counts: dict[int, int] = {}
         #: Called when a node came (True) or went.
         self.node_callbacks: list[Callable[[int, bool], None]] = []
 
@@ -139,6 +153,7 @@ class Peers:
         clocks = (pong.clock_ms, self._around.clock_ms())
         now_ms = self._around.now_ms()
         self._gate.heard(node_id, pong.synced_counter)
+        self.quarantined_counts[node_id] = pong.quarantined_count
         self._changed(self.liveness.pong(node_id, pong.number, pong.boot_epoch, clocks, now_ms))
 
     def announced(self, node_id: int, leaderships: wire.Leaderships) -> None:
@@ -177,11 +192,14 @@ class Peers:
             boot_epoch=self._identity.boot_epoch,
             clock_ms=self._around.clock_ms(),
             synced_counter=self._around.synced_counter(),
+            quarantined_count=len(self._around.groups.quarantined),
         )
 
     def _rolled_back(self, rollback: Rollback) -> None:
-        for callback in list(self.rollback_callbacks):
-            callback(rollback)
+        """Tells people, once: the store calls again and again."""
+        if rollback.store_uuid not in self._rolled_back_stores:
+            self._rolled_back_stores.add(rollback.store_uuid)
+            _log.error("%s", rollback_text(rollback))
 
     def _changed(self, changes: list[NodeChange]) -> None:
         for each in changes:

@@ -59,6 +59,20 @@ class StoredHardState:
     replica_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class RememberedStore:
+    """What a node remembers of another node's store (S7)."""
+
+    node_id: int
+    #: The highest count that was ever heard to be synced.
+    synced_counter: int = 0
+    #: The start that it was heard of, and what that start opened with.
+    boot_epoch: int = 0
+    opened_counter: int = 0
+    #: That start opened with less than had been synced: the store is not talked to any more.
+    went_back: bool = False
+
+
 def encode_entry(group_id: int, entry: Entry) -> bytes:
     """Returns the stored value of an entry."""
     identity = _ENTRY_IDENTITY.pack(group_id, entry.index, entry.term, entry.type)
@@ -178,6 +192,30 @@ def decode_shut_out(key: bytes, value: bytes) -> tuple[int, str]:
     """Reads which replica is shut out, and why."""
     record = _open(key, value, store_pb2.ShutOut)
     return record.replica_id, record.reason
+
+
+def encode_remembered(key: bytes, known: RememberedStore) -> bytes:
+    """Returns the stored value of what is remembered of a store."""
+    record = store_pb2.RememberedStore(
+        node_id=known.node_id,
+        synced_counter=known.synced_counter,
+        boot_epoch=known.boot_epoch,
+        opened_counter=known.opened_counter,
+        went_back=known.went_back,
+    )
+    return _seal(key, record)
+
+
+def decode_remembered(key: bytes, value: bytes) -> RememberedStore:
+    """Reads what is remembered of a store."""
+    record = _open(key, value, store_pb2.RememberedStore)
+    return RememberedStore(
+        record.node_id,
+        record.synced_counter,
+        record.boot_epoch,
+        record.opened_counter,
+        record.went_back,
+    )
 
 
 def _seal(key: bytes, record: Message) -> bytes:

@@ -103,7 +103,7 @@ class End:
         self.led: dict[int, int] = {}
         self.silent = False
         self.config = LinkConfig(backoff_ms_max=100) if config is None else config
-        identity = NodeIdentity(cluster_id, node_id, f"store-{node_id}", 1)
+        identity = NodeIdentity(cluster_id, node_id, f"store-{node_id}", 1, 0)
         gate = Gate(identity, lambda: 1, StoreMemory(DictDisk()), lambda _rollback: None)
         self.transport = Transport(gate, self.config, self, random.Random(node_id))
         self.server: grpc.aio.Server | None = None

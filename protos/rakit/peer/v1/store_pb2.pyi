@@ -215,28 +215,27 @@ class RememberedStore(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    NODE_ID_FIELD_NUMBER: _builtins.int
     SYNCED_COUNTER_FIELD_NUMBER: _builtins.int
     BOOT_EPOCH_FIELD_NUMBER: _builtins.int
-    NODE_ID_FIELD_NUMBER: _builtins.int
-    WENT_BACK_FIELD_NUMBER: _builtins.int
     OPENED_COUNTER_FIELD_NUMBER: _builtins.int
+    WENT_BACK_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
     synced_counter: _builtins.int
     """The highest counter that was ever heard to be synced."""
     boot_epoch: _builtins.int
-    """Of the start that was heard last."""
-    node_id: _builtins.int
-    went_back: _builtins.bool
-    """The store came back with less than it had synced and is not talked to any more."""
+    """The start that it was heard of, and what that start opened with."""
     opened_counter: _builtins.int
-    """What it came back with."""
+    went_back: _builtins.bool
+    """That start opened with less than had been synced: the store is not talked to any more."""
     def __init__(
         self,
         *,
+        node_id: _builtins.int = ...,
         synced_counter: _builtins.int = ...,
         boot_epoch: _builtins.int = ...,
-        node_id: _builtins.int = ...,
-        went_back: _builtins.bool = ...,
         opened_counter: _builtins.int = ...,
+        went_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
