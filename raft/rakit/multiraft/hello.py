@@ -73,6 +73,13 @@ class Rollback:
     #: What it came back with.
     opened: int
 
+    def __str__(self) -> str:
+        return (
+            f"the store {self.store_uuid} of node {self.node_id} went back in time: it had synced"
+            f" {self.remembered} writes and came back with {self.opened}; its data is not trusted"
+            " any more: stop that node, move its data directory away and start it with an empty one"
+        )
+
 
 def next_boot_epoch(disk: KeyValue, clock_ms: int) -> tuple[int, WriteBatch]:
     """Returns a number that no earlier start of this store had, and the batch that notes it.
@@ -125,21 +132,29 @@ class StoreMemory:
         """Tells whether a later start of this store has been heard already."""
         return boot_epoch < self._epochs.get(store_uuid, 0)
 
-    def greeted(self, hello: wire.Hello) -> bool:
-        """Takes in a hello; returns False when the store has gone back, now or before."""
-        store_uuid = hello.store_uuid
-        assert not self.is_stale(store_uuid, hello.boot_epoch), "stale hellos are not taken in"
+    def went_back(self, store_uuid: str, boot_epoch: int, opened_counter: int) -> bool:
+        """Tells whether a start of a store lacks what the store had synced, or an earlier one."""
+        known = self._known.get(store_uuid)
+        if known is None or known.went_back:
+            return known is not None
+        is_known_start = (boot_epoch, opened_counter) == (known.boot_epoch, known.opened_counter)
+        return not is_known_start and opened_counter < known.synced_counter
+
+    def condemn(self, hello: wire.Hello) -> None:
+        """Notes for good that a store went back."""
+        known = self._known[hello.store_uuid]
+        if not known.went_back:
+            self._known[hello.store_uuid] = replace(_said(known, hello), went_back=True)
+            self._note(hello.store_uuid, urgent=True)
+
+    def greeted(self, hello: wire.Hello) -> None:
+        """Takes in a hello that was judged."""
+        store_uuid, epoch = hello.store_uuid, hello.boot_epoch
+        assert not self.is_stale(store_uuid, epoch), "stale hellos are not taken in"
+        assert not self.went_back(store_uuid, epoch, hello.opened_counter), "nor lost stores"
+        self._epochs[store_uuid] = epoch
         known = self._known.get(store_uuid) or RememberedStore(hello.from_node_id)
-        if known.went_back:
-            return False
-        said = replace(known, boot_epoch=hello.boot_epoch, opened_counter=hello.opened_counter)
-        if said != known and said.opened_counter < known.synced_counter:
-            self._known[store_uuid] = replace(said, went_back=True)
-            self._note(store_uuid, urgent=True)
-            return False
-        self._epochs[store_uuid] = hello.boot_epoch
-        self._take(store_uuid, said, hello.synced_counter, urgent=True)
-        return True
+        self._take(store_uuid, _said(known, hello), hello.synced_counter, urgent=True)
 
     def heard(self, store_uuid: str, count: int) -> None:
         """Takes in how far a store is that has greeted before."""
@@ -175,6 +190,10 @@ class StoreMemory:
         self._news.clear()
         self.is_urgent = False
         return batch
+
+
+def _said(known: RememberedStore, hello: wire.Hello) -> RememberedStore:
+    return replace(known, boot_epoch=hello.boot_epoch, opened_counter=hello.opened_counter)
 
 
 class Gate:
@@ -236,22 +255,15 @@ class Gate:
     def _judge_store(self, hello: wire.Hello) -> str | None:
         if self._memory.is_stale(hello.store_uuid, hello.boot_epoch):
             return f"a later start of store {hello.store_uuid} has called already"
-        if self._memory.greeted(hello):
-            self._stores[hello.from_node_id] = hello.store_uuid
-            return None
-        found = self._memory.rollback(hello.store_uuid)
-        assert found is not None, "the memory knows why it refuses"
-        self._on_rollback(found)
-        return rollback_text(found)
-
-
-def rollback_text(found: Rollback) -> str:
-    """What a person reads about a store that went back, and what to do about it."""
-    return (
-        f"the store {found.store_uuid} of node {found.node_id} went back in time: it had synced"
-        f" {found.remembered} writes and came back with {found.opened}; its data is not trusted any"
-        " more: stop that node, move its data directory away and start it with an empty one"
-    )
+        if self._memory.went_back(hello.store_uuid, hello.boot_epoch, hello.opened_counter):
+            self._memory.condemn(hello)
+            found = self._memory.rollback(hello.store_uuid)
+            assert found is not None, "it was just condemned"
+            self._on_rollback(found)
+            return str(found)
+        self._memory.greeted(hello)
+        self._stores[hello.from_node_id] = hello.store_uuid
+        return None
 
 
 def _counts_below_nothing(hello: wire.Hello) -> bool:

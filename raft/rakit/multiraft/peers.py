@@ -16,15 +16,7 @@ from typing import Protocol
 
 from rakit.multiraft.config import HostConfig
 from rakit.multiraft.effects import RoleChange
-from rakit.multiraft.hello import (
-    DATA,
-    Gate,
-    Lane,
-    NodeIdentity,
-    Rollback,
-    StoreMemory,
-    rollback_text,
-)
+from rakit.multiraft.hello import DATA, Gate, Lane, NodeIdentity, Rollback, StoreMemory
 from rakit.multiraft.inbox import Arrival, Inbox
 from rakit.multiraft.leaders import Leaders
 from rakit.multiraft.liveness import Change, Liveness, NodeChange
@@ -199,7 +191,7 @@ class Peers:
         """Tells people, once: the store calls again and again."""
         if rollback.store_uuid not in self._rolled_back_stores:
             self._rolled_back_stores.add(rollback.store_uuid)
-            _log.error("%s", rollback_text(rollback))
+            _log.error("%s", rollback)
 
     def _changed(self, changes: list[NodeChange]) -> None:
         for each in changes:
