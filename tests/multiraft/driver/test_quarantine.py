@@ -230,6 +230,8 @@ def test_s9_a_replica_that_lost_its_log_does_not_vote_away_a_record_after_a_rest
     second.disk = copied
     cluster.restart(second)
     cluster.run_until(lambda: GROUP in second.driver.quarantined)
+    told = [lost for effects in leader.effects for lost in effects.lost_logs]
+    assert told == [(GROUP, replica_id(second.node_id, 1))], "its leader says so, once"
     cluster.crash(leader)
     cluster.report_down(leader)
     restart(cluster, second)

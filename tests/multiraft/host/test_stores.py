@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from rakit.multiraft.effects import Effects
 from rakit.multiraft.hello import StoreMemory
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
-from rakit.raft import ConfState
+from rakit.raft import ConfChange, ConfChangeSingle, ConfChangeType, ConfState
 from tests.multiraft.host.nodes import FAST, GROUP, Cluster, Node
 from tests.multiraft.host.support import until
 
@@ -170,4 +171,47 @@ async def test_s8_the_replicas_of_a_cut_store_doubt_until_their_leader_has_caugh
     await cluster.agreed(2)
     await until(lambda: not group.doubtful)
     assert not any(each.host.rolled_back_stores for each in cluster.nodes)
+    await cluster.stop()
+
+
+async def test_s9_a_replica_that_is_shut_out_is_told_of_once_and_counted_by_every_node(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = Cluster(tmp_path)
+    await cluster.start()
+    node = cluster.followers()[0]
+    caplog.set_level(logging.ERROR)
+    node.host.quarantine(GROUP, "a reader found damage")
+    await until(lambda: all(one.host.quarantined_count(node.node_id) for one in cluster.nodes))
+    await cluster.propose(b"without it")
+    await node.kill()
+    await cluster.restart(node)
+    assert node.host.quarantined[GROUP].reason == "a reader found damage"
+    assert node.host.group(GROUP) is None
+
+    def lines() -> list[str]:
+        return [one.message for one in caplog.records if "is shut out on this" in one.message]
+
+    await until(lambda: len(lines()) == 2)  # once in each life of the process
+    assert "start this node with an empty data directory" in lines()[0]
+    await cluster.stop()
+
+
+async def test_a_member_that_lost_what_it_had_acknowledged_is_told_of_as_long_as_it_is_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = Cluster(tmp_path)
+    await cluster.start()
+    leader, node = await cluster.leader(), cluster.followers()[0]
+    replica = replica_id(node.node_id, 1)
+    caplog.set_level(logging.ERROR)
+    for _ in range(2):  # each new leadership may find it out again
+        leader.host._deliver(Effects(0, lost_logs=[(GROUP, replica)]))
+    assert leader.host.lost_logs == [(GROUP, replica)]
+    assert [f"replica {replica} of group {GROUP}" in one.message for one in caplog.records] == [
+        True
+    ]
+    removal = ConfChange((ConfChangeSingle(ConfChangeType.REMOVE, replica),))
+    await leader.host.change_membership(GROUP, removal)
+    assert not leader.host.lost_logs
     await cluster.stop()

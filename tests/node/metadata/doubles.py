@@ -74,6 +74,8 @@ class FakeHost:
         self.up: set[int] = {node_id}
         self.channels: dict[int, grpc.aio.Channel] = {}
         self.proposed: list[pb.MetadataCommand] = []
+        self.quarantined: dict[int, object] = {}
+        self.births_trusted_from = 0
 
     @property
     def groups(self) -> Mapping[int, GroupView]:
@@ -81,6 +83,9 @@ class FakeHost:
 
     def group(self, group_id: int) -> GroupView | None:
         return self.here if group_id == METADATA_GROUP_ID else None
+
+    def trust_births_from(self, group_id: int) -> None:
+        self.births_trusted_from = group_id
 
     def create_group(
         self, meta: GroupMeta, conf: ConfState | None, first_leader: int | None = None

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from rakit.api.v1.topic_service_pb2 import CreateTopicRequest
 from rakit.multiraft.errors import GroupRefusedError
 from rakit.multiraft.machine import GroupMeta
 from rakit.multiraft.store import StoreDamagedError
+from rakit.node.metadata import commands
 from rakit.node.metadata.formation import Formation, FormationConfig
 from rakit.node.metadata.ports import GroupView
 from rakit.node.metadata.record import Member
+from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.metadata.service import MetadataConfig, MetadataService
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.raft import ConfState
@@ -84,4 +87,25 @@ async def test_s11_only_a_founder_begins_from_the_first_configuration(
     meta, conf, _ = host.created
     assert meta.replica_id == member.metadata_replica_id
     assert conf == (ConfState(voters=(1 << 24 | 1, 2 << 24 | 2)) if founder else None)
+    await service.stop()
+
+
+async def test_s8_births_are_trusted_from_the_next_group_id_of_a_read_of_this_start(
+    tmp_path: Path,
+) -> None:
+    """What the node's own replica of the registry shows before may be older than the last cut."""
+    log = Log().found(1)
+    request = CreateTopicRequest(name="t", partition_count=3, replication_factor=1)
+    log.do(commands.create_topic(request))
+    host = FakeHost(1, log)
+    host.barrier_fails = True
+    member = Member("cluster", 1, "store-n1", 1 << 24 | 1, metadata_seen=True)
+    service = service_of(tmp_path, host, member)
+    await service.start()
+    with pytest.raises(TimeoutError):
+        await service.ready(0.05)
+    assert host.births_trusted_from == 0
+    host.barrier_fails = False
+    await service.ready(10)
+    assert host.births_trusted_from == log.registry.counters.group_id == METADATA_GROUP_ID + 4
     await service.stop()

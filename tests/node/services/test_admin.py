@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from rakit.api.v1.cluster_service_pb2 import (
+    DAMAGE_KIND_REPLICA_SHUT_OUT,
     NODE_STATE_UP,
     GetClusterRequest,
     GetDigestRequest,
@@ -25,6 +26,7 @@ from rakit.api.v1.topic_service_pb2 import (
     TopicConfig,
     UpdateTopicRequest,
 )
+from tests.multiraft.host.support import until
 from tests.node.services.served import TIMEOUT_S, Served, refusal_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -121,6 +123,29 @@ async def test_the_cluster_describes_itself(served: Served) -> None:
     assert answer.leaderless_partition_count == 0
     assert answer.limits.message_bytes_max > answer.limits.batch_bytes_max
     assert (await served.topics.GetTopic(GetTopicRequest(name=topic.name))).topic == topic
+
+
+async def test_s9_a_replica_that_is_shut_out_is_shown_and_goes_with_its_topic(
+    served: Served,
+) -> None:
+    topic = await served.topic()
+    await served.produce(topic.name, b"v")
+    group_id = topic.partitions[0].group_id
+    host = served.node.host
+    host.quarantine(group_id, "a reader met a bad checksum")
+    answer = await served.cluster.GetCluster(GetClusterRequest(), timeout=TIMEOUT_S)
+    (damage,) = answer.damages
+    assert damage.kind == DAMAGE_KIND_REPLICA_SHUT_OUT
+    assert (damage.node_id, damage.group_id) == (host.node_id, group_id)
+    assert (damage.topic, damage.partition) == (topic.name, 0)
+    assert "a reader met a bad checksum" in damage.message
+    assert "Start that node with an empty data directory" in damage.message
+    assert answer.nodes[0].shut_out_replica_count == 1
+    await served.topics.DeleteTopic(DeleteTopicRequest(name=topic.name), timeout=TIMEOUT_S)
+    await until(lambda: not host.quarantined)
+    answer = await served.cluster.GetCluster(GetClusterRequest(), timeout=TIMEOUT_S)
+    assert not answer.damages
+    assert answer.nodes[0].shut_out_replica_count == 0
 
 
 async def test_a_digest_covers_what_was_stored(served: Served) -> None:

@@ -82,6 +82,15 @@ class HostPort(Protocol):
         """A replica of this node."""
         ...
 
+    @property
+    def quarantined(self) -> Mapping[int, object]:
+        """The replicas of this node that are shut out for damage, by group."""
+        ...
+
+    def trust_births_from(self, group_id: int) -> None:
+        """Takes in that no group from this id on existed when this start began (S8)."""
+        ...
+
     def create_group(
         self, meta: GroupMeta, conf: ConfState | None, first_leader: int | None = None
     ) -> None:

@@ -155,6 +155,8 @@ class MetadataService:
         registered = False
         while not registered:
             registered = await self._try_to_register()
+        # Read for certain in this start: what has no id yet did not exist before it (S8).
+        self._host.trust_births_from(self.registry.counters.group_id)
         await self._formation.metadata_was_seen()
         self._supervise(self._replicas.run())
         self.joined = True
