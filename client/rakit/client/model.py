@@ -185,7 +185,7 @@ class Cluster:
     topic_count: int
     partition_count: int
     leaderless_partition_count: int
-    damages: tuple[Damage, ...]
+    damages: tuple[Damage, ...] = ()
 
     @classmethod
     def from_message(cls, message: cluster.GetClusterResponse) -> Cluster:

@@ -9,6 +9,7 @@ import pytest
 
 from rakit.multiraft import keys
 from rakit.multiraft.boot import next_boot
+from rakit.multiraft.driver import Envelope
 from rakit.multiraft.errors import GroupRefusedError, UnknownGroupError
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
@@ -18,7 +19,7 @@ from rakit.multiraft.records import (
     encode_entry,
     encode_hard_state,
 )
-from rakit.raft import Entry, HardState, Role
+from rakit.raft import Entry, HardState, Message, MessageType, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster, Node
 from tests.multiraft.driver.memory_disk import MemoryDisk
 
@@ -405,3 +406,28 @@ def test_s8_two_doubtful_replicas_do_not_elect_without_the_third() -> None:
     assert cluster.leader() is None
     cluster.restart(leader)
     cluster.run_until(cluster.leads)
+
+
+@pytest.mark.parametrize("doubtful", [True, False])
+def test_s8_a_replica_in_doubt_does_not_rest_on_an_old_mark(doubtful: bool) -> None:
+    """Its leader may not know of its start yet; at rest nobody would ever end the doubt."""
+    cluster = Cluster()
+    leader, follower = written(cluster)
+    cluster.sent.clear()
+    cluster.tick(60)
+    own = follower.group.meta.replica_id
+    (mark,) = [
+        one
+        for one in cluster.sent
+        if (one.group_id, one.to_replica) == (GROUP, own) and one.message.context[:1] == b"q"
+    ]
+    cluster.crash(follower)
+    cluster.isolate(follower)
+    cluster.restart(follower, doubtful=doubtful)
+    term, sender = leader.group.term, leader.group.meta.replica_id
+    beat = Message(MessageType.HEARTBEAT, own, sender, term, commit=leader.group.commit)
+    follower.driver.receive(Envelope(GROUP, sender, own, beat))
+    cluster.pump()
+    assert follower.group.applied == leader.group.applied
+    follower.driver.receive(mark)
+    assert follower.group.quiet != doubtful
