@@ -29,8 +29,6 @@ JOURNAL: Final = 0x06
 POSITION: Final = 0x07
 LOCAL: Final = 0x08
 
-_NUMBERED: Final = frozenset({ENTRY, CHECKPOINT, POSITION})
-
 _GROUP: Final = struct.Struct(">BQ")
 _GROUP_NUMBER: Final = struct.Struct(">BQQ")
 
@@ -78,23 +76,6 @@ def prefix_range(prefix: int) -> tuple[bytes, bytes]:
 def group_range(prefix: int, group_id: int) -> tuple[bytes, bytes]:
     """Returns the half-open range of a group's keys with this first byte."""
     return _GROUP.pack(prefix, group_id), _GROUP.pack(prefix, group_id + 1)
-
-
-def behind(prefix: int, group_id: int) -> bytes:
-    """Returns the least key with this first byte that a later group can have.
-
-    It sorts like the end of `group_range`. But that is shorter and, of the kinds with a number,
-    just what a table's index takes for the end of a group's last block: a seek to it would read
-    that block, and fail if it is damaged.
-    """
-    if prefix in _NUMBERED:
-        return _GROUP_NUMBER.pack(prefix, group_id + 1, 0)
-    return _GROUP.pack(prefix, group_id + 1)
-
-
-def whole_log(prefix: int, group_id: int) -> tuple[bytes, bytes]:
-    """Returns the range to be deleted with a group's log: a read skips it by a seek to its end."""
-    return _GROUP.pack(prefix, group_id), behind(prefix, group_id)
 
 
 def group_of(key: bytes) -> int:

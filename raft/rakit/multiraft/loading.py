@@ -12,10 +12,8 @@ itself:
 
 A quarantined group stays as it is on disk, for a person or for the registry to decide (S9). The
 other groups of the store go on. That holds for the census too: RocksDB does not seek past a block
-that it cannot read, so the ids of groups are looked for from both ends of each kind of row, and
-what a damaged block hides among one kind shows itself among the others. Where even that leaves
-something open the census says so, and a group that it does not list is looked up before a replica
-of it is made.
+that it cannot read, but what such a block hides among one kind of row shows itself among the
+others. What they all hide is looked up before a replica of it is made.
 
 Left out: reading what lies before the latest checkpoint. It is read when somebody needs it, and
 checked then; here only its two ends are looked at.
@@ -86,17 +84,13 @@ def _groups(disk: KeyValue, prefix: int) -> tuple[set[int], bool]:
     """Returns the groups that have a key with this prefix, and whether these are all."""
     found: set[int] = set()
     lo, hi = keys.prefix_range(prefix)
-    with suppress(StoreCorruptError):
+    try:
         while (first := next(iter(disk.scan(lo, hi)), None)) is not None:
             found.add(keys.group_of(first[0]))
-            lo = keys.behind(prefix, keys.group_of(first[0]))
-        return found, True
-    with suppress(StoreCorruptError):
-        while (last := disk.last_below(lo, hi)) is not None:
-            found.add(keys.group_of(last[0]))
-            hi = keys.group_range(prefix, keys.group_of(last[0]))[0]
-        return found, True
-    return found, False
+            lo = keys.group_range(prefix, keys.group_of(first[0]))[1]
+    except StoreCorruptError:
+        return found, False
+    return found, True
 
 
 def _dead_up_to(group_id: int, value: bytes) -> int:

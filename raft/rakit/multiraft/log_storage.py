@@ -278,7 +278,7 @@ class GroupLog:
     def install(self, checkpoint: Checkpoint, batch: WriteBatch) -> None:
         """Replaces the whole log by a base that a leader sent, or that the replica is born with."""
         for prefix in (keys.ENTRY, keys.CHECKPOINT):
-            batch.delete_range(*keys.whole_log(prefix, self.group_id))
+            batch.delete_range(*keys.group_range(prefix, self.group_id))
         self._checkpoints.clear()
         self._tail.clear()
         self._terms = [(checkpoint.index, checkpoint.term)]

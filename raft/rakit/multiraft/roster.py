@@ -184,7 +184,7 @@ class Roster:
             self._tombstones[group_id] = dead
             batch.put(keys.tombstone(group_id), encode_tombstone(group_id, dead))
         for prefix in (keys.ENTRY, keys.CHECKPOINT, keys.POSITION):
-            batch.delete_range(*keys.whole_log(prefix, group_id))
+            batch.delete_range(*keys.group_range(prefix, group_id))
         batch.delete(keys.hard_state(group_id))
         batch.delete(keys.birth(group_id))
         boot.clear_doubt(group_id, batch)

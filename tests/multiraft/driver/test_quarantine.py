@@ -52,6 +52,11 @@ def roll_back_term(node: Node) -> None:
     node.disk.put(keys.hard_state(GROUP), encode_hard_state(GROUP, old))
 
 
+def keep_anothers_hard_state(node: Node) -> None:
+    other = StoredHardState(hard_state(node), replica_id(node.node_id, 7))
+    node.disk.put(keys.hard_state(GROUP), encode_hard_state(GROUP, other))
+
+
 def garble_hard_state(node: Node) -> None:
     node.disk.put(keys.hard_state(GROUP), b"\0" * 12)
 
@@ -105,6 +110,7 @@ def lose_the_first_entry(node: Node) -> None:
 DAMAGE: list[tuple[Callable[[Node], None], str]] = [
     (lose_hard_state, "S5"),
     (roll_back_term, "S5"),
+    (keep_anothers_hard_state, "is that of replica"),
     (garble_hard_state, "checksum"),
     (lose_middle_entry, "entry 5 of group 7 is missing"),
     (lose_committed_tail, "had committed"),
