@@ -15,7 +15,8 @@ Rules:
   the same, before any later one (S12). The driver need not know.
 - A group that fails, by its disk, by its core or by its machine, is shut out alone: everyone who
   waits for it is told that the outcome is unknown, its peers are told to elect another, and the
-  node goes on (S9). An assertion is a bug and stops the node.
+  node goes on (S9). It stays shut out, over restarts, until it is removed. An assertion is a bug
+  and stops the node.
 - Nothing is sent before the number of this boot is durable (see `boot`).
 
 The parts: `roster` makes and unmakes replicas, `floor` holds who is awake and who has something to

@@ -45,7 +45,7 @@ STORES_COUNT_MAX: Final = 16_384
 
 _UUID_CHARS_MAX: Final = 64
 
-_PREFIX: Final = keys.local(b"store-counter/")
+_PREFIX: Final = keys.local(b"peer-store/")
 _EPOCH_KEY: Final = keys.local(b"boot-epoch")
 _NUMBER: Final = struct.Struct(">Q")
 
