@@ -407,7 +407,7 @@ OTHERS: dict[str, tuple[Callable[[Served], Awaitable[object]], Expected]] = {
         Expected(INVALID, "INVALID_REQUEST", "page_size"),
     ),
     "a bad producer name": (
-        lambda it: it.log.InitProducer(log.InitProducerRequest(producer_name="")),
+        lambda it: it.log.InitProducer(log.InitProducerRequest(producer_name="new\nline")),
         Expected(INVALID, "INVALID_PRODUCER_NAME", "1 to 249"),
     ),
     "the state of no producer": (

@@ -87,8 +87,9 @@ def delete_topic(request: topic_service_pb2.DeleteTopicRequest) -> pb.MetadataCo
 
 
 def init_producer(name: str) -> pb.MetadataCommand:
-    """The command that registers a producer name or bumps its epoch; raises `RakitError`."""
-    topics.check_producer_name(name)
+    """The command that gives out a producer id, for a name or, if it is empty, for none."""
+    if name:
+        topics.check_producer_name(name)
     return pb.MetadataCommand(init_producer=pb.InitProducer(name=name))
 
 

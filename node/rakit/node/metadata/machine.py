@@ -113,7 +113,7 @@ def _dispatch(registry: Registry, command: MetadataCommand) -> MetadataResult:
         case "delete_topic":
             return topics.delete_topic(registry, command.delete_topic)
         case "init_producer":
-            return topics.init_producer(registry, command.init_producer, command.time_ms)
+            return topics.init_producer(registry, command.init_producer)
         case _:
             # The feature level keeps newer commands out of the log until every node knows them.
             raise AssertionError("the log holds a command that this version does not know")

@@ -370,7 +370,7 @@ Global___DeleteTopic: _TypeAlias = DeleteTopic  # noqa: Y015
 
 @_typing.final
 class InitProducer(_message.Message):
-    """Gives a producer name its id, or bumps the epoch of a known one."""
+    """Gives a producer name its id, or bumps the epoch of a known one. Without a name: gives out an id that is not remembered."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -786,7 +786,7 @@ Global___TopicRecord: _TypeAlias = TopicRecord  # noqa: Y015
 
 @_typing.final
 class ProducerTable(_message.Message):
-    """Producers in columns, the longest idle first."""
+    """Producer names in columns, the oldest first."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -801,7 +801,9 @@ class ProducerTable(_message.Message):
     @_builtins.property
     def epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
-    def init_times_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def init_times_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Not used any more: names are not forgotten."""
+
     def __init__(
         self,
         *,
