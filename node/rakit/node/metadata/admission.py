@@ -21,6 +21,7 @@ import grpc
 import grpc.aio
 
 from rakit.multiraft.transport import UnknownPeerError
+from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.node.errors import RakitError
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.greeter import Greeter
@@ -86,8 +87,9 @@ class Admission:
         forwarded = wire.JoinRequest(node=request.node, forwarded=True)
         try:
             stub = FormationServiceStub(self._host.channel(leader))
-            return await stub.Join(forwarded, timeout=self._config.timeout_ms / 1000)
-        except (grpc.aio.AioRpcError, UnknownPeerError) as error:
+            with on_channel():
+                return await stub.Join(forwarded, timeout=self._config.timeout_ms / 1000)
+        except (grpc.aio.AioRpcError, ChannelClosedError, UnknownPeerError) as error:
             return wire.JoinResponse(wait=f"the leader, node {leader}, cannot be asked: {error}")
 
     async def _admit_here(

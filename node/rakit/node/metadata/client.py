@@ -28,6 +28,7 @@ from rakit.multiraft.errors import MultiraftError, NotLeadingError
 from rakit.multiraft.leaders import LeaderInfo
 from rakit.multiraft.machine import node_of
 from rakit.multiraft.transport import UnknownPeerError
+from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.node.errors import RakitError
 from rakit.node.metadata import topics
 from rakit.node.metadata.ports import HostPort
@@ -163,10 +164,14 @@ class MetadataClient:
             return _refused(str(error))
         seconds = max(deadline - asyncio.get_running_loop().time(), 0.0)
         try:
-            return await stub.Submit(wire.SubmitRequest(command=command), timeout=seconds)
+            with on_channel():
+                return await stub.Submit(wire.SubmitRequest(command=command), timeout=seconds)
         except grpc.aio.AioRpcError as error:
-            # It was sent, so nobody knows what became of it.
-            return _refused(f"node {leader} did not answer: {error.details()}", unknown=True)
+            why = error.details()
+        except ChannelClosedError as error:
+            why = str(error)
+        # It was sent, so nobody knows what became of it.
+        return _refused(f"node {leader} did not answer: {why}", unknown=True)
 
     def _leader_changed(self, group_id: int, info: LeaderInfo | None) -> None:
         if group_id == METADATA_GROUP_ID and info is not None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
+from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1.metadata_service_pb2_grpc import FormationServiceStub
 
@@ -123,6 +124,7 @@ class Greeter:
 
 async def _answer(call: Awaitable[_Answer]) -> _Answer | None:
     try:
-        return await call
-    except grpc.aio.AioRpcError:
+        with on_channel():
+            return await call
+    except (grpc.aio.AioRpcError, ChannelClosedError):
         return None
