@@ -274,7 +274,20 @@ def parse_address(text: str, lowest_port: int = 0) -> Address:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not bare or (":" in bare and bare == host):
         raise ConfigError(f"{text!r} is not host:port (an IPv6 host stands in brackets)")
+    if not _is_host(bare):
+        raise ConfigError(f"{text!r}: {bare!r} is neither a host name nor an IP address")
     return Address(bare, _whole(port, f"the port of {text!r}", lowest_port, 65_535))
+
+
+def _is_host(text: str) -> bool:
+    """Whether the resolver would look this up at all."""
+    if not text.isprintable() or " " in text:
+        return False
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _address(value: object) -> Address:

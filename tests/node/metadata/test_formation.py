@@ -213,3 +213,8 @@ async def test_a_seed_that_is_a_name_stands_for_all_its_addresses(
     found = await resolve(["pods:7071", "gone:7071", "192.0.2.1:1", "[::1]:2"])
     assert found.addresses == ("10.0.0.1:7071", "10.0.0.2:7071", "192.0.2.1:1", "[::1]:2")
     assert found.unresolved == ("gone:7071",)
+
+
+@pytest.mark.parametrize("seed", ["a..b:7071", f"{'x' * 64}:7071"])
+async def test_a_seed_that_cannot_be_a_name_is_one_without_an_address(seed: str) -> None:
+    assert (await resolve([seed])).unresolved == (seed,)

@@ -64,7 +64,8 @@ async def _lookup(seed: str) -> list[str]:
     try:
         loop = asyncio.get_running_loop()
         entries = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
+        # The second is what the resolver says of a text that cannot be a name at all.
         return []
     families = {entry[0] for entry in entries}
     family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
