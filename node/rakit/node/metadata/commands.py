@@ -12,7 +12,7 @@ keeps the id, so it is kept in its shortest spelling.
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
         | topic_service_pb2.UpdateTopicRequest
         | topic_service_pb2.DeleteTopicRequest
     )
-
-#: The longest spelling: "urn:uuid:" and 36 characters.
-UUID_CHARS_MAX: Final = 45
 
 
 def create_topic(request: topic_service_pb2.CreateTopicRequest) -> pb.MetadataCommand:
@@ -105,7 +102,7 @@ def _mark(request: _TopicRequest) -> pb.RequestMark:
 
 def _uuid(request_id: str) -> uuid.UUID:
     # The parser skips dashes, however many: the state must never keep the text that it was given.
-    if len(request_id) <= UUID_CHARS_MAX:
+    if len(request_id) <= topics.REQUEST_ID_CHARS_MAX:
         try:
             return uuid.UUID(request_id)
         except ValueError:

@@ -44,6 +44,8 @@ TOPIC_PARTITIONS_COUNT_MAX: Final = 10_000
 REPLICATION_FACTOR_DEFAULT: Final = 3
 #: More replicas cost writes and protect against nothing that nine do not.
 REPLICATION_FACTOR_MAX: Final = 9
+#: Of the marks that the state keeps; the longest way to write a UUID: "urn:uuid:" and 36 more.
+REQUEST_ID_CHARS_MAX: Final = 45
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _PRODUCER_NAME_CHARS_MAX: Final = 249
 
@@ -265,6 +267,11 @@ def _changed(topic: TopicInfo) -> MetadataResult:
 
 def _answered(registry: Registry, mark: RequestMark) -> MetadataResult | None:
     """The first answer, if this request was made before."""
+    if not 0 < len(mark.request_id) <= REQUEST_ID_CHARS_MAX:
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_REQUEST,
+            "a change of a topic is marked with a UUID by the node that proposes it",
+        )
     known = registry.answered.get(mark.request_id)
     if known is None:
         return None
@@ -278,6 +285,5 @@ def _answered(registry: Registry, mark: RequestMark) -> MetadataResult | None:
 
 
 def _remembered(registry: Registry, mark: RequestMark, result: MetadataResult) -> MetadataResult:
-    assert mark.request_id, "every change of a topic is marked by its proposer"
     registry.answered.put(mark, result)
     return result
