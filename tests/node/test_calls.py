@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 import pytest
@@ -39,8 +39,10 @@ class Silent(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self.taken = asyncio.Event()
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
-        if details.method.endswith("/ForwardProduce"):
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        if handler_call_details.method.endswith("/ForwardProduce"):
             return grpc.stream_stream_rpc_method_handler(self._stream)
         return grpc.unary_unary_rpc_method_handler(self._unary)
 
@@ -147,7 +149,7 @@ async def test_a_task_that_is_cancelled_while_it_calls_is_cancelled() -> None:
 
         async def call() -> None:
             with on_channel():
-                await channel.unary_unary("/service/Method")(b"")
+                await cast("Any", channel).unary_unary("/service/Method")(b"")
 
         calling = asyncio.create_task(call())
         await silent.taken.wait()

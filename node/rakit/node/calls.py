@@ -9,7 +9,7 @@ it the answer that somebody else waits for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
@@ -18,7 +18,7 @@ class ChannelClosedError(Exception):
 
 
 @contextmanager
-def on_channel() -> Iterator[None]:
+def on_channel() -> Generator[None]:
     """Around each wait for a call: tells a closed channel from a task that is to end."""
     try:
         yield

@@ -1,7 +1,13 @@
 """The first message of a stream: who is there, and whether to talk to it at all.
 
 A stream is refused, with a sentence that a person can act on, when the other side belongs to
-another cluster, is not who it was taken for, or runs on a store that went back in time.
+another cluster, is not who it was taken for, or runs on a store that is not to be trusted: one that
+another store has taken the place of (S11), one that a second process runs on, or one that went back
+in time.
+
+Which store was replaced the node above knows, from the registry. A second process on one store is
+the copy of a directory, started beside the original: both would vote in the name of one replica. It
+is told from a restart by the first one, which still answers.
 
 The last is safety S7. A store counts its writes; every hello and every ping carries the highest
 count that is known to be synced. Nodes remember the highest count that they ever heard of each
@@ -12,8 +18,8 @@ other, and so may what an earlier process left in a socket.)
 The memory is written when a hello tells something new, and again whenever the count has grown by
 `WRITES_BETWEEN_NOTES` since, so that an idle cluster writes nothing.
 
-Left out: whether the peer may call at all (TLS, the node's business), and which store uuid is
-alive under a node id (the registry's business, S11).
+Left out: whether the peer may call at all (TLS, the node's business), and what becomes of a node
+that is refused. It hears the sentence; whether it still belongs to the cluster it asks elsewhere.
 """
 
 from __future__ import annotations
@@ -51,6 +57,17 @@ class NodeIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreStart:
+    """A process on a store, as it presents itself."""
+
+    node_id: int
+    store_uuid: str
+    boot_epoch: int
+    #: Highest write that it knows to be durable.
+    synced_counter: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rollback:
     """A store that has lost synced writes."""
 
@@ -60,6 +77,12 @@ class Rollback:
     remembered: int
     #: What it says now.
     claimed: int
+
+    def __str__(self) -> str:
+        return (
+            f"the store {self.store_uuid} of node {self.node_id} went back in time: it had synced"
+            f" {self.remembered} writes and now knows {self.claimed}; its data is not trusted"
+        )
 
 
 def next_boot_epoch(disk: KeyValue, clock_ms: int) -> tuple[int, WriteBatch]:
@@ -97,15 +120,19 @@ class StoreMemory:
         """Tells whether a later start of this store has been heard already."""
         return boot_epoch < self._epochs.get(store_uuid, 0)
 
-    def greeted(self, store_uuid: str, boot_epoch: int, count: int) -> bool:
-        """Takes in a hello; returns False when the store has gone back."""
-        assert not self.is_stale(store_uuid, boot_epoch), "stale hellos are not taken in"
-        if boot_epoch != self._epochs.get(store_uuid) and count < self.highest(store_uuid):
+    def went_back(self, store_uuid: str, boot_epoch: int, count: int) -> bool:
+        """Tells whether a start of a store, not an earlier one, lacks writes that were synced."""
+        if self.is_stale(store_uuid, boot_epoch):
             return False
+        return boot_epoch != self._epochs.get(store_uuid) and count < self.highest(store_uuid)
+
+    def greeted(self, store_uuid: str, boot_epoch: int, count: int) -> None:
+        """Takes in a hello that was judged."""
+        assert not self.is_stale(store_uuid, boot_epoch), "stale hellos are not taken in"
+        assert not self.went_back(store_uuid, boot_epoch, count), "nor are those of lost stores"
         self._epochs[store_uuid] = boot_epoch
         if self._grew(store_uuid, count):
             self._due.add(store_uuid)
-        return True
 
     def heard(self, store_uuid: str, count: int) -> None:
         """Takes in how far a store is that has greeted before."""
@@ -151,8 +178,13 @@ class Gate:
         synced_counter: Callable[[], int],
         memory: StoreMemory,
         on_rollback: Callable[[Rollback], None],
+        answering: Callable[[int], int],
     ) -> None:
         self.identity = identity
+        #: Whether a store lost its node id to another one (S11); the node above puts it in.
+        self.is_replaced: Callable[[int, str], bool] = lambda _node_id, _store_uuid: False
+        # The boot epoch of a node that answers at the moment; 0: it does not.
+        self._answering = answering
         self._synced_counter = synced_counter
         self._memory = memory
         self._on_rollback = on_rollback
@@ -195,20 +227,25 @@ class Gate:
         if store_uuid is not None:
             self._memory.heard(store_uuid, synced_counter)
 
-    def _judge_store(self, hello: wire.Hello) -> str | None:
-        if self._memory.is_stale(hello.store_uuid, hello.boot_epoch):
-            return f"a later start of store {hello.store_uuid} has called already"
-        if self._memory.greeted(hello.store_uuid, hello.boot_epoch, hello.synced_counter):
-            self._stores[hello.from_node_id] = hello.store_uuid
+    def rollback_of(self, start: StoreStart) -> Rollback | None:
+        """Returns what a start of a store lacks that the store had; None: nothing is known."""
+        if not self._memory.went_back(start.store_uuid, start.boot_epoch, start.synced_counter):
             return None
-        found = Rollback(
-            hello.from_node_id,
-            hello.store_uuid,
-            self._memory.highest(hello.store_uuid),
-            hello.synced_counter,
-        )
-        self._on_rollback(found)
-        return (
-            f"the store {found.store_uuid} of node {found.node_id} went back in time: it had synced"
-            f" {found.remembered} writes and now knows {found.claimed}; its data is not trusted"
-        )
+        remembered = self._memory.highest(start.store_uuid)
+        return Rollback(start.node_id, start.store_uuid, remembered, start.synced_counter)
+
+    def _judge_store(self, hello: wire.Hello) -> str | None:
+        node_id, store_uuid, epoch = hello.from_node_id, hello.store_uuid, hello.boot_epoch
+        if self.is_replaced(node_id, store_uuid):
+            return f"store {store_uuid} was given up when node {node_id} came back with another one"
+        if self._memory.is_stale(store_uuid, epoch):
+            return f"a later start of store {store_uuid} has called already"
+        if self._stores.get(node_id) == store_uuid and self._answering(node_id) not in {0, epoch}:
+            return f"another process on store {store_uuid} of node {node_id}, or on a copy, answers"
+        found = self.rollback_of(StoreStart(node_id, store_uuid, epoch, hello.synced_counter))
+        if found is not None:
+            self._on_rollback(found)
+            return str(found)
+        self._memory.greeted(store_uuid, epoch, hello.synced_counter)
+        self._stores[node_id] = store_uuid
+        return None

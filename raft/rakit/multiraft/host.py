@@ -31,7 +31,13 @@ from rakit.multiraft.config import HostConfig
 from rakit.multiraft.driver import Driver, Group
 from rakit.multiraft.effects import Completion, Effects, Envelope, RoleChange
 from rakit.multiraft.errors import ProposalRefusedError
-from rakit.multiraft.hello import NodeIdentity, Rollback, StoreMemory, next_boot_epoch
+from rakit.multiraft.hello import (
+    NodeIdentity,
+    Rollback,
+    StoreMemory,
+    StoreStart,
+    next_boot_epoch,
+)
 from rakit.multiraft.leaders import Leaders
 from rakit.multiraft.machine import GroupMeta, MachineFactory, node_of
 from rakit.multiraft.peers import Peers, Surroundings
@@ -71,6 +77,7 @@ class Host:
     ) -> None:
         self.config = config
         self.node_id = node_id
+        self._store = store
         self._loop = asyncio.get_running_loop()
         rng = random.Random()
         settings = dataclasses.replace(config.driver, doubtful=bool(store.loss.doubt))
@@ -256,6 +263,23 @@ class Host:
         self._peers.rollback_callbacks.append(callback)
         return lambda: self._peers.rollback_callbacks.remove(callback)
 
+    def refuse_replaced(self, is_replaced: Callable[[int, str], bool]) -> None:
+        """From now on, peers on a store that lost its node id to another one are refused (S11)."""
+        self._peers.gate.is_replaced = is_replaced
+
+    def on_turned_away(self, callback: Callable[[int], None]) -> Callable[[], None]:
+        """Has a callback told of a peer that refuses this node because of who it is."""
+        self._peers.turned_away_callbacks.append(callback)
+        return lambda: self._peers.turned_away_callbacks.remove(callback)
+
+    def rollback_of(self, start: StoreStart) -> Rollback | None:
+        """Returns what a start of a store lacks that the store had (S7); None: nothing is known."""
+        return self._peers.gate.rollback_of(start)
+
+    def answering(self, node_id: int) -> int:
+        """Returns the boot epoch of the process that answers for a peer at this moment, else 0."""
+        return self._peers.answering(node_id)
+
     def clock_skew_ms(self) -> int | None:
         """Returns this node's clock minus the median of all; None without a clock to compare."""
         return self._peers.liveness.clock_skew_ms()
@@ -263,6 +287,11 @@ class Host:
     def clock_is_wrong(self) -> bool:
         """Tells whether this node must not decide about retention by its clock (S3)."""
         return self._peers.liveness.clock_is_wrong()
+
+    @property
+    def synced_counter(self) -> int:
+        """The highest write of this node's store that is known to be durable (S7)."""
+        return self._store.synced_counter
 
     @property
     def loop_lag_ms(self) -> float:

@@ -17,6 +17,7 @@ from rakit.node.metadata.refusals import NodeRefusedError
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb
+from rakit.peer.v1.node_service_pb2 import Destination
 from tests.node.metadata.machines import connect, free_port, until
 
 
@@ -187,6 +188,60 @@ async def test_a_member_that_is_not_ready_lets_others_wait(tmp_path: Path) -> No
         stub = grpc_pb.FormationServiceStub(channel)
         answer = await stub.Join(wire.JoinRequest(node=pb.NodeDescription(name="n1")))
     assert "not ready to admit" in answer.wait
+    await home.crash()
+
+
+class Desk:
+    """Duties that admit whoever asks, to a cluster of any name."""
+
+    def __init__(self, cluster_id: str) -> None:
+        self.cluster_id = cluster_id
+        self.asked: list[wire.JoinRequest] = []
+
+    def greeted(self, standing: wire.Standing) -> None:
+        del standing
+
+    def hints(self) -> list[wire.PeerHint]:
+        return []
+
+    async def admit(self, request: wire.JoinRequest) -> wire.JoinResponse:
+        self.asked.append(request)
+        return wire.JoinResponse(accepted=wire.JoinAccepted(cluster_id=self.cluster_id, node_id=2))
+
+
+async def test_a_request_to_join_that_is_meant_for_another_node_is_not_passed_on(
+    tmp_path: Path,
+) -> None:
+    home = Founder(tmp_path, "n0", 1)
+    member = await (await home.start())
+    home.formation.duties = desk = Desk(member.cluster_id)
+    async with connect(home.address) as channel:
+        stub = grpc_pb.FormationServiceStub(channel)
+        for cluster_id, node_id in (("", 0), ("another", 1), (member.cluster_id, 2)):
+            meant = Destination(cluster_id=cluster_id, node_id=node_id)
+            answer = await stub.Join(wire.JoinRequest(destination=meant))
+            assert f"this is node 1 of cluster {member.cluster_id}, not node" in answer.wait
+        assert not desk.asked
+        meant = Destination(cluster_id=member.cluster_id, node_id=1)
+        assert (await stub.Join(wire.JoinRequest(destination=meant))).HasField("accepted")
+    await home.crash()
+
+
+async def test_a_node_joins_the_cluster_that_it_asked_and_no_other(tmp_path: Path) -> None:
+    home = Founder(tmp_path, "n0", 1)
+    member = await (await home.start())
+    home.formation.duties = desk = Desk("another")
+    late = Founder(tmp_path, "n1", 0)
+    late.seeds = (home.address,)
+    joining = await late.start()
+    await until(lambda: len(desk.asked) > 1)
+    assert not joining.done()
+    assert not late.on_disk.HasField("member")
+    meant = Destination(cluster_id=member.cluster_id, node_id=1)
+    assert [one.destination for one in desk.asked[:2]] == [meant, meant]
+    desk.cluster_id = member.cluster_id
+    assert (await joining).cluster_id == member.cluster_id
+    await late.crash()
     await home.crash()
 
 

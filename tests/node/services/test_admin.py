@@ -70,9 +70,12 @@ async def test_what_was_applied_is_never_called_not_applied(
     async def no_majority(*_args: object) -> None:
         raise RakitError(error_pb2.ERROR_REASON_NO_QUORUM, "the test says so")
 
+    def unknown(*_args: object) -> None:
+        return None
+
     with monkeypatch.context() as alone:
         alone.setattr(served.node.metadata.client, "barrier", no_majority)
-        alone.setattr(Registry, "topic_by_id", lambda _registry, _topic_id: None)
+        alone.setattr(Registry, "topic_by_id", unknown)
         create = CreateTopicRequest(name="certain", partition_count=2)
         created = (await served.topics.CreateTopic(create, timeout=TIMEOUT_S)).topic
         update = UpdateTopicRequest(name="certain", config=TopicConfig(retention_ms=12_345))

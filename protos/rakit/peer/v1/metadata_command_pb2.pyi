@@ -39,6 +39,10 @@ class _NodeRefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeRefus
     """This store was replaced by another one and must not come back."""
     NODE_REFUSAL_IDENTITY_MISMATCH: _NodeRefusal.ValueType  # 3
     """The store was admitted under another name or id."""
+    NODE_REFUSAL_STORE_IN_USE: _NodeRefusal.ValueType  # 4
+    """Another process runs on this store, or on what it was copied from or to."""
+    NODE_REFUSAL_STORE_ROLLED_BACK: _NodeRefusal.ValueType  # 5
+    """The store lacks writes that it had synced (S7): it was restored from a copy, or lost its tail."""
 
 class NodeRefusal(_NodeRefusal, metaclass=_NodeRefusalEnumTypeWrapper):
     """Why a node was not admitted. The node must stop; waiting does not help."""
@@ -50,6 +54,10 @@ NODE_REFUSAL_STORE_REPLACED: NodeRefusal.ValueType  # 2
 """This store was replaced by another one and must not come back."""
 NODE_REFUSAL_IDENTITY_MISMATCH: NodeRefusal.ValueType  # 3
 """The store was admitted under another name or id."""
+NODE_REFUSAL_STORE_IN_USE: NodeRefusal.ValueType  # 4
+"""Another process runs on this store, or on what it was copied from or to."""
+NODE_REFUSAL_STORE_ROLLED_BACK: NodeRefusal.ValueType  # 5
+"""The store lacks writes that it had synced (S7): it was restored from a copy, or lost its tail."""
 Global___NodeRefusal: _TypeAlias = NodeRefusal  # noqa: Y015
 
 @_typing.final
