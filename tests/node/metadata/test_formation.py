@@ -106,6 +106,8 @@ async def test_s26_nobody_founds_before_all_have_promised_and_a_restart_resumes(
     members = await asyncio.gather(*[await one.start() for one in (a, b, c)])
     assert {one.cluster_id for one in members} == {promised.cluster_id}
     assert [one.node_id for one in members] == [1, 2, 3]
+    # A member tells its founding: an empty node that is named there is a founder again.
+    assert all(one.formation.standing().founding == promised for one in (a, b, c))
     for one in (a, b, c):
         await one.crash()
 
