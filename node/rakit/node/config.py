@@ -102,6 +102,8 @@ class NodeConfig:
     advertise: tuple[Listener, ...]
     peer_listen: Address
     peer_advertise: Address | None
+    # Where supervisors ask whether the node is alive and ready; None: nowhere.
+    http_listen: Address | None
     # Peer addresses to ask when the disk is empty.
     seeds: tuple[str, ...]
     # Found a cluster when exactly this many seeds are empty and agree. 0: only ever join one.
@@ -324,6 +326,7 @@ _FIELDS: Final[Mapping[str, _Field]] = {
     ),
     "peer_listen": _Field(_address, "where other nodes connect", "ADDRESS"),
     "peer_advertise": _Field(_address, "what other nodes are told to connect to", "ADDRESS"),
+    "http_listen": _Field(_address, "answer /livez and /readyz there (default: off)", "ADDRESS"),
     "seeds": _Field(_seeds, "peer addresses to ask when the disk is empty", "ADDRESS,..."),
     "bootstrap_expect": _Field(
         _expect, "found a cluster of exactly so many seeds; 0: only join", "N"
@@ -351,6 +354,8 @@ def _checked(values: Mapping[str, object], tuning: Tuning) -> NodeConfig:
         "advertise": (),
         "peer_listen": Address("127.0.0.1", PEER_PORT),
         "peer_advertise": None,
+        # Not on by default: the second node on a machine would fail for a port that nobody uses.
+        "http_listen": None,
         "seeds": (),
         "bootstrap_expect": 0,
         "rack": "",
@@ -383,6 +388,8 @@ def _check_reach(config: NodeConfig) -> None:
     if config.insecure:
         return
     every = [*(each.address for each in config.listen), config.peer_listen]
+    if config.http_listen is not None:
+        every.append(config.http_listen)
     for address in every:
         if not address.is_loopback:
             raise ConfigError(
