@@ -16,6 +16,8 @@ Keys of ErrorInfo.metadata, present where they apply:
   leader_node_id       the leader as this node knows it
   leader_address       its address on the listener that the caller used
   leader_term          the term of that leadership
+  other_address        NODE_UNAVAILABLE, while the node stops: another node that is up, on the listener that the caller
+                       used
   expected_offset      OFFSET_MISMATCH: what the request expected
   next_offset          OFFSET_MISMATCH: the offset that the next record gets
   earliest, latest     OFFSET_OUT_OF_RANGE: the readable range, `latest` exclusive
