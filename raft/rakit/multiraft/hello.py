@@ -1,7 +1,13 @@
 """The first message of a stream: who is there, and whether to talk to it at all.
 
 A stream is refused, with a sentence that a person can act on, when the other side belongs to
-another cluster, is not who it was taken for, or runs on a store that went back in time.
+another cluster, is not who it was taken for, or runs on a store that is not to be trusted: one that
+another store has taken the place of (S11), one that a second process runs on, or one that went back
+in time.
+
+Which store was replaced the node above knows, from the registry. A second process on one store is
+the copy of a directory, started beside the original: both would vote in the name of one replica. It
+is told from a restart by the first one, which still answers.
 
 The last is safety S7. A store counts its writes; every hello and every ping carries the highest
 count that is known to be synced, and every hello what the store had when this start opened it.
@@ -19,8 +25,8 @@ The memory travels with batches that are written anyway, a row for each peer tha
 the last one, at most one for each ping. By itself it is written when a hello tells something new,
 and when a count has grown by `WRITES_BETWEEN_NOTES`, so that an idle cluster writes nothing.
 
-Left out: whether the peer may call at all (TLS, the node's business), and which store uuid is
-alive under a node id (the registry's business, S11).
+Left out: whether the peer may call at all (TLS, the node's business), and what becomes of a node
+that is refused. It hears the sentence; whether it still belongs to the cluster it asks elsewhere.
 """
 
 from __future__ import annotations
@@ -55,6 +61,17 @@ class NodeIdentity:
     """Who this process is, for as long as it runs."""
 
     cluster_id: str
+    node_id: int
+    store_uuid: str
+    boot_epoch: int
+    #: What the store had when this start opened it.
+    opened_counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStart:
+    """A process on a store, as it presents itself."""
+
     node_id: int
     store_uuid: str
     boot_epoch: int
@@ -132,29 +149,32 @@ class StoreMemory:
         """Tells whether a later start of this store has been heard already."""
         return boot_epoch < self._epochs.get(store_uuid, 0)
 
-    def went_back(self, store_uuid: str, boot_epoch: int, opened_counter: int) -> bool:
+    def went_back(self, start: StoreStart) -> bool:
         """Tells whether a start of a store lacks what the store had synced, or an earlier one."""
-        known = self._known.get(store_uuid)
+        known = self._known.get(start.store_uuid)
         if known is None or known.went_back:
             return known is not None
-        is_known_start = (boot_epoch, opened_counter) == (known.boot_epoch, known.opened_counter)
-        return not is_known_start and opened_counter < known.synced_counter
+        is_known_start = (start.boot_epoch, start.opened_counter) == (
+            known.boot_epoch,
+            known.opened_counter,
+        )
+        return not is_known_start and start.opened_counter < known.synced_counter
 
-    def condemn(self, hello: wire.Hello) -> None:
+    def condemn(self, start: StoreStart) -> None:
         """Notes for good that a store went back."""
-        known = self._known[hello.store_uuid]
+        known = self._known[start.store_uuid]
         if not known.went_back:
-            self._known[hello.store_uuid] = replace(_said(known, hello), went_back=True)
-            self._note(hello.store_uuid, urgent=True)
+            self._known[start.store_uuid] = replace(_said(known, start), went_back=True)
+            self._note(start.store_uuid, urgent=True)
 
-    def greeted(self, hello: wire.Hello) -> None:
+    def greeted(self, start: StoreStart, synced_counter: int) -> None:
         """Takes in a hello that was judged."""
-        store_uuid, epoch = hello.store_uuid, hello.boot_epoch
-        assert not self.is_stale(store_uuid, epoch), "stale hellos are not taken in"
-        assert not self.went_back(store_uuid, epoch, hello.opened_counter), "nor lost stores"
-        self._epochs[store_uuid] = epoch
-        known = self._known.get(store_uuid) or RememberedStore(hello.from_node_id)
-        self._take(store_uuid, _said(known, hello), hello.synced_counter, urgent=True)
+        store_uuid = start.store_uuid
+        assert not self.is_stale(store_uuid, start.boot_epoch), "stale hellos are not taken in"
+        assert not self.went_back(start), "nor are those of lost stores"
+        self._epochs[store_uuid] = start.boot_epoch
+        known = self._known.get(store_uuid) or RememberedStore(start.node_id)
+        self._take(store_uuid, _said(known, start), synced_counter, urgent=True)
 
     def heard(self, store_uuid: str, count: int) -> None:
         """Takes in how far a store is that has greeted before."""
@@ -192,8 +212,8 @@ class StoreMemory:
         return batch
 
 
-def _said(known: RememberedStore, hello: wire.Hello) -> RememberedStore:
-    return replace(known, boot_epoch=hello.boot_epoch, opened_counter=hello.opened_counter)
+def _said(known: RememberedStore, start: StoreStart) -> RememberedStore:
+    return replace(known, boot_epoch=start.boot_epoch, opened_counter=start.opened_counter)
 
 
 class Gate:
@@ -205,8 +225,13 @@ class Gate:
         synced_counter: Callable[[], int],
         memory: StoreMemory,
         on_rollback: Callable[[Rollback], None],
+        answering: Callable[[int], int],
     ) -> None:
         self.identity = identity
+        #: Whether a store lost its node id to another one (S11); the node above puts it in.
+        self.is_replaced: Callable[[int, str], bool] = lambda _node_id, _store_uuid: False
+        # The boot epoch of a node that answers at the moment; 0: it does not.
+        self._answering = answering
         self._synced_counter = synced_counter
         self._memory = memory
         self._on_rollback = on_rollback
@@ -252,17 +277,38 @@ class Gate:
         if store_uuid is not None:
             self._memory.heard(store_uuid, synced_counter)
 
+    def rollback_of(self, start: StoreStart) -> Rollback | None:
+        """Returns what a start of a store lacks that the store had; None: nothing is known.
+
+        A store that went back is refused for good from now on. A start that was followed by another
+        one says nothing, and neither does one beside another process that answers: that may be an
+        old copy of the directory, which must cost the original nothing.
+        """
+        memory = self._memory
+        is_outdated = memory.is_stale(start.store_uuid, start.boot_epoch) or self._is_second(start)
+        if not is_outdated and memory.went_back(start):
+            memory.condemn(start)
+        return memory.rollback(start.store_uuid)
+
+    def _is_second(self, start: StoreStart) -> bool:
+        """Tells whether another process on this store, or on a copy of it, answers."""
+        is_known = self._stores.get(start.node_id) == start.store_uuid
+        return is_known and self._answering(start.node_id) not in {0, start.boot_epoch}
+
     def _judge_store(self, hello: wire.Hello) -> str | None:
-        if self._memory.is_stale(hello.store_uuid, hello.boot_epoch):
-            return f"a later start of store {hello.store_uuid} has called already"
-        if self._memory.went_back(hello.store_uuid, hello.boot_epoch, hello.opened_counter):
-            self._memory.condemn(hello)
-            found = self._memory.rollback(hello.store_uuid)
-            assert found is not None, "it was just condemned"
+        node_id, store_uuid, epoch = hello.from_node_id, hello.store_uuid, hello.boot_epoch
+        start = StoreStart(node_id, store_uuid, epoch, hello.opened_counter)
+        if self.is_replaced(node_id, store_uuid):
+            return f"store {store_uuid} was given up when node {node_id} came back with another one"
+        if self._memory.is_stale(store_uuid, epoch):
+            return f"a later start of store {store_uuid} has called already"
+        if self._is_second(start):
+            return f"another process on store {store_uuid} of node {node_id}, or on a copy, answers"
+        if (found := self.rollback_of(start)) is not None:
             self._on_rollback(found)
             return str(found)
-        self._memory.greeted(hello)
-        self._stores[hello.from_node_id] = hello.store_uuid
+        self._memory.greeted(start, hello.synced_counter)
+        self._stores[node_id] = store_uuid
         return None
 
 

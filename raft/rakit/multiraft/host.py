@@ -31,7 +31,13 @@ from rakit.multiraft.config import HostConfig
 from rakit.multiraft.driver import Driver, Group
 from rakit.multiraft.effects import Completion, Effects, Envelope, RoleChange
 from rakit.multiraft.errors import ProposalRefusedError
-from rakit.multiraft.hello import NodeIdentity, Rollback, StoreMemory, next_boot_epoch
+from rakit.multiraft.hello import (
+    NodeIdentity,
+    Rollback,
+    StoreMemory,
+    StoreStart,
+    next_boot_epoch,
+)
 from rakit.multiraft.leaders import Leaders
 from rakit.multiraft.machine import GroupMeta, MachineFactory, node_of
 from rakit.multiraft.peers import Peers, Surroundings
@@ -72,6 +78,7 @@ class Host:
     ) -> None:
         self.config = config
         self.node_id = node_id
+        self._store = store
         self._loop = asyncio.get_running_loop()
         rng = random.Random()
         settings = dataclasses.replace(config.driver, doubtful=bool(store.loss.doubt))
@@ -268,6 +275,23 @@ class Host:
         """Has a callback told of nodes that came (True) or went; returns what ends that."""
         self._peers.node_callbacks.append(callback)
         return lambda: self._peers.node_callbacks.remove(callback)
+
+    def refuse_replaced(self, is_replaced: Callable[[int, str], bool]) -> None:
+        """From now on, peers on a store that lost its node id to another one are refused (S11)."""
+        self._peers.gate.is_replaced = is_replaced
+
+    def on_turned_away(self, callback: Callable[[int], None]) -> Callable[[], None]:
+        """Has a callback told of a peer that refuses this node because of who it is."""
+        self._peers.turned_away_callbacks.append(callback)
+        return lambda: self._peers.turned_away_callbacks.remove(callback)
+
+    def rollback_of(self, start: StoreStart) -> Rollback | None:
+        """Returns what a start of a store lacks that the store had (S7); None: nothing is known."""
+        return self._peers.gate.rollback_of(start)
+
+    def answering(self, node_id: int) -> int:
+        """Returns the boot epoch of the process that answers for a peer at this moment, else 0."""
+        return self._peers.answering(node_id)
 
     def clock_skew_ms(self) -> int | None:
         """Returns this node's clock minus the median of all; None without a clock to compare."""

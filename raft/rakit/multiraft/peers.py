@@ -84,13 +84,17 @@ class Peers:
         self._around = around
         self.liveness = Liveness(config.liveness, around.now_ms())
         self.leaders = Leaders(identity.node_id, self.liveness.is_up)
-        self._gate = Gate(identity, around.synced_counter, around.memory, self._rolled_back)
-        self.transport = Transport(self._gate, config.link, self, rng)
+        self.gate = Gate(
+            identity, around.synced_counter, around.memory, self._rolled_back, self.answering
+        )
+        self.transport = Transport(self.gate, config.link, self, rng)
         self._rolled_back_stores: set[str] = set()
         #: How many replicas each node has shut out, as it said last.
         self.quarantined_counts: dict[int, int] = {}
         #: Called when a node came (True) or went.
         self.node_callbacks: list[Callable[[int, bool], None]] = []
+        #: Called when a peer refuses to talk to this node, because of who it is.
+        self.turned_away_callbacks: list[Callable[[int], None]] = []
 
     def set_peer(self, node_id: int, address: str | None) -> None:
         """Takes in where a node is; None: it is no longer part of the cluster."""
@@ -99,6 +103,13 @@ class Peers:
             self._changed(self.liveness.forget(node_id))
         else:
             self.liveness.watch(node_id, self._around.now_ms())
+
+    def answering(self, node_id: int) -> int:
+        """Returns the boot epoch of the process that answers for a node at this moment, else 0.
+
+        A process that has ended still counts as up for a moment, but our link to it has broken.
+        """
+        return self.liveness.boot_epoch(node_id) if self.transport.reaches(node_id) else 0
 
     def tick(self) -> None:
         """Sends the pings that are due and looks for silence."""
@@ -136,6 +147,11 @@ class Peers:
         """See `PeerEvents`."""
         self._changed(self.liveness.refused(node_id))
 
+    def turned_away(self, node_id: int) -> None:
+        """See `PeerEvents`."""
+        for callback in list(self.turned_away_callbacks):
+            callback(node_id)
+
     def pinged(self, ping: wire.Ping) -> wire.Ping | None:
         """See `PeerEvents`."""
         return self._ping(ping.number) if self._around.responsive() else None
@@ -144,7 +160,7 @@ class Peers:
         """See `PeerEvents`."""
         clocks = (pong.clock_ms, self._around.clock_ms())
         now_ms = self._around.now_ms()
-        self._gate.heard(node_id, pong.synced_counter)
+        self.gate.heard(node_id, pong.synced_counter)
         self.quarantined_counts[node_id] = pong.quarantined_count
         self._changed(self.liveness.pong(node_id, pong.number, pong.boot_epoch, clocks, now_ms))
 

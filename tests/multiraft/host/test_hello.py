@@ -10,6 +10,7 @@ from rakit.multiraft.hello import (
     NodeIdentity,
     Rollback,
     StoreMemory,
+    StoreStart,
     next_boot_epoch,
 )
 from rakit.peer.v1 import raft_service_pb2 as wire
@@ -37,7 +38,11 @@ class Door:
         self.disk = DictDisk() if disk is None else disk
         self.memory = StoreMemory(self.disk)
         self.alarms: list[Rollback] = []
-        self.gate = Gate(ME, lambda: 77, self.memory, self.alarms.append)
+        #: The boot epoch of the process that answers for node 2.
+        self.answering = 0
+        self.gate = Gate(
+            ME, lambda: 77, self.memory, self.alarms.append, lambda _node_id: self.answering
+        )
 
     def save(self) -> None:
         self.disk.write(self.memory.take_notes())
@@ -176,6 +181,48 @@ def test_a_hello_of_an_earlier_start_is_refused_without_alarm() -> None:
     assert verdict is not None
     assert "a later start of store store-2 has called already" in verdict
     assert not door.alarms
+
+
+def test_s11_a_second_process_on_a_store_is_refused_while_the_first_one_answers() -> None:
+    """A copy of a living node's directory, started beside it, would vote in its name."""
+    door = Door()
+    assert door.gate.judge(hello(boot_epoch=5)) is None
+    door.answering = 5
+    verdict = door.gate.judge(hello(boot_epoch=6))
+    assert verdict is not None
+    assert "another process on store store-2 of node 2, or on a copy, answers" in verdict
+    assert not door.alarms
+    # The first one is not displaced, and another store of the node is another matter.
+    assert door.gate.judge(hello(boot_epoch=5)) is None
+    assert door.gate.judge(hello(store_uuid="new", boot_epoch=6)) is None
+
+
+def test_s11_an_old_copy_that_asks_while_the_first_one_answers_costs_that_one_nothing() -> None:
+    door = Door()
+    assert door.gate.judge(hello(boot_epoch=5, synced_counter=500)) is None
+    copy = StoreStart(2, "store-2", boot_epoch=6, opened_counter=400)
+    door.answering = 5
+    assert door.gate.rollback_of(copy) is None
+    assert door.gate.judge(hello(boot_epoch=5, synced_counter=500)) is None
+    door.answering = 0
+    assert door.gate.rollback_of(copy) == Rollback(2, "store-2", 500, 400)
+
+
+def test_s15_a_process_that_was_started_again_is_let_in_once_the_first_one_is_gone() -> None:
+    door = Door()
+    assert door.gate.judge(hello(boot_epoch=5)) is None
+    assert door.gate.judge(hello(boot_epoch=6, opened_counter=100)) is None
+
+
+def test_s11_a_store_that_was_replaced_is_refused() -> None:
+    """Else a node that was only paused would fight its successor for the node's streams."""
+    door = Door()
+    door.gate.is_replaced = lambda node_id, store: (node_id, store) == (2, "store-2")
+    verdict = door.gate.judge(hello(boot_epoch=6))
+    assert verdict is not None
+    assert "store store-2 was given up when node 2 came back with another one" in verdict
+    assert door.gate.judge(hello(store_uuid="new", boot_epoch=7)) is None
+    assert door.memory.highest("store-2") == 0, "what it says counts for nothing"
 
 
 def test_another_store_of_the_node_has_a_count_of_its_own() -> None:
