@@ -16,6 +16,8 @@ Rules:
   between the ticks, which reads ask for, do not count: they would repeat a probe at their rate.
 - Rule T4: any acknowledgement that joins the leader's log ends SNAPSHOT, also one below the
   snapshot's index (etcd-io/raft#110).
+- Rule T5: a peer that rejects what it had acknowledged has lost it, and will say the same again. It
+  is asked again with the next heartbeat's answer, not at the network's speed.
 
 The leader's own entry is kept here too: its `match` is what its own disk holds (safety S13).
 """
@@ -185,7 +187,8 @@ class Progress:
         self.next = max(min(rejected, hint + 1), self.match + 1)
         assert self.match < self.next <= max(rejected, self.match + 1), "a probe goes backwards"
         self.sent_commit = min(self.sent_commit, self.next - 1)
-        self.waits = False
+        # Rule T5.
+        self.waits = rejected <= self.match
         return True
 
     def can_bump_commit(self, commit: int) -> bool:
