@@ -288,6 +288,12 @@ class Driver:
             raise ProposalRefusedError(str(error)) from error
         self._floor.touch(group)
 
+    def hand_over(self, group_id: int) -> int:
+        """Asks the voter that is fit for it to lead a group led here; returns it, 0 for nobody."""
+        group = self._working(group_id)
+        leads = group.raw.basic_status().role is Role.LEADER
+        return self._succession.hand_over(group) if leads else 0
+
     def campaign(self, group_id: int) -> None:
         """Lets the replica stand for election now."""
         self._succession.campaign(self._working(group_id))

@@ -329,11 +329,8 @@ class Host:
 
     async def _hand_over(self) -> None:
         """Asks other voters to take over what this node leads, and waits a bounded time."""
-        wanted: dict[int, int] = {}
-        for group_id, group in self.driver.groups.items():
-            if group.role is Role.LEADER and (target := self._successor(group)):
-                self.driver.transfer_leader(group_id, target)
-                wanted[group_id] = target
+        targets = {each: self.driver.hand_over(each) for each in tuple(self.driver.groups)}
+        wanted = {group_id: target for group_id, target in targets.items() if target}
         self._steps.wake()
 
         def led() -> int:
@@ -346,16 +343,6 @@ class Host:
 
         if not await self._wait_until(lambda: not led(), self.config.stop_transfer_ms_max):
             _log.warning("%d leaderships were not handed over in time", led())
-
-    def _successor(self, group: Group) -> int:
-        """Returns the voter on a living node that is furthest, or 0."""
-        mine = group.meta.replica_id
-        able = [
-            (peer.match, peer.id)
-            for peer in group.status().peers
-            if peer.id != mine and not peer.is_learner and self.node_is_up(node_of(peer.id))
-        ]
-        return max(able, default=(0, 0))[1]
 
     async def _flush(self) -> None:
         self._steps.wake()

@@ -34,19 +34,19 @@ class StallWatch:
         """Tells whether transfers have had their time."""
         return self._since is not None and now - self._since >= self._patience_ticks
 
-    @staticmethod
-    def successor(group: Group, is_up: Callable[[int], bool]) -> int:
-        """Returns the living voter with the longest log; 0 if there is none."""
-        voters = group.conf_state.voters
-        best = 0
-        best_match = -1
-        for peer in group.status().peers:
-            fit = (
-                peer.id in voters
-                and peer.id != group.meta.replica_id
-                and not peer.doubtful
-                and is_up(node_of(peer.id))
-            )
-            if fit and peer.match > best_match:
-                best, best_match = peer.id, peer.match
-        return best
+
+def successor(group: Group, is_up: Callable[[int], bool]) -> int:
+    """Returns the living voter with the longest log that may lead after this one; 0: nobody."""
+    voters = group.conf_state.voters
+    best = 0
+    best_match = -1
+    for peer in group.status().peers:
+        fit = (
+            peer.id in voters
+            and peer.id != group.meta.replica_id
+            and not peer.doubtful
+            and is_up(node_of(peer.id))
+        )
+        if fit and peer.match > best_match:
+            best, best_match = peer.id, peer.match
+    return best
