@@ -276,13 +276,20 @@ def test_applying_what_a_base_has_overtaken_is_forgotten() -> None:
     assert (log.applied, log.applying_bytes) == (9, 0)
 
 
-def test_configuration_changes_are_found_page_by_page() -> None:
+def test_configuration_changes_are_found_on_both_sides_of_what_is_stored() -> None:
     log = opened([1, 1, 1])
     log.append([Entry(1, 4, EntryType.CONF_CHANGE, b"c"), Entry(1, 5)])
-    assert log.holds_conf_change(1, 6, 1)
-    assert not log.holds_conf_change(1, 4, 1)
-    assert not log.holds_conf_change(5, 6, 1)
-    assert not log.holds_conf_change(3, 3, 1)
+    for _ in range(2):
+        assert log.holds_conf_change(1, 6)
+        assert log.holds_conf_change(4, 5)
+        assert not log.holds_conf_change(1, 4)
+        assert not log.holds_conf_change(5, 6)
+        assert not log.holds_conf_change(3, 3)
+        # The same once the change is stored.
+        storage = log.storage
+        assert isinstance(storage, MemoryStorage), "the tests' logs are in memory"
+        storage.append(log.unstable.hand_out()[1])
+        log.durable_to(5, 1)
 
 
 # The unstable end.

@@ -9,6 +9,7 @@ from rakit.raft import (
     DropKind,
     EntriesTemporarilyUnavailableError,
     Entry,
+    EntryType,
     HardState,
     Message,
     MessageType,
@@ -396,11 +397,15 @@ def test_entries_that_are_being_fetched_pause_only_the_peer_that_needs_them(
     assert [(m.to, m.index) for m in of_kind(node.drain(), APP)] == [(3, 1)]
 
 
-def test_a_replica_that_cannot_read_its_committed_entries_does_not_stand(
+def test_whether_a_change_waits_to_be_applied_is_known_without_reading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A configuration change may be among them (rule M3)."""
+    """A replica with much to apply may be asked to stand at every tick (rule M3)."""
     node = Single([1, 1], commit=2)
+    monkeypatch.setattr(node.store.log, "entries", unavailable)
+    assert node.node.campaign()
+    node = Single([1, 1], commit=2)
+    node.store.log.append([Entry(1, 2, EntryType.CONF_CHANGE, parse_change(["v4"]).encode())])
     monkeypatch.setattr(node.store.log, "entries", unavailable)
     assert not node.node.campaign()
     monkeypatch.undo()

@@ -26,7 +26,7 @@ do, `stepping` turns Readys into effects, `landing` remembers what waits for whi
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from rakit.multiraft import boot, farewell, quiesce
 from rakit.multiraft.driver_config import DriverConfig
@@ -129,8 +129,13 @@ class Driver:
 
     def load(self) -> None:
         """Opens the store's groups; the damaged ones are in the next effects (S5, S9)."""
+        for _ in self.loading():
+            pass
+
+    def loading(self) -> Iterator[None]:
+        """Does what `load` does in steps of milliseconds, before anything else is asked."""
         pending = self._floor.pending
-        self._roster.load(pending.batch)
+        yield from self._roster.load(pending.batch)
         pending.must_sync = True
         pending.quarantined += self.quarantined.items()
         for group in tuple(self._roster.groups.values()):
@@ -149,8 +154,6 @@ class Driver:
         if group is None:
             return
         pending.must_sync = True
-        if conf is not None:
-            self._landing.hold_base(group, self._number + 1)
         self._floor.enter(group)
         self._succession.enter(group, first_leader)
 
@@ -392,8 +395,6 @@ class Driver:
     def _note_step(self, group: Group, effects: Effects) -> None:
         if group.leader_replica:
             self._succession.settled(group.meta.group_id)
-        if group.base_number == effects.number:
-            self._landing.hold_base(group, effects.number)
         if group.doubtful and not group.raw.basic_status().doubtful:
             group.doubtful = False
             boot.clear_doubt(group.meta.group_id, effects.batch)

@@ -114,7 +114,8 @@ class Host:
 
     async def start(self) -> None:
         """Loads the groups from the store and begins to step them."""
-        self.driver.load()
+        for _ in self.driver.loading():
+            await asyncio.sleep(0)
         await self._steps.start(self._boot_note)
 
     async def stop(self) -> None:

@@ -8,10 +8,13 @@ itself:
 - its vote record is missing or older than the last entry's term: HardState was lost, and adopting
   a term with an empty vote would allow a second vote in it (S5);
 - entries are missing, have a gap, fail their checksum, or end before the commit index (row 12);
-- a checkpoint is unreadable, or a first member has none.
+- its first or its latest checkpoint is unreadable, or a first member has none.
 
 A quarantined group stays as it is on disk, for a person or for the registry to decide (S9). The
 other groups of the store go on.
+
+What a start costs is the reading of the logs behind their latest checkpoints, once; it is done in
+steps, so that the node answers meanwhile.
 
 Left out: reading what lies before the latest checkpoint. It is read when somebody needs it, and
 checked then; here only its two ends are looked at.
@@ -19,17 +22,18 @@ checked then; here only its two ends are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
 from rakit.multiraft.errors import MachineFailedError, StoreCorruptError
 from rakit.multiraft.kv import KeyValue
-from rakit.multiraft.log_storage import CheckpointMark, GroupLog
+from rakit.multiraft.log_storage import GroupLog
 from rakit.multiraft.machine import GroupMeta, MachineFactory, StateMachine
 from rakit.multiraft.records import (
     BirthRecord,
+    StoredCheckpoint,
     decode_birth,
     decode_checkpoint,
     decode_entry,
@@ -37,9 +41,12 @@ from rakit.multiraft.records import (
     decode_tombstone,
 )
 from rakit.multiraft.tail_cache import TailCache
-from rakit.raft import HardState
+from rakit.raft import Entry, HardState
 
 _INDEX_END = (1 << 64) - 1
+#: What is read of a log between two steps: a few milliseconds' worth.
+_STEP_BYTES = 1 << 20
+_STEP_ENTRIES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +70,19 @@ class Census:
     tombstones: dict[int, int]
 
 
-def take_census(disk: KeyValue) -> Census:
-    """Lists the groups of a store by seeking from one to the next."""
-    born = list(_groups(disk, keys.BIRTH))
+def take_census(disk: KeyValue) -> Generator[None, None, Census]:
+    """Lists the groups of a store by seeking from one to the next, in steps."""
+    born: list[int] = []
+    for group_id in _groups(disk, keys.BIRTH):
+        born.append(group_id)
+        yield
     known = set(born)
     orphans: set[int] = set()
     for prefix in (keys.ENTRY, keys.HARD_STATE, keys.CHECKPOINT):
-        orphans.update(group_id for group_id in _groups(disk, prefix) if group_id not in known)
+        for group_id in _groups(disk, prefix):
+            if group_id not in known:
+                orphans.add(group_id)
+            yield
     tombstones = {
         keys.group_of(key): decode_tombstone(keys.group_of(key), value)
         for key, value in disk.scan(*keys.prefix_range(keys.TOMBSTONE))
@@ -89,30 +102,30 @@ def load_birth(disk: KeyValue, group_id: int) -> BirthRecord:
 
 def load_group(
     disk: KeyValue, birth: BirthRecord, cache: TailCache, factory: MachineFactory
-) -> LoadedGroup:
-    """Opens one group; raises `StoreCorruptError` if it must be quarantined."""
+) -> Generator[None, None, LoadedGroup]:
+    """Opens one group, in steps; raises `StoreCorruptError` if it must be quarantined."""
     log = GroupLog(birth.meta.group_id, disk, cache)
     try:
-        latest = _load_log(disk, birth, log)
+        latest = yield from _load_log(disk, birth, log)
         machine = _restore(factory, birth.meta, latest)
+        log.loaded_checkpoints({machine.trim_index(), *machine.trim_targets()})
     except Exception:
         log.close()
         raise
     return LoadedGroup(birth.meta, machine, log)
 
 
-def _load_log(disk: KeyValue, birth: BirthRecord, log: GroupLog) -> Checkpoint | None:
+def _load_log(
+    disk: KeyValue, birth: BirthRecord, log: GroupLog
+) -> Generator[None, None, Checkpoint | None]:
     group_id = birth.meta.group_id
-    marks, latest = _load_checkpoints(disk, group_id)
+    base, latest = _load_checkpoints(disk, group_id)
     if latest is None and birth.initial:
         raise StoreCorruptError(f"group {group_id} has lost the checkpoint it was born with")
     value = disk.get(keys.hard_state(group_id))
     state = HardState() if value is None else decode_hard_state(group_id, value)
-    log.loaded(state, marks, latest)
-    for key, stored in disk.scan(
-        keys.entry(group_id, log.last_index() + 1), keys.entry(group_id, _INDEX_END)
-    ):
-        log.loaded_entry(decode_entry(group_id, keys.number_of(key), stored))
+    log.loaded(state, base, latest)
+    yield from _load_entries(disk, log)
     last = log.last_index()
     if log.last_term > state.term:
         raise StoreCorruptError(
@@ -129,19 +142,39 @@ def _load_log(disk: KeyValue, birth: BirthRecord, log: GroupLog) -> Checkpoint |
             f" {state.commit}: the vote record was lost (S5)"
         )
     _look_at_the_ends(log)
-    return latest
+    return None if latest is None else latest.checkpoint
+
+
+def _load_entries(disk: KeyValue, log: GroupLog) -> Iterator[None]:
+    group_id = log.group_id
+    chunk: list[Entry] = []
+    size = 0
+    for key, stored in disk.scan(
+        keys.entry(group_id, log.last_index() + 1), keys.entry(group_id, _INDEX_END)
+    ):
+        chunk.append(decode_entry(group_id, keys.number_of(key), stored))
+        size += len(stored)
+        if size >= _STEP_BYTES or len(chunk) >= _STEP_ENTRIES:
+            log.loaded_entries(chunk)
+            chunk, size = [], 0
+            yield
+    if chunk:
+        log.loaded_entries(chunk)
 
 
 def _load_checkpoints(
     disk: KeyValue, group_id: int
-) -> tuple[list[CheckpointMark], Checkpoint | None]:
-    marks: list[CheckpointMark] = []
-    latest: Checkpoint | None = None
-    for key, value in disk.scan(*keys.group_range(keys.CHECKPOINT, group_id)):
-        stored = decode_checkpoint(group_id, keys.number_of(key), value)
-        latest = stored.checkpoint
-        marks.append(CheckpointMark(latest.index, latest.term, stored.log_bytes))
-    return marks, latest
+) -> tuple[StoredCheckpoint | None, StoredCheckpoint | None]:
+    """Reads the first checkpoint and the latest one; those between are read when they are due."""
+    bounds = keys.group_range(keys.CHECKPOINT, group_id)
+    first = next(iter(disk.scan(*bounds)), None)
+    last = disk.last_below(*bounds)
+    if first is None or last is None:
+        return None, None
+    base, latest = (
+        decode_checkpoint(group_id, keys.number_of(key), value) for key, value in (first, last)
+    )
+    return base, latest
 
 
 def _look_at_the_ends(log: GroupLog) -> None:

@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rakit.multiraft import boot, keys
@@ -72,25 +73,26 @@ class Roster:
         """Memory that the recent entries of every group take now."""
         return self._cache.size_bytes
 
-    def load(self, batch: WriteBatch) -> None:
-        """Opens every group of the store and quarantines the damaged ones."""
+    def load(self, batch: WriteBatch) -> Iterator[None]:
+        """Opens every group of the store, in steps, and quarantines the damaged ones."""
         assert self._boot == 0, "a store is loaded once"
         cut = self._config.doubtful
         self._boot = boot.next_boot(self._disk, batch, doubtful=cut)
         self._born_in_doubt = boot.births_are_doubtful(self._disk, batch, doubtful=cut)
-        census = take_census(self._disk)
+        census = yield from take_census(self._disk)
         self._tombstones = census.tombstones
         for group_id in census.orphans:
             self.quarantined[group_id] = Quarantined(0, "its birth record is missing (S10)")
         for group_id in census.born:
-            self._load_one(group_id, batch)
+            yield from self._load_one(group_id, batch)
+            yield
 
-    def _load_one(self, group_id: int, batch: WriteBatch) -> None:
+    def _load_one(self, group_id: int, batch: WriteBatch) -> Iterator[None]:
         replica = 0
         try:
             birth = load_birth(self._disk, group_id)
             replica = birth.meta.replica_id
-            found = load_group(self._disk, birth, self._cache, self._factory)
+            found = yield from load_group(self._disk, birth, self._cache, self._factory)
             doubtful = boot.is_doubtful(self._disk, group_id)
             if self._config.doubtful and not doubtful:
                 boot.mark_doubtful(group_id, batch)

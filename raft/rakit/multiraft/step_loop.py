@@ -141,10 +141,10 @@ class StepLoop:
 
     @property
     def responsive(self) -> bool:
-        """Whether turns are made; a store that stalls a write holds them up."""
+        """Whether turns are made: not before the start, nor while the store stalls a write."""
         since = self._stalled_since
         limit = self._config.sync_stall_ms_max / 1000
-        return since is None or time.monotonic() - since < limit
+        return self._task is not None and (since is None or time.monotonic() - since < limit)
 
     @property
     def flushed(self) -> bool:

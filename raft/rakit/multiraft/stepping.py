@@ -195,9 +195,7 @@ def _install(group: Group, snapshot: Snapshot, effects: Effects) -> None:
     """Replaces log and state by a base; rows derived from the old log go with it."""
     checkpoint = Checkpoint(snapshot.index, snapshot.term, snapshot.conf_state, snapshot.data)
     group.storage.install(checkpoint, effects.batch)
-    group.base_number = effects.number
     effects.batch.delete_range(*keys.group_range(keys.POSITION, group.meta.group_id))
-    group.checkpoints_in_flight.clear()
     group.checkpoints_in_flight.append((effects.number, snapshot.index))
     try:
         group.machine.restore(snapshot.data, snapshot.index)
@@ -252,7 +250,8 @@ def _apply_one(group: Group, entry: Entry, batch: WriteBatch) -> object:
 def _store_checkpoint(group: Group, entry: Entry, effects: Effects) -> None:
     data = group.machine.snapshot()
     checkpoint = Checkpoint(entry.index, entry.term, group.conf_state, data)
-    group.storage.add_checkpoint(checkpoint, effects.batch)
+    wanted = {group.machine.trim_index(), *group.machine.trim_targets()}
+    group.storage.add_checkpoint(checkpoint, wanted, effects.batch)
     group.checkpoints_in_flight.append((effects.number, entry.index))
     effects.must_sync = True
 

@@ -168,14 +168,13 @@ class RaftLog:
             index -= 1
         return 0, 0
 
-    def holds_conf_change(self, low: int, high: int, page_bytes: int) -> bool:
+    def holds_conf_change(self, low: int, high: int) -> bool:
         """Tells whether a configuration change lies in [low, high)."""
-        while low < high:
-            page = self.slice(low, high, page_bytes)
-            if any(entry.type is EntryType.CONF_CHANGE for entry in page):
-                return True
-            low = page[-1].index + 1
-        return False
+        offset = self.unstable.offset
+        if low < offset and self.storage.holds_conf_change(low, min(high, offset)):
+            return True
+        waiting = self.unstable.entries[max(0, low - offset) : max(0, high - offset)]
+        return any(entry.type is EntryType.CONF_CHANGE for entry in waiting)
 
     # Appending.
 

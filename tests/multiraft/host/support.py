@@ -67,6 +67,9 @@ class Journal:
     def trim_index(self) -> int:
         return 0
 
+    def trim_targets(self) -> tuple[int, ...]:
+        return ()
+
 
 async def until(holds: Callable[[], object], seconds: float = 10) -> None:
     """Waits for a condition, looking often."""
