@@ -108,6 +108,8 @@ class HostConfig:
     stop_transfer_ms_max: int = 3_000
     #: A graceful stop waits this long for the last flush.
     stop_flush_ms_max: int = 5_000
+    #: Every stop waits this long for the flush under way; a disk that takes longer hangs.
+    stop_sync_ms_max: int = 2_000
     driver: DriverConfig = field(default_factory=DriverConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     liveness: LivenessConfig = field(default_factory=LivenessConfig)

@@ -12,6 +12,9 @@ Rules:
   told `lost`: the outcome is unknown, never "failed" (S12).
 - A caller that gives up waiting changes nothing: its entry is replicated all the same.
 - A failed store resolves `failed` and silences this node at once. The node above ends the process.
+- Start and stop leave the loop to others: the groups are loaded in steps, and a stop ends within
+  the limits of `HostConfig`, also on a disk that hangs. Then `disk_hangs` tells that the store is
+  not to be touched any more, not even to be closed: only the end of the process lets go of it.
 """
 
 from __future__ import annotations
@@ -107,6 +110,8 @@ class Host:
         self._stopped = False
         #: Groups that were shut out for damage, with the reason (S5, S9).
         self.quarantined: dict[int, str] = {}
+        #: After `stop`: a flush never came back.
+        self.disk_hangs = False
         #: Resolves when the store is poisoned; nothing leaves this node any more.
         self.failed: asyncio.Future[StoreFailedError] = self._loop.create_future()
         #: To be added to the server that peers connect to.
@@ -122,13 +127,24 @@ class Host:
         """Hands leaderships over, flushes, and ends everything. The store stays open."""
         if self._stopped:
             return
-        if not self.failed.done():
-            await self._hand_over()
-            await self._flush()
-        self._stopped = True
-        await self._peers.transport.close()
-        await self._steps.stop()
-        self._give_up("the host stopped")
+        try:
+            if not self.failed.done():
+                await self._hand_over()
+                await self._flush()
+        finally:
+            self._stopped = True
+            try:
+                await self._peers.transport.close()
+            finally:
+                await self._end_steps()
+
+    async def _end_steps(self) -> None:
+        try:
+            self.disk_hangs = not await self._steps.stop()
+        finally:
+            self._give_up("the host stopped")
+        if self.disk_hangs:
+            _log.critical("a flush has not come back: the disk hangs, and the store stays open")
 
     # Groups.
 

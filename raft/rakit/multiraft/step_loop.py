@@ -82,7 +82,10 @@ class StepLoop:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self.inbox = Inbox(config.inbox_bytes_max, self._wake.set)
-        self._syncer = Syncer(store, self._synced_elsewhere, self._failed_elsewhere)
+        self._syncer = Syncer(
+            store, self._synced_elsewhere, self._failed_elsewhere, self._ended_elsewhere
+        )
+        self._syncer_ended = asyncio.Event()
         #: (write, effects) numbers that wait for a flush, ascending.
         self._unsynced: deque[tuple[int, int]] = deque()
         #: Newest durable write, as the syncer told; and as the driver knows.
@@ -112,15 +115,25 @@ class StepLoop:
         self._task = asyncio.create_task(self._run(), name="step loop")
         self.wake()
 
-    async def stop(self) -> None:
-        """Ends the task and the syncer; what was written stays for the store's own close."""
+    async def stop(self) -> bool:
+        """Ends the task and the syncer; what was written stays for the store's own close.
+
+        False when a flush did not return in time: the disk hangs, and nobody may touch the store.
+        """
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        # It serves the flush under way first, which on a hanging disk takes as long as it takes.
-        await asyncio.to_thread(self._syncer.close)
+        if self._task is None:
+            return True
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._syncer.stop()
+        try:
+            async with asyncio.timeout(self._config.stop_sync_ms_max / 1000):
+                await self._syncer_ended.wait()
+        except TimeoutError:
+            self._syncer.abandon()
+            return False
+        return True
 
     def wake(self) -> None:
         """Has a turn made soon, since the driver was given an input."""
@@ -313,6 +326,10 @@ class StepLoop:
     def _synced_here(self, write: int) -> None:
         self._durable_write = max(self._durable_write, write)
         self._wake.set()
+
+    def _ended_elsewhere(self) -> None:
+        """Called on the syncer's thread."""
+        self._loop.call_soon_threadsafe(self._syncer_ended.set)
 
     def _failed_elsewhere(self, error: StoreFailedError) -> None:
         """Called on the syncer's thread."""
