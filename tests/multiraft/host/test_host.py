@@ -93,6 +93,8 @@ async def test_a_stop_ends_everything_though_something_in_it_fails(
 ) -> None:
     leader = await cluster.leader()
     leader.engine.flushes.clear()
+    leader.host.propose(GROUP, b"meets the disk that hangs")
+    await until(leader.engine.hanging.is_set)
     waiting = leader.host.propose(GROUP, b"x")
 
     def broken(_: int) -> int:
