@@ -297,10 +297,11 @@ class FakeNode:
         self, request: log_pb.InitProducerRequest, _context: Context
     ) -> log_pb.InitProducerResponse:
         epochs = self._cluster.epochs
-        epochs[request.producer_name] = epochs.get(request.producer_name, 0) + 1
-        producer_id = 1 + list(epochs).index(request.producer_name)
+        # Without a name: an id of its own, as if it had a name that nobody will say again.
+        name = request.producer_name or f"nameless {len(epochs)}"
+        epochs[name] = epochs.get(name, 0) + 1
         return log_pb.InitProducerResponse(
-            producer_id=producer_id, epoch=epochs[request.producer_name]
+            producer_id=1 + list(epochs).index(name), epoch=epochs[name]
         )
 
     async def get_producer_state(

@@ -333,6 +333,18 @@ async def test_s24_only_what_was_sent_is_in_doubt_after_a_fence(
         assert not caught.value.maybe_applied
 
 
+async def test_a_producer_without_a_name_leaves_no_name_behind(
+    fake: FakeCluster, client: Client
+) -> None:
+    """The cluster remembers each name for ever; a client that lives once must not use one up."""
+    for number in range(2):
+        async with client.producer(CONFIG) as producer:
+            await (await producer.send("t", b"%d" % number, partition=0))
+        stamp = fake.seen[-1][1].producer
+        assert (stamp.producer_id, stamp.epoch, stamp.sequence) == (number + 1, 1, 1)
+    assert list(fake.epochs) == ["nameless 0", "nameless 1"]
+
+
 async def test_what_is_never_acknowledged_times_out_with_its_outcome(
     fake: FakeCluster, client: Client
 ) -> None:

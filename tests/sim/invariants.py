@@ -15,6 +15,7 @@ keep their own record of what was committed.
 - State machine safety (section 5.4.3): nobody ever holds another entry as committed at the same
   index.
 - Leader completeness (section 5.4): a new leader holds everything that was committed.
+- A replica that was shut out says nothing and does nothing any more, also after restarts (S9).
 - Terms never fall, not even across a restart; commit and applied indexes never fall while a
   process lives.
 """
@@ -67,7 +68,8 @@ class GroupRecord:
     durable_terms: dict[int, int] = field(default_factory=dict[int, int])
     # The newest configuration that any replica has shown, and the one before it.
     confs: tuple[ConfState, ...] = ()
-    # (node, index, term) of entries that were synced and lost with a tail that was cut.
+    # (node, index, term) of entries that were synced and lost with a tail that was cut, or with a
+    # replica that was shut out and replaced.
     cut: set[tuple[int, int, int]] = field(default_factory=set[tuple[int, int, int]])
 
 
@@ -78,6 +80,8 @@ class Checker:
         self.disk_of = disk_of
         self.groups: dict[int, GroupRecord] = {}
         self.seen: dict[tuple[int, int], Seen] = {}
+        # (group, replica) of those whose quarantine is durable.
+        self.shut_out: set[tuple[int, int]] = set()
 
     def record(self, group_id: int) -> GroupRecord:
         record = self.groups.get(group_id)
@@ -94,6 +98,11 @@ class Checker:
     def sent(self, envelopes: Iterable[Envelope]) -> None:
         for envelope in envelopes:
             message = envelope.message
+            if (envelope.group_id, envelope.from_replica) in self.shut_out:
+                raise ViolationError(
+                    f"group {envelope.group_id}: replica {envelope.from_replica:x} is shut out and"
+                    f" sends {message.type.name}"
+                )
             if message.type is not MessageType.VOTE_RESP or message.reject:
                 continue
             grants = self.record(envelope.group_id).grants
@@ -158,6 +167,16 @@ class Checker:
             for grant in [one for one in record.grants if node_of(one[0]) == node_id]:
                 del record.grants[grant]
 
+    def replaced(self, node_id: int, group_id: int) -> None:
+        """A new replica takes the place of one that is shut out: what that held goes with it."""
+        record = self.record(group_id)
+        lo, hi = keys.group_range(keys.ENTRY, group_id)
+        for key, value in self.disk_of(node_id).durable.rows.items():
+            if lo <= key < hi:
+                record.cut.add((node_id, keys.number_of(key), entry_term(value)))
+        record.durable_terms.pop(node_id, None)
+        self.seen.pop((node_id, group_id), None)
+
     # ---------------------------------------------------------------- what a node holds
 
     def stepped(self, node_id: int, driver: Driver) -> None:
@@ -165,6 +184,8 @@ class Checker:
             self._group(node_id, group_id, group)
 
     def _group(self, node_id: int, group_id: int, group: Group) -> None:
+        if (group_id, group.meta.replica_id) in self.shut_out:
+            raise ViolationError(f"group {group_id}: node {node_id} has forgotten a quarantine")
         seen = self.seen.get((node_id, group_id))
         if seen is None:
             seen = self.seen[node_id, group_id] = Seen()

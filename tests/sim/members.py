@@ -4,7 +4,8 @@ The nemesis changes what should be: a node without a replica takes the place of 
 or joins, or a member leaves. The rest is as in the product: nodes make the replicas that they are
 assigned, and each group's leader takes the steps of `rakit.node.metadata.steps` towards it, one by
 one, through all faults. A replica that was let go stays where it is, as it does in the product,
-and must not disturb anybody. No node ever gets a second replica of a group.
+and must not disturb anybody. A node gets a second replica of a group only in the place of one that
+is shut out there.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ class Members:
         assert node.driver is not None, "a running node creates groups"
         for group_id, one in self.groups.items():
             replica = one.replicas.get(node.node_id)
+            shut_out = node.driver.quarantined.get(group_id)
+            if shut_out is not None and shut_out.replica_id == replica:
+                continue
             if replica is not None and node.driver.group(group_id) is None:
                 conf = one.first if replica in one.first else None
                 node.driver.create_group(GroupMeta(group_id, replica, one.kind), conf)
@@ -72,6 +76,14 @@ class Members:
         if shrink:
             desired.pop(rng.randrange(len(one.desired)))
         one.desired = tuple(desired)
+
+    def replace(self, node: SimNode, group_id: int) -> None:
+        """Assigns a new replica to a node in the place of the one that is shut out there."""
+        one = self.groups[group_id]
+        old = one.replicas[node.node_id]
+        one.replicas[node.node_id] = old + 1
+        one.desired = tuple(old + 1 if replica == old else replica for replica in one.desired)
+        self.create_missing(node)
 
     def tend(self, driver: Driver, up: set[int]) -> None:
         """Lets a node take the next step of every group that it leads."""

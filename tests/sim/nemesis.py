@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
-# How often each fault is drawn, in parts of the sum; changes of members only where nodes are spare.
+# How often each fault is drawn, in parts of the sum; others only in runs that are about them.
 WEIGHTS = {
     "crash": 6,
     "crash at a boundary": 8,
@@ -36,7 +36,11 @@ def strike(world: World, rng: random.Random) -> None:
     """Does one thing to the world."""
     nodes = sorted(world.nodes)
     victim = rng.choice(nodes)
-    weights = {**WEIGHTS, "members": 8 if world.plan.spares else 0}
+    weights = {
+        **WEIGHTS,
+        "members": 8 if world.plan.spares else 0,
+        "damage": 15 if world.plan.damage else 0,
+    }
     kind = rng.choices(list(weights), list(weights.values()))[0]
     world.note("nemesis", kind, victim)
     match kind:
@@ -87,5 +91,7 @@ def strike(world: World, rng: random.Random) -> None:
             world.transfer(rng)
         case "members":
             world.change_members(rng)
+        case "damage":
+            world.damage(victim, rng)
         case _:
             world.stall(victim)

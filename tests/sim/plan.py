@@ -22,11 +22,13 @@ class Plan:
     cuts: bool = False
     # The metadata group runs beside the partitions.
     registry: bool = False
+    # Readers find replicas damaged, which are shut out, and some of them replaced (S9).
+    damage: bool = False
     heal_ms: int = 25_000
 
     @staticmethod
     def drawn(rng: random.Random) -> Plan:
-        about = rng.choice(["members", "members", "cuts", "registry", "", ""])
+        about = rng.choice(["members", "members", "cuts", "registry", "damage", "", ""])
         return Plan(
             nodes=rng.choice([3, 3, 3, 5]),
             groups=rng.choice([1, 1, 2]),
@@ -36,4 +38,5 @@ class Plan:
             spares=rng.randint(1, 2) if about == "members" else 0,
             cuts=about == "cuts",
             registry=about == "registry",
+            damage=about == "damage",
         )

@@ -11,9 +11,11 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
+from rakit.multiraft import quarantine
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.log_storage import GroupLog
+from rakit.multiraft.quarantine import Quarantined
 from rakit.multiraft.tail_cache import GroupTail
 from rakit.node.partition import pending, state
 from rakit.node.partition.producers import Producer, Ruling, Stamp
@@ -185,6 +187,16 @@ def what_lost_its_tail_is_trusted() -> Generator[None]:
         object.__setattr__(self, "doubtful", False)
 
     with patch.object(DriverConfig, "__post_init__", post_init):
+        yield
+
+
+@bug
+def what_is_shut_out_is_forgotten_by_a_restart() -> Generator[None]:
+    # Our own: a replica without entries that it had acknowledged came back and voted them away.
+    def note(group_id: int, replica: Quarantined, batch: WriteBatch) -> None:
+        del group_id, replica, batch
+
+    with patch.object(quarantine, "note", note):
         yield
 
 

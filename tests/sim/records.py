@@ -21,7 +21,7 @@ def entry_term(row: bytes) -> int:
 
 
 def hard_state_of(group_id: int, row: bytes) -> HardState:
-    return decode_hard_state(group_id, row)
+    return decode_hard_state(group_id, row).state
 
 
 def term_at(group: Group, index: int) -> int | None:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from rakit.multiraft import quarantine
 from rakit.multiraft.boot import is_doubtful
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.effects import Effects, Envelope
@@ -50,6 +51,7 @@ SILENCE_MS = 1000
 WITNESS_MS = 1000
 JOINT_CUTS = 0.8  # of the joint phases
 READS_FOR_MS, READ_EVERY_MS = 1500, 50
+REPLACEMENTS = 0.5  # of the replicas that are shut out
 CONFIG = DriverConfig(
     election_ticks=10,
     heartbeat_ticks=2,
@@ -115,6 +117,11 @@ class World:
         registry = [METADATA_GROUP_ID] if self.plan.registry else []
         self.members = Members(list(ids)[: self.plan.nodes], [*registry, *self.group_ids])
         self.joint_phases: set[ConfState] = set()
+        # Group to the node whose replica is damaged: one of each group, so that the others go on.
+        self.damaged: dict[int, int] = {}
+        self.replaced: set[int] = set()
+        # (node, group) of quarantines that are not durable, with the effects that are to make them.
+        self.shutting_out: dict[tuple[int, int], int] = {}
         self.registrars = Registrars()
         self.reads = ReadOracle()
         if self.plan.cuts:
@@ -197,6 +204,7 @@ class World:
         self.armed.pop(node_id, None)
         self.brokers.pop(node_id)
         self.reads.forget(node_id)
+        self._crashed_while_shutting_out(node)
         if self.plan.cuts and self.chaos and self.rng.random() < 0.5 and self._may_cut(node_id):
             self.note("cut", node_id)
             self.checker.cut(node_id, node.disk.cut(self.rng))
@@ -254,6 +262,42 @@ class World:
                 self.members.create_missing(node)
                 self.later(0, node.step, node_id, node.boot)
 
+    def damage(self, node_id: int, rng: random.Random) -> None:
+        """A reader finds a replica damaged (S9); its node may restart soon after."""
+        node, group_id = self.nodes[node_id], rng.choice(list(self.group_ids))
+        if node.driver is None or node.driver.group(group_id) is None:
+            return
+        if group_id not in self.damaged:
+            self.damaged[group_id] = node_id
+            node.driver.quarantine(group_id, "a reader found damage")
+            self.later(0, node.step, node_id, node.boot)
+            self.later(rng.randint(1, 2000), partial(self.crash, node_id), node_id, node.boot)
+
+    def _crashed_while_shutting_out(self, node: SimNode) -> None:
+        for key in [key for key in self.shutting_out if key[0] == node.node_id]:
+            del self.shutting_out[key]
+            noted = quarantine.noted(node.disk, key[1])
+            if noted is None:
+                del self.damaged[key[1]]  # as if nobody had looked yet
+            else:
+                self.checker.shut_out.add((key[1], noted.replica_id))
+
+    def _shut_out(self, node: SimNode, covered: int) -> None:
+        """Quarantines that are durable by now hold for good, or until the replica is replaced."""
+        assert node.driver is not None, "a node that is down has no syncer"
+        for key, number in list(self.shutting_out.items()):
+            shut_out = node.driver.quarantined.get(key[1])
+            if key[0] != node.node_id or number > covered:
+                continue
+            del self.shutting_out[key]
+            if shut_out is None:
+                continue  # its successor was made as soon as this start had found it
+            self.checker.shut_out.add((key[1], shut_out.replica_id))
+            if self.rng.random() < REPLACEMENTS and key[1] not in self.replaced:
+                self.replaced.add(key[1])
+                self.checker.replaced(*key)
+                self.members.replace(node, key[1])
+
     def _cut_joint_phase(self, node_id: int) -> None:
         """Leaves a leader alone with the voters to come, the moment that a joint phase begins."""
         driver = self.nodes[node_id].driver
@@ -299,7 +343,7 @@ class World:
         if self.rng.random() < 0.05:
             for group_id in self.group_ids:
                 broker.maintain(group_id)
-        if self.plan.spares and self.rng.random() < 0.25:
+        if (self.plan.spares or self.plan.damage) and self.rng.random() < 0.25:
             up = {one for one in self.nodes if self.views.get((node_id, one), (False,))[0]}
             self.members.tend(node.driver, up | {node_id})
         if self.chaos and self.rng.random() < 0.1:
@@ -366,14 +410,18 @@ class World:
             if node.written > covered:
                 node.syncing = True
                 self._start_sync(node_id)
+            if self.shutting_out:
+                self._shut_out(node, covered)
             node.sync_done(covered)
 
         self.later(delay_ms, finished, node_id, node.boot)
 
     def _hand_out(self, node_id: int, effects: Effects) -> None:
         broker = self.brokers[node_id]
-        if effects.quarantined:
-            raise ViolationError(f"node {node_id} quarantined {effects.quarantined} without damage")
+        for group_id, reason in effects.quarantined:
+            if self.damaged.get(group_id) != node_id:
+                raise ViolationError(f"node {node_id} shut out {group_id} without damage: {reason}")
+            self.shutting_out[node_id, group_id] = effects.number
         driver = self.nodes[node_id].driver
         assert driver is not None, "a node that is down hands nothing out"
         for completion in effects.completions:
@@ -482,7 +530,9 @@ class World:
 
     def _members(self, group_id: int) -> list[Group]:
         """The replicas that belong to the group, on nodes that are up."""
-        drivers = [self.nodes[node_id].driver for node_id in self.members.members_of(group_id)]
+        damaged = None if group_id in self.replaced else self.damaged.get(group_id)
+        nodes = [one for one in self.members.members_of(group_id) if one != damaged]
+        drivers = [self.nodes[node_id].driver for node_id in nodes]
         return [driver.groups[group_id] for driver in drivers if driver is not None]
 
     def _describe(self) -> list[str]:

@@ -76,7 +76,8 @@ def bootstrap_addresses(
 class ProducerConfig:
     """How a producer batches, bounds its memory, and for how long it tries."""
 
-    # A stable name fences older instances of the same producer. Empty: a new name each time.
+    # A stable name fences older instances of the same producer and goes on with their numbering.
+    # The cluster remembers each name for ever. Empty: a producer that nobody was before.
     name: str = ""
     # Numbered batches are stored once, however often they are sent. Without, a batch whose outcome
     # is unknown fails instead of being sent again.

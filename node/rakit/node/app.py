@@ -294,6 +294,7 @@ class Node:
             group = host.group(group_id)
             return None if group is None else group.conf_state
 
+        self.listeners.gate.elsewhere = lambda name: router.elsewhere(name, host.node_is_up)
         topic = TopicService(router, header, members)
         cluster = ClusterService(router, host, self.partitions, peers, header)
         peer = PeerService(member.cluster_id, host, self.partitions, local)

@@ -16,7 +16,8 @@ Left out: sending anything. `produce` and `services` do that with what they lear
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import random
+from collections.abc import Callable, Collection
 from typing import Final
 
 from rakit.api.v1 import error_pb2
@@ -146,6 +147,12 @@ class Router:
         if listener in node.addresses or len(node.addresses) != 1:
             return node.addresses.get(listener, "")
         return next(iter(node.addresses.values()))
+
+    def elsewhere(self, listener: str, is_up: Callable[[int], bool]) -> str:
+        """The address of some other node that is up, picked at random; "" if there is none."""
+        others = [one for one in self.metadata.registry.nodes if one != self.node_id and is_up(one)]
+        addresses = [found for one in others if (found := self.address_of(one, listener))]
+        return random.choice(addresses) if addresses else ""
 
     def placed(self, error: RakitError, topic: str, partition: int, listener: str) -> RakitError:
         """The error, with what it is about and how to reach the leader that it names."""

@@ -82,6 +82,9 @@ class Effects:
     #: had its turn, and each entry that was applied, as could be read meanwhile.
     moved_bytes: int = 0
 
+    #: (group, replica elsewhere) of members that came back without what they had acknowledged.
+    lost_logs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+
     def __bool__(self) -> bool:
         return bool(
             self.sends
@@ -92,4 +95,5 @@ class Effects:
             or self.roles
             or self.applied
             or self.quarantined
+            or self.lost_logs
         )

@@ -25,7 +25,7 @@ raises `StoreCorruptError`, and the group is quarantined by whoever sees it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint, CheckpointMark, Checkpoints
@@ -33,6 +33,7 @@ from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import KeyValue, WriteBatch
 from rakit.multiraft.records import (
     StoredCheckpoint,
+    StoredHardState,
     decode_checkpoint,
     decode_entry,
     encode_checkpoint,
@@ -54,7 +55,30 @@ from rakit.raft import (
 )
 
 #: Greater than every index: the end of a range that takes a whole log.
-_INDEX_END = (1 << 64) - 1
+INDEX_END = (1 << 64) - 1
+
+
+def stored_rows(disk: KeyValue, group_id: int, lo: int, hi: int) -> Iterator[tuple[int, bytes]]:
+    """Yields (index, stored value) of the entries from `lo` to before `hi`, upwards.
+
+    A walk over the disk ends at a block that cannot be read, also where it is full of another
+    group's rows and only lies in the way. Single entries can be read all the same; that of the
+    damaged group itself raises `StoreCorruptError` like everything that is damaged (S9).
+    """
+    end = keys.entry(group_id, hi)
+    index = lo
+    try:
+        for key, value in disk.scan(keys.entry(group_id, lo), end):
+            index = keys.number_of(key)
+            yield index, value
+            index += 1
+    except StoreCorruptError:
+        while disk.last_below(keys.entry(group_id, index), end) is not None:
+            row = disk.get(keys.entry(group_id, index))
+            if row is None:
+                raise
+            yield index, row
+            index += 1
 
 
 class GroupLog:
@@ -71,10 +95,12 @@ class GroupLog:
         "applied_log_bytes",
         "group_id",
         "hard_state",
+        "replica_id",
     )
 
-    def __init__(self, group_id: int, disk: KeyValue, cache: TailCache) -> None:
+    def __init__(self, group_id: int, replica_id: int, disk: KeyValue, cache: TailCache) -> None:
         self.group_id = group_id
+        self.replica_id = replica_id
         self.hard_state = HardState()
         #: Stored entry bytes up to the applied index, counted like `CheckpointMark.log_bytes`.
         self.applied_log_bytes = 0
@@ -187,10 +213,8 @@ class GroupLog:
         found: list[Entry] = []
         size = 0
         expected = lo
-        for key, value in self._disk.scan(
-            keys.entry(self.group_id, lo), keys.entry(self.group_id, hi)
-        ):
-            if keys.number_of(key) != expected:
+        for index, value in stored_rows(self._disk, self.group_id, lo, hi):
+            if index != expected:
                 break
             entry = decode_entry(self.group_id, expected, value)
             size += len(entry.data) + ENTRY_OVERHEAD_BYTES
@@ -210,7 +234,8 @@ class GroupLog:
         assert state.commit >= self.hard_state.commit, "the commit index went backwards"
         assert state.commit <= self._last_index, "the commit index lies behind the log"
         self.hard_state = state
-        batch.put(keys.hard_state(self.group_id), encode_hard_state(self.group_id, state))
+        stored = StoredHardState(state, self.replica_id)
+        batch.put(keys.hard_state(self.group_id), encode_hard_state(self.group_id, stored))
 
     def append(self, entries: list[Entry], batch: WriteBatch) -> None:
         """Replaces everything from the first of the entries on by them."""
@@ -243,7 +268,7 @@ class GroupLog:
         Of the checkpoints between the base and this one those that are not `wanted` go.
         """
         assert checkpoint.index <= self._last_index, "a checkpoint lies behind the log"
-        stored = StoredCheckpoint(checkpoint, self.applied_log_bytes)
+        stored = StoredCheckpoint(checkpoint, self.applied_log_bytes, self.replica_id)
         for index in self._checkpoints.add(_mark_of(stored), wanted):
             batch.delete(keys.checkpoint(self.group_id, index))
         self._conf_changes = [each for each in self._conf_changes if each > checkpoint.index]
@@ -251,15 +276,15 @@ class GroupLog:
 
     def install(self, checkpoint: Checkpoint, batch: WriteBatch) -> None:
         """Replaces the whole log by a base that a leader sent, or that the replica is born with."""
-        batch.delete_range(keys.entry(self.group_id, 0), keys.entry(self.group_id, _INDEX_END))
-        batch.delete_range(*keys.group_range(keys.CHECKPOINT, self.group_id))
+        for prefix in (keys.ENTRY, keys.CHECKPOINT):
+            batch.delete_range(*keys.group_range(prefix, self.group_id))
         self._conf_changes.clear()
         self._tail.clear()
         self._terms = [(checkpoint.index, checkpoint.term)]
         self._last_index = checkpoint.index
         self._conf_state = checkpoint.conf_state
         self.applied_log_bytes = 0
-        stored = StoredCheckpoint(checkpoint, 0)
+        stored = StoredCheckpoint(checkpoint, 0, self.replica_id)
         self._checkpoints.reset(_mark_of(stored))
         self._put_checkpoint(stored, batch)
 

@@ -17,6 +17,7 @@ class Groups:
 
     def __init__(self) -> None:
         self.heard: list[tuple[object, ...]] = []
+        self.quarantined: dict[int, object] = {}
 
     def node_up(self, node_id: int) -> None:
         self.heard.append(("up", node_id))
@@ -54,7 +55,7 @@ class Parts:
             synced_counter=lambda: 1,
             responsive=lambda: True,
         )
-        identity = NodeIdentity("cluster", 1, "store-1", 1)
+        identity = NodeIdentity("cluster", 1, "store-1", boot_epoch=1, opened_counter=1)
         self.peers = Peers(identity, HostConfig(), around, random.Random(1))
 
     def wake(self) -> None:

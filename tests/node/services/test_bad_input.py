@@ -341,6 +341,11 @@ CREATE: dict[str, tuple[dict[str, Any], Expected]] = {
     "an empty name": ({"name": ""}, Expected(INVALID, "INVALID_TOPIC_NAME", "1 to 249")),
     "two dots": ({"name": ".."}, Expected(INVALID, "INVALID_TOPIC_NAME", "'..'")),
     "a long name": ({"name": "x" * 250}, Expected(INVALID, "INVALID_TOPIC_NAME", "1 to 249")),
+    # Percent-encoded, each of these is twelve bytes of the transport's headers.
+    "a long name of emojis": (
+        {"name": "😀" * 2000},
+        Expected(INVALID, "INVALID_TOPIC_NAME", "😀"),
+    ),
     "too many partitions": (
         {"partition_count": 10_001},
         Expected(INVALID, "INVALID_PARTITION_COUNT", "10,000"),
@@ -407,7 +412,7 @@ OTHERS: dict[str, tuple[Callable[[Served], Awaitable[object]], Expected]] = {
         Expected(INVALID, "INVALID_REQUEST", "page_size"),
     ),
     "a bad producer name": (
-        lambda it: it.log.InitProducer(log.InitProducerRequest(producer_name="")),
+        lambda it: it.log.InitProducer(log.InitProducerRequest(producer_name="new\nline")),
         Expected(INVALID, "INVALID_PRODUCER_NAME", "1 to 249"),
     ),
     "the state of no producer": (

@@ -121,6 +121,22 @@ async def test_a_producer_name_keeps_its_id_and_gets_a_new_epoch(served: Served)
     assert second.epoch == first.epoch + 1
 
 
+async def test_a_producer_without_a_name_gets_an_id_that_nobody_else_has(served: Served) -> None:
+    topic = await served.topic()
+    ids: set[int] = set()
+    for count in (1, 2):
+        producer = await served.log.InitProducer(InitProducerRequest(), timeout=TIMEOUT_S)
+        ids.add(producer.producer_id)
+        assert (len(ids), producer.epoch) == (count, 1)
+        stamp = ProducerStamp(producer_id=producer.producer_id, epoch=1, sequence=1)
+        request = ProduceRequest(topic=topic.name, partition=0, rows=rows(b"v"), producer=stamp)
+        answers = [await served.log.Produce(request, timeout=TIMEOUT_S) for _ in range(2)]
+        assert [(one.base_offset, one.duplicate) for one in answers] == [
+            (count - 1, False),
+            (count - 1, True),
+        ]
+
+
 async def test_mixed_rows_go_where_their_keys_belong(served: Served) -> None:
     topic = await served.topic(partition_count=4)
     records = [Record(key=b"%d" % (number % 7), value=b"%d" % number) for number in range(40)]

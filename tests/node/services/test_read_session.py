@@ -150,6 +150,17 @@ async def test_contract_17_a_stream_that_waits_for_room_shows_that_it_is_alive(
         assert told[-1] == "0: 0-3"
 
 
+async def test_a_call_begins_as_soon_as_its_last_leader_is_there() -> None:
+    """It used to begin with the next heartbeat, seconds later."""
+    async with node() as it:
+        reader = it.read(*(Position(topic="t", partition=each) for each in (0, 2)))
+        await asyncio.sleep(0)
+        it.world.lead(ME, 12)
+        async with asyncio.timeout(read_stream.HEARTBEAT_S / 2):
+            await reader.has_begun.wait()
+        assert reader.told == []
+
+
 async def test_whoever_waits_for_records_or_for_room_holds_none() -> None:
     budget = ReadBudget(1000, stalled_s=60)
     async with node(budget) as it:

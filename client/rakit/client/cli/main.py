@@ -14,10 +14,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Final
 
-# gRPC reads these when it is imported. It would report every goodbye of a node on stderr, and
-# prepare for forks, which only start nodes here.
+# gRPC reads these when it is imported. It would report every goodbye of a node on stderr. With
+# support for forks it starts its threads again in each forked child, which has crashed before it
+# became a node (see `rakit.client.demo.processes`).
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import typer
 

@@ -23,7 +23,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -199,11 +198,12 @@ class Producer:
     async def _init_producer(self) -> Identity:
         if not self._config.idempotent:
             return Identity()
-        name = self._config.name or f"rakit-{uuid.uuid4()}"
+        name = self._config.name
+        # After a broken call it is asked again; an id that nobody heard of fences nobody.
         answer = await self._connections.call(
             lambda stubs: stubs.log.InitProducer, InitProducerRequest(producer_name=name)
         )
-        return Identity(answer.producer_id, answer.epoch, bool(self._config.name))
+        return Identity(answer.producer_id, answer.epoch, is_known_name=bool(name))
 
     async def send(
         self,

@@ -30,6 +30,7 @@ from rakit.api.v1 import error_pb2
 from rakit.api.v1.log_service_pb2 import ProduceResponse
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.gather import LinkProtocolError, Window
+from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.node.errors import RakitError, from_status
 from rakit.node.partition.answers import Appended
 from rakit.node.partition.state import Stored
@@ -132,7 +133,13 @@ class ForwardLink:
         """One stream from hello to its end; the next batch begins another."""
         try:
             await self._exchange()
-        except* (grpc.RpcError, asyncio.InvalidStateError, TimeoutError, LinkLostError) as errors:
+        except* (
+            grpc.RpcError,
+            asyncio.InvalidStateError,
+            TimeoutError,
+            ChannelClosedError,
+            LinkLostError,
+        ) as errors:
             logger.info(
                 "the stream for forwarded batches ended",
                 extra={"peer": self._destination.node_id, "why": repr(errors.exceptions[0])},
@@ -146,7 +153,7 @@ class ForwardLink:
         try:
             async with asyncio.timeout(HELLO_S):
                 # A connection attempt into the void would hold the first write up for long.
-                await call.write(ForwardProduceRequest(destination=self._destination))
+                await _write(call, ForwardProduceRequest(destination=self._destination))
                 await _answer(call)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._read(call))
@@ -159,7 +166,7 @@ class ForwardLink:
             await self._wake.wait()
             self._wake.clear()
             while self._queue and self._window.is_open(self._queued_bytes):
-                await call.write(self._gathered())
+                await _write(call, self._gathered())
 
     def _gathered(self) -> ForwardProduceRequest:
         """The next message: what waits, up to the size of a message, and at least one batch."""
@@ -227,8 +234,14 @@ def _fail(
         answer.exception()
 
 
+async def _write(call: ForwardCall, request: ForwardProduceRequest) -> None:
+    with on_channel():
+        await call.write(request)
+
+
 async def _answer(call: ForwardCall) -> ForwardProduceResponse:
-    response = await call.read()
+    with on_channel():
+        response = await call.read()
     if not isinstance(response, ForwardProduceResponse):
         raise LinkLostError("the peer ended the stream")
     return response

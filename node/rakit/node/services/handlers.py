@@ -9,7 +9,8 @@ Rules for what runs below:
 - It raises `RakitError` for operating errors. Anything else is a bug: it is logged with its
   traceback and the client gets INTERNAL, whose outcome is UNKNOWN.
 - `CancelledError` is never swallowed: the client has gone, there is nobody to answer.
-- A call that arrives, or a stream that is open, while the node drains gets NODE_UNAVAILABLE.
+- A call that arrives, or a stream that is open, while the node drains gets NODE_UNAVAILABLE, and
+  the address of another node that is up.
 
 Left out: authorisation, which will stand exactly here, before a request is parsed any further.
 """
@@ -142,6 +143,8 @@ class Gate:
 
     def __init__(self) -> None:
         self.closing = asyncio.Event()
+        #: Where callers of a listener may go instead; "": nowhere. Put in once the node has joined.
+        self.elsewhere: Callable[[str], str] = lambda _listener: ""
 
     def check(self) -> None:
         """Raises NODE_UNAVAILABLE while the node drains."""
@@ -257,7 +260,16 @@ class Methods:
                     where = {"method": f"{self._service}/{name}"}
                     logger.exception("a call failed", extra=where)
                     return await abort(context, internal_error())
-            return await abort(context, _leaves(error)[0])
+            return await abort(context, self._hinted(_leaves(error)[0]))
+
+    def _hinted(self, error: RakitError) -> RakitError:
+        """The error; that of a node that stops with where else its caller may go."""
+        unavailable = error.reason == error_pb2.ERROR_REASON_NODE_UNAVAILABLE
+        if not (unavailable and self._gate.closing.is_set()):
+            return error
+        if address := self._gate.elsewhere(self._listener):
+            error.metadata.setdefault("other_address", address)
+        return error
 
     async def _until_closing(self, work: Awaitable[ResultT], grace_s: float) -> ResultT:
         """Runs something long; when the node drains it gets the grace to end by itself."""

@@ -34,7 +34,7 @@ from rakit.node.reading.budget import Lease, ReadBudget
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.reading.local import Finding, ReadLimits, end_offset
 from rakit.node.reading.render import Form, render
-from rakit.node.routing import LEADER_WAIT_S, is_reroutable
+from rakit.node.routing import LEADER_WAIT_S, RETRY_PAUSE_S, is_reroutable
 from rakit.node.services.handlers import Stream
 from rakit.node.services.offsets import OffsetLookup
 from rakit.node.services.positions import check_positions
@@ -115,13 +115,18 @@ class ReadSession:
             else:
                 await self._wait()
             # The call has begun, in its initial metadata, when every position is an offset.
-            if not self._is_begun and all(each.is_resolved for each in self._readings):
+            if not self._is_begun and self._is_resolved:
                 self._is_begun = True
                 await self._stream.begin()
             await self._send_ends()
             await self._beat()
             # Whoever was first takes the largest share of a full answer: take turns.
             self._readings = self._readings[1:] + self._readings[:1]
+
+    @property
+    def _is_resolved(self) -> bool:
+        """Every position has become an offset."""
+        return all(each.is_resolved for each in self._readings)
 
     async def _read_on(self) -> None:
         """Sends what stands at the positions, as much as there is room for."""
@@ -147,7 +152,12 @@ class ReadSession:
 
     async def _wait(self) -> None:
         """Waits for records, and sends them where they are few."""
-        limits = ReadLimits(1, WAITING_BYTES, wait_until=self._heartbeat_at, at_least_one=False)
+        until = self._heartbeat_at
+        if not self._is_resolved:
+            # A leader was missing, or not ready yet: its answer is not news to the others, and the
+            # caller waits for the beginning of the call.
+            until = min(until, self._loop.time() + RETRY_PAUSE_S)
+        limits = ReadLimits(1, WAITING_BYTES, wait_until=until, at_least_one=False)
         step = self._step(await self._look(limits), limits)
         lease = self._budget.ask_now(step.size_bytes) if step.answers else None
         if lease is not None:

@@ -82,7 +82,10 @@ class InitProducerRequest(_message.Message):
 
     PRODUCER_NAME_FIELD_NUMBER: _builtins.int
     producer_name: _builtins.str
-    """1 to 249 printable characters; the same name always gives the same producer id."""
+    """1 to 249 printable characters; the same name always gives the same producer id. The cluster remembers every name for
+    ever, up to a limit (PRODUCER_NAMES_EXHAUSTED), so a name is for what is started again under it. Empty: a fresh id with
+    epoch 1 that no other call ever gets; it is right for a producer that lives once, and takes no room.
+    """
     def __init__(
         self,
         *,

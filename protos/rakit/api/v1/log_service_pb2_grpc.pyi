@@ -32,7 +32,9 @@ class LogServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LogServiceAsyncStub: ...
     InitProducer: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.InitProducerRequest, _log_service_pb2.InitProducerResponse]
-    """Registers a producer by its stable name, or bumps the epoch of a known one, which fences its older instances."""
+    """Gives out a producer id: to a stable name for ever, with a new epoch each time, which fences its older instances; or to
+    nobody in particular, when there is no name.
+    """
     Produce: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.ProduceRequest, _log_service_pb2.ProduceResponse]
     """Appends one batch to one partition, atomically. The answer means: fsynced by a majority of its replicas."""
     ProduceMixed: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.ProduceMixedRequest, _log_service_pb2.ProduceMixedResponse]
@@ -54,7 +56,9 @@ class LogServiceStub:
 class LogServiceAsyncStub(LogServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     InitProducer: _aio.UnaryUnaryMultiCallable[_log_service_pb2.InitProducerRequest, _log_service_pb2.InitProducerResponse]  # type: ignore[assignment]
-    """Registers a producer by its stable name, or bumps the epoch of a known one, which fences its older instances."""
+    """Gives out a producer id: to a stable name for ever, with a new epoch each time, which fences its older instances; or to
+    nobody in particular, when there is no name.
+    """
     Produce: _aio.UnaryUnaryMultiCallable[_log_service_pb2.ProduceRequest, _log_service_pb2.ProduceResponse]  # type: ignore[assignment]
     """Appends one batch to one partition, atomically. The answer means: fsynced by a majority of its replicas."""
     ProduceMixed: _aio.UnaryUnaryMultiCallable[_log_service_pb2.ProduceMixedRequest, _log_service_pb2.ProduceMixedResponse]  # type: ignore[assignment]
@@ -79,7 +83,9 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _log_service_pb2.InitProducerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_log_service_pb2.InitProducerResponse, _abc.Awaitable[_log_service_pb2.InitProducerResponse]]:
-        """Registers a producer by its stable name, or bumps the epoch of a known one, which fences its older instances."""
+        """Gives out a producer id: to a stable name for ever, with a new epoch each time, which fences its older instances; or to
+        nobody in particular, when there is no name.
+        """
 
     @_abc_1.abstractmethod
     def Produce(

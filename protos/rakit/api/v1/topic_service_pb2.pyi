@@ -146,7 +146,9 @@ class Partition(_message.Message):
     LEADER_ADDRESS_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     group_id: _builtins.int
-    """The Raft group. Never reused, so it also tells incarnations of a topic apart."""
+    """The Raft group. Never reused, so it also tells incarnations of a topic apart. 0: the answering node does not know yet
+    where the partition is (in answers to CreateTopic and UpdateTopic only; GetTopic knows).
+    """
     leader_node_id: _builtins.int
     """0: none known at the moment."""
     leader_term: _builtins.int

@@ -17,7 +17,7 @@ Rules:
 - ``fsynced`` is False under --unsafe-no-fsync, so that acknowledgements can say so.
 
 What cannot be detected here: a directory that was rolled back whole, witness included. Peers can,
-by the highest ``synced_counter`` they have seen in this store's hello.
+by the highest ``synced_counter`` that they have heard of this store and its ``opened_counter``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class RocksStore:
         self._space = parts.space
         self._reclaimer = Reclaimer(parts.engine, parts.space)
         self._loss = parts.loss
+        self._doubt_is_settled = False
         self._number = parts.number
+        self._opened = parts.number - 1
         self._synced = parts.number
         self._failed: StoreFailedError | None = None
         self._closed = False
@@ -110,6 +112,11 @@ class RocksStore:
         return self._number
 
     @property
+    def opened_counter(self) -> int:
+        """What this opening found: the number before that of its own first write (S7)."""
+        return self._opened
+
+    @property
     def synced_counter(self) -> int:
         """The number of the newest write known to be durable; peers remember the highest (S7)."""
         return self._synced
@@ -150,8 +157,11 @@ class RocksStore:
         self._identity = adopted
 
     def settle_doubt(self) -> None:
-        """The replicas' doubt is recorded and synced: later starts need not report it again."""
-        tail.settle(self._directory.cut)
+        """The replicas' doubt is recorded and synced: later starts need not report it again.
+
+        The files are renamed by ``maintain``, which is not on the loop.
+        """
+        self._doubt_is_settled = True
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -207,6 +217,7 @@ class RocksStore:
 
     def maintain(self) -> None:
         """Look after the room: ballast back, deleted data out. The syncer's thread."""
+        self._settle()
         self._space.restore()
         self._reclaimer.consider()
 
@@ -222,7 +233,8 @@ class RocksStore:
     def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See ``KeyValue.scan``.
 
-        Read in chunks, each a view of its own moment: what is written meanwhile may show up.
+        Read in chunks, each a view of its own moment: what is written meanwhile may show up. Damage
+        that lies behind the range, where a walk forwards meets it, is somebody else's.
         """
         start = lo
         size = min(_FIRST_CHUNK_BYTES, self._config.scan_chunk_bytes)
@@ -230,6 +242,8 @@ class RocksStore:
             try:
                 pairs = self._engine.chunk(start, hi, size)
             except EngineError as error:
+                if self.last_below(start, hi) is None:
+                    return
                 raise _unreadable(error) from error
             if not pairs:
                 return
@@ -238,11 +252,25 @@ class RocksStore:
             size = min(4 * size, self._config.scan_chunk_bytes)
 
     def last_below(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
-        """See ``KeyValue.last_below``."""
+        """See ``KeyValue.last_below``.
+
+        Damage that lies before the range, where a look from behind goes on to, is somebody else's:
+        a walk forwards does not meet it.
+        """
         try:
             return self._engine.last_below(lo, hi)
+        except EngineError:
+            return self._last_of_walk(lo, hi)
+
+    def _last_of_walk(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
+        last: tuple[bytes, bytes] | None = None
+        try:
+            while pairs := self._engine.chunk(lo, hi, _FIRST_CHUNK_BYTES):
+                last = pairs[-1]
+                lo = last[0] + b"\0"
         except EngineError as error:
             raise _unreadable(error) from error
+        return last
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -272,6 +300,12 @@ class RocksStore:
         except EngineError as error:
             raise self._poison("close", error) from error
         self._witness.save(reached)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._doubt_is_settled:
+            tail.settle(self._directory.cut)
+            self._doubt_is_settled = False
 
     def _abandon(self) -> None:
         """Nothing more can be saved; RocksDB's own attempt to do so fails, as it must."""

@@ -10,15 +10,15 @@ Rules:
   The one exception is a peer that restarted in doubt about its own log (safety S8): what it
   acknowledged before the restart may be gone, so it starts over at nothing.
 - Rule T2: a rejection that an earlier answer has overtaken changes nothing: in REPLICATE one at or
-  below `match`, in PROBE one of anything but the entry before `next`.
+  below `match`, in PROBE one of anything but the entry before `next`. Nor does one of `match`: the
+  peer has lost what it acknowledged, and there is nothing lower to ask about. Asking again at once
+  would go on at the rate of the network; the next heartbeat does.
 - Rule T3: each heartbeat lets one more append through, empty if the window is full: if a probe or
   every message of the window was lost, that append's answer tells (etcd-io/etcd#14633). Heartbeats
   between the ticks, which reads ask for, do not count: they would repeat a probe at their rate.
 - Rule T4: any acknowledgement that joins the leader's log ends SNAPSHOT, also one below the
   snapshot's index (etcd-io/raft#110).
-- Rule T5: a peer that rejects what it had acknowledged has lost it, and will say the same again. It
-  is asked again with the next heartbeat's answer, not at the network's speed.
-- Rule T6: a peer that the host holds is sent nothing, whatever else happens, until it is released.
+- Rule T5: a peer that the host holds is sent nothing, whatever else happens, until it is released.
 
 The leader's own entry is kept here too: its `match` is what its own disk holds (safety S13).
 """
@@ -94,7 +94,7 @@ class Progress:
         self.send_empty = False
         #: The host is fetching entries for this peer.
         self.waits_for_fetch = False
-        #: The host has no room for what would be sent (rule T6).
+        #: The host has no room for what would be sent (rule T5).
         self.held = False
         self.inflights = inflights
         self.is_learner = learner
@@ -188,13 +188,12 @@ class Progress:
                 return False
             self.next = self.match + 1
             return True
-        if self.next - 1 != rejected:
+        if self.next - 1 != rejected or rejected == self.match:
             return False
         self.next = max(min(rejected, hint + 1), self.match + 1)
         assert self.match < self.next <= max(rejected, self.match + 1), "a probe goes backwards"
         self.sent_commit = min(self.sent_commit, self.next - 1)
-        # Rule T5.
-        self.waits = rejected <= self.match
+        self.waits = False
         return True
 
     def can_bump_commit(self, commit: int) -> bool:
