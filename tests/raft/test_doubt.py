@@ -336,6 +336,15 @@ def test_a_peer_that_lost_its_log_is_asked_again_with_a_heartbeat_only() -> None
         assert len(of_kind(node.step(HEARTBEAT_RESP, 2), APP)) == 1
 
 
+def test_leadership_is_not_handed_to_a_peer_that_lost_its_log() -> None:
+    node = Single([1], boot=1)
+    node.win()
+    node.step(APP_RESP, 2, index=2, context=encode_stamp(6, doubtful=False))
+    node.step(APP_RESP, 2, index=2, reject=True, reject_hint=1, context=CLEAR_7)
+    with pytest.raises(TransferRefusedError, match="lost"):
+        node.node.transfer_leader(2)
+
+
 def test_a_rejection_that_is_only_late_is_no_sign_of_a_loss() -> None:
     node = Single([1], boot=1)
     node.win()

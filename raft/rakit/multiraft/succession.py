@@ -12,9 +12,9 @@ Rules:
 - A node comes up: leaders ask its replicas at once where they are. Groups without a leader plan a
   campaign, two turns later than otherwise, so that a leader which exists is heard first.
 - A member says farewell: as if its node were down, for this group only.
-- A hung disk: every leadership is handed to the living voter with the longest log that does not
-  doubt it, and given up after the patience of `StallWatch` (S13). A group without another voter
-  keeps its leader. A node that stops hands over by the same rule.
+- A hung disk: every leadership is handed to the living voter with the longest log that neither
+  doubts nor has lost it, and given up after the patience of `StallWatch` (S13). A group without
+  another voter keeps its leader. A node that stops hands over by the same rule.
 """
 
 from __future__ import annotations

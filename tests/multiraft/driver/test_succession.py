@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
+
 from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.multiraft.stall import successor
 from rakit.raft import (
@@ -55,6 +59,39 @@ def test_nobody_is_asked_where_everybody_else_is_in_doubt_or_away() -> None:
     assert leader.driver.hand_over(GROUP) == 0
     cluster.pump()
     assert cluster.leader() is leader
+
+
+def test_s9_a_voter_that_lost_its_log_is_no_successor_though_it_had_acknowledged_most() -> None:
+    """Elected by the one that is behind, it would vote away what was committed with it."""
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    lost, behind = cluster.followers()
+    old = copy.deepcopy(lost.disk)
+    cluster.isolate(behind)
+    cluster.propose(leader, b"x")
+    cluster.settle()
+    cluster.crash(lost)
+    lost.disk = old
+    cluster.restart(lost)
+    cluster.run_until(lambda: any(peer.lost_log for peer in leader.group.status().peers))
+    assert leader.driver.hand_over(GROUP) == behind.group.meta.replica_id
+    leader.hung = True
+    leader.driver.disk_stalled()
+    cluster.heal()
+    cluster.run_until(lambda: cluster.leader() is behind, ticks=20)
+    assert cluster.check_replicas_agree() == [b"x"]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_s9_a_voter_that_is_shut_out_is_not_asked_while_another_one_answers(which: int) -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    shut_out, sound = cluster.followers()[which], cluster.followers()[1 - which]
+    shut_out.driver.quarantine(GROUP, "a reader found it damaged")
+    cluster.tick(2 * cluster.config.election_ticks)
+    assert len({peer.match for peer in leader.group.status().peers}) == 1
+    assert leader.driver.hand_over(GROUP) == sound.group.meta.replica_id
+    cluster.run_until(lambda: cluster.leader() is sound, ticks=20)
 
 
 def test_who_votes_only_in_the_outgoing_half_is_no_successor() -> None:
