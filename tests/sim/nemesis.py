@@ -26,7 +26,8 @@ WEIGHTS = {
     "weather": 3,
     "clock": 2,
     "slow disk": 2,
-    "transfer": 3,
+    "full lane": 1,
+    "transfer": 2,
     "stall": 1,
 }
 
@@ -83,6 +84,9 @@ def strike(world: World, rng: random.Random) -> None:
             world.clock_offset_ms[victim] = rng.randint(-3_600_000, 3_600_000)
         case "slow disk":
             world.sync_ms[victim] = rng.choice([(1, 4), (1, 4), (20, 200), (500, 1500)])
+        case "full lane":
+            other = rng.choice([one for one in nodes if one != victim])
+            world.fill_lane(victim, other, rng.randint(50, 2500))
         case "transfer":
             world.transfer(rng)
         case "members":

@@ -61,7 +61,10 @@ CONFIG = DriverConfig(
     inflight_bytes_max=2000,
     batch_bytes_max=2000,
     tail_cache_bytes_max=1500,
+    send_bytes_max=800,
     apply_bytes_max=600,
+    apply_count_max=4,
+    step_bytes_max=100_000,  # what a dozen applied entries count for
 )
 SETTINGS = TopicSettings(segment_bytes=600, segment_ms=4_000, retention_bytes=1800)
 
@@ -224,6 +227,20 @@ class World:
         if driver is not None:
             driver.disk_stalled()
             self.later(0, self.nodes[node_id].step, node_id, self.nodes[node_id].boot)
+
+    def fill_lane(self, node_id: int, other_id: int, duration_ms: int) -> None:
+        """A node's way to another one takes no more appends for a while (S17)."""
+        node = self.nodes[node_id]
+        if node.driver is None:
+            return
+        node.driver.lane_shut(other_id)
+
+        def empty() -> None:
+            assert node.driver is not None, "events of a node that is down are dropped"
+            node.driver.lane_open(other_id)
+            node.step()
+
+        self.later(duration_ms, empty, node_id, node.boot)
 
     def transfer(self, rng: random.Random) -> None:
         for node_id, node in sorted(self.nodes.items()):
