@@ -108,6 +108,14 @@ def test_a_rejection_of_another_probe_is_ignored() -> None:
     assert peer.next == 5
 
 
+def test_a_peer_that_rejects_what_it_acknowledged_is_not_asked_again_before_a_heartbeat() -> None:
+    """There is nothing lower to ask about: question and answer would chase each other."""
+    peer = progress(match=7, next_index=8)
+    peer.sent(1, 8, 10, commit=0)
+    assert not peer.reject(7, 3)
+    assert (peer.next, peer.paused) == (8, True)
+
+
 def test_a_probe_never_goes_below_match() -> None:
     peer = progress(match=6, next_index=10)
     assert peer.reject(9, 1)
