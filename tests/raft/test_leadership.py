@@ -122,11 +122,18 @@ def test_reads_are_bounded() -> None:
         node.node.read_index(b"c")
     answers = node.step(READ_INDEX, 2, term=0, context=b"d")
     assert [a.reject for a in of_kind(answers, READ_INDEX_RESP)] == [True]
-    follower = Single([1], term=2, max_pending_reads=1)
-    follower.step(HEARTBEAT, 3)
-    follower.node.read_index(b"a")
-    with pytest.raises(ReadLimitError):
-        follower.node.read_index(b"b")
+
+
+def test_a_follower_whose_questions_are_lost_can_always_ask_another() -> None:
+    node = Single([1], term=2, max_pending_reads=2)
+    node.step(HEARTBEAT, 3)
+    for number in range(5):
+        node.node.read_index(b"%d" % number)
+    node.drain()
+    assert dropped_reads(node) == [b"0", b"1", b"2"], "the oldest make room"
+    for number in range(5):
+        node.step(READ_INDEX_RESP, 3, context=b"%d" % number, index=1)
+    assert read_states(node) == [b"3", b"4"]
 
 
 def test_a_smaller_quorum_answers_reads_that_waited() -> None:
@@ -192,6 +199,18 @@ def test_removing_or_demoting_the_target_ends_the_transfer(steps: str) -> None:
         node.node.propose(b"x")
     node.node.apply_conf_change(parse_change([steps]))
     node.node.propose(b"x")
+
+
+def test_a_transfer_has_a_whole_election_timeout_however_late_it_is_asked_for() -> None:
+    node = leader(check_quorum=False)
+    for _ in range(9):
+        node.node.tick()
+    node.node.transfer_leader(2)
+    for _ in range(9):
+        node.node.tick()
+    assert node.node.basic_status().lead_transferee == 2
+    node.node.tick()
+    assert node.node.basic_status().lead_transferee == 0
 
 
 def test_another_target_replaces_the_first() -> None:
