@@ -61,7 +61,7 @@ class SimNode:
         assert self.driver is None, "a running node cannot be started"
         self.boot += 1
         self.written, self.syncing = 0, False
-        config = dataclasses.replace(self.config, doubtful=self.was_cut)
+        config = dataclasses.replace(self.config, boot=self.boot, doubtful=self.was_cut)
         self.driver = Driver(config, self.node_id, self.disk, self.factory, rng)
         self.driver.load()
 

@@ -62,7 +62,7 @@ class Roster:
         self._rng = rng
         self._cache = TailCache(config.tail_cache_bytes_max, config.tail_cache_appends_max)
         self._tombstones: dict[int, int] = {}
-        self._boot = 0
+        self._loaded = False
         self._born_in_doubt = False
         self.groups: dict[int, Group] = {}
         self.quarantined: dict[int, Quarantined] = {}
@@ -74,9 +74,9 @@ class Roster:
 
     def load(self, batch: WriteBatch) -> None:
         """Opens every group of the store and quarantines the damaged ones."""
-        assert self._boot == 0, "a store is loaded once"
+        assert not self._loaded, "a store is loaded once"
+        self._loaded = True
         cut = self._config.doubtful
-        self._boot = boot.next_boot(self._disk, batch, doubtful=cut)
         self._born_in_doubt = boot.births_are_doubtful(self._disk, batch, doubtful=cut)
         census = take_census(self._disk)
         self._tombstones = census.tombstones
@@ -101,7 +101,7 @@ class Roster:
 
     def create(self, meta: GroupMeta, conf: ConfState | None, batch: WriteBatch) -> Group | None:
         """Makes a replica; None if this very replica is here already, sound or quarantined."""
-        assert self._boot, "groups are created after the store was loaded"
+        assert self._loaded, "groups are created after the store was loaded"
         assert node_of(meta.replica_id) == self._node_id, "the replica belongs to another node"
         if self._is_here(meta, batch):
             return None
@@ -186,7 +186,7 @@ class Roster:
             max_uncommitted_bytes=config.uncommitted_bytes_max,
             max_committed_bytes_per_ready=config.apply_bytes_max,
             max_pending_reads=config.reads_count_max,
-            boot=self._boot,
+            boot=config.boot,
             doubtful=doubtful,
         )
         group = Group(meta, machine, log, RawNode(core, log))

@@ -68,8 +68,8 @@ def handle_heartbeat(raft: Raft, message: Message) -> None:
     """Takes a sign of life, and the commit index that comes with it."""
     context = message.context
     if raft.doubtful:
-        # No read is confirmed (rule D2) and no commit index taken (rule D6); the leader may not know
-        # yet of the restart: tell it.
+        # No read is confirmed (rule D2), no commit index taken (rule D6), and the leader told: it
+        # may not know of the restart yet.
         context = b""
         _acknowledge(raft, message, 0)
     else:

@@ -22,7 +22,7 @@ from rakit.raft.types import DropKind, Dropped, Message, ReadState, Role
 
 
 def request(raft: Raft, context: bytes) -> None:
-    """Asks on behalf of the local host; raises if nobody can be asked or a leader's are too many."""
+    """Asks on behalf of the local host; raises if nobody can be asked or too many wait."""
     if raft.role is Role.LEADER:
         if len(raft.reads) >= raft.config.max_pending_reads:
             raise ReadLimitError(f"{len(raft.reads)} reads wait")

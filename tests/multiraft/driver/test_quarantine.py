@@ -7,9 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rakit.multiraft import keys
-from rakit.multiraft.boot import next_boot
 from rakit.multiraft.errors import UnknownGroupError
-from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
 from rakit.multiraft.records import (
     decode_hard_state,
@@ -18,7 +16,6 @@ from rakit.multiraft.records import (
 )
 from rakit.raft import Entry, HardState, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster, Node
-from tests.multiraft.driver.memory_disk import MemoryDisk
 
 OTHER = 8
 
@@ -215,18 +212,6 @@ def test_a_replaced_replica_clears_the_quarantined_one_away() -> None:
     assert victim.driver.quarantined == {}
     assert victim.group.meta == new
     assert victim.group.storage.last_index() == 0
-
-
-def test_s8_a_start_in_doubt_passes_every_boot_number_that_may_have_been_lost() -> None:
-    disk = MemoryDisk()
-    numbers: list[int] = []
-    for doubtful in (False, False, True, False):
-        batch = WriteBatch()
-        numbers.append(next_boot(disk, batch, doubtful=doubtful))
-        disk.write(batch)
-    assert numbers[:2] == [1, 2]
-    assert numbers[2] > 1000
-    assert numbers[3] == numbers[2] + 1
 
 
 def test_s8_doubt_is_marked_on_disk_and_ends_with_an_own_term_commit() -> None:
