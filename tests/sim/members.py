@@ -126,5 +126,5 @@ def _seen(group: Group, one: Assigned, up: set[int]) -> steps.Group:
         leader=group.meta.replica_id,
         voters_count_max=len(one.desired),
         up={replica for replica in everybody if node_of(replica) in up},
-        caught_up=caught_up(group),
+        caught_up=caught_up(group.status()),
     )
