@@ -330,6 +330,22 @@ def test_s8_a_doubtful_leader_that_not_all_have_elected_does_not_count_itself() 
     assert node.node.basic_status().commit == 2
 
 
+def test_s8_a_leader_counts_itself_once_its_own_term_is_committed() -> None:
+    node = candidate(FIVE, doubtful=True, boot=7)
+    for voter in (2, 3, 4):
+        node.step(VOTE_RESP, voter)
+    assert peer(node, 1).doubtful
+    for voter in (2, 3, 4):
+        node.step(APP_RESP, voter, index=2)
+    assert not peer(node, 1).doubtful
+    _, index = node.node.propose(b"x")
+    node.drain()
+    node.step(APP_RESP, 2, index=index)
+    assert node.node.basic_status().commit == 2
+    node.step(APP_RESP, 3, index=index)
+    assert node.node.basic_status().commit == index, "1 makes the majority with 2 and 3"
+
+
 def test_s8_after_a_unanimous_election_doubtful_replicas_count_for_that_leader() -> None:
     node = candidate(doubtful=True, boot=7)
     for voter in (2, 3):
