@@ -5,6 +5,9 @@ or joins, or a member leaves. The rest is as in the product: nodes make the repl
 assigned, and each group's leader takes the steps of `rakit.node.metadata.steps` towards it, one by
 one, through all faults. A replica that was let go stays where it is, as it does in the product,
 and must not disturb anybody. No node ever gets a second replica of a group.
+
+A damaged replica is shut out by its node and replaced by one on a node that has none. A group may
+be deleted: each node buries its replica when it learns of that, and none may come back.
 """
 
 from __future__ import annotations
@@ -35,6 +38,14 @@ class Assigned:
     desired: tuple[int, ...]
     # Every replica that was ever assigned, by node.
     replicas: dict[int, int] = field(default_factory=dict[int, int])
+    # Nodes whose replica was damaged.
+    damaged: set[int] = field(default_factory=set[int])
+
+    def assign(self, node_id: int) -> int:
+        """Gives a node a replica, with an id that nobody had."""
+        replica = replica_id(node_id, len(self.replicas) + 1)
+        self.replicas[node_id] = replica
+        return replica
 
 
 class Members:
@@ -47,48 +58,64 @@ class Members:
             group_id: Assigned(_kind(group_id), ConfState(voters=first), first, dict(replicas))
             for group_id in group_ids
         }
-        self.steps_taken = 0
+        self.deleted: list[int] = []
 
-    def create_missing(self, node: SimNode) -> None:
-        assert node.driver is not None, "a running node creates groups"
+    def settle(self, node: SimNode) -> None:
+        """Makes the replicas that a node lacks, and buries those of deleted groups."""
+        driver = node.driver
+        assert driver is not None, "a running node has groups"
+        for group_id in self.deleted:
+            driver.remove_group(group_id)
         for group_id, one in self.groups.items():
             replica = one.replicas.get(node.node_id)
-            if replica is not None and node.driver.group(group_id) is None:
+            missing = driver.group(group_id) is None and node.node_id not in one.damaged
+            if replica is not None and missing:
                 conf = one.first if replica in one.first else None
-                node.driver.create_group(GroupMeta(group_id, replica, one.kind), conf)
+                driver.create_group(GroupMeta(group_id, replica, one.kind), conf)
 
     def change(self, rng: random.Random, nodes: list[int]) -> None:
         """Wants one group to be different."""
-        group_id = rng.choice(sorted(self.groups))
-        one = self.groups[group_id]
+        one = self.groups[rng.choice(sorted(self.groups))]
         fresh = [node_id for node_id in nodes if node_id not in one.replicas]
         grow = bool(fresh) and (len(one.desired) < _MEMBERS_MAX or rng.random() < 0.5)
         shrink = len(one.desired) > _MEMBERS_MIN if not grow else rng.random() < 0.7
         desired = list(one.desired)
         if grow:
-            node_id = rng.choice(fresh)
-            one.replicas[node_id] = replica_id(node_id, len(one.replicas) + 1)
-            desired.append(one.replicas[node_id])
+            desired.append(one.assign(rng.choice(fresh)))
         if shrink:
             desired.pop(rng.randrange(len(one.desired)))
         one.desired = tuple(desired)
 
+    def damage(self, rng: random.Random, nodes: list[int]) -> tuple[int, int] | None:
+        """Wants a damaged replica replaced, one of each group at most; returns (group, node)."""
+        group_id = rng.choice(sorted(self.groups))
+        one = self.groups[group_id]
+        fresh = [node_id for node_id in nodes if node_id not in one.replicas]
+        if one.damaged or not fresh:
+            return None
+        victim = rng.choice(one.desired)
+        one.damaged.add(node_of(victim))
+        others = [each for each in one.desired if each != victim]
+        one.desired = (*others, one.assign(rng.choice(fresh)))
+        return group_id, node_of(victim)
+
+    def delete(self, group_id: int) -> None:
+        """Wants a group to be nowhere."""
+        del self.groups[group_id]
+        self.deleted.append(group_id)
+
     def tend(self, driver: Driver, up: set[int]) -> None:
         """Lets a node take the next step of every group that it leads."""
-        for group_id, group in sorted(driver.groups.items()):
-            one = self.groups[group_id]
-            if group.ready and (step := steps.next_step(_seen(group, one, up))) is not None:
+        for group_id, group in driver.groups.items():
+            one = self.groups.get(group_id)
+            if one is None or not group.ready:
+                continue
+            step = steps.next_step(_seen(group, one, up))
+            if step is not None:
                 try:
-                    self._take(driver, group_id, step)
+                    _take(driver, group_id, step)
                 except ProposalRefusedError:
                     continue  # the next look decides anew
-
-    def _take(self, driver: Driver, group_id: int, step: steps.Step) -> None:
-        if isinstance(step, steps.HandOver):
-            driver.transfer_leader(group_id, step.replica_id)
-        else:
-            driver.propose_conf_change(group_id, step.change, (group_id, None))
-            self.steps_taken += 1
 
     def members_of(self, group_id: int) -> list[int]:
         """The nodes that should have a voter of the group."""
@@ -107,14 +134,26 @@ def _kind(group_id: int) -> GroupKind:
     return GroupKind.METADATA if group_id == METADATA_GROUP_ID else GroupKind.PARTITION
 
 
-def side_to_come(driver: Driver) -> tuple[ConfState, set[int]] | None:
-    """A joint phase that the node leads, and the nodes that only its incoming half needs."""
+def joint_group(driver: Driver) -> Group | None:
+    """A group in a joint phase that the node leads."""
     for group in driver.groups.values():
-        conf = group.conf_state
-        if conf.voters_outgoing and group.role is Role.LEADER:
-            newcomers = set(conf.voters) - set(conf.voters_outgoing)
-            return conf, {node_of(one) for one in (*newcomers, group.meta.replica_id)}
+        if group.conf_state.voters_outgoing and group.role is Role.LEADER:
+            return group
     return None
+
+
+def side_to_come(group: Group) -> set[int]:
+    """The leader's node and those that only the incoming half of a joint phase needs."""
+    conf = group.conf_state
+    newcomers = set(conf.voters) - set(conf.voters_outgoing)
+    return {node_of(one) for one in (*newcomers, group.meta.replica_id)}
+
+
+def _take(driver: Driver, group_id: int, step: steps.Step) -> None:
+    if isinstance(step, steps.HandOver):
+        driver.transfer_leader(group_id, step.replica_id)
+    else:
+        driver.propose_conf_change(group_id, step.change, (group_id, None))
 
 
 def _seen(group: Group, one: Assigned, up: set[int]) -> steps.Group:
