@@ -25,7 +25,7 @@ demo: $(READY) ## Three nodes take 336,776 real flights, lose their leader, and 
 	@$(BIN)/rakit demo
 
 test: $(READY) ## All tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
+	@$(BIN)/python -m pytest -q -rs -n 2 --dist loadgroup tests
 
 lint: $(READY) ## Style, layers, protos, generated code
 	@$(BIN)/ruff check .

@@ -9,12 +9,16 @@ pyproject.toml.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+# As the commands have it (see `rakit.client.demo.processes`); gRPC reads it when it is imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from tests.loop_guard import watched_loop
 

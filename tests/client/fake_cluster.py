@@ -79,6 +79,12 @@ class FakePartition:
     producers: dict[int, tuple[int, int, dict[int, tuple[int, int, int]]]] = field(
         default_factory=dict
     )
+    forgotten: set[int] = field(default_factory=set)
+
+    def forget(self, producer_id: int) -> None:
+        """What happens to a producer that was idle for long."""
+        self.producers.pop(producer_id, None)
+        self.forgotten.add(producer_id)
 
     def append(self, request: log_pb.ProduceRequest) -> log_pb.ProduceResponse:
         columns = _columns(request)
@@ -106,8 +112,14 @@ class FakePartition:
             if stored_crc != crc:
                 raise RefusalError("SEQUENCE_REUSED")
             return base, end
-        if stamp.producer_id not in self.producers and stamp.previous_sequence:
+        if not memory and (
+            stamp.HasField("previous_sequence")
+            if stamp.producer_id in self.forgotten
+            else stamp.previous_sequence
+        ):
             raise RefusalError("UNKNOWN_PRODUCER", outcome="UNKNOWN")
+        if not stamp.HasField("previous_sequence") and stamp.sequence > last:
+            return None
         if stamp.previous_sequence != last or stamp.sequence <= last:
             raise RefusalError("OUT_OF_ORDER_SEQUENCE", expected_sequence=str(last))
         return None
@@ -156,6 +168,8 @@ class FakeCluster:
         # While cleared, leaders keep answers back.
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        # Somebody has asked about a topic.
+        self.is_asked = asyncio.Event()
         # Added to the tag of every answer.
         self.tag_shift = 0
 
@@ -185,9 +199,9 @@ class FakeCluster:
         self.seen.append((node_id, request))
         self._arrived.set()
 
-    async def until_seen(self) -> None:
-        """Waits for the first produce request."""
-        while not self.seen:
+    async def until_seen(self, count: int = 1) -> None:
+        """Waits until so many produce requests have reached a node."""
+        while len(self.seen) < count:
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -219,6 +233,8 @@ class FakeNode:
         # Takes requests and never answers.
         self.is_hung = False
         self.topic_questions = 0
+        # What Reads asked this node for.
+        self.read_partitions: list[int] = []
         options = [("grpc.http2.min_ping_interval_without_data_ms", 1_000)]
         self._server = grpc.aio.server(options=options)
 
@@ -270,6 +286,7 @@ class FakeNode:
         self, request: topic_pb.GetTopicRequest, context: Context
     ) -> topic_pb.GetTopicResponse:
         self.topic_questions += 1
+        self._cluster.is_asked.set()
         if self.is_hung:
             await asyncio.Event().wait()
         if request.name not in self._cluster.topics:
@@ -280,19 +297,22 @@ class FakeNode:
         self, request: log_pb.InitProducerRequest, _context: Context
     ) -> log_pb.InitProducerResponse:
         epochs = self._cluster.epochs
-        epochs[request.producer_name] = epochs.get(request.producer_name, 0) + 1
-        producer_id = 1 + list(epochs).index(request.producer_name)
+        # Without a name: an id of its own, as if it had a name that nobody will say again.
+        name = request.producer_name or f"nameless {len(epochs)}"
+        epochs[name] = epochs.get(name, 0) + 1
         return log_pb.InitProducerResponse(
-            producer_id=producer_id, epoch=epochs[request.producer_name]
+            producer_id=1 + list(epochs).index(name), epoch=epochs[name]
         )
 
     async def get_producer_state(
         self, request: log_pb.GetProducerStateRequest, _context: Context
     ) -> log_pb.GetProducerStateResponse:
         one = self._cluster.topics[request.topic][request.partition]
-        _, last, memory = one.producers.get(request.producer_id, (0, 0, {}))
-        one.producers[request.producer_id] = (request.fence_epoch, last, memory)
-        return log_pb.GetProducerStateResponse(last_sequence=last, epoch=request.fence_epoch)
+        epoch, last, memory = one.producers.get(request.producer_id, (0, 0, {}))
+        if request.HasField("fence_epoch"):
+            epoch = max(epoch, request.fence_epoch)
+            one.producers[request.producer_id] = (epoch, last, memory)
+        return log_pb.GetProducerStateResponse(last_sequence=last, epoch=epoch)
 
     async def get_offsets(
         self, request: log_pb.GetOffsetsRequest, _context: Context
@@ -360,6 +380,10 @@ class FakeNode:
     async def read(
         self, request: log_pb.ReadRequest, context: Context
     ) -> AsyncIterator[log_pb.ReadResponse]:
+        self.read_partitions.extend(position.partition for position in request.positions)
+        if self.refused_reads:
+            self.refused_reads -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
         for position in request.positions:
             one = self._cluster.topics[position.topic][position.partition]
             for stored in list(one.batches):
@@ -374,13 +398,24 @@ class FakeNode:
                 )
                 batch.records.ParseFromString(stored.content)
                 yield answer
+                if self.breaks_every_read:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
                 if self.break_reads_after > 0:
                     self.break_reads_after -= 1
                     if not self.break_reads_after:
+                        self.refused_reads = self.refused_after_break
                         await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
+        if request.follow:
+            # Nothing is ever appended while somebody follows.
+            await asyncio.Event().wait()
 
     # Reads break once after so many batches; 0: never.
     break_reads_after = 0
+    # Every read breaks after one batch.
+    breaks_every_read = False
+    # So many reads get nothing, and so many after the one that breaks.
+    refused_reads = 0
+    refused_after_break = 0
 
 
 def to_bytes(message: Message) -> bytes:

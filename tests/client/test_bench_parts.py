@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from rakit.client.bench.echo import measure_rate, measure_round_trips
 from rakit.client.bench.failover import GapWatch, Kill
 from rakit.client.bench.machine import describe, mounted_at
 from rakit.client.bench.meter import Meter
-from rakit.client.bench.produce import BATCH_RECORDS_MAX, ProduceSettings
+from rakit.client.bench.produce import ProduceSettings
 from rakit.client.bench.report import Figure, Report, at_least, at_most, show
 from rakit.client.cli.output import Format
+from rakit.client.config import BATCH_COUNT_LIMIT
+from rakit.client.demo.verify import NotDurableError
 from rakit.client.errors import make_error
 from rakit.client.model import Receipt
 from rakit.client.producing.batch import Batch, Delivery
@@ -51,6 +54,14 @@ def delivered(meter: Meter, records: int = 3) -> Batch:
     batch = Batch(0.0, None)
     meter.watch(Delivery(batch, -1), records, 0.0)
     return batch
+
+
+async def test_a_figure_without_fsync_is_an_error() -> None:
+    meter = Meter()
+    delivered(meter).finish(replace(RECEIPT, fsynced=False))
+    with pytest.raises(NotDurableError, match="t/0 acknowledged without fsync"):
+        await meter.until(1)
+    assert not meter.records
 
 
 async def test_a_meter_counts_what_is_acknowledged_and_times_only_while_it_records() -> None:
@@ -120,7 +131,7 @@ async def test_a_load_ends_with_its_block_and_a_result_comes_through() -> None:
 def test_batches_hold_what_fits_and_at_least_one_record() -> None:
     assert ProduceSettings(1024, 1 << 20).batch_records == (1 << 20) // 1032
     assert ProduceSettings(5000, 1000).batch_records == 1
-    assert ProduceSettings(1, 15 << 20).batch_records == BATCH_RECORDS_MAX
+    assert ProduceSettings(1, 15 << 20).batch_records == BATCH_COUNT_LIMIT
 
 
 def test_only_large_batches_need_a_topic_of_their_own_kind() -> None:

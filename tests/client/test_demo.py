@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from rakit.client.demo.flights import Flight, parse
-from rakit.client.demo.verify import Read, Verdict, judge
+from rakit.client.demo.processes import node_environment
+from rakit.client.demo.verify import NotDurableError, Read, Verdict, durable, judge
+from rakit.client.model import Receipt
 
 SENT = [Flight(b"N1" if number % 3 else None, b"%d" % number) for number in range(12)]
 RECEIPTS = [(number % 2, number // 2) for number in range(12)]
@@ -20,6 +22,18 @@ def faithful() -> list[Read]:
         for flight, (partition, offset) in zip(SENT, RECEIPTS, strict=True)
     ]
     return sorted(read, key=lambda one: (one.partition, one.offset))
+
+
+def test_an_acknowledgement_without_fsync_ends_the_run() -> None:
+    receipt = Receipt("t", 0, 0, 1, 0, 1, 2, 3, fsynced=True, duplicate=False)
+    assert durable(receipt) is receipt
+    with pytest.raises(NotDurableError, match="acknowledged without fsync"):
+        durable(replace(receipt, fsynced=False))
+
+
+def test_nodes_that_are_thrown_away_hear_nothing_of_settings_for_others() -> None:
+    given = {"RAKIT_DATA_DIR": "/var/lib/rakit", "RAKIT_SEEDS": "a:7071", "PATH": "/bin"}
+    assert node_environment(given) == {"PATH": "/bin", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 
 
 def judged(read: list[Read]) -> Verdict:

@@ -48,6 +48,32 @@ def test_a_status_gives_its_reason_its_metadata_and_its_own_outcome() -> None:
     assert error.number("leader_term") is None
 
 
+def test_what_cannot_be_decoded_is_an_error_without_a_reason() -> None:
+    damaged = status("NOT_LEADER")
+    damaged.details[0].value = b"\xff"
+    for error in (
+        from_status(damaged),
+        from_rpc_error(
+            rpc_error(
+                grpc.StatusCode.INTERNAL,
+                ("grpc-status-details-bin", damaged.SerializeToString()),
+            ),
+            "host:1",
+        ),
+        from_rpc_error(
+            rpc_error(grpc.StatusCode.INTERNAL, ("grpc-status-details-bin", b"\xff")), "host:1"
+        ),
+    ):
+        assert error.reason == LocalReason.FOREIGN_ERROR
+        assert error.maybe_applied
+    named = rpc_error(
+        grpc.StatusCode.UNAVAILABLE,
+        ("grpc-status-details-bin", b"\xff"),
+        ("rakit-reason", "NO_LEADER"),
+    )
+    assert from_rpc_error(named, "host:1").reason == "NO_LEADER"
+
+
 def test_without_our_error_info_the_outcome_is_unknown() -> None:
     assert from_status(Status(code=14, message="a proxy")).maybe_applied
     assert from_status(status("QUOTA", domain="example.org")).maybe_applied

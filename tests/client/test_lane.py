@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from rakit.api.v1.log_service_pb2 import ProduceRequest
-from rakit.client.errors import RakitError, from_status, make_error
+from rakit.client.errors import InvalidRequestError, RakitError, from_status, make_error
 from rakit.client.producing.batch import Batch
 from rakit.client.producing.lane import GATHER_BYTES, Lane, LaneLimits, Verdict
 
@@ -24,6 +24,7 @@ LIMITS = LaneLimits(
     codec=None,
 )
 UNAVAILABLE = make_error("NO_LEADER", "none")
+BROKEN = make_error("UNREACHABLE", "gone")
 
 
 class Clock:
@@ -34,7 +35,7 @@ class Clock:
 
 
 def make_lane(limits: LaneLimits = LIMITS) -> Lane:
-    return Lane("t", 0, limits, Clock())
+    return Lane("t", 0, limits, Clock(), lambda batch, error: batch.finish(error))
 
 
 def put(lane: Lane, value: bytes = b"v", size_bytes: int = 10) -> Batch:
@@ -86,10 +87,10 @@ def test_a_full_batch_is_closed_by_bytes_and_by_count() -> None:
 
 def test_lingering_waits_for_company_only_while_little_waits() -> None:
     lane = make_lane(replace(LIMITS, linger_s=5))
-    put(lane)
+    batch = put(lane)
     assert lane.next_batch() is None
-    lane._clock_s.now_s = 5.0  # type: ignore[attr-defined]
-    assert lane.next_batch() is not None
+    batch.is_due = True
+    assert lane.next_batch() is batch
     lane = make_lane(replace(LIMITS, linger_s=5))
     put(lane, size_bytes=GATHER_BYTES)
     assert lane.next_batch() is not None
@@ -123,6 +124,24 @@ def test_what_came_back_goes_first_in_its_old_order() -> None:
     assert [stamp(batch) for batch in flying] == [(1, 0), (2, 1), (3, 2)]
 
 
+def test_the_newest_is_what_ends_last() -> None:
+    lane = make_lane()
+    assert lane.newest is None
+    for _ in range(2):
+        put(lane, size_bytes=LIMITS.batch_bytes_max)
+        send(lane)
+    first, second = lane.in_flight
+    assert lane.newest is second
+    # The first one is back and waits to be sent again; the second is still on its way.
+    lane.refused(first, UNAVAILABLE)
+    assert lane.newest is second
+    lane.refused(second, make_error("EARLIER_REQUEST_FAILED", "text"))
+    assert lane.newest is second
+    lane.settle()
+    assert lane.newest is second
+    assert put(lane) is lane.newest
+
+
 def test_s24_a_number_is_never_used_for_two_contents() -> None:
     lane = make_lane()
     put(lane)
@@ -133,11 +152,24 @@ def test_s24_a_number_is_never_used_for_two_contents() -> None:
     assert stamp(send(lane)) == (2, 0)
 
 
+def test_a_batch_that_cannot_be_built_fails_alone() -> None:
+    lane = make_lane()
+    # What `send()` refuses, so this stands for a check that was forgotten.
+    bad = put(lane, "text")  # type: ignore[arg-type]
+    assert lane.next_batch() is None
+    assert isinstance(bad.outcome, InvalidRequestError)
+    assert not bad.outcome.maybe_applied
+    assert "t/0 cannot be built: expected bytes, str found" in str(bad.outcome)
+    assert bad.record_count == 1
+    put(lane)
+    assert stamp(send(lane)) == (1, 0)
+
+
 def test_s24_a_given_up_batch_that_was_stored_after_all_is_believed() -> None:
     lane = make_lane()
     put(lane)
     send(lane)
-    assert lane.disconnected() == []
+    assert lane.disconnected(BROKEN) == []
     assert lane.settle()
     lane._clock_s.now_s = 100.0  # type: ignore[attr-defined]
     (expired,) = lane.expire(50)
@@ -166,15 +198,84 @@ def test_a_forgotten_producer_begins_anew_only_without_doubt(in_doubt: bool) -> 
     put(lane)
     batch = send(lane)
     if in_doubt:
-        lane.disconnected()
+        lane.disconnected(BROKEN)
         lane.settle()
         send(lane)
     verdict = lane.refused(batch, make_error("UNKNOWN_PRODUCER", "text"))
     assert verdict is (Verdict.FAILED if in_doubt else Verdict.AGAIN)
     if not in_doubt:
         lane.settle()
-        assert stamp(send(lane)) == (10, 0)
+        assert send(lane) is batch
         assert not batch.doubt
+        assert not batch.message.produce.producer.HasField("previous_sequence"), "not even a 0"
+        lane.disconnected(BROKEN)
+        lane.settle()
+        again = send(lane)
+        assert stamp(again) == (10, 0), "now it may be stored, and the partition must not guess"
+        assert again.message.produce.producer.HasField("previous_sequence")
+        lane.acknowledged(again)
+        put(lane)
+        assert stamp(send(lane)) == (11, 10)
+
+
+def test_a_forgotten_producer_goes_on_behind_a_batch_that_nobody_knows_of() -> None:
+    lane = make_lane()
+    put(lane)
+    lost = send(lane)
+    lane.disconnected(BROKEN)
+    lane.settle()
+    send(lane)
+    unknown = make_error("UNKNOWN_PRODUCER", "text", maybe_applied=True)
+    assert lane.refused(lost, unknown) is Verdict.FAILED
+    lane.settle()
+    put(lane)
+    assert lane.refused(send(lane), unknown) is Verdict.AGAIN
+    lane.settle()
+    batch = send(lane)
+    assert batch.sequence == 2
+    assert not batch.message.produce.producer.HasField("previous_sequence")
+
+
+def give_up_one(lane: Lane) -> None:
+    """Leaves a batch behind whose fate is not known."""
+    put(lane)
+    send(lane)
+    lane.disconnected(BROKEN)
+    lane.settle()
+    lane._clock_s.now_s += 100.0  # type: ignore[attr-defined]
+    (batch,) = lane.expire(50)
+    assert batch.doubt
+
+
+def test_the_doubt_of_one_batch_does_not_keep_a_forgotten_producer_from_beginning_anew() -> None:
+    lane = make_lane()
+    lane.start_after(9)
+    give_up_one(lane)
+    # One in doubt itself, which nobody can settle any more, fails; the next one goes on.
+    put(lane)
+    doubtful = send(lane)
+    lane.disconnected(BROKEN)
+    lane.settle()
+    assert send(lane) is doubtful
+    forgotten = make_error("UNKNOWN_PRODUCER", "text")
+    assert lane.refused(doubtful, forgotten) is Verdict.FAILED
+    lane.settle()
+    put(lane)
+    fresh = send(lane)
+    assert lane.refused(fresh, forgotten) is Verdict.AGAIN
+    lane.settle()
+    assert stamp(send(lane)) == (12, 0)
+
+
+def test_a_given_up_number_is_not_believed_once_a_later_batch_is_stored() -> None:
+    lane = make_lane()
+    give_up_one(lane)
+    put(lane)
+    lane.acknowledged(send(lane))
+    put(lane)
+    third = send(lane)
+    told = make_error("OUT_OF_ORDER_SEQUENCE", "text", {"expected_sequence": "1"})
+    assert lane.refused(third, told) is Verdict.FAILED
 
 
 def test_without_numbers_what_is_in_doubt_is_not_sent_again() -> None:
@@ -184,7 +285,7 @@ def test_without_numbers_what_is_in_doubt_is_not_sent_again() -> None:
     assert lane.refused(batch, UNAVAILABLE) is Verdict.AGAIN_LATER
     assert lane.settle()
     send(lane)
-    assert lane.disconnected() == [batch]
+    assert lane.disconnected(BROKEN) == [batch]
     assert not batch.message.produce.HasField("producer")
 
 
@@ -207,7 +308,8 @@ class World:
 
     def step(self) -> None:
         usual = [self.put, self.pump, self.answer]
-        work = self.rng.choice([*usual, *usual, self.answer, self.cut, self.late, self.age])
+        rare = [self.cut, self.late, self.age, self.forget]
+        work = self.rng.choice([*usual, *usual, self.answer, *rare])
         work()
 
     def put(self) -> None:
@@ -261,7 +363,7 @@ class World:
         if self.rng.random() < 0.3:
             self.delayed.extend(request for _, request in self.flying)
             self.flying.clear()
-            assert self.lane.disconnected() == []
+            assert self.lane.disconnected(BROKEN) == []
             self._settle()
 
     def late(self) -> None:
@@ -272,6 +374,11 @@ class World:
             except RefusalError as refusal:
                 # Nobody waits for this answer.
                 self.late_reasons.add(refusal.reason)
+
+    def forget(self) -> None:
+        """After so long a pause that nothing is under way any more."""
+        if self.rng.random() < 0.3 and not self.flying and not self.delayed:
+            self.partition.forget(1)
 
     def age(self) -> None:
         """Time goes by; what waits for too long is given up."""

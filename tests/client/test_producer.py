@@ -12,6 +12,7 @@ import pytest
 from rakit.api.v1.log_service_pb2 import ProduceRequest
 from rakit.client import (
     Client,
+    ClientConfig,
     ClosedError,
     DeliveryTimeoutError,
     InvalidRequestError,
@@ -23,7 +24,9 @@ from rakit.client import (
     UnavailableError,
     partition_for,
 )
-from rakit.client.producing.batch import Delivery
+from rakit.client.errors import make_error
+from rakit.client.producing.batch import Batch, Delivery
+from rakit.client.producing.failures import KEPT_COUNT_MAX, Failures
 
 from .fake_cluster import FakeCluster, Fault, RefusalError
 
@@ -179,6 +182,92 @@ async def test_flush_raises_what_nobody_awaited(fake: FakeCluster, client: Clien
         await producer.flush()
 
 
+async def test_flush_raises_a_failure_although_its_neighbour_was_awaited(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.faults = script([RefusalError("BATCH_TOO_LARGE")])
+    async with client.producer(CONFIG) as producer:
+        awaited, _ = [await producer.send("t", b"%d" % n, partition=0) for n in range(2)]
+        with pytest.raises(InvalidRequestError):
+            await awaited
+        assert len(fake.seen) == 1, "both stood in one batch"
+        with pytest.raises(InvalidRequestError):
+            await producer.flush()
+
+
+async def test_flush_says_nothing_of_what_was_handled(fake: FakeCluster, client: Client) -> None:
+    fake.faults = lambda _node, _request: RefusalError("BATCH_TOO_LARGE")
+    heard: list[Delivery] = []
+    async with client.producer(CONFIG) as producer:
+        called = await producer.send("t", b"0", partition=0)
+        called.add_done_callback(heard.append)
+        # Nobody waits for these two while they fail.
+        late = await producer.send("t", b"1", partition=1)
+        whole = await producer.send_batch("t", numbers(3), partition=2)
+        for delivery in (called, late, whole):
+            await delivery._batch.wait()
+        for delivery in (late, whole):
+            with pytest.raises(InvalidRequestError):
+                await delivery
+        await producer.flush()
+
+
+async def test_waiting_that_was_given_up_has_heard_nothing(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.may_answer.clear()
+    async with client.producer(CONFIG) as producer:
+        delivery = await producer.send("t", b"0", partition=0)
+        await fake.until_seen()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await delivery
+        fake.topics["t"][0].producers[1] = (9, 0, {})
+        fake.may_answer.set()
+        with pytest.raises(ProducerFencedError):
+            await producer.flush()
+
+
+async def test_a_failure_is_told_when_it_happens(fake: FakeCluster, client: Client) -> None:
+    fake.faults = script([None, RefusalError("BATCH_TOO_LARGE")])
+    async with client.producer(CONFIG) as producer:
+        failing = asyncio.ensure_future(producer.failure())
+        await (await producer.send("t", b"0", partition=0))
+        assert not failing.done()
+        await producer.send("t", b"1", partition=0)
+        assert (await failing).reason == "BATCH_TOO_LARGE"
+        with pytest.raises(InvalidRequestError):
+            await producer.flush()
+        failing = asyncio.ensure_future(producer.failure())
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        with pytest.raises(ClosedError):
+            await failing
+
+
+def failed(*, heard: bool) -> Batch:
+    batch = Batch(0.0, None)
+    batch.values, batch.keys = [b"v"], [None]
+    batch.seal()
+    batch.finish(make_error("INTERNAL", "heard" if heard else "unheard"))
+    if heard:
+        with pytest.raises(RakitError):
+            Delivery(batch, 0).result()
+    return batch
+
+
+def test_failures_that_nobody_asks_for_are_kept_within_a_bound() -> None:
+    failures = Failures()
+    for number in range(3 * KEPT_COUNT_MAX):
+        failures.add(failed(heard=number != 5))
+    assert len(failures._batches) == KEPT_COUNT_MAX
+    error = failures.first_unheard()
+    assert error is not None
+    assert error.message == "unheard"
+    failures.forget()
+    assert failures.first_unheard() is None
+
+
 async def test_s24_a_fenced_producer_stops(fake: FakeCluster, client: Client) -> None:
     config = replace(CONFIG, name="orders-writer")
     async with client.producer(config) as old:
@@ -194,6 +283,68 @@ async def test_s24_a_fenced_producer_stops(fake: FakeCluster, client: Client) ->
     assert fake.topics["t"][0].values() == numbers(2)
 
 
+async def test_s24_a_producer_that_opens_a_topic_fences_the_older_one_in_every_partition(
+    fake: FakeCluster, client: Client
+) -> None:
+    config = replace(CONFIG, name="orders-writer")
+    async with client.producer(config) as old, client.producer(config) as new:
+        await (await old.send("t", b"0", partition=0))
+        # It has sent nothing to the partition of the older one.
+        await (await new.send("t", b"1", partition=1))
+        with pytest.raises(ProducerFencedError):
+            await (await old.send("t", b"2", partition=0))
+    assert fake.topics["t"][0].values() == [b"0"]
+
+
+async def test_s24_a_fenced_producer_is_at_its_end_everywhere(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.create("u", [1])
+    async with client.producer(replace(CONFIG, name="orders-writer")) as producer:
+        await (await producer.send("u", b"0"))
+        fake.topics["t"][0].producers[1] = (9, 0, {})
+        with pytest.raises(ProducerFencedError):
+            await (await producer.send("t", b"1", partition=0))
+        # Nobody has told the partitions of the other topic.
+        seen = len(fake.seen)
+        for topic in ("u", "t"):
+            with pytest.raises(ProducerFencedError):
+                await (await producer.send(topic, b"2"))
+        with pytest.raises(ProducerFencedError):
+            await producer.send("another", b"2")
+        assert len(fake.seen) == seen
+    assert fake.topics["u"][0].values() == [b"0"]
+
+
+async def test_s24_only_what_was_sent_is_in_doubt_after_a_fence(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.faults = script([RefusalError("PRODUCER_FENCED", outcome="UNKNOWN")])
+    async with client.producer(CONFIG) as producer:
+        sent = await producer.send("t", b"0", partition=0)
+        await fake.until_seen()
+        waiting = await producer.send("t", b"1", partition=0)
+        for delivery, is_in_doubt in ((sent, True), (waiting, False)):
+            with pytest.raises(ProducerFencedError) as caught:
+                await delivery
+            assert caught.value.maybe_applied is is_in_doubt
+        with pytest.raises(ProducerFencedError) as caught:
+            await (await producer.send("t", b"2", partition=1))
+        assert not caught.value.maybe_applied
+
+
+async def test_a_producer_without_a_name_leaves_no_name_behind(
+    fake: FakeCluster, client: Client
+) -> None:
+    """The cluster remembers each name for ever; a client that lives once must not use one up."""
+    for number in range(2):
+        async with client.producer(CONFIG) as producer:
+            await (await producer.send("t", b"%d" % number, partition=0))
+        stamp = fake.seen[-1][1].producer
+        assert (stamp.producer_id, stamp.epoch, stamp.sequence) == (number + 1, 1, 1)
+    assert list(fake.epochs) == ["nameless 0", "nameless 1"]
+
+
 async def test_what_is_never_acknowledged_times_out_with_its_outcome(
     fake: FakeCluster, client: Client
 ) -> None:
@@ -204,12 +355,43 @@ async def test_what_is_never_acknowledged_times_out_with_its_outcome(
             await (await producer.send("t", b"0", partition=0))
         assert not sure.value.maybe_applied
         fake.faults = lambda _node, _request: RefusalError("OUTCOME_UNKNOWN", outcome="UNKNOWN")
-        with pytest.raises(DeliveryTimeoutError, match="t/0 did not acknowledge") as unsure:
+        with pytest.raises(DeliveryTimeoutError, match=r"ms: as scripted .OUTCOME_UN") as unsure:
             await (await producer.send("t", b"1", partition=0))
         assert unsure.value.maybe_applied
         fake.faults = lambda _node, _request: None
         await (await producer.send("t", b"2", partition=0))
     assert fake.topics["t"][0].values() == [b"2"]
+
+
+async def test_a_partition_without_a_leader_is_not_asked_without_a_pause(
+    fake: FakeCluster,
+) -> None:
+    fake.faults = lambda _node, _request: RefusalError("NO_LEADER")
+    config = ClientConfig(tuple(fake.bootstrap.split(",")), backoff_ms=100)
+    async with (
+        Client(config) as client,
+        client.producer(replace(CONFIG, delivery_timeout_ms=1_000)) as producer,
+    ):
+        with pytest.raises(DeliveryTimeoutError):
+            await (await producer.send("t", b"0", partition=0))
+    # A few at once, then one each 0.1 s (a tenth of the timeout, at most) in 1 to 1.25 s.
+    assert 3 < len(fake.seen) < 40
+
+
+async def test_a_delivery_times_out_at_nodes_that_hang(fake: FakeCluster, client: Client) -> None:
+    fake.faults = lambda _node, _request: Fault.HANG
+    async with client.producer(replace(CONFIG, delivery_timeout_ms=300)) as producer:
+        began_s = asyncio.get_running_loop().time()
+        with pytest.raises(DeliveryTimeoutError, match=r"300 ms: .* it does not answer") as caught:
+            await (await producer.send("t", b"0", partition=0))
+        assert caught.value.maybe_applied
+        assert caught.value.metadata["cause"] == "UNREACHABLE"
+        assert asyncio.get_running_loop().time() - began_s < 5
+        # It was not sent again after its time.
+        assert len(fake.seen) == 1
+        fake.faults = lambda _node, _request: None
+        await (await producer.send("t", b"1", partition=0))
+    assert fake.topics["t"][0].values() == [b"1"]
 
 
 async def test_without_numbers_doubt_is_an_error_and_nothing_is_doubled(
@@ -273,6 +455,8 @@ async def test_bad_calls_are_refused_before_anything_is_sent(
             await producer.send("t", b"v", partition=3)
         with pytest.raises(ValueError, match="at least one"):
             await producer.send_batch("t", [])
+        with pytest.raises(InvalidRequestError, match="200,001 records are to be stored"):
+            await producer.send_batch("t", [b""] * 200_001)
         with pytest.raises(ValueError, match="2 values but 1 keys"):
             await producer.send_batch("t", [b"a", b"b"], [b"k"], partition=0)
         with pytest.raises(ValueError, match="needs the partition"):
@@ -343,3 +527,46 @@ async def test_a_node_that_answers_what_nobody_asked_is_left(
         fake.tag_shift = 0
         assert (await delivery).duplicate
     assert fake.topics["t"][0].values() == numbers(1)
+
+
+BAD_RECORDS: list[tuple[dict[str, object], type[Exception], str]] = [
+    ({"value": "text"}, TypeError, "value of a record is bytes or None, not str"),
+    ({"value": bytearray(b"v")}, TypeError, "value of a record is bytes or None, not bytearray"),
+    ({"value": b"v", "key": "k"}, TypeError, "key of a record is bytes or None, not str"),
+    ({"value": b"v", "headers": [("a", "b")]}, TypeError, r"not str and str"),
+    ({"value": b"v", "headers": [(b"a", b"b")]}, TypeError, r"not bytes and bytes"),
+    ({"value": b"v", "headers": [("\ud800", b"b")]}, ValueError, "surrogates not allowed"),
+    ({"value": b"v", "timestamp_ms": 2**63}, ValueError, "from 0 to 9007199254740991, not 922"),
+    ({"value": b"v", "timestamp_ms": -1}, ValueError, "from 0 to 9007199254740991, not -1"),
+    ({"value": b"v", "timestamp_ms": 1.5}, TypeError, "in milliseconds .int., not 1.5"),
+    ({"value": bytes(16 << 20)}, InvalidRequestError, "BATCH_TOO_LARGE: 16,777,224 bytes"),
+]
+
+COLUMN_OF = {
+    "value": "values",
+    "key": "keys",
+    "headers": "headers",
+    "timestamp_ms": "timestamps_ms",
+}
+
+
+@pytest.mark.parametrize(("record", "kind", "text"), BAD_RECORDS, ids=range(len(BAD_RECORDS)))
+async def test_a_bad_record_is_refused_at_the_call_and_disturbs_no_other(
+    fake: FakeCluster,
+    client: Client,
+    record: dict[str, object],
+    kind: type[Exception],
+    text: str,
+) -> None:
+    async with client.producer(replace(CONFIG, unacknowledged_count_max=4)) as producer:
+        good = [await producer.send("t", b"0", partition=0)]
+        for _ in range(10):
+            with pytest.raises(kind, match=text):
+                await producer.send("t", partition=0, **record)  # type: ignore[arg-type]
+            columns = {COLUMN_OF[name]: [value] for name, value in record.items()}
+            with pytest.raises(kind):
+                await producer.send_batch("t", partition=0, **columns)  # type: ignore[arg-type]
+        good.append(await producer.send("t", b"1", partition=0))
+        await asyncio.gather(*good)
+    assert fake.topics["t"][0].values() == numbers(2)
+    assert producer._bytes == producer._count == 0

@@ -94,11 +94,12 @@ async def test_what_belongs_to_another_node_is_left_alone(tmp_path: Path) -> Non
 
 
 async def test_an_order_to_stop_ends_streams_with_a_hint_and_loses_nothing(tmp_path: Path) -> None:
-    async with cluster_of(tmp_path / "c", "a") as cluster:
+    async with cluster_of(tmp_path / "c", "a", "b", "c") as cluster:
         cluster.start()
         await cluster.ready()
         await cluster.create("t", factor=1)
-        one = cluster.nodes["a"]
+        one = await cluster.leader("t")
+        others = {node.address for node in cluster.others(one)}
         produce = one.log.ProduceStream()
         await produce.write(request(1, "t"))
         answer = await produce.read()
@@ -117,8 +118,9 @@ async def test_an_order_to_stop_ends_streams_with_a_hint_and_loses_nothing(tmp_p
                 grpc.StatusCode.UNAVAILABLE,
                 "NODE_UNAVAILABLE",
             )
+            assert refusal.metadata["other_address"] in others
         assert await stopping == 0, one.tail
-        cluster.start()
+        cluster.start(one.name)
         await cluster.ready()
         assert await read_all(one, "t") == [b"v"]
 

@@ -338,6 +338,14 @@ def test_a_message_without_a_term_is_refused() -> None:
         Single([1]).node.step(Message(HEARTBEAT, 1, 2, 0))
 
 
+@pytest.mark.parametrize("field", ["index", "log_term", "commit", "reject_hint"])
+def test_a_message_with_a_number_below_nothing_is_refused(field: str) -> None:
+    message = Message(MessageType.APP, 1, 2, 3)
+    setattr(message, field, -1)
+    with pytest.raises(StepMalformedError):
+        Single([1]).node.step(message)
+
+
 @pytest.mark.parametrize(
     "kind",
     ["HUP", "BEAT", "PROP", "UNREACHABLE", "SNAP_STATUS", "CHECK_QUORUM", "TRANSFER_LEADER"],

@@ -192,6 +192,15 @@ def test_a_message_without_its_base_is_refused() -> None:
         Single([1]).node.step(Message(SNAP, 1, 2, 4))
 
 
+@pytest.mark.parametrize(("index", "term"), [(0, 3), (-1, 3), (9, 0), (9, 5)])
+def test_a_base_that_contradicts_its_message_changes_nothing(index: int, term: int) -> None:
+    """Its term above the message's would be a log that is newer than its vote record (S5)."""
+    node = Single([1])
+    with pytest.raises(StepMalformedError):
+        node.node.step(Message(SNAP, 1, 2, 4, snapshot=Snapshot(index, term, THREE)))
+    assert (node.terms(), node.term) == ([1], 1)
+
+
 def test_a_base_with_an_impossible_configuration_is_refused() -> None:
     node = Single([1])
     base = Snapshot(9, 3, ConfState((1, 2), (2,)))

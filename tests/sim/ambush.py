@@ -74,8 +74,10 @@ class Ambush:
 
     def wrote(self, node_id: int, effects: Effects) -> None:
         for kind, key, _ in effects.batch.ops:
-            # A trim and a base begin at 0; what begins later is the end of a log.
-            truncates = kind == Op.DELETE_RANGE and key[0] == keys.ENTRY and keys.number_of(key)
+            if kind != Op.DELETE_RANGE or key[0] != keys.ENTRY:
+                continue
+            # A trim and a base begin where the log does; what begins later is the end of a log.
+            truncates = key > keys.entry(keys.group_of(key), 0)
             if truncates and self.rng.random() < TRUNCATION_CUTS:
                 undo = partial(self._undo, node_id, effects.batch)
                 self._later(self.rng.randint(5, 100), undo)

@@ -2,7 +2,9 @@
 real driver.
 
 One `Broker` per node and life of its process. It answers each request at most once, with what the
-broker would answer: stored (where), refused (nothing was appended), or unknown.
+broker would answer: stored (where), refused (nothing was appended), or unknown. As in
+`rakit.node.partition.refusals`, a refusal that rests on the log is told when what was pending is
+applied and a read has confirmed the leadership.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rakit.multiraft.driver import Driver
-from rakit.multiraft.effects import Completion, RoleChange
+from rakit.multiraft.effects import Completion, ReadReady, RoleChange
 from rakit.multiraft.errors import ProposalRefusedError
 from rakit.node.errors import RakitError
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.machine import PartitionMachine
-from rakit.node.partition.pending import Draft, Known, Outlook
+from rakit.node.partition.pending import Draft, Known, Outlook, Refusal
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.retention import decide
 from rakit.node.partition.settings import TopicSettings
@@ -41,11 +43,20 @@ Answer: TypeAlias = Stored | Refused | Unknown
 Reply: TypeAlias = Callable[[Answer], None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A refusal that is not certain yet; the token of the read that makes it so."""
+
+    reply: Reply
+    reason: str
+    outlook: Outlook
+
+
 @dataclass(slots=True)
 class Waiting:
-    """Requests that are answered when an entry is applied."""
+    """Requests that go on when an entry is applied."""
 
-    replies: list[tuple[Reply, RakitError | None]]
+    replies: list[Reply | Held]
 
 
 class Broker:
@@ -72,8 +83,25 @@ class Broker:
             reply(verdict.stored)
         elif isinstance(verdict, Draft):
             self._propose(group_id, outlook, verdict, reply)
+        elif isinstance(verdict, Refusal):
+            held = Held(reply, str(verdict.error), outlook)
+            if verdict.index:
+                self.waiting[group_id, verdict.index].replies.append(held)
+            else:
+                self._confirm(group_id, held)
         else:
-            self.waiting[group_id, verdict.index].replies.append((reply, verdict.error))
+            self.waiting[group_id, verdict.index].replies.append(reply)
+
+    def _confirm(self, group_id: int, held: Held) -> None:
+        try:
+            self.driver.read_index(group_id, held)
+        except ProposalRefusedError as error:
+            held.reply(Refused(str(error), elsewhere=True))
+
+    def confirmed(self, held: Held, answer: ReadReady) -> None:
+        """Takes the end of a read that asked whether this node still leads."""
+        leads = not answer.lost and self.outlooks.get(answer.group_id) is held.outlook
+        held.reply(Refused(held.reason, elsewhere=not leads))
 
     def _propose(self, group_id: int, outlook: Outlook, draft: Draft, reply: Reply | None) -> None:
         try:
@@ -83,7 +111,7 @@ class Broker:
                 reply(Refused(str(error), elsewhere=True))
             return
         outlook.proposed(draft, term, index)
-        self.waiting[group_id, index] = Waiting([] if reply is None else [(reply, None)])
+        self.waiting[group_id, index] = Waiting([] if reply is None else [reply])
 
     def maintain(self, group_id: int) -> None:
         """What the retention tick does: trims the log where the settings allow."""
@@ -111,10 +139,13 @@ class Broker:
         waiting = self.waiting.pop((group_id, index), None)
         if waiting is None:
             return
-        for reply, error in waiting.replies:
-            if completion.lost:
+        for reply in waiting.replies:
+            if isinstance(reply, Held):
+                if completion.lost:
+                    reply.reply(Refused("the leadership is lost", elsewhere=True))
+                else:
+                    self._confirm(group_id, reply)
+            elif completion.lost:
                 reply(Unknown())
-            elif error is not None:
-                reply(Refused(str(error), elsewhere=False))
             elif isinstance(completion.result, Stored):
                 reply(completion.result)

@@ -69,7 +69,8 @@ class GroupRecord:
     committed_up_to: int = 1
     # The newest configuration that any replica has shown, and the one before it.
     confs: tuple[ConfState, ...] = ()
-    # (node, index, term) of entries that were synced and lost with a tail that was cut.
+    # (node, index, term) of entries that were synced and lost with a tail that was cut, or with a
+    # replica that was shut out and replaced.
     cut: set[tuple[int, int, int]] = field(default_factory=set[tuple[int, int, int]])
 
 
@@ -154,6 +155,16 @@ class Checker:
             if key[0] == keys.ENTRY and now.get(key) != value:
                 entry = (node_id, keys.number_of(key), entry_term(value))
                 self.record(keys.group_of(key)).cut.add(entry)
+
+    def replaced(self, node_id: int, group_id: int) -> None:
+        """A new replica takes the place of one that is shut out: what that held goes with it."""
+        lo, hi = keys.group_range(keys.ENTRY, group_id)
+        cut = self.record(group_id).cut
+        for key, value in self.disk_of(node_id).durable.rows.items():
+            if lo <= key < hi:
+                cut.add((node_id, keys.number_of(key), entry_term(value)))
+        self.votes.replaced(node_id, group_id)
+        self.seen.pop((node_id, group_id), None)
 
     # ---------------------------------------------------------------- what a node holds
 

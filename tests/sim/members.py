@@ -4,10 +4,11 @@ The nemesis changes what should be: a node without a replica takes the place of 
 or joins, or a member leaves. The rest is as in the product: nodes make the replicas that they are
 assigned, and each group's leader takes the steps of `rakit.node.metadata.steps` towards it, one by
 one, through all faults. A replica that was let go stays where it is, as it does in the product,
-and must not disturb anybody. No node ever gets a second replica of a group.
+and must not disturb anybody. A node gets a second replica of a group only in the place of one that
+is shut out there.
 
-A damaged replica is shut out by its node and replaced by one on a node that has none. A group may
-be deleted: each node buries its replica when it learns of that, and none may come back.
+A damaged replica that is shut out may be replaced, on its node or on one that has none (`damage`).
+A group may be deleted: each node buries its replica when it learns of that, and none may come back.
 """
 
 from __future__ import annotations
@@ -36,15 +37,17 @@ class Assigned:
     kind: GroupKind
     first: ConfState
     desired: tuple[int, ...]
-    # Every replica that was ever assigned, by node.
+    # The newest replica that was assigned to each node.
     replicas: dict[int, int] = field(default_factory=dict[int, int])
-    # Nodes whose replica was damaged.
+    # How many were ever assigned.
+    assigned: int = 1
+    # Replicas that were found damaged.
     damaged: set[int] = field(default_factory=set[int])
 
     def assign(self, node_id: int) -> int:
         """Gives a node a replica, with an id that nobody had."""
-        replica = replica_id(node_id, len(self.replicas) + 1)
-        self.replicas[node_id] = replica
+        self.assigned += 1
+        replica = self.replicas[node_id] = replica_id(node_id, self.assigned)
         return replica
 
 
@@ -68,8 +71,10 @@ class Members:
             driver.remove_group(group_id)
         for group_id, one in self.groups.items():
             replica = one.replicas.get(node.node_id)
-            missing = driver.group(group_id) is None and node.node_id not in one.damaged
-            if replica is not None and missing:
+            if replica is None or replica in one.damaged or driver.group(group_id) is not None:
+                continue
+            shut_out = driver.quarantined.get(group_id)
+            if shut_out is None or shut_out.replica_id < replica:
                 conf = one.first if replica in one.first else None
                 driver.create_group(GroupMeta(group_id, replica, one.kind), conf)
 
@@ -86,18 +91,13 @@ class Members:
             desired.pop(rng.randrange(len(one.desired)))
         one.desired = tuple(desired)
 
-    def damage(self, rng: random.Random, nodes: list[int]) -> tuple[int, int] | None:
-        """Wants a damaged replica replaced, one of each group at most; returns (group, node)."""
-        group_id = rng.choice(sorted(self.groups))
+    def replace(self, rng: random.Random, group_id: int, old: int, nodes: list[int]) -> int:
+        """Assigns a new replica in the place of a damaged one; returns its node."""
         one = self.groups[group_id]
         fresh = [node_id for node_id in nodes if node_id not in one.replicas]
-        if one.damaged or not fresh:
-            return None
-        victim = rng.choice(one.desired)
-        one.damaged.add(node_of(victim))
-        others = [each for each in one.desired if each != victim]
-        one.desired = (*others, one.assign(rng.choice(fresh)))
-        return group_id, node_of(victim)
+        new = one.assign(rng.choice([*fresh, node_of(old)]))
+        one.desired = tuple(new if replica == old else replica for replica in one.desired)
+        return node_of(new)
 
     def delete(self, group_id: int) -> None:
         """Wants a group to be nowhere."""
@@ -118,8 +118,9 @@ class Members:
                     continue  # the next look decides anew
 
     def members_of(self, group_id: int) -> list[int]:
-        """The nodes that should have a voter of the group."""
-        return sorted(node_of(replica) for replica in self.groups[group_id].desired)
+        """The nodes that should have a working voter of the group."""
+        one = self.groups[group_id]
+        return sorted(node_of(replica) for replica in one.desired if replica not in one.damaged)
 
     def is_settled(self, group_id: int, group: Group) -> bool:
         conf = group.conf_state

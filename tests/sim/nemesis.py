@@ -65,6 +65,7 @@ ABOUT = {
     Topic.REGISTRY: {},
     Topic.FIGURE_8: {"reach a minority": 40},
     Topic.VOTES: {"duel": 50, "pause": 1, "split": 1, "one way": 1, "isolate": 1, "crash": 3},
+    Topic.DAMAGE: {"damage": 15},
     Topic.DELETION: {"delete": 15},
 }
 
@@ -208,7 +209,7 @@ def _other(world: World, rng: random.Random, kind: str, victim: int) -> None:
         case "members":
             _change_members(world, rng)
         case "damage":
-            _damage(world, rng)
+            world.damage.strike()
         case "delete":
             _delete(world, rng)
         case "steal a vote":
@@ -254,20 +255,6 @@ def _transfer(world: World, node_id: int, group_id: int) -> None:
         with suppress(ProposalRefusedError):  # a voter in doubt is no target
             driver.transfer_leader(group_id, to)
         world.soon(node_id)
-
-
-def _damage(world: World, rng: random.Random) -> None:
-    """A reader finds a replica damaged: its node shuts it out, and another takes its place."""
-    found = world.members.damage(rng, list(world.nodes))
-    if found is None:
-        return
-    group_id, node_id = found
-    world.damaged.add((node_id, group_id))
-    driver = world.nodes[node_id].driver
-    if driver is not None:
-        driver.quarantine(group_id, "a reader met damage")
-        world.soon(node_id)
-    world.settle_members()
 
 
 def _duel(world: World, rng: random.Random) -> None:

@@ -11,7 +11,7 @@ class Topic(Enum):
     """What a run is about, beside the usual faults."""
 
     EVERYTHING = auto()
-    #: Members come and go, and some are damaged; nodes without a replica are spare.
+    #: Members come and go, and some are damaged and replaced; nodes without a replica are spare.
     MEMBERS = auto()
     #: Disks lose tails that they had synced, when it hurts most (S8).
     CUTS = auto()
@@ -21,6 +21,8 @@ class Topic(Enum):
     FIGURE_8 = auto()
     #: Rival candidates, and voters that crash as soon as they have voted.
     VOTES = auto()
+    #: Readers find replicas damaged: they are shut out, and some are replaced (S9).
+    DAMAGE = auto()
     #: A group is deleted while it is at work.
     DELETION = auto()
 
@@ -36,6 +38,7 @@ _TOPICS = [
     Topic.FIGURE_8,
     Topic.VOTES,
     Topic.VOTES,
+    Topic.DAMAGE,
     Topic.DELETION,
 ]
 

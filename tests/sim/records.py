@@ -25,7 +25,7 @@ def is_conf_change(row: bytes) -> bool:
 
 
 def hard_state_of(group_id: int, row: bytes) -> HardState:
-    return decode_hard_state(group_id, row)
+    return decode_hard_state(group_id, row).state
 
 
 def term_at(group: Group, index: int) -> int | None:

@@ -16,10 +16,18 @@ from rakit.multiraft.errors import ProposalRefusedError
 from rakit.node.metadata import commands
 from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.registry import METADATA_GROUP_ID
-from rakit.peer.v1.metadata_command_pb2 import MetadataResult
+from rakit.peer.v1 import metadata_command_pb2 as pb
 from tests.sim.violations import Invariant, ViolationError
 
 _NAMES = ("a", "b", "c")
+#: Every founder may propose it, however often; the first one counts.
+_FOUNDING = pb.MetadataCommand(
+    found_cluster=pb.FoundCluster(
+        founding=pb.Founding(
+            cluster_id="cluster", members=[pb.NodeDescription(name="n1", store_uuid="store-1")]
+        )
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +49,17 @@ class Registrars:
     answers: int = 0
 
     def register(self, driver: Driver, now_ms: int, rng: random.Random) -> None:
-        """Asks a node; one that does not lead refuses."""
+        """Asks a node; one that does not lead refuses. The founding comes before all others."""
+        group = driver.group(METADATA_GROUP_ID)
+        if group is None:
+            return
+        machine = group.machine
+        assert isinstance(machine, MetadataMachine), "group 1 is the registry"
         name = rng.choice(_NAMES)
-        command = commands.init_producer(name)
+        founded = bool(machine.registry.cluster_id)
+        command = commands.init_producer(name) if founded else _FOUNDING
         command.time_ms = now_ms
-        token = Registration(name, self.highest.get(name, 0))
+        token = Registration(name, self.highest.get(name, 0)) if founded else None
         try:
             driver.propose(METADATA_GROUP_ID, command.SerializeToString(), token)
         except ProposalRefusedError:
@@ -55,7 +69,7 @@ class Registrars:
         token, result = completion.token, completion.result
         if completion.lost or not isinstance(token, Registration):
             return
-        assert isinstance(result, MetadataResult), "a command leads to a result"
+        assert isinstance(result, pb.MetadataResult), "a command leads to a result"
         self.answers += 1
         ready = result.producer_ready
         if (token.name, ready.epoch) in self.told or ready.epoch <= token.floor:

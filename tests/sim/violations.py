@@ -23,6 +23,7 @@ class Invariant(Enum):
     MONOTONE = "terms, commit and applied indexes do not fall, and come in order"
     QUORUM_CHECK = "who is heard by no majority stops leading (6.2)"
     NO_DAMAGE = "no replica is shut out without damage (S9)"
+    SHUT_OUT = "a replica that was shut out does nothing any more, also after restarts (S9)"
     ACKNOWLEDGED = "what was acknowledged is in the log, at the place that was told (P1, P2)"
     ONCE = "what stands in the log was sent, and stands there once (P3)"
     NOT_APPLIED = "what was refused is not in the log"

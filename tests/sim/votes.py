@@ -98,6 +98,13 @@ class Votes:
         row = self.disk_of(node_id).durable.rows.get(keys.hard_state(group_id))
         return hard_state_of(group_id, row) if row else HardState()
 
+    def replaced(self, node_id: int, group_id: int) -> None:
+        """A new replica takes the place of one on the same node: it is another voter."""
+        record = self._record(group_id)
+        record.terms.pop(node_id, None)
+        for vote in [one for one in record.votes if one[0] == node_id]:
+            del record.votes[vote]
+
     def forgotten(self, node_id: int) -> None:
         """A disk lost what it had synced: it may vote again where it does not know that it has."""
         self._read_terms(node_id)

@@ -28,7 +28,8 @@ from rakit.node.partition.settings import TopicSettings
 from rakit.raft import MessageType, Role
 from tests.sim import judgement
 from tests.sim.ambush import Ambush
-from tests.sim.broker import Broker
+from tests.sim.broker import Broker, Held
+from tests.sim.damage import Damage
 from tests.sim.disk import Image
 from tests.sim.events import Events
 from tests.sim.invariants import Checker
@@ -38,7 +39,6 @@ from tests.sim.network import Network
 from tests.sim.node import CrashError, SimNode, Wiring
 from tests.sim.plan import Plan, Topic
 from tests.sim.traffic import Traffic
-from tests.sim.violations import Invariant, ViolationError
 from tests.sim.watch import Watch
 
 TICK_MS = 50
@@ -81,8 +81,7 @@ class World:
         )
         self.watch = Watch(self.nodes, self.network, self.events)
         self.ambush = Ambush(self)
-        #: (node, group) of replicas that are damaged.
-        self.damaged: set[tuple[int, int]] = set()
+        self.damage = Damage(self)
         self.steps = 0
 
     def _nodes(self) -> dict[int, SimNode]:
@@ -171,6 +170,7 @@ class World:
             return
         self.note("crash", node_id)
         self.checker.crashed(node_id, node.crash(self.rng))
+        self.damage.crashed(node_id)
         node.paused_until_ms = 0
         self.armed.pop(node_id, None)
         self.traffic.crashed(node_id)
@@ -247,7 +247,7 @@ class World:
         if rng.random() < 0.05:
             for group_id in self.group_ids:
                 traffic.brokers[node_id].maintain(group_id)
-        if self.plan.topic is Topic.MEMBERS and rng.random() < 0.4:
+        if self.plan.topic in {Topic.MEMBERS, Topic.DAMAGE} and rng.random() < 0.4:
             self.members.tend(node.driver, self.watch.up(node_id))
         if self.chaos and rng.random() < 0.1:
             traffic.reads.ask(node_id, node.boot, node.driver, rng)
@@ -268,6 +268,7 @@ class World:
 
     def _send(self, node_id: int, envelopes: list[Envelope]) -> None:
         self.checker.votes.sent(node_id, envelopes)
+        self.damage.sent(envelopes)
         if self.chaos:
             self.ambush.sent(node_id, envelopes)
         network, later = self.network, self.events.later
@@ -304,11 +305,13 @@ class World:
 
     def _synced(self, node_id: int, number: int) -> None:
         self.checker.votes.synced(node_id, number)
+        self.damage.synced(node_id, number)
 
     def _stepped(self, node_id: int) -> None:
         driver = self.nodes[node_id].driver
         assert driver is not None, "a node that is down does not step"
         self.checker.stepped(node_id, driver)
+        self.damage.stepped(node_id, driver)
 
     def _start_sync(self, node_id: int) -> None:
         node = self.nodes[node_id]
@@ -325,11 +328,7 @@ class World:
         self.events.later(delay_ms, finished, node_id, node.boot)
 
     def _hand_out(self, node_id: int, effects: Effects) -> None:
-        for group_id, reason in effects.quarantined:
-            if (node_id, group_id) not in self.damaged:
-                raise ViolationError(
-                    Invariant.NO_DAMAGE, f"node {node_id} shut out group {group_id}: {reason}"
-                )
+        self.damage.found(node_id, effects)
         traffic = self.traffic
         broker = traffic.brokers[node_id]
         driver = self.nodes[node_id].driver
@@ -342,7 +341,10 @@ class World:
             else:
                 broker.completed(completion)
         for answer in effects.reads:
-            traffic.reads.answered(driver, answer)
+            if isinstance(answer.token, Held):
+                broker.confirmed(answer.token, answer)
+            else:
+                traffic.reads.answered(driver, answer)
         for change in effects.roles:
             self.note("role", node_id, change)
             broker.role_changed(change)

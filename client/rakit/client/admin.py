@@ -1,7 +1,9 @@
 """Administration: topics, the cluster, offsets and digests.
 
 Each method is one request to any node, repeated on others while it can succeed. Requests that
-change something carry a request id, so a repetition gets the answer of the first one.
+change topics carry a request id, so a repetition gets the answer of the first one. Moving a
+leadership has none, because a repetition does no harm: it asks for the same leader again, or for
+the fittest, which may then be another one.
 """
 
 from __future__ import annotations

@@ -73,8 +73,12 @@ class Client:
         """Returns a reader of a topic's partitions (default: all), to be used as `async with`.
 
         `from_` is an edge, an offset for every partition, a time (the first record appended at or
-        after it), or an offset by partition. Without `follow` it ends where the log ends when
-        reading begins.
+        after it, or the end of the log where there is none yet), or an offset by partition. Without
+        `follow` it ends where the log ends when reading begins.
+
+        Entering raises OffsetOutOfRangeError for an offset that a partition does not have. With
+        `follow` and one offset for every partition, those that do not have it begin at the nearest
+        one that they have, unless no partition has it.
         """
         return Reader(
             self._connections,

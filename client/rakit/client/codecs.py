@@ -23,7 +23,7 @@ from rakit.client.errors import make_error
 CodecName = Literal["zstd", "lz4", "gzip"]
 
 #: The largest batch that a topic can be configured to take, decompressed.
-DECOMPRESSED_BYTES_MAX: Final = 64 << 20
+DECOMPRESSED_BYTES_MAX: Final = 16 << 20
 #: What is sent as it is stored; everything else the server decompresses for us.
 ACCEPTED: Final = (record_pb2.CODEC_ZSTD, record_pb2.CODEC_LZ4, record_pb2.CODEC_GZIP)
 _ZSTD_LEVEL: Final = 1

@@ -17,8 +17,14 @@ DEFAULT_BOOTSTRAP: Final = "127.0.0.1:7070"
 BOOTSTRAP_VARIABLE: Final = "RAKIT_BOOTSTRAP"
 #: A partition remembers this many batches of one producer; more in flight would be refused.
 IN_FLIGHT_BATCHES_LIMIT: Final = 64
+#: No topic takes a larger batch, compressed or not; a message that is much larger would not even
+#: reach the node.
+BATCH_BYTES_LIMIT: Final = 16 << 20
+#: A node takes no more records in a batch, whatever their bytes.
+BATCH_COUNT_LIMIT: Final = 200_000
 #: Client listeners take messages up to this size.
 MESSAGE_BYTES_MAX: Final = 20 << 20
+PORT_MAX: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +50,18 @@ class ClientConfig:
         if not self.bootstrap:
             raise ValueError("bootstrap needs at least one host:port")
         for address in self.bootstrap:
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit():
+            if not _is_address(address):
                 raise ValueError(f"bootstrap address {address!r} is not host:port")
         if not 0 < self.attempt_timeout_ms <= self.request_timeout_ms:
             raise ValueError("attempt_timeout_ms must be above 0 and at most request_timeout_ms")
         if not 0 < self.backoff_ms <= self.backoff_ms_max:
             raise ValueError("backoff_ms must be above 0 and at most backoff_ms_max")
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and int(port) <= PORT_MAX
+    return bool(host) and host.isprintable() and is_port
 
 
 def bootstrap_addresses(
@@ -65,7 +76,8 @@ def bootstrap_addresses(
 class ProducerConfig:
     """How a producer batches, bounds its memory, and for how long it tries."""
 
-    # A stable name fences older instances of the same producer. Empty: a new name each time.
+    # A stable name fences older instances of the same producer and goes on with their numbering.
+    # The cluster remembers each name for ever. Empty: a producer that nobody was before.
     name: str = ""
     # Numbered batches are stored once, however often they are sent. Without, a batch whose outcome
     # is unknown fails instead of being sent again.
@@ -81,17 +93,18 @@ class ProducerConfig:
     # What was handed to send() and is not acknowledged; send() waits beyond it.
     unacknowledged_bytes_max: int = 64 << 20
     unacknowledged_count_max: int = 1_000_000
-    # From send() to the acknowledgement, over all attempts.
+    # From the first record of a batch to the acknowledgement, over all attempts. The failure may
+    # come about 1.5 s later, when the batch is at a node that does not answer.
     delivery_timeout_ms: int = 60_000
     compression: CodecName | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.linger_ms <= 60_000:
             raise ValueError("linger_ms must be from 0 to 60000")
-        if not 1 <= self.batch_bytes_max <= 16 << 20:
+        if not 1 <= self.batch_bytes_max <= BATCH_BYTES_LIMIT:
             raise ValueError("batch_bytes_max must be from 1 to 16 MiB")
-        if not 1 <= self.batch_count_max <= 200_000:
-            raise ValueError("batch_count_max must be from 1 to 200000")
+        if not 1 <= self.batch_count_max <= BATCH_COUNT_LIMIT:
+            raise ValueError(f"batch_count_max must be from 1 to {BATCH_COUNT_LIMIT}")
         if not 1 <= self.in_flight_batches_max <= IN_FLIGHT_BATCHES_LIMIT:
             raise ValueError(f"in_flight_batches_max must be from 1 to {IN_FLIGHT_BATCHES_LIMIT}")
         if self.unacknowledged_bytes_max < self.batch_bytes_max:
@@ -104,11 +117,16 @@ class ProducerConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReaderConfig:
-    """How much a reader takes in advance."""
+    """How much a reader takes in advance, and for how long it tries."""
 
     # Received and not yet consumed; beyond it the reader stops reading its streams.
     buffer_bytes_max: int = 16 << 20
+    # A partition that has failed for so long without a sign of life ends the reading with its last
+    # error. None: what a retry may cure is retried for as long as the reader lives.
+    retry_timeout_ms: int | None = None
 
     def __post_init__(self) -> None:
         if self.buffer_bytes_max < 1:
             raise ValueError("buffer_bytes_max must be at least 1")
+        if self.retry_timeout_ms is not None and self.retry_timeout_ms < 0:
+            raise ValueError("retry_timeout_ms must not be negative")

@@ -6,12 +6,15 @@ which is never forgotten, and what the cluster says about its nodes.
 
 Rules:
 
-- All unary requests of this package may be repeated: reads, and mutations that carry a request id
-  or that only raise an epoch. An error that is not retriable ends the attempts at once.
+- All unary requests of this package may be repeated: reads, and mutations that carry a request id,
+  that only raise an epoch, or that name the leader to be. An error that is not retriable ends the
+  attempts at once.
 - The error that is raised says "maybe applied" as soon as one attempt ended with an unknown
   outcome.
 - An address that failed is asked last for a while, never dropped: its node may be back.
 - One attempt is shorter than the whole request, so a node that hangs costs one attempt.
+- Nobody's task is cancelled because the client is closed: gRPC then raises CancelledError in every
+  call, as if the task had been told to stop, and that becomes a ClosedError.
 
 Left out: streams (`producing.link`, `reading.source`) only take their stubs from here.
 """
@@ -160,6 +163,14 @@ class Connections:
                 )
             except grpc.aio.AioRpcError as failure:
                 error = from_rpc_error(failure, address)
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                raise make_error(
+                    LocalReason.CLOSED,
+                    "the client was closed before this was answered",
+                    maybe_applied=True,
+                ) from None
             else:
                 self.served(address)
                 return answer
@@ -173,6 +184,12 @@ class Connections:
                 raise error.as_maybe_applied() if doubt else error
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, self._config.backoff_ms_max / 1000)
+
+
+def is_cancelled() -> bool:
+    """Whether a CancelledError is meant for this task, and not for a call that it waits for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def is_nodes_fault(error: RakitError) -> bool:

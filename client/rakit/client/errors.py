@@ -31,6 +31,7 @@ from functools import cache
 from typing import Final, Self
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc.aio import AioRpcError
@@ -59,6 +60,8 @@ class LocalReason(StrEnum):
     CLOSED = "CLOSED"
     # The node sent something that its protocol does not allow.
     PROTOCOL_VIOLATION = "PROTOCOL_VIOLATION"
+    # Something in this package failed that never should.
+    CLIENT_FAILED = "CLIENT_FAILED"
 
 
 class RakitError(Exception):
@@ -149,7 +152,7 @@ class StorageError(RakitError):
 
 
 class ServerError(RakitError):
-    """A bug in the server or a foreign answer in its place."""
+    """A bug, in the server or in this package, or a foreign answer in the server's place."""
 
 
 class DeliveryTimeoutError(RakitError):
@@ -184,7 +187,12 @@ _GROUPS: Final[Mapping[type[RakitError], tuple[str, ...]]] = {
     ),
     OutcomeUnknownError: ("OUTCOME_UNKNOWN", LocalReason.DEADLINE),
     StorageError: ("NO_SPACE", "STORAGE_FAILED", "CORRUPT_RECORD"),
-    ServerError: ("INTERNAL", LocalReason.FOREIGN_ERROR, LocalReason.PROTOCOL_VIOLATION),
+    ServerError: (
+        "INTERNAL",
+        LocalReason.FOREIGN_ERROR,
+        LocalReason.PROTOCOL_VIOLATION,
+        LocalReason.CLIENT_FAILED,
+    ),
     DeliveryTimeoutError: (LocalReason.DELIVERY_TIMEOUT,),
     ClosedError: (LocalReason.CLOSED,),
 }
@@ -194,6 +202,7 @@ _LOCAL_RULES: Final[Mapping[str, tuple[bool, bool]]] = {
     LocalReason.DEADLINE: (True, True),
     LocalReason.FOREIGN_ERROR: (False, True),
     LocalReason.PROTOCOL_VIOLATION: (False, True),
+    LocalReason.CLIENT_FAILED: (False, True),
     # Whether an attempt may have had an effect is known where these are made.
     LocalReason.DELIVERY_TIMEOUT: (False, False),
     LocalReason.CLOSED: (False, False),
@@ -240,9 +249,14 @@ def from_status(status: Status) -> RakitError:
 
 
 def _from_details(status: Status) -> RakitError | None:
+    """The error of our ErrorInfo; None without one, or with one that cannot be decoded."""
     for detail in status.details:
         info = ErrorInfo()
-        if detail.Unpack(info) and info.domain == DOMAIN:
+        try:
+            is_ours = detail.Unpack(info) and info.domain == DOMAIN
+        except DecodeError:
+            return None
+        if is_ours:
             metadata = dict(info.metadata)
             outcome = metadata.pop("outcome", "")
             unknown = outcome == "UNKNOWN" if outcome else None
@@ -271,7 +285,10 @@ def from_rpc_error(error: AioRpcError, address: str) -> RakitError:
 def _from_trailers(trailers: Mapping[str, str | bytes], text: str) -> RakitError | None:
     details = trailers.get(_DETAILS_TRAILER)
     if isinstance(details, bytes):
-        found = _from_details(Status.FromString(details))
+        try:
+            found = _from_details(Status.FromString(details))
+        except DecodeError:
+            found = None
         if found is not None:
             return found
     reason = trailers.get(_REASON_TRAILER)

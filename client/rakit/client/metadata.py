@@ -20,8 +20,8 @@ from typing import Final
 
 from rakit.api.v1.cluster_service_pb2 import GetClusterRequest
 from rakit.api.v1.topic_service_pb2 import GetTopicRequest
-from rakit.client.connections import Connections
-from rakit.client.errors import NotFoundError, RakitError
+from rakit.client.connections import Connections, is_cancelled
+from rakit.client.errors import LocalReason, NotFoundError, RakitError, make_error
 from rakit.client.model import Cluster, Partition, Topic
 
 _DEFAULT_LISTENER: Final = "default"
@@ -51,8 +51,14 @@ class Metadata:
             task = asyncio.create_task(self._fetch(name))
             self._refreshing[name] = task
             task.add_done_callback(partial(self._refreshed, name))
-        # A caller that gives up must not take the answer away from the others.
-        return await asyncio.shield(task)
+        try:
+            # A caller that gives up must not take the answer away from the others.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            text = f"the client was closed before it knew the topic {name!r}"
+            raise make_error(LocalReason.CLOSED, text, maybe_applied=False) from None
 
     async def refresh_quietly(self, name: str) -> None:
         """Asks about a topic where a failure is no matter: any node serves without."""

@@ -127,6 +127,8 @@ class Node:
     store_uuid: str
     leader_count: int
     replica_count: int
+    # Of the replicas, those that the node has shut out for damage.
+    shut_out_replica_count: int = 0
 
     @classmethod
     def from_message(cls, message: cluster.Node) -> Node:
@@ -141,6 +143,35 @@ class Node:
             message.store_uuid,
             message.leader_count,
             message.replica_count,
+            message.shut_out_replica_count,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something that is not in order before a person has acted."""
+
+    # REPLICA_SHUT_OUT, LOG_LOST or STORE_WENT_BACK.
+    kind: str
+    node_id: int
+    group_id: int
+    topic: str
+    partition: int
+    store_uuid: str
+    # What happened, and what to do about it.
+    message: str
+
+    @classmethod
+    def from_message(cls, message: cluster.Damage) -> Damage:
+        """Returns the damage of a message."""
+        return cls(
+            cluster.DamageKind.Name(message.kind).removeprefix("DAMAGE_KIND_"),
+            message.node_id,
+            message.group_id,
+            message.topic,
+            message.partition,
+            message.store_uuid,
+            message.message,
         )
 
 
@@ -154,6 +185,7 @@ class Cluster:
     topic_count: int
     partition_count: int
     leaderless_partition_count: int
+    damages: tuple[Damage, ...] = ()
 
     @classmethod
     def from_message(cls, message: cluster.GetClusterResponse) -> Cluster:
@@ -165,6 +197,7 @@ class Cluster:
             message.topic_count,
             message.partition_count,
             message.leaderless_partition_count,
+            tuple(Damage.from_message(each) for each in message.damages),
         )
 
 

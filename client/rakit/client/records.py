@@ -105,6 +105,15 @@ class RecordBatch:
     def __len__(self) -> int:
         return self.end_offset - self.base_offset
 
+    def beginning_at(self, offset: int) -> RecordBatch | None:
+        """Returns the part from an offset on; None when nothing is left."""
+        if offset <= self.base_offset:
+            return self
+        if offset >= self.end_offset:
+            return None
+        wanted = range(offset, self.end_offset)
+        return RecordBatch(self.topic, self.partition, self._stored, wanted)
+
     @cached_property
     def size_bytes(self) -> int:
         """What the batch takes in memory, roughly: the size in which it travelled."""

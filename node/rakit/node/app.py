@@ -47,6 +47,7 @@ from rakit.node.partition.partition import PartitionContext
 from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
 from rakit.node.produce import Dispatch, InFlight, ProducePath
+from rakit.node.reading.budget import ReadBudget
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.reading.local import LocalReads
 from rakit.node.routing import Router
@@ -56,7 +57,7 @@ from rakit.node.services.handlers import Methods
 from rakit.node.services.log import LogParts, LogService
 from rakit.node.services.offsets import OffsetLookup
 from rakit.node.services.peer import PeerService
-from rakit.node.services.produce_stream import ProduceParts
+from rakit.node.services.placement import ProduceParts
 from rakit.node.services.topic import TopicService
 from rakit.peer.v1 import metadata_service_pb2_grpc
 from rakit.peer.v1.metadata_command_pb2 import NodeDescription
@@ -265,8 +266,9 @@ class Node:
         local = LocalReads(self.partitions)
         lookup = OffsetLookup(router, self.partitions, peers)
         produce = ProduceParts(router, dispatch, InFlight(), Targeting(), header)
+        fetcher = Fetcher(router, local, peers)
         log = LogService(
-            LogParts(produce, ProducePath(router, dispatch), Fetcher(router, local, peers), lookup)
+            LogParts(produce, ProducePath(router, dispatch), fetcher, lookup, ReadBudget())
         )
         host = self.host
 
@@ -274,6 +276,7 @@ class Node:
             group = host.group(group_id)
             return None if group is None else group.conf_state
 
+        self.listeners.gate.elsewhere = lambda name: router.elsewhere(name, host.node_is_up)
         topic = TopicService(router, header, members)
         cluster = ClusterService(router, host, self.partitions, peers, header)
         peer = PeerService(member.cluster_id, host, self.partitions, local)

@@ -58,9 +58,11 @@ async def _announce(node: Node) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    http = node.listeners.http_address
+    health = "" if http is None else f" health on {http},"
     clients = ", ".join(node.listeners.advertised.values())
     sys.stdout.write(
         f"rakit: node {node.host.node_id} ready, clients on {clients}, peers on"
-        f" {node.listeners.peer_advertised}, data in {node.config.data_dir}\n"
+        f" {node.listeners.peer_advertised},{health} data in {node.config.data_dir}\n"
     )
     sys.stdout.flush()

@@ -102,6 +102,8 @@ class NodeConfig:
     advertise: tuple[Listener, ...]
     peer_listen: Address
     peer_advertise: Address | None
+    # Where supervisors ask whether the node is alive and ready; None: nowhere.
+    http_listen: Address | None
     # Peer addresses to ask when the disk is empty.
     seeds: tuple[str, ...]
     # Found a cluster when exactly this many seeds are empty and agree. 0: only ever join one.
@@ -274,7 +276,20 @@ def parse_address(text: str, lowest_port: int = 0) -> Address:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not bare or (":" in bare and bare == host):
         raise ConfigError(f"{text!r} is not host:port (an IPv6 host stands in brackets)")
+    if not _is_host(bare):
+        raise ConfigError(f"{text!r}: {bare!r} is neither a host name nor an IP address")
     return Address(bare, _whole(port, f"the port of {text!r}", lowest_port, 65_535))
+
+
+def _is_host(text: str) -> bool:
+    """Whether the resolver would look this up at all."""
+    if not text.isprintable() or " " in text:
+        return False
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _address(value: object) -> Address:
@@ -311,6 +326,7 @@ _FIELDS: Final[Mapping[str, _Field]] = {
     ),
     "peer_listen": _Field(_address, "where other nodes connect", "ADDRESS"),
     "peer_advertise": _Field(_address, "what other nodes are told to connect to", "ADDRESS"),
+    "http_listen": _Field(_address, "answer /livez and /readyz there (default: off)", "ADDRESS"),
     "seeds": _Field(_seeds, "peer addresses to ask when the disk is empty", "ADDRESS,..."),
     "bootstrap_expect": _Field(
         _expect, "found a cluster of exactly so many seeds; 0: only join", "N"
@@ -338,6 +354,8 @@ def _checked(values: Mapping[str, object], tuning: Tuning) -> NodeConfig:
         "advertise": (),
         "peer_listen": Address("127.0.0.1", PEER_PORT),
         "peer_advertise": None,
+        # Not on by default: the second node on a machine would fail for a port that nobody uses.
+        "http_listen": None,
         "seeds": (),
         "bootstrap_expect": 0,
         "rack": "",
@@ -370,6 +388,8 @@ def _check_reach(config: NodeConfig) -> None:
     if config.insecure:
         return
     every = [*(each.address for each in config.listen), config.peer_listen]
+    if config.http_listen is not None:
+        every.append(config.http_listen)
     for address in every:
         if not address.is_loopback:
             raise ConfigError(

@@ -40,9 +40,12 @@ DOMAIN: Final = "rakit"
 REASON_TRAILER: Final = "rakit-reason"
 OUTCOME_TRAILER: Final = "rakit-outcome"
 DETAILS_TRAILER: Final = "grpc-status-details-bin"
-# All trailers of a call share 8 KiB by default, and the text travels twice.
-MESSAGE_CHARS_MAX: Final = 1024
-METADATA_CHARS_MAX: Final = 256
+# All trailers of a call share 8 KiB by default, and the text travels twice: percent-encoded as the
+# status's message, where a character may become twelve bytes, and in base64 within the details.
+# These are bytes as percent-encoded, which is the longer form.
+MESSAGE_BYTES_MAX: Final = 1024
+METADATA_BYTES_MAX: Final = 256
+_CLIPPED: Final = "..."
 _PREFIX: Final = "ERROR_REASON_"
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -117,18 +120,28 @@ class RakitError(Exception):
         return RakitError(self.reason, self.message, self.metadata, error_pb2.OUTCOME_UNKNOWN)
 
 
-def _clip(text: str, chars_max: int) -> str:
-    return text if len(text) <= chars_max else text[: chars_max - 3] + "..."
+def _clip(text: str, bytes_max: int) -> str:
+    """The text, or as much of it as fits percent-encoded; then it ends in dots."""
+    room = bytes_max
+    fits = 0
+    for at, char in enumerate(text):
+        plain = " " <= char <= "~" and char != "%"
+        room -= 1 if plain else 3 * len(char.encode())
+        if room < 0:
+            return text[:fits] + _CLIPPED
+        if room >= len(_CLIPPED):
+            fits = at + 1
+    return text
 
 
 def to_status(error: RakitError) -> Status:
     """The error as a `google.rpc.Status` with its one `ErrorInfo`."""
     info = ErrorInfo(reason=reason_name(error.reason), domain=DOMAIN)
     for key, value in error.metadata.items():
-        info.metadata[key] = _clip(value, METADATA_CHARS_MAX)
+        info.metadata[key] = _clip(value, METADATA_BYTES_MAX)
     if outcome := outcome_name(error.outcome):
         info.metadata["outcome"] = outcome
-    status = Status(code=error.rule.code.value[0], message=_clip(error.message, MESSAGE_CHARS_MAX))
+    status = Status(code=error.rule.code.value[0], message=_clip(error.message, MESSAGE_BYTES_MAX))
     status.details.add().Pack(info)
     return status
 
@@ -171,5 +184,5 @@ class AbortableContext(Protocol):
 
 async def abort(context: AbortableContext, error: RakitError) -> NoReturn:
     """Ends the call with the error and its trailers."""
-    message = _clip(error.message, MESSAGE_CHARS_MAX)
+    message = _clip(error.message, MESSAGE_BYTES_MAX)
     await context.abort(error.rule.code, message, trailers(error))

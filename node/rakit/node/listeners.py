@@ -1,4 +1,4 @@
-"""The gRPC servers of a node: one for each client listener, one for peers.
+"""The servers of a node: gRPC for each client listener and for peers, and HTTP for probes.
 
 A server listens before the node has joined its cluster: peers must be able to ask each other in
 order to found one, and a supervisor must be able to ask whether the process is alive. Until the
@@ -22,6 +22,7 @@ from rakit.multiraft.config import peer_server_options
 from rakit.node.config import Address, Listener, NodeConfig
 from rakit.node.errors import RakitError, abort
 from rakit.node.health import LIVENESS, READINESS, Health, add_reflection
+from rakit.node.probes import Probes, State
 from rakit.node.services.cluster import MESSAGE_BYTES_MAX
 from rakit.node.services.handlers import Context, Gate, Methods
 
@@ -106,6 +107,7 @@ class Listeners:
         self.peer_gate = Gate()
         self._health = Health()
         self._services: tuple[str, ...] = ()
+        self._probes = Probes(lambda: self.state)
         self.clients = [self._open(each) for each in config.listen]
         self.peer_server = grpc.aio.server(options=peer_server_options())
         self.peer_address = _bound(self.peer_server, config.peer_listen, "--peer-listen")
@@ -129,6 +131,18 @@ class Listeners:
         """What other nodes are told."""
         return str(self._config.peer_advertise or self.peer_address)
 
+    @property
+    def state(self) -> State:
+        """How far this node has come."""
+        if self.gate.closing.is_set():
+            return "draining"
+        return "ready" if self._services else "starting"
+
+    @property
+    def http_address(self) -> Address | None:
+        """Where probes are answered over HTTP; None: nowhere."""
+        return None if self._config.http_listen is None else self._probes.address
+
     async def start(self) -> None:
         """Begins to answer: health at once, everything else once it is installed."""
         await self._health.say(LIVENESS, serving=True)
@@ -136,6 +150,11 @@ class Listeners:
         for client in self.clients:
             await client.server.start()
         await self.peer_server.start()
+        if (address := self._config.http_listen) is not None:
+            try:
+                await self._probes.open(address)
+            except OSError as error:
+                raise _cannot_listen(address, "--http-listen") from error
 
     async def install(self, services: Iterable[tuple[str, Callable[[Methods], None]]]) -> None:
         """Opens the services on every client listener; the node has joined."""
@@ -164,6 +183,7 @@ class Listeners:
         self.peer_gate.close()
         for server in (*(each.server for each in self.clients), self.peer_server):
             await server.stop(0)
+        await self._probes.close()
 
 
 def _bound(server: grpc.aio.Server, address: Address, flag: str) -> Address:
@@ -171,8 +191,12 @@ def _bound(server: grpc.aio.Server, address: Address, flag: str) -> Address:
     try:
         port = server.add_insecure_port(str(address))
     except RuntimeError as error:
-        raise ListenError(
-            f"cannot listen on {address} ({flag}): the port is in use, or the address is not one of"
-            " this machine"
-        ) from error
+        raise _cannot_listen(address, flag) from error
     return Address(address.host, port)
+
+
+def _cannot_listen(address: Address, flag: str) -> ListenError:
+    return ListenError(
+        f"cannot listen on {address} ({flag}): the port is in use, or the address is not one of"
+        " this machine"
+    )

@@ -20,7 +20,7 @@ from rakit.multiraft.effects import RoleChange
 from rakit.node.errors import RakitError
 from rakit.node.metadata.registry import Registry
 from rakit.node.metadata.topic_config import TopicConfig
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.partition import Partition, PartitionContext, ReplicaHost
 from rakit.node.partition.producers import Stamp
@@ -85,17 +85,27 @@ class Partitions:
 
     def get(self, group_id: int) -> Partition:
         """The partition. Raises NODE_UNAVAILABLE where this node has no working replica of it."""
-        held = self._partitions.get(group_id)
-        if held is not None and self._registry.partition(group_id) is not None:
-            return held
-        if self._host.group(group_id) is None or self._registry.partition(group_id) is None:
+        partition = self._find(group_id)
+        if partition is None:
             raise RakitError(
                 error_pb2.ERROR_REASON_NODE_UNAVAILABLE,
                 "This node holds no working replica of the partition.",
             )
-        partition = Partition(self._host, group_id, lambda: self._settings(group_id), self._context)
-        self._partitions[group_id] = partition
         return partition
+
+    def _find(self, group_id: int) -> Partition | None:
+        """The partition, made if need be; None where there is no working replica of it.
+
+        The table of leaders may name a group that was shut out for damage a moment ago.
+        """
+        if self._registry.partition(group_id) is None:
+            return None
+        held = self._partitions.get(group_id)
+        if held is not None or self._host.group(group_id) is None:
+            return held
+        made = Partition(self._host, group_id, lambda: self._settings(group_id), self._context)
+        self._partitions[group_id] = made
+        return made
 
     def is_full(self) -> bool:
         """Whether the disk takes no more records; what keeps the cluster going still fits."""
@@ -128,14 +138,13 @@ class Partitions:
         held = self._partitions.get(change.group_id)
         if held is not None:
             held.wake()
-        elif change.ready and self._registry.partition(change.group_id) is not None:
-            self.get(change.group_id)
+        elif change.ready:
+            self._find(change.group_id)
 
     def upkeep(self) -> None:
         """One look at every partition: retention here, farewell to those that are gone."""
         for group_id in self._host.leaders.led_here():
-            if group_id not in self._partitions and self._registry.partition(group_id) is not None:
-                self.get(group_id)
+            self._find(group_id)
         for group_id, partition in list(self._partitions.items()):
             gone = self._registry.partition(group_id) is None
             if gone or self._host.group(group_id) is None:

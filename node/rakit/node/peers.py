@@ -17,6 +17,7 @@ from google.rpc.status_pb2 import Status
 
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.config import LinkConfig
+from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.node.errors import DETAILS_TRAILER, RakitError, from_status
 from rakit.node.forwarding.link import METHOD, ForwardCall, ForwardLink, LinkLostError
 from rakit.peer.v1.node_service_pb2 import (
@@ -62,8 +63,9 @@ class Peers:
             response_deserializer=response_type.FromString,
         )
         try:
-            answer: ResponseT = await stub(request, timeout=max(timeout_s, 0.001))
-        except grpc.aio.AioRpcError as error:
+            with on_channel():
+                answer: ResponseT = await stub(request, timeout=max(timeout_s, 0.001))
+        except (grpc.aio.AioRpcError, ChannelClosedError) as error:
             raise _meaning(error, node_id, mutates=mutates) from error
         return answer
 
@@ -93,8 +95,11 @@ def unreachable(node_id: int) -> RakitError:
     )
 
 
-def _meaning(error: grpc.aio.AioRpcError, node_id: int, *, mutates: bool) -> RakitError:
-    for key, value in error.trailing_metadata() or ():
+def _meaning(
+    error: grpc.aio.AioRpcError | ChannelClosedError, node_id: int, *, mutates: bool
+) -> RakitError:
+    trailers = error.trailing_metadata() if isinstance(error, grpc.aio.AioRpcError) else None
+    for key, value in trailers or ():
         if key == DETAILS_TRAILER and isinstance(value, bytes):
             return from_status(Status.FromString(value))
     if not mutates:

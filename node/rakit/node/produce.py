@@ -28,10 +28,10 @@ from rakit.multiraft.leaders import LeaderInfo
 from rakit.node.errors import RakitError
 from rakit.node.forwarding.link import ForwardLink
 from rakit.node.metadata.registry import PartitionInfo
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended, DoomedAnswer, refusal_uncertain
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
-from rakit.node.routing import ANSWER_RESERVE_S, Router, give_up_at, is_reroutable
+from rakit.node.routing import Router, answer_by, give_up_at, is_reroutable
 from rakit.peer.v1.node_service_pb2 import ForwardedBatch
 
 #: Of all clients of this node together, taken and not yet answered.
@@ -211,11 +211,13 @@ class ProducePath:
 
 
 async def answered(answer: asyncio.Future[Appended], deadline: float) -> Appended:
-    """The outcome, or OUTCOME_UNKNOWN shortly before the caller's own timer says less."""
+    """The outcome, or what is known of it shortly before the caller's own timer says less."""
     try:
-        async with asyncio.timeout_at(deadline - ANSWER_RESERVE_S):
+        async with asyncio.timeout_at(answer_by(deadline)):
             return await answer
     except TimeoutError:
+        if isinstance(answer, DoomedAnswer):
+            raise refusal_uncertain() from None
         raise RakitError(
             error_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
             "The batch was proposed and its commit was not known before the deadline: it may or may"

@@ -16,6 +16,8 @@ Left out: sending anything. `produce` and `services` do that with what they lear
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable, Collection
 from typing import Final
 
 from rakit.api.v1 import error_pb2
@@ -90,13 +92,21 @@ class Router:
         self, name: str, number: int, give_up: float
     ) -> tuple[TopicInfo, PartitionInfo]:
         """The topic and its partition. Raises UNKNOWN_TOPIC, UNKNOWN_PARTITION, NO_QUORUM."""
+        topic = await self.topic_with(name, (number,), give_up)
+        return topic, topic.partitions[number]
+
+    async def topic_with(self, name: str, numbers: Collection[int], give_up: float) -> TopicInfo:
+        """The topic, which has all of these partitions. Asks a majority once, whatever it takes.
+
+        Raises UNKNOWN_TOPIC, UNKNOWN_PARTITION, NO_QUORUM.
+        """
         topic = await self.topic(name, give_up)
-        if 0 <= number < len(topic.partitions):
-            return topic, topic.partitions[number]
+        if _unknown(topic, numbers) is None:
+            return topic
         topic = await self.confirmed_topic(name, give_up)
-        if 0 <= number < len(topic.partitions):
-            return topic, topic.partitions[number]
-        raise unknown_partition(topic, number)
+        if (number := _unknown(topic, numbers)) is not None:
+            raise unknown_partition(topic, number)
+        return topic
 
     def known_leader(self, group_id: int) -> LeaderInfo | None:
         """The leader as this node knows it; None while that node is down."""
@@ -138,6 +148,12 @@ class Router:
             return node.addresses.get(listener, "")
         return next(iter(node.addresses.values()))
 
+    def elsewhere(self, listener: str, is_up: Callable[[int], bool]) -> str:
+        """The address of some other node that is up, picked at random; "" if there is none."""
+        others = [one for one in self.metadata.registry.nodes if one != self.node_id and is_up(one)]
+        addresses = [found for one in others if (found := self.address_of(one, listener))]
+        return random.choice(addresses) if addresses else ""
+
     def placed(self, error: RakitError, topic: str, partition: int, listener: str) -> RakitError:
         """The error, with what it is about and how to reach the leader that it names."""
         error.metadata.setdefault("topic", topic)
@@ -159,6 +175,12 @@ class Router:
         )
 
 
+def _unknown(topic: TopicInfo, numbers: Collection[int]) -> int | None:
+    """The first of these partitions that the topic does not have."""
+    count = len(topic.partitions)
+    return next((number for number in numbers if not 0 <= number < count), None)
+
+
 def _seconds_until(give_up: float) -> float:
     """What is left, and never nothing: a majority is asked at least once."""
     return max(ANSWER_RESERVE_S / 2, give_up - asyncio.get_running_loop().time())
@@ -168,6 +190,12 @@ def give_up_at(deadline: float) -> float:
     """Until when a request with this deadline waits for a leader."""
     now = asyncio.get_running_loop().time()
     return min(now + LEADER_WAIT_S, deadline - ANSWER_RESERVE_S)
+
+
+def answer_by(deadline: float, reserve_s: float = ANSWER_RESERVE_S) -> float:
+    """Until when a call with this deadline is worked on: at least half of what is left of it."""
+    now = asyncio.get_running_loop().time()
+    return max(deadline - reserve_s, (now + deadline) / 2)
 
 
 def patience_s(deadline: float) -> float:

@@ -15,7 +15,8 @@ Rules:
   the same, before any later one (S12). The driver need not know.
 - A group that fails, by its disk, by its core or by its machine, is shut out alone: everyone who
   waits for it is told that the outcome is unknown, its peers are told to elect another, and the
-  node goes on (S9). An assertion is a bug and stops the node.
+  node goes on (S9). It stays shut out, over restarts, until it is removed. An assertion is a bug
+  and stops the node.
 
 The parts: `roster` makes and unmakes replicas, `floor` holds who is awake and who has something to
 do, `stepping` turns Readys into effects, `landing` remembers what waits for which batch,
@@ -42,6 +43,7 @@ from rakit.multiraft.group import Group
 from rakit.multiraft.kv import KeyValue
 from rakit.multiraft.landing import Landing
 from rakit.multiraft.machine import GroupMeta, MachineFactory
+from rakit.multiraft.quarantine import Quarantined
 from rakit.multiraft.roster import Roster
 from rakit.multiraft.stepping import land, lose_reads, step_group
 from rakit.multiraft.succession import Succession
@@ -108,9 +110,9 @@ class Driver:
         return self._roster.groups
 
     @property
-    def quarantined(self) -> dict[int, str]:
-        """The damaged replicas of this node by group id, with the reason."""
-        return {group_id: one.reason for group_id, one in self._roster.quarantined.items()}
+    def quarantined(self) -> Mapping[int, Quarantined]:
+        """The damaged replicas of this node by group id."""
+        return self._roster.quarantined
 
     @property
     def awake_count(self) -> int:
@@ -131,7 +133,7 @@ class Driver:
         pending = self._floor.pending
         self._roster.load(pending.batch)
         pending.must_sync = True
-        pending.quarantined += self.quarantined.items()
+        pending.quarantined += [(each, one.reason) for each, one in self.quarantined.items()]
         for group in tuple(self._roster.groups.values()):
             self._floor.enter(group)
             self._succession.enter(group, None)
@@ -141,12 +143,14 @@ class Driver:
     ) -> None:
         """Makes a replica of this node, once; `conf` is None for a later replica.
 
-        Raises `GroupRefusedError` for a dead replica id, or beside another living replica.
+        Raises `GroupRefusedError` for a dead replica id, for one that is shut out, or beside
+        another living replica.
         """
+        here = self._roster.groups.get(meta.group_id)
+        if here is not None and here.meta.replica_id == meta.replica_id:
+            return
         pending = self._floor.pending
         group = self._roster.create(meta, conf, pending.batch)
-        if group is None:
-            return
         pending.must_sync = True
         if conf is not None:
             self._landing.hold_base(group, self._number + 1)
@@ -161,6 +165,10 @@ class Driver:
         if group is not None or group_id in self._roster.quarantined:
             self._roster.remove(group_id, self._floor.pending.batch)
             self._floor.pending.must_sync = True
+
+    def trust_births_from(self, group_id: int) -> None:
+        """Takes in that no group from this id on existed when this start began (S8; `boot`)."""
+        self._roster.trust_births_from(group_id, self._floor.pending.batch)
 
     def quarantine(self, group_id: int, reason: str) -> None:
         """Shuts a replica out, because a reader found it damaged; its data stays."""

@@ -79,6 +79,9 @@ class Effects:
     #: Groups that were shut out for damage, with the reason.
     quarantined: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
 
+    #: (group, replica elsewhere) of members that came back without what they had acknowledged.
+    lost_logs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+
     def __bool__(self) -> bool:
         return bool(
             self.sends
@@ -89,4 +92,5 @@ class Effects:
             or self.roles
             or self.applied
             or self.quarantined
+            or self.lost_logs
         )

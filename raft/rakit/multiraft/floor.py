@@ -102,9 +102,10 @@ class Floor:
         self.shut_out(group, f"{type(error).__name__}: {error}")
 
     def shut_out(self, group: Group, reason: str) -> None:
-        """Moves a replica into quarantine."""
+        """Moves a replica into quarantine, where it stays over restarts."""
         self.leave(group)
-        self.roster.shut_out(group, reason)
+        self.roster.shut_out(group, reason, self.pending.batch)
+        self.pending.must_sync = True
         self.pending.quarantined.append((group.meta.group_id, reason))
 
     def leave(self, group: Group) -> None:

@@ -1,30 +1,44 @@
 """The first message of a stream: who is there, and whether to talk to it at all.
 
 A stream is refused, with a sentence that a person can act on, when the other side belongs to
-another cluster, is not who it was taken for, or runs on a store that went back in time.
+another cluster, is not who it was taken for, or runs on a store that is not to be trusted: one that
+another store has taken the place of (S11), one that a second process runs on, or one that went back
+in time.
+
+Which store was replaced the node above knows, from the registry. A second process on one store is
+the copy of a directory, started beside the original: both would vote in the name of one replica. It
+is told from a restart by the first one, which still answers.
 
 The last is safety S7. A store counts its writes; every hello and every ping carries the highest
-count that is known to be synced. Nodes remember the highest count that they ever heard of each
-store, on their own disks. A lower one from a later start means that the directory was restored
-from a copy or lost its tail: acknowledged entries and votes are gone, and a majority that counts on
-them is none. (Within one start the count only grows, but hellos of two lanes may overtake each
-other, and so may what an earlier process left in a socket.)
-The memory is written when a hello tells something new, and again whenever the count has grown by
-`WRITES_BETWEEN_NOTES` since, so that an idle cluster writes nothing.
+count that is known to be synced, and every hello what the store had when this start opened it.
+Nodes remember the highest count that they ever heard of each store, on their own disks. A start
+that opens with less means that the directory was restored from a copy or lost its tail:
+acknowledged entries and votes are gone, and a majority that counts on them is none. What the start
+has written since says nothing, so the refusal is for good, noted and synced: the next start would
+open with more than what was missing. (A store that found the damage to its tail itself, and doubts,
+opens with a number that it never had; see `store.opening`.)
 
-Left out: whether the peer may call at all (TLS, the node's business), and which store uuid is
-alive under a node id (the registry's business, S11).
+Within one start the count only grows, but hellos of two lanes may overtake each other, and this
+node may itself have started anew meanwhile, so the memory names the start that it was heard of.
+
+The memory travels with batches that are written anyway, a row for each peer that was heard since
+the last one, at most one for each ping. By itself it is written when a hello tells something new,
+and when a count has grown by `WRITES_BETWEEN_NOTES`, so that an idle cluster writes nothing.
+
+Left out: whether the peer may call at all (TLS, the node's business), and what becomes of a node
+that is refused. It hears the sentence; whether it still belongs to the cluster it asks elsewhere.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from rakit.multiraft import keys
 from rakit.multiraft.kv import KeyValue, WriteBatch
+from rakit.multiraft.records import RememberedStore, decode_remembered, encode_remembered
 from rakit.peer.v1 import raft_service_pb2 as wire
 
 Lane: TypeAlias = wire.LinkLane.ValueType
@@ -35,7 +49,9 @@ WRITES_BETWEEN_NOTES: Final = 1_000
 #: Stores that are remembered: far more than any cluster has seen. A newer one is forgotten.
 STORES_COUNT_MAX: Final = 16_384
 
-_PREFIX: Final = keys.local(b"store-counter/")
+_UUID_CHARS_MAX: Final = 64
+
+_PREFIX: Final = keys.local(b"peer-store/")
 _EPOCH_KEY: Final = keys.local(b"boot-epoch")
 _NUMBER: Final = struct.Struct(">Q")
 
@@ -48,6 +64,19 @@ class NodeIdentity:
     node_id: int
     store_uuid: str
     boot_epoch: int
+    #: What the store had when this start opened it.
+    opened_counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStart:
+    """A process on a store, as it presents itself."""
+
+    node_id: int
+    store_uuid: str
+    boot_epoch: int
+    #: What the store had when this start opened it.
+    opened_counter: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +87,15 @@ class Rollback:
     store_uuid: str
     #: Highest count that was ever heard.
     remembered: int
-    #: What it says now.
-    claimed: int
+    #: What it came back with.
+    opened: int
+
+    def __str__(self) -> str:
+        return (
+            f"the store {self.store_uuid} of node {self.node_id} went back in time: it had synced"
+            f" {self.remembered} writes and came back with {self.opened}; its data is not trusted"
+            " any more: stop that node, move its data directory away and start it with an empty one"
+        )
 
 
 def next_boot_epoch(disk: KeyValue, clock_ms: int) -> tuple[int, WriteBatch]:
@@ -77,69 +113,107 @@ def next_boot_epoch(disk: KeyValue, clock_ms: int) -> tuple[int, WriteBatch]:
 
 
 class StoreMemory:
-    """The highest synced count that was ever heard of each store (S7)."""
+    """The highest synced count that was ever heard of each store, and which went back (S7)."""
 
     def __init__(self, disk: KeyValue) -> None:
-        self._highest: dict[str, int] = {}
+        self._known: dict[str, RememberedStore] = {}
+        #: The newest start of each store that this process has heard of.
         self._epochs: dict[str, int] = {}
         self._noted: dict[str, int] = {}
-        self._due: set[str] = set()
+        #: What the next batch is to take along, and whether that cannot wait for one.
+        self._news: set[str] = set()
+        self.is_urgent = False
         for key, value in disk.scan(_PREFIX, _PREFIX[:-1] + b"0"):
-            count: int = _NUMBER.unpack(value)[0]
-            self._highest[key[len(_PREFIX) :].decode()] = count
-        self._noted.update(self._highest)
+            store_uuid = key[len(_PREFIX) :].decode()
+            self._known[store_uuid] = known = decode_remembered(key, value)
+            self._noted[store_uuid] = known.synced_counter
 
     def highest(self, store_uuid: str) -> int:
         """Returns what is remembered of a store; 0 for a stranger."""
-        return self._highest.get(store_uuid, 0)
+        known = self._known.get(store_uuid)
+        return 0 if known is None else known.synced_counter
+
+    def rollback(self, store_uuid: str) -> Rollback | None:
+        """Returns what became of a store that went back."""
+        known = self._known.get(store_uuid)
+        if known is None or not known.went_back:
+            return None
+        return Rollback(known.node_id, store_uuid, known.synced_counter, known.opened_counter)
+
+    def rollbacks(self) -> list[Rollback]:
+        """Returns every store that went back, now or before this start."""
+        found = [self.rollback(store_uuid) for store_uuid in sorted(self._known)]
+        return [each for each in found if each is not None]
 
     def is_stale(self, store_uuid: str, boot_epoch: int) -> bool:
         """Tells whether a later start of this store has been heard already."""
         return boot_epoch < self._epochs.get(store_uuid, 0)
 
-    def greeted(self, store_uuid: str, boot_epoch: int, count: int) -> bool:
-        """Takes in a hello; returns False when the store has gone back."""
-        assert not self.is_stale(store_uuid, boot_epoch), "stale hellos are not taken in"
-        if boot_epoch != self._epochs.get(store_uuid) and count < self.highest(store_uuid):
-            return False
-        self._epochs[store_uuid] = boot_epoch
-        if self._grew(store_uuid, count):
-            self._due.add(store_uuid)
-        return True
+    def went_back(self, start: StoreStart) -> bool:
+        """Tells whether a start of a store lacks what the store had synced, or an earlier one."""
+        known = self._known.get(start.store_uuid)
+        if known is None or known.went_back:
+            return known is not None
+        is_known_start = (start.boot_epoch, start.opened_counter) == (
+            known.boot_epoch,
+            known.opened_counter,
+        )
+        return not is_known_start and start.opened_counter < known.synced_counter
+
+    def condemn(self, start: StoreStart) -> None:
+        """Notes for good that a store went back."""
+        known = self._known[start.store_uuid]
+        if not known.went_back:
+            self._known[start.store_uuid] = replace(_said(known, start), went_back=True)
+            self._note(start.store_uuid, urgent=True)
+
+    def greeted(self, start: StoreStart, synced_counter: int) -> None:
+        """Takes in a hello that was judged."""
+        store_uuid = start.store_uuid
+        assert not self.is_stale(store_uuid, start.boot_epoch), "stale hellos are not taken in"
+        assert not self.went_back(start), "nor are those of lost stores"
+        self._epochs[store_uuid] = start.boot_epoch
+        known = self._known.get(store_uuid) or RememberedStore(start.node_id)
+        self._take(store_uuid, _said(known, start), synced_counter, urgent=True)
 
     def heard(self, store_uuid: str, count: int) -> None:
         """Takes in how far a store is that has greeted before."""
-        far = count - self._noted.get(store_uuid, 0) >= WRITES_BETWEEN_NOTES
-        if self._grew(store_uuid, count) and far:
-            self._due.add(store_uuid)
+        known = self._known.get(store_uuid)
+        if known is not None and not known.went_back:
+            far = count - self._noted.get(store_uuid, 0) >= WRITES_BETWEEN_NOTES
+            self._take(store_uuid, known, count, urgent=far)
 
-    def _grew(self, store_uuid: str, count: int) -> bool:
-        known = self._highest.get(store_uuid)
-        if known is None and len(self._highest) >= STORES_COUNT_MAX:
-            return False
-        if known is not None and count <= known:
-            return False
-        self._highest[store_uuid] = count
-        return True
+    def _take(self, store_uuid: str, said: RememberedStore, count: int, *, urgent: bool) -> None:
+        if store_uuid not in self._known and len(self._known) >= STORES_COUNT_MAX:
+            return
+        if count <= said.synced_counter and store_uuid in self._known:
+            return
+        self._known[store_uuid] = replace(said, synced_counter=count)
+        self._note(store_uuid, urgent=urgent)
 
-    def notes(self) -> WriteBatch:
-        """Returns what is to be written down; to be told by `noted` that it was."""
-        batch = WriteBatch()
-        for store_uuid in sorted(self._due):
-            count = _NUMBER.pack(self._highest[store_uuid])
-            batch.put(_PREFIX + store_uuid.encode(), count)
-        return batch
-
-    def noted(self) -> None:
-        """The notes are in the store; nothing was heard since `notes`."""
-        for store_uuid in self._due:
-            self._noted[store_uuid] = self._highest[store_uuid]
-        self._due.clear()
+    def _note(self, store_uuid: str, *, urgent: bool) -> None:
+        self._news.add(store_uuid)
+        self.is_urgent = self.is_urgent or urgent
 
     @property
-    def has_notes(self) -> bool:
+    def has_news(self) -> bool:
         """Whether there is something to write down."""
-        return bool(self._due)
+        return bool(self._news)
+
+    def take_notes(self) -> WriteBatch:
+        """Returns what is to be written down; the caller writes it, however often that takes."""
+        batch = WriteBatch()
+        for store_uuid in sorted(self._news):
+            key = _PREFIX + store_uuid.encode()
+            batch.put(key, encode_remembered(key, self._known[store_uuid]))
+            self._noted[store_uuid] = self._known[store_uuid].synced_counter
+        self._news.clear()
+        self.is_urgent = False
+        return batch
+
+
+def _said(known: RememberedStore, start: StoreStart) -> RememberedStore:
+    return replace(known, boot_epoch=start.boot_epoch, opened_counter=start.opened_counter)
 
 
 class Gate:
@@ -151,8 +225,13 @@ class Gate:
         synced_counter: Callable[[], int],
         memory: StoreMemory,
         on_rollback: Callable[[Rollback], None],
+        answering: Callable[[int], int],
     ) -> None:
         self.identity = identity
+        #: Whether a store lost its node id to another one (S11); the node above puts it in.
+        self.is_replaced: Callable[[int, str], bool] = lambda _node_id, _store_uuid: False
+        # The boot epoch of a node that answers at the moment; 0: it does not.
+        self._answering = answering
         self._synced_counter = synced_counter
         self._memory = memory
         self._on_rollback = on_rollback
@@ -170,6 +249,7 @@ class Gate:
             boot_epoch=me.boot_epoch,
             synced_counter=self._synced_counter(),
             lane=lane,
+            opened_counter=me.opened_counter,
         )
 
     def judge(self, hello: wire.Hello, expected_node_id: int | None = None) -> str | None:
@@ -187,6 +267,8 @@ class Gate:
             return f"lane {hello.lane} is unknown"
         if not hello.store_uuid or hello.boot_epoch <= 0:
             return "the hello names no store or no boot"
+        if len(hello.store_uuid) > _UUID_CHARS_MAX or _counts_below_nothing(hello):
+            return "the hello names an impossible store or count"
         return self._judge_store(hello)
 
     def heard(self, node_id: int, synced_counter: int) -> None:
@@ -195,20 +277,40 @@ class Gate:
         if store_uuid is not None:
             self._memory.heard(store_uuid, synced_counter)
 
+    def rollback_of(self, start: StoreStart) -> Rollback | None:
+        """Returns what a start of a store lacks that the store had; None: nothing is known.
+
+        A store that went back is refused for good from now on. A start that was followed by another
+        one says nothing, and neither does one beside another process that answers: that may be an
+        old copy of the directory, which must cost the original nothing.
+        """
+        memory = self._memory
+        is_outdated = memory.is_stale(start.store_uuid, start.boot_epoch) or self._is_second(start)
+        if not is_outdated and memory.went_back(start):
+            memory.condemn(start)
+        return memory.rollback(start.store_uuid)
+
+    def _is_second(self, start: StoreStart) -> bool:
+        """Tells whether another process on this store, or on a copy of it, answers."""
+        is_known = self._stores.get(start.node_id) == start.store_uuid
+        return is_known and self._answering(start.node_id) not in {0, start.boot_epoch}
+
     def _judge_store(self, hello: wire.Hello) -> str | None:
-        if self._memory.is_stale(hello.store_uuid, hello.boot_epoch):
-            return f"a later start of store {hello.store_uuid} has called already"
-        if self._memory.greeted(hello.store_uuid, hello.boot_epoch, hello.synced_counter):
-            self._stores[hello.from_node_id] = hello.store_uuid
-            return None
-        found = Rollback(
-            hello.from_node_id,
-            hello.store_uuid,
-            self._memory.highest(hello.store_uuid),
-            hello.synced_counter,
-        )
-        self._on_rollback(found)
-        return (
-            f"the store {found.store_uuid} of node {found.node_id} went back in time: it had synced"
-            f" {found.remembered} writes and now knows {found.claimed}; its data is not trusted"
-        )
+        node_id, store_uuid, epoch = hello.from_node_id, hello.store_uuid, hello.boot_epoch
+        start = StoreStart(node_id, store_uuid, epoch, hello.opened_counter)
+        if self.is_replaced(node_id, store_uuid):
+            return f"store {store_uuid} was given up when node {node_id} came back with another one"
+        if self._memory.is_stale(store_uuid, epoch):
+            return f"a later start of store {store_uuid} has called already"
+        if self._is_second(start):
+            return f"another process on store {store_uuid} of node {node_id}, or on a copy, answers"
+        if (found := self.rollback_of(start)) is not None:
+            self._on_rollback(found)
+            return str(found)
+        self._memory.greeted(start, hello.synced_counter)
+        self._stores[node_id] = store_uuid
+        return None
+
+
+def _counts_below_nothing(hello: wire.Hello) -> bool:
+    return hello.synced_counter < 0 or hello.opened_counter < 0

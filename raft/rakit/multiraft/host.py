@@ -31,10 +31,17 @@ from rakit.multiraft.config import HostConfig
 from rakit.multiraft.driver import Driver, Group
 from rakit.multiraft.effects import Completion, Effects, Envelope, RoleChange
 from rakit.multiraft.errors import ProposalRefusedError
-from rakit.multiraft.hello import NodeIdentity, Rollback, StoreMemory, next_boot_epoch
+from rakit.multiraft.hello import (
+    NodeIdentity,
+    Rollback,
+    StoreMemory,
+    StoreStart,
+    next_boot_epoch,
+)
 from rakit.multiraft.leaders import Leaders
 from rakit.multiraft.machine import GroupMeta, MachineFactory, node_of
 from rakit.multiraft.peers import Peers, Surroundings
+from rakit.multiraft.quarantine import Quarantined
 from rakit.multiraft.step_loop import Rim, StepLoop
 from rakit.multiraft.store.errors import StoreFailedError
 from rakit.multiraft.store.rocks import RocksStore
@@ -71,6 +78,7 @@ class Host:
     ) -> None:
         self.config = config
         self.node_id = node_id
+        self._store = store
         self._loop = asyncio.get_running_loop()
         rng = random.Random()
         settings = dataclasses.replace(
@@ -89,7 +97,9 @@ class Host:
         )
         self._steps = StepLoop(config, self.driver, store, memory, rim)
         epoch, self._boot_note = next_boot_epoch(store, clock_ms())
-        self.identity = NodeIdentity(cluster_id, node_id, store.store_uuid, epoch)
+        self.identity = NodeIdentity(
+            cluster_id, node_id, store.store_uuid, epoch, store.opened_counter
+        )
         around = Surroundings(
             groups=self.driver,
             inbox=self._steps.inbox,
@@ -97,7 +107,8 @@ class Host:
             wake=self._steps.wake,
             clock_ms=clock_ms,
             now_ms=lambda: int(self._loop.time() * 1000),
-            synced_counter=lambda: store.synced_counter,
+            # Without fsync nothing is durable, and peers must not hold a loss against this store.
+            synced_counter=lambda: store.synced_counter if store.fsynced else 0,
             responsive=lambda: self._steps.responsive,
         )
         self._peers = Peers(self.identity, config, around, rng)
@@ -107,8 +118,8 @@ class Host:
         self._role_callbacks: list[Callable[[RoleChange], None]] = []
         self._something_changed = asyncio.Event()
         self._stopped = False
-        #: Groups that were shut out for damage, with the reason (S5, S9).
-        self.quarantined: dict[int, str] = {}
+        self._lost_logs: set[tuple[int, int]] = set()
+        self._memory = memory
         #: Resolves when the store is poisoned; nothing leaves this node any more.
         self.failed: asyncio.Future[StoreFailedError] = self._loop.create_future()
         #: To be added to the server that peers connect to.
@@ -142,6 +153,11 @@ class Host:
         """Returns a replica of this node."""
         return self.driver.group(group_id)
 
+    @property
+    def quarantined(self) -> Mapping[int, Quarantined]:
+        """The replicas of this node that are shut out (S5, S9)."""
+        return self.driver.quarantined
+
     def create_group(
         self, meta: GroupMeta, conf: ConfState | None, first_leader: int | None = None
     ) -> None:
@@ -159,6 +175,15 @@ class Host:
         self._refuse_if_stopped()
         self.driver.remove_group(group_id)
         self._peers.group_removed(group_id)
+        self._steps.wake()
+
+    def trust_births_from(self, group_id: int) -> None:
+        """Takes in that no group from this id on existed when this start began.
+
+        To be called after a first linearizable read of what gives out the ids (S8; see `boot`).
+        """
+        self._refuse_if_stopped()
+        self.driver.trust_births_from(group_id)
         self._steps.wake()
 
     def quarantine(self, group_id: int, reason: str) -> None:
@@ -253,10 +278,22 @@ class Host:
         self._peers.node_callbacks.append(callback)
         return lambda: self._peers.node_callbacks.remove(callback)
 
-    def on_rollback(self, callback: Callable[[Rollback], None]) -> Callable[[], None]:
-        """Has a callback told of a peer whose store went back in time (S7)."""
-        self._peers.rollback_callbacks.append(callback)
-        return lambda: self._peers.rollback_callbacks.remove(callback)
+    def refuse_replaced(self, is_replaced: Callable[[int, str], bool]) -> None:
+        """From now on, peers on a store that lost its node id to another one are refused (S11)."""
+        self._peers.gate.is_replaced = is_replaced
+
+    def on_turned_away(self, callback: Callable[[int], None]) -> Callable[[], None]:
+        """Has a callback told of a peer that refuses this node because of who it is."""
+        self._peers.turned_away_callbacks.append(callback)
+        return lambda: self._peers.turned_away_callbacks.remove(callback)
+
+    def rollback_of(self, start: StoreStart) -> Rollback | None:
+        """Returns what a start of a store lacks that the store had (S7); None: nothing is known."""
+        return self._peers.gate.rollback_of(start)
+
+    def answering(self, node_id: int) -> int:
+        """Returns the boot epoch of the process that answers for a peer at this moment, else 0."""
+        return self._peers.answering(node_id)
 
     def clock_skew_ms(self) -> int | None:
         """Returns this node's clock minus the median of all; None without a clock to compare."""
@@ -270,6 +307,28 @@ class Host:
     def loop_lag_ms(self) -> float:
         """How late the event loop was at the newest tick."""
         return self._steps.lag_ms
+
+    # What needs a person.
+
+    def quarantined_count(self, node_id: int) -> int:
+        """Returns how many replicas a node has shut out, as it said last."""
+        if node_id == self.node_id:
+            return len(self.quarantined)
+        return self._peers.quarantined_counts.get(node_id, 0)
+
+    @property
+    def lost_logs(self) -> list[tuple[int, int]]:
+        """Groups and their members elsewhere that came back without what they had acknowledged."""
+        return [
+            (group_id, replica)
+            for group_id, replica in sorted(self._lost_logs)
+            if (group := self.group(group_id)) is not None and replica in group.conf_state
+        ]
+
+    @property
+    def rolled_back_stores(self) -> list[Rollback]:
+        """Stores of other nodes that went back in time and are not talked to any more (S7)."""
+        return self._memory.rollbacks()
 
     # What the step loop calls.
 
@@ -302,8 +361,24 @@ class Host:
             for role_callback in list(self._role_callbacks):
                 role_callback(change)
         for group_id, reason in effects.quarantined:
-            _log.error("group %d is quarantined: %s", group_id, reason)
-            self.quarantined[group_id] = reason
+            _log.error(
+                "group %d is shut out on this node for good: %s. Its data stays on the disk; the"
+                " group runs on its other replicas. To have this one made anew, start this node"
+                " with an empty data directory while all others are well.",
+                group_id,
+                reason,
+            )
+        for group_id, replica in effects.lost_logs:
+            if (group_id, replica) not in self._lost_logs:
+                _log.error(
+                    "replica %d of group %d on node %d came back without entries that it had"
+                    " acknowledged: its disk went back or lies about its syncs. It counts no more;"
+                    " look after that disk and start that node with an empty data directory.",
+                    replica,
+                    group_id,
+                    node_of(replica),
+                )
+        self._lost_logs.update(effects.lost_logs)
         for group_id in effects.applied:
             for callback in list(self._applied_callbacks.get(group_id, ())):
                 callback()

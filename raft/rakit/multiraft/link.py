@@ -160,7 +160,10 @@ class Link:
             try:
                 await self._greet(call)
                 came_up_at = loop.time()
-                await self._exchange(call)
+                # In a task of its own, because a task group whose child fails may leave its task
+                # marked as cancelled, and a later time limit would then end this one for good
+                # (Python before 3.11.4, python/cpython#102780).
+                await loop.create_task(self._exchange(call))
             except* (
                 grpc.aio.AioRpcError,
                 LinkEndedError,
@@ -282,10 +285,11 @@ class Link:
             self._events.refused(self.node_id)
         elif was_up:
             return
-        elif not isinstance(error, grpc.aio.AioRpcError) or (
-            error.code() is grpc.StatusCode.FAILED_PRECONDITION
-        ):
+        elif not isinstance(error, grpc.aio.AioRpcError):
             _log.error("node %d and this node do not talk: %s", self.node_id, text)
+        elif error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+            _log.error("node %d does not talk to this node: %s", self.node_id, text)
+            self._events.turned_away(self.node_id)
 
     async def _pause(self, attempt: int) -> bool:
         """Waits before the next attempt; returns whether the peer has shown itself meanwhile."""

@@ -87,6 +87,11 @@ class Liveness:
         peer = self._peers.get(node_id)
         return peer is not None and peer.up
 
+    def boot_epoch(self, node_id: int) -> int:
+        """Returns which start of a peer's process answers; 0 when none does."""
+        peer = self._peers.get(node_id)
+        return 0 if peer is None or not peer.up else peer.boot_epoch
+
     def up_nodes(self) -> list[int]:
         """Returns the peers that are up, ascending."""
         return sorted(node_id for node_id, peer in self._peers.items() if peer.up)

@@ -11,7 +11,9 @@ itself:
 - a checkpoint is unreadable, or a first member has none.
 
 A quarantined group stays as it is on disk, for a person or for the registry to decide (S9). The
-other groups of the store go on.
+other groups of the store go on. That holds for the census too: RocksDB does not seek past a block
+that it cannot read, but what such a block hides among one kind of row shows itself among the
+others. What they all hide is looked up before a replica of it is made.
 
 Left out: reading what lies before the latest checkpoint. It is read when somebody needs it, and
 checked then; here only its two ends are looked at.
@@ -19,15 +21,15 @@ checked then; here only its two ends are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
 from rakit.multiraft.errors import MachineFailedError, StoreCorruptError
 from rakit.multiraft.kv import KeyValue
-from rakit.multiraft.log_storage import CheckpointMark, GroupLog
-from rakit.multiraft.machine import GroupMeta, MachineFactory, StateMachine
+from rakit.multiraft.log_storage import INDEX_END, CheckpointMark, GroupLog, stored_rows
+from rakit.multiraft.machine import ID_MAX, GroupMeta, MachineFactory, StateMachine
 from rakit.multiraft.records import (
     BirthRecord,
     decode_birth,
@@ -38,8 +40,6 @@ from rakit.multiraft.records import (
 )
 from rakit.multiraft.tail_cache import TailCache
 from rakit.raft import HardState
-
-_INDEX_END = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +55,88 @@ class LoadedGroup:
 class Census:
     """Which groups a store knows."""
 
-    #: Group ids with a birth record.
-    born: list[int]
-    #: Group ids with data but without a birth record.
-    orphans: list[int]
-    #: Group id to the highest replica id that is dead.
+    #: Every group of which there is a row, ascending.
+    group_ids: list[int]
+    #: Group id to the highest replica id that is dead; `ID_MAX` where that cannot be read.
     tombstones: dict[int, int]
+    #: Whether nothing can be there beside these.
+    whole: bool
 
 
 def take_census(disk: KeyValue) -> Census:
     """Lists the groups of a store by seeking from one to the next."""
-    born = list(_groups(disk, keys.BIRTH))
-    known = set(born)
-    orphans: set[int] = set()
-    for prefix in (keys.ENTRY, keys.HARD_STATE, keys.CHECKPOINT):
-        orphans.update(group_id for group_id in _groups(disk, prefix) if group_id not in known)
-    tombstones = {
-        keys.group_of(key): decode_tombstone(keys.group_of(key), value)
-        for key, value in disk.scan(*keys.prefix_range(keys.TOMBSTONE))
-    }
-    return Census(born, sorted(orphans), tombstones)
+    group_ids: set[int] = set()
+    whole = True
+    for prefix in (keys.BIRTH, keys.ENTRY, keys.HARD_STATE, keys.CHECKPOINT):
+        found, all_seen = _groups(disk, prefix)
+        group_ids |= found
+        whole = whole and all_seen
+    tombstones: dict[int, int] = {}
+    try:
+        for key, value in disk.scan(*keys.prefix_range(keys.TOMBSTONE)):
+            tombstones[keys.group_of(key)] = _dead_up_to(keys.group_of(key), value)
+    except StoreCorruptError:
+        whole = False
+    return Census(sorted(group_ids), tombstones, whole)
+
+
+def _groups(disk: KeyValue, prefix: int) -> tuple[set[int], bool]:
+    """Returns the groups that have a key with this prefix, and whether these are all."""
+    found: set[int] = set()
+    lo, hi = keys.prefix_range(prefix)
+    try:
+        while (first := next(iter(disk.scan(lo, hi)), None)) is not None:
+            found.add(keys.group_of(first[0]))
+            lo = keys.group_range(prefix, keys.group_of(first[0]))[1]
+    except StoreCorruptError:
+        return found, False
+    return found, True
+
+
+def _dead_up_to(group_id: int, value: bytes) -> int:
+    try:
+        return decode_tombstone(group_id, value)
+    except StoreCorruptError:
+        return ID_MAX
+
+
+def look_up(disk: KeyValue, group_id: int) -> tuple[bool, int]:
+    """Tells of a group that the census does not list whether it is here, and who is dead.
+
+    Raises `StoreCorruptError` if that cannot be told.
+    """
+    dead = _row(disk, keys.tombstone(group_id))
+    is_here = _row(disk, keys.birth(group_id)) is not None
+    return is_here, 0 if dead is None else _dead_up_to(group_id, dead)
+
+
+def _row(disk: KeyValue, key: bytes) -> bytes | None:
+    """Reads a row that is probably not there: a plain read would go on into the next block."""
+    with suppress(StoreCorruptError):
+        found = disk.last_below(key, key + b"\0")
+        return None if found is None else found[1]
+    return disk.get(key)
+
+
+def owner_of(disk: KeyValue, group_id: int) -> int:
+    """Returns the replica that a damaged group's rows belong to; 0 if none of them says."""
+    with suppress(StoreCorruptError):
+        if (value := disk.get(keys.birth(group_id))) is not None:
+            return decode_birth(group_id, value).meta.replica_id
+    with suppress(StoreCorruptError):
+        if (value := disk.get(keys.hard_state(group_id))) is not None:
+            return decode_hard_state(group_id, value).replica_id
+    with suppress(StoreCorruptError):
+        if found := disk.last_below(*keys.group_range(keys.CHECKPOINT, group_id)):
+            return decode_checkpoint(group_id, keys.number_of(found[0]), found[1]).replica_id
+    return 0
 
 
 def load_birth(disk: KeyValue, group_id: int) -> BirthRecord:
     """Reads who the replica is; raises `StoreCorruptError` if that cannot be told."""
     value = disk.get(keys.birth(group_id))
-    assert value is not None, "the census found this birth record"
+    if value is None:
+        raise StoreCorruptError(f"the birth record of group {group_id} is missing (S10)")
     birth = decode_birth(group_id, value)
     if birth.meta.group_id != group_id:
         raise StoreCorruptError(f"group {group_id} has the birth record of another group")
@@ -91,7 +147,7 @@ def load_group(
     disk: KeyValue, birth: BirthRecord, cache: TailCache, factory: MachineFactory
 ) -> LoadedGroup:
     """Opens one group; raises `StoreCorruptError` if it must be quarantined."""
-    log = GroupLog(birth.meta.group_id, disk, cache)
+    log = GroupLog(birth.meta.group_id, birth.meta.replica_id, disk, cache)
     try:
         latest = _load_log(disk, birth, log)
         machine = _restore(factory, birth.meta, latest)
@@ -107,12 +163,17 @@ def _load_log(disk: KeyValue, birth: BirthRecord, log: GroupLog) -> Checkpoint |
     if latest is None and birth.initial:
         raise StoreCorruptError(f"group {group_id} has lost the checkpoint it was born with")
     value = disk.get(keys.hard_state(group_id))
-    state = HardState() if value is None else decode_hard_state(group_id, value)
+    state = HardState()
+    if value is not None:
+        stored = decode_hard_state(group_id, value)
+        state = stored.state
+        if stored.replica_id not in {0, log.replica_id}:
+            raise StoreCorruptError(
+                f"the vote record of group {group_id} is that of replica {stored.replica_id}"
+            )
     log.loaded(state, marks, latest)
-    for key, stored in disk.scan(
-        keys.entry(group_id, log.last_index() + 1), keys.entry(group_id, _INDEX_END)
-    ):
-        log.loaded_entry(decode_entry(group_id, keys.number_of(key), stored))
+    for index, row in stored_rows(disk, group_id, log.last_index() + 1, INDEX_END):
+        log.loaded_entry(decode_entry(group_id, index, row))
     last = log.last_index()
     if log.last_term > state.term:
         raise StoreCorruptError(
@@ -167,15 +228,3 @@ def _restore(factory: MachineFactory, meta: GroupMeta, latest: Checkpoint | None
     except Exception as error:
         raise MachineFailedError(f"restoring group {meta.group_id}: {error!r}") from error
     return machine
-
-
-def _groups(disk: KeyValue, prefix: int) -> Iterator[int]:
-    """Yields the ids of the groups that have a key with this prefix, by seeking."""
-    lo, hi = keys.prefix_range(prefix)
-    while True:
-        found = next(iter(disk.scan(lo, hi)), None)
-        if found is None:
-            return
-        group_id = keys.group_of(found[0])
-        yield group_id
-        lo = keys.group_range(prefix, group_id)[1]

@@ -24,6 +24,7 @@ raises `StoreCorruptError`, and the group is quarantined by whoever sees it.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rakit.multiraft import keys
@@ -32,6 +33,7 @@ from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import KeyValue, WriteBatch
 from rakit.multiraft.records import (
     StoredCheckpoint,
+    StoredHardState,
     decode_checkpoint,
     decode_entry,
     encode_checkpoint,
@@ -52,7 +54,7 @@ from rakit.raft import (
 )
 
 #: Greater than every index: the end of a range that takes a whole log.
-_INDEX_END = (1 << 64) - 1
+INDEX_END = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,29 @@ class CheckpointMark:
 
 
 _ORIGIN = CheckpointMark(0, 0, 0)
+
+
+def stored_rows(disk: KeyValue, group_id: int, lo: int, hi: int) -> Iterator[tuple[int, bytes]]:
+    """Yields (index, stored value) of the entries from `lo` to before `hi`, upwards.
+
+    A walk over the disk ends at a block that cannot be read, also where it is full of another
+    group's rows and only lies in the way. Single entries can be read all the same; that of the
+    damaged group itself raises `StoreCorruptError` like everything that is damaged (S9).
+    """
+    end = keys.entry(group_id, hi)
+    index = lo
+    try:
+        for key, value in disk.scan(keys.entry(group_id, lo), end):
+            index = keys.number_of(key)
+            yield index, value
+            index += 1
+    except StoreCorruptError:
+        while disk.last_below(keys.entry(group_id, index), end) is not None:
+            row = disk.get(keys.entry(group_id, index))
+            if row is None:
+                raise
+            yield index, row
+            index += 1
 
 
 class GroupLog:
@@ -82,10 +107,12 @@ class GroupLog:
         "applied_log_bytes",
         "group_id",
         "hard_state",
+        "replica_id",
     )
 
-    def __init__(self, group_id: int, disk: KeyValue, cache: TailCache) -> None:
+    def __init__(self, group_id: int, replica_id: int, disk: KeyValue, cache: TailCache) -> None:
         self.group_id = group_id
+        self.replica_id = replica_id
         self.hard_state = HardState()
         #: Stored entry bytes up to the applied index, counted like `CheckpointMark.log_bytes`.
         self.applied_log_bytes = 0
@@ -197,10 +224,8 @@ class GroupLog:
         found: list[Entry] = []
         size = 0
         expected = lo
-        for key, value in self._disk.scan(
-            keys.entry(self.group_id, lo), keys.entry(self.group_id, hi)
-        ):
-            if keys.number_of(key) != expected:
+        for index, value in stored_rows(self._disk, self.group_id, lo, hi):
+            if index != expected:
                 break
             entry = decode_entry(self.group_id, expected, value)
             size += len(entry.data) + ENTRY_OVERHEAD_BYTES
@@ -220,7 +245,8 @@ class GroupLog:
         assert state.commit >= self.hard_state.commit, "the commit index went backwards"
         assert state.commit <= self._last_index, "the commit index lies behind the log"
         self.hard_state = state
-        batch.put(keys.hard_state(self.group_id), encode_hard_state(self.group_id, state))
+        stored = StoredHardState(state, self.replica_id)
+        batch.put(keys.hard_state(self.group_id), encode_hard_state(self.group_id, stored))
 
     def append(self, entries: list[Entry], batch: WriteBatch) -> None:
         """Replaces everything from the first of the entries on by them."""
@@ -251,8 +277,8 @@ class GroupLog:
 
     def install(self, checkpoint: Checkpoint, batch: WriteBatch) -> None:
         """Replaces the whole log by a base that a leader sent, or that the replica is born with."""
-        batch.delete_range(keys.entry(self.group_id, 0), keys.entry(self.group_id, _INDEX_END))
-        batch.delete_range(*keys.group_range(keys.CHECKPOINT, self.group_id))
+        for prefix in (keys.ENTRY, keys.CHECKPOINT):
+            batch.delete_range(*keys.group_range(prefix, self.group_id))
         self._checkpoints.clear()
         self._tail.clear()
         self._terms = [(checkpoint.index, checkpoint.term)]
@@ -283,7 +309,7 @@ class GroupLog:
     def _put_checkpoint(self, checkpoint: Checkpoint, log_bytes: int, batch: WriteBatch) -> None:
         self._checkpoints.append(CheckpointMark(checkpoint.index, checkpoint.term, log_bytes))
         key = keys.checkpoint(self.group_id, checkpoint.index)
-        stored = StoredCheckpoint(checkpoint, log_bytes)
+        stored = StoredCheckpoint(checkpoint, log_bytes, self.replica_id)
         batch.put(key, encode_checkpoint(self.group_id, stored))
 
     def _truncate(self, index: int) -> None:

@@ -28,6 +28,10 @@ class PeerEvents(Protocol):
         """No process listens at a peer's address."""
         ...
 
+    def turned_away(self, node_id: int) -> None:
+        """A peer refused this node's hello, because of who this node is."""
+        ...
+
     def pinged(self, ping: wire.Ping) -> wire.Ping | None:
         """Returns the answer to a peer's ping; None when this node had better be silent."""
         ...

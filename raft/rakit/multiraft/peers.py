@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,11 @@ _log = logging.getLogger(__name__)
 
 class GroupInputs(Protocol):
     """The part of the driver that hears of nodes."""
+
+    @property
+    def quarantined(self) -> Mapping[int, object]:
+        """The damaged replicas of this node by group id."""
+        ...
 
     def node_up(self, node_id: int) -> None:
         """A node answers."""
@@ -79,12 +84,17 @@ class Peers:
         self._around = around
         self.liveness = Liveness(config.liveness, around.now_ms())
         self.leaders = Leaders(identity.node_id, self.liveness.is_up)
-        self._gate = Gate(identity, around.synced_counter, around.memory, self._rolled_back)
-        self.transport = Transport(self._gate, config.link, self, rng)
-        #: Called when a peer's store went back in time (S7).
-        self.rollback_callbacks: list[Callable[[Rollback], None]] = []
+        self.gate = Gate(
+            identity, around.synced_counter, around.memory, self._rolled_back, self.answering
+        )
+        self.transport = Transport(self.gate, config.link, self, rng)
+        self._rolled_back_stores: set[str] = set()
+        #: How many replicas each node has shut out, as it said last.
+        self.quarantined_counts: dict[int, int] = {}
         #: Called when a node came (True) or went.
         self.node_callbacks: list[Callable[[int, bool], None]] = []
+        #: Called when a peer refuses to talk to this node, because of who it is.
+        self.turned_away_callbacks: list[Callable[[int], None]] = []
 
     def set_peer(self, node_id: int, address: str | None) -> None:
         """Takes in where a node is; None: it is no longer part of the cluster."""
@@ -93,6 +103,13 @@ class Peers:
             self._changed(self.liveness.forget(node_id))
         else:
             self.liveness.watch(node_id, self._around.now_ms())
+
+    def answering(self, node_id: int) -> int:
+        """Returns the boot epoch of the process that answers for a node at this moment, else 0.
+
+        A process that has ended still counts as up for a moment, but our link to it has broken.
+        """
+        return self.liveness.boot_epoch(node_id) if self.transport.reaches(node_id) else 0
 
     def tick(self) -> None:
         """Sends the pings that are due and looks for silence."""
@@ -130,6 +147,11 @@ class Peers:
         """See `PeerEvents`."""
         self._changed(self.liveness.refused(node_id))
 
+    def turned_away(self, node_id: int) -> None:
+        """See `PeerEvents`."""
+        for callback in list(self.turned_away_callbacks):
+            callback(node_id)
+
     def pinged(self, ping: wire.Ping) -> wire.Ping | None:
         """See `PeerEvents`."""
         return self._ping(ping.number) if self._around.responsive() else None
@@ -138,7 +160,8 @@ class Peers:
         """See `PeerEvents`."""
         clocks = (pong.clock_ms, self._around.clock_ms())
         now_ms = self._around.now_ms()
-        self._gate.heard(node_id, pong.synced_counter)
+        self.gate.heard(node_id, pong.synced_counter)
+        self.quarantined_counts[node_id] = pong.quarantined_count
         self._changed(self.liveness.pong(node_id, pong.number, pong.boot_epoch, clocks, now_ms))
 
     def announced(self, node_id: int, leaderships: wire.Leaderships) -> None:
@@ -177,11 +200,14 @@ class Peers:
             boot_epoch=self._identity.boot_epoch,
             clock_ms=self._around.clock_ms(),
             synced_counter=self._around.synced_counter(),
+            quarantined_count=len(self._around.groups.quarantined),
         )
 
     def _rolled_back(self, rollback: Rollback) -> None:
-        for callback in list(self.rollback_callbacks):
-            callback(rollback)
+        """Tells people, once: the store calls again and again."""
+        if rollback.store_uuid not in self._rolled_back_stores:
+            self._rolled_back_stores.add(rollback.store_uuid)
+            _log.error("%s", rollback)
 
     def _changed(self, changes: list[NodeChange]) -> None:
         for each in changes:

@@ -44,10 +44,33 @@ class BirthRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
-    """A checkpoint, and how many bytes of log this replica had stored up to it."""
+    """A checkpoint, how many bytes of log this replica had stored up to it, and whose it is."""
 
     checkpoint: Checkpoint
     log_bytes: int
+    replica_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHardState:
+    """A vote record, and whose it is."""
+
+    state: HardState
+    replica_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedStore:
+    """What a node remembers of another node's store (S7)."""
+
+    node_id: int
+    #: The highest count that was ever heard to be synced.
+    synced_counter: int = 0
+    #: The start that it was heard of, and what that start opened with.
+    boot_epoch: int = 0
+    opened_counter: int = 0
+    #: That start opened with less than had been synced: the store is not talked to any more.
+    went_back: bool = False
 
 
 def encode_entry(group_id: int, entry: Entry) -> bytes:
@@ -77,16 +100,19 @@ def stored_bytes(entry: Entry) -> int:
     return _ENTRY_HEAD.size + len(entry.data)
 
 
-def encode_hard_state(group_id: int, state: HardState) -> bytes:
+def encode_hard_state(group_id: int, stored: StoredHardState) -> bytes:
     """Returns the stored value of a vote record."""
-    record = store_pb2.StoredHardState(term=state.term, vote=state.vote, commit=state.commit)
+    state = stored.state
+    record = store_pb2.StoredHardState(
+        term=state.term, vote=state.vote, commit=state.commit, replica_id=stored.replica_id
+    )
     return _seal(keys.hard_state(group_id), record)
 
 
-def decode_hard_state(group_id: int, value: bytes) -> HardState:
+def decode_hard_state(group_id: int, value: bytes) -> StoredHardState:
     """Reads a vote record."""
     record = _open(keys.hard_state(group_id), value, store_pb2.StoredHardState)
-    return HardState(record.term, record.vote, record.commit)
+    return StoredHardState(HardState(record.term, record.vote, record.commit), record.replica_id)
 
 
 def encode_checkpoint(group_id: int, stored: StoredCheckpoint) -> bytes:
@@ -105,6 +131,7 @@ def encode_checkpoint(group_id: int, stored: StoredCheckpoint) -> bytes:
         ),
         data=checkpoint.data,
         log_bytes=stored.log_bytes,
+        replica_id=stored.replica_id,
     )
     return _seal(keys.checkpoint(group_id, checkpoint.index), record)
 
@@ -121,7 +148,8 @@ def decode_checkpoint(group_id: int, index: int, value: bytes) -> StoredCheckpoi
         learners_next=tuple(record.conf_state.learners_next),
         auto_leave=record.conf_state.auto_leave,
     )
-    return StoredCheckpoint(Checkpoint(index, record.term, conf, record.data), record.log_bytes)
+    checkpoint = Checkpoint(index, record.term, conf, record.data)
+    return StoredCheckpoint(checkpoint, record.log_bytes, record.replica_id)
 
 
 def encode_birth(birth: BirthRecord) -> bytes:
@@ -153,6 +181,41 @@ def encode_tombstone(group_id: int, replica_id: int) -> bytes:
 def decode_tombstone(group_id: int, value: bytes) -> int:
     """Reads a tombstone: the highest replica id of the group that is dead on this node."""
     return _open(keys.tombstone(group_id), value, store_pb2.Tombstone).replica_id
+
+
+def encode_shut_out(key: bytes, replica_id: int, reason: str) -> bytes:
+    """Returns the stored value of the row that keeps a replica shut out."""
+    return _seal(key, store_pb2.ShutOut(replica_id=replica_id, reason=reason))
+
+
+def decode_shut_out(key: bytes, value: bytes) -> tuple[int, str]:
+    """Reads which replica is shut out, and why."""
+    record = _open(key, value, store_pb2.ShutOut)
+    return record.replica_id, record.reason
+
+
+def encode_remembered(key: bytes, known: RememberedStore) -> bytes:
+    """Returns the stored value of what is remembered of a store."""
+    record = store_pb2.RememberedStore(
+        node_id=known.node_id,
+        synced_counter=known.synced_counter,
+        boot_epoch=known.boot_epoch,
+        opened_counter=known.opened_counter,
+        went_back=known.went_back,
+    )
+    return _seal(key, record)
+
+
+def decode_remembered(key: bytes, value: bytes) -> RememberedStore:
+    """Reads what is remembered of a store."""
+    record = _open(key, value, store_pb2.RememberedStore)
+    return RememberedStore(
+        record.node_id,
+        record.synced_counter,
+        record.boot_epoch,
+        record.opened_counter,
+        record.went_back,
+    )
 
 
 def _seal(key: bytes, record: Message) -> bytes:

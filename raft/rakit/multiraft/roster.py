@@ -4,29 +4,31 @@ Rules:
 
 - A birth record goes to the disk, synced, with everything that the replica starts from, in one
   batch, before the replica can promise anything (safety S10).
-- On a store that was ever cut at its tail a replica is born in doubt: it may be one whose birth
-  was cut off, with all that it promised (S8, S10).
+- On a store that was cut at its tail a replica of a group that could have been here before is born
+  in doubt: its birth may have been cut off, with all that it promised (S8, S10; `boot`).
 - A first member starts from a checkpoint as of index 1, term 1, with the group's first
   configuration. A later replica starts from nothing and is sent a base by its leader (S2).
 - A removed replica leaves a tombstone; its id and every lower one of this node in the group are
   dead for good (known bug 22).
-- A damaged group is quarantined: kept on disk, never stepped, its messages dropped (S5, S9).
+- A damaged group is quarantined: kept on disk, never stepped, its messages dropped (S5, S9). What
+  shuts it out while it works holds for later starts as well (`quarantine`). It goes when it is
+  removed, or when a replica with a higher id takes its place.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
-from rakit.multiraft import boot, keys
+from rakit.multiraft import boot, keys, quarantine
 from rakit.multiraft.checkpoint import Checkpoint
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.errors import GroupRefusedError, MachineFailedError, StoreCorruptError
 from rakit.multiraft.group import Group
 from rakit.multiraft.kv import KeyValue, WriteBatch
-from rakit.multiraft.loading import load_birth, load_group, take_census
+from rakit.multiraft.loading import load_birth, load_group, look_up, owner_of, take_census
 from rakit.multiraft.log_storage import GroupLog
-from rakit.multiraft.machine import GroupMeta, MachineFactory, StateMachine, node_of
+from rakit.multiraft.machine import ID_MAX, GroupMeta, MachineFactory, StateMachine, node_of
+from rakit.multiraft.quarantine import Quarantined
 from rakit.multiraft.records import BirthRecord, encode_birth, encode_tombstone
 from rakit.multiraft.tail_cache import TailCache
 from rakit.raft import Config, ConfState, HardState, RawNode, ReplicaFatalError
@@ -34,14 +36,6 @@ from rakit.raft import Config, ConfState, HardState, RawNode, ReplicaFatalError
 #: Where a group's log begins: the checkpoint that its first members are born with.
 BIRTH_INDEX = 1
 BIRTH_TERM = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """A replica that is shut out; `replica_id` is 0 if even that is not known."""
-
-    replica_id: int
-    reason: str
 
 
 class Roster:
@@ -62,8 +56,13 @@ class Roster:
         self._rng = rng
         self._cache = TailCache(config.tail_cache_bytes_max, config.tail_cache_appends_max)
         self._tombstones: dict[int, int] = {}
+        #: Whether the census may have missed a group, for damage.
+        self._census_is_whole = True
         self._loaded = False
-        self._born_in_doubt = False
+        #: Groups below this id are born in doubt.
+        self._births_doubted_below = 0
+        #: No group from this id on existed when this start began.
+        self._new_from = ID_MAX + 1
         self.groups: dict[int, Group] = {}
         self.quarantined: dict[int, Quarantined] = {}
 
@@ -77,19 +76,19 @@ class Roster:
         assert not self._loaded, "a store is loaded once"
         self._loaded = True
         cut = self._config.doubtful
-        self._born_in_doubt = boot.births_are_doubtful(self._disk, batch, doubtful=cut)
+        self._births_doubted_below = boot.births_doubted_below(self._disk, batch, doubtful=cut)
         census = take_census(self._disk)
         self._tombstones = census.tombstones
-        for group_id in census.orphans:
-            self.quarantined[group_id] = Quarantined(0, "its birth record is missing (S10)")
-        for group_id in census.born:
+        self._census_is_whole = census.whole
+        for group_id in census.group_ids:
             self._load_one(group_id, batch)
 
     def _load_one(self, group_id: int, batch: WriteBatch) -> None:
-        replica = 0
         try:
+            if (shut_out := quarantine.noted(self._disk, group_id)) is not None:
+                self.quarantined[group_id] = shut_out
+                return
             birth = load_birth(self._disk, group_id)
-            replica = birth.meta.replica_id
             found = load_group(self._disk, birth, self._cache, self._factory)
             doubtful = boot.is_doubtful(self._disk, group_id)
             if self._config.doubtful and not doubtful:
@@ -97,15 +96,22 @@ class Roster:
                 doubtful = True
             self._add(found.meta, found.machine, found.log, doubtful=doubtful)
         except (StoreCorruptError, MachineFailedError, ReplicaFatalError) as error:
+            replica = owner_of(self._disk, group_id)
             self.quarantined[group_id] = Quarantined(replica, str(error))
 
-    def create(self, meta: GroupMeta, conf: ConfState | None, batch: WriteBatch) -> Group | None:
-        """Makes a replica; None if this very replica is here already, sound or quarantined."""
+    def trust_births_from(self, group_id: int, batch: WriteBatch) -> None:
+        """Takes in that no group from this id on existed when this start began (see `boot`)."""
+        self._new_from = group_id
+        if self._births_doubted_below == boot.EVERY_BIRTH:
+            self._births_doubted_below = group_id
+            boot.trust_births_from(group_id, batch)
+
+    def create(self, meta: GroupMeta, conf: ConfState | None, batch: WriteBatch) -> Group:
+        """Makes a replica; raises `GroupRefusedError` where its id or its group is not free."""
         assert self._loaded, "groups are created after the store was loaded"
         assert node_of(meta.replica_id) == self._node_id, "the replica belongs to another node"
-        if self._is_here(meta, batch):
-            return None
-        log = GroupLog(meta.group_id, self._disk, self._cache)
+        self._make_way(meta, batch)
+        log = GroupLog(meta.group_id, meta.replica_id, self._disk, self._cache)
         machine = self._factory(meta)
         batch.put(
             keys.birth(meta.group_id), encode_birth(BirthRecord(meta, initial=conf is not None))
@@ -117,31 +123,53 @@ class Roster:
             log.install(Checkpoint(BIRTH_INDEX, BIRTH_TERM, conf, b""), batch)
             log.set_hard_state(HardState(BIRTH_TERM, 0, BIRTH_INDEX), batch)
             machine.restore(b"", BIRTH_INDEX)
-        if self._born_in_doubt:
+        doubtful = meta.group_id < self._births_doubted_below
+        if doubtful:
             boot.mark_doubtful(meta.group_id, batch)
-        return self._add(meta, machine, log, doubtful=self._born_in_doubt)
+        return self._add(meta, machine, log, doubtful=doubtful)
 
-    def _is_here(self, meta: GroupMeta, batch: WriteBatch) -> bool:
-        """Tells whether the replica exists; clears the way for it or raises if it must not."""
-        group = self.groups.get(meta.group_id)
+    def _make_way(self, meta: GroupMeta, batch: WriteBatch) -> None:
+        """Clears away the damaged replica that this one replaces; raises if it must not be."""
+        group_id, replica = meta.group_id, meta.replica_id
+        group = self.groups.get(group_id)
         if group is not None:
-            if group.meta.replica_id != meta.replica_id:
-                raise GroupRefusedError(
-                    f"group {meta.group_id} has replica {group.meta.replica_id} on this node"
-                )
-            return True
-        if meta.replica_id <= self._tombstones.get(meta.group_id, 0):
             raise GroupRefusedError(
-                f"replica {meta.replica_id} of group {meta.group_id} was removed from this node"
+                f"group {group_id} has replica {group.meta.replica_id} on this node"
             )
-        shut_out = self.quarantined.get(meta.group_id)
+        if not self._census_is_whole and group_id < self._new_from:
+            self._look_closer(group_id)
+        dead = self._tombstones.get(group_id, 0)
+        if dead == ID_MAX:
+            raise GroupRefusedError(
+                f"the tombstone of group {group_id} cannot be read: nobody knows which of its"
+                " replicas are dead"
+            )
+        if replica <= dead:
+            raise GroupRefusedError(
+                f"replica {replica} of group {group_id} was removed from this node"
+            )
+        shut_out = self.quarantined.get(group_id)
         if shut_out is None:
-            return False
-        if shut_out.replica_id in (0, meta.replica_id):
-            return True
-        # The damaged replica has been replaced by a new one: its data may go.
-        self.remove(meta.group_id, batch)
-        return False
+            return
+        if not 0 < shut_out.replica_id < replica:
+            raise GroupRefusedError(
+                f"replica {shut_out.replica_id or 'unknown'} of group {group_id} is shut out on"
+                f" this node: {shut_out.reason}"
+            )
+        self.remove(group_id, batch)
+
+    def _look_closer(self, group_id: int) -> None:
+        """Finds what damage hid from the census of one group."""
+        if group_id in self._tombstones or group_id in self.quarantined:
+            return
+        try:
+            is_here, self._tombstones[group_id] = look_up(self._disk, group_id)
+        except StoreCorruptError as error:
+            self.quarantined[group_id] = Quarantined(0, str(error))
+            return
+        if is_here:
+            reason = "damage to the store hid this group at the start"
+            self.quarantined[group_id] = Quarantined(owner_of(self._disk, group_id), reason)
 
     def remove(self, group_id: int, batch: WriteBatch) -> Group | None:
         """Buries a replica and wipes its data; returns it if it was sound."""
@@ -150,7 +178,8 @@ class Roster:
         if group is None and shut_out is None:
             return None
         replica = group.meta.replica_id if group else shut_out.replica_id if shut_out else 0
-        dead = max(replica, self._tombstones.get(group_id, 0))
+        # A replica that is here has a higher id than all that died before it.
+        dead = replica or self._tombstones.get(group_id, 0)
         if dead:
             self._tombstones[group_id] = dead
             batch.put(keys.tombstone(group_id), encode_tombstone(group_id, dead))
@@ -159,15 +188,17 @@ class Roster:
         batch.delete(keys.hard_state(group_id))
         batch.delete(keys.birth(group_id))
         boot.clear_doubt(group_id, batch)
+        quarantine.forget(group_id, batch)
         if group is not None:
             group.storage.close()
         return group
 
-    def shut_out(self, group: Group, reason: str) -> None:
-        """Moves a replica into quarantine; its data stays as it is."""
+    def shut_out(self, group: Group, reason: str, batch: WriteBatch) -> None:
+        """Moves a replica into quarantine for good; its data stays as it is."""
         group_id = group.meta.group_id
         del self.groups[group_id]
         self.quarantined[group_id] = Quarantined(group.meta.replica_id, reason)
+        quarantine.note(group_id, self.quarantined[group_id], batch)
         group.storage.close()
 
     def _add(

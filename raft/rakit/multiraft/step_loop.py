@@ -178,6 +178,7 @@ class StepLoop:
         if len(self.inbox):
             self._wake.set()
         self._tick()
+        await self._note_stores()
         written = 0
         while True:
             self._rim.prepare()
@@ -198,6 +199,8 @@ class StepLoop:
         if effects.sends:
             self._rim.send(effects.sends)
         if effects.batch:
+            if self._memory.has_news:
+                effects.batch.extend(self._memory.take_notes())
             if effects.sends and effects.batch.size_bytes >= _YIELD_BYTES_MIN:
                 await asyncio.sleep(0)
             await self._write(effects.batch)
@@ -273,7 +276,6 @@ class StepLoop:
             self._driver.tick()
         self._rim.tick()
         self._judge_stall(self._syncer.in_flight_since(), "sync")
-        self._note_stores()
 
     def _judge_stall(self, since: float | None, what: str) -> None:
         """Gives up leaderships when the disk has not answered for too long (S13)."""
@@ -284,15 +286,11 @@ class StepLoop:
         self._stall_told_at = now
         self._driver.disk_stalled()
 
-    def _note_stores(self) -> None:
-        """Writes down what was heard of other stores (S7); it need not be synced at once."""
-        if not self._memory.has_notes:
-            return
-        try:
-            self._store.write(self._memory.notes())
-        except WriteStalledError:
-            return  # at the next tick
-        self._memory.noted()
+    async def _note_stores(self) -> None:
+        """Writes down what was heard of other stores and must not wait for company (S7)."""
+        if self._memory.is_urgent:
+            await self._write(self._memory.take_notes())
+            self._syncer.request(self._store.last_number)
 
     def _set_timer(self) -> None:
         self._timer = self._loop.call_at(

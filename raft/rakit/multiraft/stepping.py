@@ -126,6 +126,8 @@ def _take_ready(group: Group, effects: Effects, batch_bytes_max: int) -> None:
         group.reads.confirmed(state.context, state.index)
     for dropped in ready.dropped:
         _drop(group, dropped, effects)
+    for replica in ready.lost_logs:
+        effects.lost_logs.append((group.meta.group_id, replica))
     group.ready = group.role is Role.LEADER and group.raw.leader_ready()
 
 

@@ -100,6 +100,7 @@ from rakit.raft.errors import (
     StorageReadError,
     TransferPendingError,
     TransferRefusedError,
+    TwoLeadersError,
     UnavailableError,
     UncommittedLimitError,
 )
@@ -184,6 +185,7 @@ __all__ = [
     "StorageReadError",
     "TransferPendingError",
     "TransferRefusedError",
+    "TwoLeadersError",
     "UnavailableError",
     "UncommittedLimitError",
     "message_bytes",

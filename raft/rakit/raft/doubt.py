@@ -108,6 +108,8 @@ def admit(raft: Raft, message: Message, progress: Progress) -> bool:
     if message.reject and message.index <= progress.boot_match:
         # Rejections of this boot about what an earlier one acknowledged; `match` may be higher by
         # now, and a rejection that is only late then says nothing.
+        if not progress.lost_log:
+            raft.lost_logs.append(message.from_)
         progress.lost_log = True
         progress.counts = False
     elif not doubtful and not progress.lost_log:

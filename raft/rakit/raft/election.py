@@ -7,7 +7,8 @@ Rules:
 - Rule E1: one vote in a term, for ever: a vote is given only while none is given in this term, or
   again to the same candidate, whose request may have been repeated (known bugs 1 and 4).
 - Rule E2: a vote goes only to a log that holds at least what ours does (5.4.1).
-- Rule E3: a candidate's own vote counts when it is durable, like everybody's.
+- Rule E3: a candidate's own vote counts when it is durable, like everybody's. Its requests leave
+  after that, so an answer that comes sooner is one to an earlier life that its disk has forgotten.
 - Rule E4: a pre-vote changes neither term nor vote. It is granted with the term asked for and
   refused with our own, so that a candidate that is behind catches up instead of asking for ever
   (known bug 17). A pre-candidate forgets its leader, or two of them would refuse each other.
@@ -99,6 +100,8 @@ def handle_response(raft: Raft, message: Message) -> None:
     if raft.role is not (Role.PRE_CANDIDATE if pre_vote else Role.CANDIDATE):
         return
     if pre_vote and not message.reject and message.term != raft.term + 1:
+        return
+    if not pre_vote and raft.durable_term != raft.term:
         return
     assert raft.vote == raft.id or pre_vote, "a candidate has voted for itself"
     doubt.note_vote(raft, message.from_, message.context, granted=not message.reject)

@@ -120,3 +120,7 @@ class ConfigurationLostError(ReplicaFatalError):
 
 class CommittedConflictError(ReplicaFatalError):
     """A leader wants to replace an entry that this replica knows as committed."""
+
+
+class TwoLeadersError(ReplicaFatalError):
+    """Two replicas lead in one term: somebody voted twice in it, since its disk had gone back."""

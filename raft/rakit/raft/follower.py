@@ -38,6 +38,13 @@ def check_append(message: Message) -> None:
         raise StepMalformedError(f"an entry of term {term} in a message of {message.term}")
 
 
+def check_base(message: Message) -> None:
+    """Raises if a base contradicts the message that it came in; nothing has changed then."""
+    base = message.snapshot
+    if base is None or base.index < 1 or not 1 <= base.term <= message.term:
+        raise StepMalformedError(f"a message of term {message.term} with the base {base}")
+
+
 def handle_append(raft: Raft, message: Message) -> None:
     """Takes a leader's entries, or says where the logs may join."""
     assert raft.lead == message.from_, "entries come from the leader of the term"
@@ -80,8 +87,7 @@ def handle_heartbeat(raft: Raft, message: Message) -> None:
 def handle_snapshot(raft: Raft, message: Message) -> None:
     """Takes a base state, or says what is here already."""
     base = message.snapshot
-    if base is None:
-        raise StepMalformedError("a snapshot message without a snapshot")
+    assert base is not None, "the message was checked"
     _restore(raft, base)
     _acknowledge(raft, message, raft.log.committed)
 

@@ -21,6 +21,7 @@ from rakit.raft.errors import (
     StepMalformedError,
     StepPeerNotFoundError,
     StepWrongReplicaError,
+    TwoLeadersError,
 )
 from rakit.raft.state import Raft
 from rakit.raft.types import Message, MessageType, Role
@@ -93,10 +94,14 @@ def _check(raft: Raft, message: Message) -> None:
         )
     if kind in _RESPONSES and message.from_ not in raft.tracker.progress:
         raise StepPeerNotFoundError(f"{kind.name} from {message.from_}, which is not a member")
-    if message.term < 1 and kind is not MessageType.READ_INDEX:
+    if message.term < (kind is not MessageType.READ_INDEX):
         raise StepMalformedError(f"{kind.name} without a term")
+    if message.index < 0 or message.log_term < 0 or message.commit < 0 or message.reject_hint < 0:
+        raise StepMalformedError(f"{kind.name} with a number below nothing")
     if kind is MessageType.APP:
         follower.check_append(message)
+    elif kind is MessageType.SNAP:
+        follower.check_base(message)
 
 
 def _answer_old_term(raft: Raft, message: Message) -> None:
@@ -123,14 +128,11 @@ def _follow_new_term(raft: Raft, message: Message) -> bool:
 
 
 def _step_leaders_message(raft: Raft, message: Message) -> None:
-    assert raft.role is not Role.LEADER, (
-        f"{message.from_} and {raft.id} both lead term {raft.term}: two leaders in one term"
-    )
+    if raft.lead not in {0, message.from_}:
+        raise TwoLeadersError(f"term {raft.term} has two leaders, {raft.lead} and {message.from_}")
     if raft.role is not Role.FOLLOWER:
         raft.become_follower(raft.term, message.from_)
-    elif raft.lead != message.from_:
-        assert raft.lead == 0, f"term {raft.term} has two leaders, {raft.lead} is one"
-        raft.lead = message.from_
+    raft.lead = message.from_
     raft.election_elapsed = 0
     if message.type is MessageType.APP:
         follower.handle_append(raft, message)

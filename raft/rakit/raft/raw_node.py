@@ -197,6 +197,7 @@ class RawNode:
             or r.lead != soft.lead
             or r.read_states
             or r.dropped
+            or r.lost_logs
             or r.reads.needs_heartbeat
         )
 
@@ -224,6 +225,8 @@ class RawNode:
             ready.read_states, r.read_states = r.read_states, []
         if r.dropped:
             ready.dropped, r.dropped = r.dropped, []
+        if r.lost_logs:
+            ready.lost_logs, r.lost_logs = r.lost_logs, []
         return ready
 
     def _change_hard_state(self, ready: Ready) -> bool:

@@ -77,6 +77,7 @@ class Raft:
         "lead",
         "lead_transferee",
         "log",
+        "lost_logs",
         "outbox",
         "outbox_durable",
         "pending_conf_index",
@@ -151,6 +152,8 @@ class Raft:
         self._last_ack: Message | None = None
         self.read_states: list[ReadState] = []
         self.dropped: list[Dropped] = []
+        #: Peers that were found without what they had acknowledged (rule D5 of `doubt`).
+        self.lost_logs: list[int] = []
         #: Contexts of this follower's reads that its leader has not answered.
         self.forwarded_reads: list[bytes] = []
 

@@ -242,6 +242,8 @@ class Ready:
     committed_entries: list[Entry] = field(default_factory=list[Entry])
     read_states: list[ReadState] = field(default_factory=list[ReadState])
     dropped: list[Dropped] = field(default_factory=list[Dropped])
+    #: Peers that came back without entries that they had acknowledged: for people (`doubt`).
+    lost_logs: list[int] = field(default_factory=list[int])
 
 
 class ConfChangeType(IntEnum):

@@ -63,3 +63,83 @@ def test_s8_newborn_replicas_in_doubt_elect_a_leader_together_and_trust_it() -> 
         cluster.restart(node, doubtful=True)
     cluster.create_and_elect()
     cluster.run_until(lambda: not any(node.group.doubtful for node in cluster.nodes.values()))
+
+
+def test_s8_p7_births_of_later_groups_on_a_cut_store_are_sound() -> None:
+    """One cut store and one dead node must not leave every new group without a leader."""
+    cluster = Cluster()
+    first, second, third = cluster.nodes.values()
+    cluster.crash(first)
+    cluster.restart(first, doubtful=True)
+    first.driver.trust_births_from(GROUP)
+    cluster.create(GROUP + 1)  # what it writes is synced, and what was before it
+    cluster.pump()
+    cluster.crash(first)
+    cluster.restart(first)
+    cluster.crash(third)
+    cluster.report_down(third)
+    for node in (first, second):
+        be_born(node)
+    assert not first.group.doubtful
+    cluster.run_until(cluster.leads)
+    cluster.crash(first)
+    cluster.restart(first)
+    assert not first.group.doubtful
+
+
+def test_s8_births_of_groups_that_may_have_been_cut_off_stay_in_doubt() -> None:
+    cluster = Cluster()
+    node = cluster.nodes[1]
+    cluster.crash(node)
+    cluster.restart(node, doubtful=True)
+    node.driver.trust_births_from(GROUP + 1)
+    cluster.create(GROUP + 2)
+    cluster.pump()
+    # What the registry says in a later start is too late to know what was before the cut.
+    cluster.crash(node)
+    cluster.restart(node)
+    node.driver.trust_births_from(GROUP)
+    be_born(node)
+    assert node.group.doubtful
+
+
+def test_s8_another_cut_doubts_every_birth_again() -> None:
+    cluster = Cluster()
+    node = cluster.nodes[1]
+    for _ in range(2):
+        cluster.crash(node)
+        cluster.restart(node, doubtful=True)
+    node.driver.trust_births_from(GROUP)
+    cluster.create(GROUP + 1)
+    cluster.pump()
+    cluster.crash(node)
+    cluster.restart(node, doubtful=True)
+    be_born(node)
+    assert node.group.doubtful
+
+
+def test_s8_a_store_that_was_never_cut_has_nothing_to_trust() -> None:
+    cluster = Cluster()
+    node = cluster.nodes[1]
+    node.driver.trust_births_from(GROUP)
+    assert node.driver.advance() is None
+    be_born(node)
+    assert not node.group.doubtful
+
+
+def test_s8_the_doubt_of_a_removed_replica_is_not_that_of_its_successor() -> None:
+    cluster = Cluster()
+    node = cluster.nodes[1]
+    cluster.crash(node)
+    cluster.restart(node, doubtful=True)
+    be_born(node)
+    node.driver.trust_births_from(GROUP)
+    node.driver.remove_group(GROUP)
+    meta = GroupMeta(GROUP, replica_id(node.node_id, 2), GroupKind.PARTITION)
+    node.driver.create_group(meta, None)
+    cluster.pump()
+    assert not node.group.doubtful
+    cluster.crash(node)
+    cluster.restart(node)
+    assert node.group.meta == meta
+    assert not node.group.doubtful

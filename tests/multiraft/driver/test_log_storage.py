@@ -18,6 +18,7 @@ from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.multiraft.records import (
     BirthRecord,
     StoredCheckpoint,
+    StoredHardState,
     decode_birth,
     decode_checkpoint,
     decode_entry,
@@ -42,6 +43,7 @@ from rakit.raft import (
 from tests.multiraft.driver.memory_disk import MemoryDisk
 
 GROUP = 5
+REPLICA = replica_id(1, 1)
 CONF = ConfState(voters=(1, 2), learners=(3,), voters_outgoing=(1, 4), learners_next=(4,))
 
 
@@ -51,7 +53,7 @@ class Log:
     def __init__(self, cache_bytes: int = 10**6) -> None:
         self.disk = MemoryDisk()
         self.cache = TailCache(cache_bytes, 1000)
-        self.log = GroupLog(GROUP, self.disk, self.cache)
+        self.log = GroupLog(GROUP, REPLICA, self.disk, self.cache)
         self._write(lambda batch: self.log.install(Checkpoint(1, 1, CONF, b""), batch))
 
     def _write(self, change: Callable[[WriteBatch], None]) -> None:
@@ -130,7 +132,7 @@ def test_terms_before_the_latest_checkpoint_are_read_from_the_disk() -> None:
     stored = Log()
     stored.append(Entry(1, 2), Entry(3, 3), Entry(3, 4), Entry(4, 5))
     stored.checkpoint(4)
-    log = GroupLog(GROUP, stored.disk, TailCache(0, 10))
+    log = GroupLog(GROUP, REPLICA, stored.disk, TailCache(0, 10))
     marks = [CheckpointMark(1, 1, 0), CheckpointMark(4, 3, 0)]
     log.loaded(HardState(4, 0, 4), marks, Checkpoint(4, 3, CONF, b""))
     log.loaded_entry(Entry(4, 5))
@@ -147,7 +149,7 @@ def test_a_read_never_ends_early_because_an_entry_is_missing() -> None:
 
 
 def test_without_a_base_there_is_nothing_to_send() -> None:
-    log = GroupLog(GROUP, MemoryDisk(), TailCache(100, 10))
+    log = GroupLog(GROUP, REPLICA, MemoryDisk(), TailCache(100, 10))
     with pytest.raises(SnapshotTemporarilyUnavailableError):
         log.snapshot(1)
 
@@ -214,9 +216,9 @@ def test_every_flipped_bit_and_every_wrong_place_of_an_entry_is_noticed(
 
 
 def test_records_come_back_and_belong_to_their_key() -> None:
-    state = HardState(5, 6, 7)
+    state = StoredHardState(HardState(5, 6, 7), REPLICA)
     assert decode_hard_state(GROUP, encode_hard_state(GROUP, state)) == state
-    checkpoint = StoredCheckpoint(Checkpoint(9, 3, CONF, b"data"), 77)
+    checkpoint = StoredCheckpoint(Checkpoint(9, 3, CONF, b"data"), 77, REPLICA)
     value = encode_checkpoint(GROUP, checkpoint)
     assert decode_checkpoint(GROUP, 9, value) == checkpoint
     birth = BirthRecord(GroupMeta(GROUP, replica_id(2, 3), GroupKind.METADATA), initial=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
 
 from rakit.multiraft import keys
-from rakit.multiraft.errors import UnknownGroupError
+from rakit.multiraft.driver import Envelope
+from rakit.multiraft.errors import GroupRefusedError, UnknownGroupError
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
 from rakit.multiraft.records import (
+    StoredHardState,
     decode_hard_state,
     encode_entry,
     encode_hard_state,
 )
-from rakit.raft import Entry, HardState, Role
+from rakit.raft import Entry, HardState, Message, MessageType, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster, Node
 
 OTHER = 8
@@ -34,7 +37,7 @@ def written(cluster: Cluster) -> tuple[Node, Node]:
 def hard_state(node: Node) -> HardState:
     value = node.disk.get(keys.hard_state(GROUP))
     assert value is not None
-    return decode_hard_state(GROUP, value)
+    return decode_hard_state(GROUP, value).state
 
 
 def lose_hard_state(node: Node) -> None:
@@ -42,8 +45,13 @@ def lose_hard_state(node: Node) -> None:
 
 
 def roll_back_term(node: Node) -> None:
-    old = HardState(1, 0, 1)
+    old = StoredHardState(HardState(1, 0, 1), replica_id(node.node_id, 1))
     node.disk.put(keys.hard_state(GROUP), encode_hard_state(GROUP, old))
+
+
+def keep_anothers_hard_state(node: Node) -> None:
+    other = StoredHardState(hard_state(node), replica_id(node.node_id, 7))
+    node.disk.put(keys.hard_state(GROUP), encode_hard_state(GROUP, other))
 
 
 def garble_hard_state(node: Node) -> None:
@@ -99,6 +107,7 @@ def lose_the_first_entry(node: Node) -> None:
 DAMAGE: list[tuple[Callable[[Node], None], str]] = [
     (lose_hard_state, "S5"),
     (roll_back_term, "S5"),
+    (keep_anothers_hard_state, "is that of replica"),
     (garble_hard_state, "checksum"),
     (lose_middle_entry, "entry 5 of group 7 is missing"),
     (lose_committed_tail, "had committed"),
@@ -171,7 +180,7 @@ def test_a_leader_that_reads_damage_hands_over_at_once() -> None:
     cluster.pump()
     assert cluster.run_until(cluster.leads) <= 10
     assert cluster.leader() is not leader
-    assert leader.driver.quarantined == {GROUP: "a reader met a bad checksum"}
+    assert leader.driver.quarantined[GROUP].reason == "a reader met a bad checksum"
 
 
 def test_a_leader_never_sends_an_entry_that_fails_its_checksum() -> None:
@@ -197,21 +206,161 @@ def test_a_leader_never_sends_an_entry_that_fails_its_checksum() -> None:
     assert follower.machine().items[-2:] == [b"d", b"e"]
 
 
+def restart(cluster: Cluster, node: Node) -> None:
+    cluster.crash(node)
+    cluster.report_down(node)
+    cluster.restart(node)
+
+
+def replacement(node: Node, sequence: int) -> GroupMeta:
+    return GroupMeta(GROUP, replica_id(node.node_id, sequence), GroupKind.PARTITION)
+
+
+def test_s9_a_replica_that_lost_its_log_does_not_vote_away_a_record_after_a_restart() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    second, third = cluster.followers()
+    cluster.propose(leader, b"old")
+    cluster.settle()
+    copied = copy.deepcopy(second.disk)
+    cluster.isolate(third)
+    cluster.propose(leader, b"x", "acknowledged")
+    cluster.settle()
+    assert [(one.token, one.lost) for one in leader.completions if one.token] == [
+        ("acknowledged", False)
+    ]
+    # The second disk goes back; its leader's commit index gives that away.
+    cluster.crash(second)
+    second.disk = copied
+    cluster.restart(second)
+    cluster.run_until(lambda: GROUP in second.driver.quarantined)
+    told = [lost for effects in leader.effects for lost in effects.lost_logs]
+    assert told == [(GROUP, replica_id(second.node_id, 1))], "its leader says so, once"
+    cluster.crash(leader)
+    cluster.report_down(leader)
+    restart(cluster, second)
+    assert GROUP not in second.driver.groups
+    cluster.heal()
+    cluster.tick(200)
+    assert cluster.leader() is None, "the third one alone cannot know of x"
+    cluster.restart(leader)
+    cluster.run_until(cluster.leads)
+    cluster.settle()
+    assert cluster.check_replicas_agree() == [b"old", b"x"]
+
+
+def test_s9_whatever_shut_a_replica_out_holds_after_a_restart() -> None:
+    cluster = Cluster()
+    cluster.create()
+    cluster.create(OTHER)
+    cluster.run_until(cluster.leads)
+    first, second, third = cluster.nodes.values()
+    cluster.propose(leader := cluster.leader() or first, b"boom")
+    cluster.run_until(lambda: GROUP not in leader.driver.groups)
+    second.driver.quarantine(OTHER, "a reader found damage")
+    cluster.pump()
+    assert second.effects[-1].must_sync
+    for node in (first, second, third):
+        before = dict(node.driver.quarantined)
+        restart(cluster, node)
+        assert dict(node.driver.quarantined) == before
+        assert not set(before) & set(node.driver.groups)
+    assert second.driver.quarantined[OTHER].reason == "a reader found damage"
+    assert "applying entry" in leader.driver.quarantined[GROUP].reason
+
+
+def test_s9_a_note_of_a_quarantine_that_cannot_be_read_shuts_out_as_well() -> None:
+    cluster = Cluster()
+    _, victim = written(cluster)
+    victim.disk.put(keys.local(b"shut-out:") + GROUP.to_bytes(8, "big"), b"?")
+    restart(cluster, victim)
+    assert GROUP in victim.driver.quarantined
+    assert OTHER in victim.driver.groups
+
+
+def test_s7_two_leaders_in_one_term_cost_the_nodes_that_group_only() -> None:
+    cluster = Cluster()
+    cluster.create_and_elect(OTHER)
+    first, second, third = cluster.nodes.values()
+    cluster.create()
+    cluster.pump()
+    copied = copy.deepcopy(second.disk)
+    cluster.isolate(third)
+    first.driver.campaign(GROUP)
+    cluster.run_until(lambda: cluster.leader() is first)
+    # The second disk goes back to before its vote, which it then gives to the third node.
+    cluster.crash(second)
+    second.disk = copied
+    cluster.isolate(first)
+    cluster.restart(second)
+    third.driver.campaign(GROUP)
+    cluster.run_until(lambda: third.group.role is Role.LEADER)
+    assert first.group.term == third.group.term
+    cluster.heal()
+    cluster.run_until(lambda: any(GROUP in node.driver.quarantined for node in (first, third)))
+    cluster.settle()
+    shut_out = [node for node in cluster.nodes.values() if GROUP in node.driver.quarantined]
+    for node in shut_out:
+        assert "two leaders" in node.driver.quarantined[GROUP].reason
+        restart(cluster, node)
+        assert GROUP in node.driver.quarantined
+    cluster.run_until(lambda: cluster.leads(OTHER))
+
+
 def test_a_replaced_replica_clears_the_quarantined_one_away() -> None:
     cluster = Cluster()
     _, victim = written(cluster)
-    flip_a_bit(victim)
-    cluster.crash(victim)
-    cluster.restart(victim)
-    old = GroupMeta(GROUP, replica_id(victim.node_id, 1), GroupKind.PARTITION)
-    victim.driver.create_group(old, None)
+    victim.driver.quarantine(GROUP, "a reader found damage")
+    cluster.pump()
+    restart(cluster, victim)
+    with pytest.raises(GroupRefusedError, match="is shut out on this node: a reader found damage"):
+        victim.driver.create_group(replacement(victim, 1), None)
     assert GROUP not in victim.driver.groups, "the damaged replica was revived"
-    new = GroupMeta(GROUP, replica_id(victim.node_id, 2), GroupKind.PARTITION)
+    new = replacement(victim, 2)
     victim.driver.create_group(new, None)
     cluster.pump()
-    assert victim.driver.quarantined == {}
+    assert GROUP not in victim.driver.quarantined
+    restart(cluster, victim)
     assert victim.group.meta == new
     assert victim.group.storage.last_index() == 0
+    with pytest.raises(GroupRefusedError):
+        victim.driver.create_group(replacement(victim, 1), None)
+
+
+@pytest.mark.parametrize("rows", ["both", "hard state", "checkpoint", "none"])
+def test_s10_a_replica_without_a_birth_record_gives_way_to_one_with_a_higher_id(rows: str) -> None:
+    cluster = Cluster()
+    _, victim = written(cluster)
+    lose_birth_record(victim)
+    if rows in {"checkpoint", "none"}:
+        lose_hard_state(victim)
+    if rows in {"hard state", "none"}:
+        lose_first_checkpoint(victim)
+    restart(cluster, victim)
+    known = 0 if rows == "none" else replica_id(victim.node_id, 1)
+    assert victim.driver.quarantined[GROUP].replica_id == known
+    with pytest.raises(GroupRefusedError):
+        victim.driver.create_group(replacement(victim, 1), None)
+    if known:
+        victim.driver.create_group(replacement(victim, 2), None)
+        assert victim.group.meta.replica_id == replica_id(victim.node_id, 2)
+    else:
+        with pytest.raises(GroupRefusedError, match="replica unknown"):
+            victim.driver.create_group(replacement(victim, 2), None)
+
+
+def test_a_removed_replica_in_quarantine_leaves_nothing_but_its_tombstone() -> None:
+    cluster = Cluster()
+    _, victim = written(cluster)
+    victim.driver.quarantine(GROUP, "a reader found damage")
+    cluster.pump()
+    victim.driver.remove_group(GROUP)
+    cluster.pump()
+    restart(cluster, victim)
+    assert not victim.driver.quarantined
+    with pytest.raises(GroupRefusedError, match="was removed from this node"):
+        victim.driver.create_group(replacement(victim, 1), None)
+    assert not [key for key, _ in victim.disk.scan(b"", b"\xff") if key[0] == keys.LOCAL]
 
 
 def test_s8_doubt_is_marked_on_disk_and_ends_with_an_own_term_commit() -> None:
@@ -247,3 +396,28 @@ def test_s8_two_doubtful_replicas_do_not_elect_without_the_third() -> None:
     assert cluster.leader() is None
     cluster.restart(leader)
     cluster.run_until(cluster.leads)
+
+
+@pytest.mark.parametrize("doubtful", [True, False])
+def test_s8_a_replica_in_doubt_does_not_rest_on_an_old_mark(doubtful: bool) -> None:
+    """Its leader may not know of its start yet; at rest nobody would ever end the doubt."""
+    cluster = Cluster()
+    leader, follower = written(cluster)
+    cluster.sent.clear()
+    cluster.tick(60)
+    own = follower.group.meta.replica_id
+    (mark,) = [
+        one
+        for one in cluster.sent
+        if (one.group_id, one.to_replica) == (GROUP, own) and one.message.context[:1] == b"q"
+    ]
+    cluster.crash(follower)
+    cluster.isolate(follower)
+    cluster.restart(follower, doubtful=doubtful)
+    term, sender = leader.group.term, leader.group.meta.replica_id
+    beat = Message(MessageType.HEARTBEAT, own, sender, term, commit=leader.group.commit)
+    follower.driver.receive(Envelope(GROUP, sender, own, beat))
+    cluster.pump()
+    assert follower.group.applied == leader.group.applied
+    follower.driver.receive(mark)
+    assert follower.group.quiet != doubtful

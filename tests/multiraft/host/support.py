@@ -103,8 +103,9 @@ class End:
         self.led: dict[int, int] = {}
         self.silent = False
         self.config = LinkConfig(backoff_ms_max=100) if config is None else config
-        identity = NodeIdentity(cluster_id, node_id, f"store-{node_id}", 1)
-        gate = Gate(identity, lambda: 1, StoreMemory(DictDisk()), lambda _rollback: None)
+        identity = NodeIdentity(cluster_id, node_id, f"store-{node_id}", 1, 0)
+        memory = StoreMemory(DictDisk())
+        gate = Gate(identity, lambda: 1, memory, lambda _rollback: None, lambda _node_id: 0)
         self.transport = Transport(gate, self.config, self, random.Random(node_id))
         self.server: grpc.aio.Server | None = None
         self.port = 0
@@ -157,6 +158,9 @@ class End:
 
     def refused(self, node_id: int) -> None:
         self.told.append(("refused", node_id))
+
+    def turned_away(self, node_id: int) -> None:
+        self.told.append(("turned away", node_id))
 
     def pinged(self, ping: wire.Ping) -> wire.Ping | None:
         self.told.append(("pinged", ping.number))

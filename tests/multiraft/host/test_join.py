@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rakit.multiraft.effects import Envelope
 from rakit.multiraft.join import join_appends
 from rakit.raft import Entry, EntryType, Message, MessageType
+from rakit.raft.messages import encode_boot
 
 
 def append(
@@ -18,12 +19,15 @@ def append(
     commit: int = 0,
     group: int = 1,
     data: bytes = b"x",
+    context: bytes = b"",
 ) -> Envelope:
     entries = tuple(
         Entry(each, index + 1 + position, EntryType.NORMAL, data)
         for position, each in enumerate(terms)
     )
-    message = Message(MessageType.APP, 2, 1, term, log_term, index, entries, commit)
+    message = Message(
+        MessageType.APP, 2, 1, term, log_term, index, entries, commit, context=context
+    )
     return Envelope(group, 1, 2, message)
 
 
@@ -94,6 +98,15 @@ def test_what_does_not_follow_stays_apart() -> None:
     ):
         sent = [append(4, 1), other]
         assert join_appends(sent) == sent
+
+
+def test_s8_the_word_that_ends_a_doubt_is_neither_lost_nor_said_too_early() -> None:
+    """It stands for what its own append covers; an earlier one may not be there yet."""
+    word = encode_boot(7)
+    sent = [append(4, 1), append(5, 1, context=word), append(6, 1)]
+    assert join_appends(sent) == sent
+    both = [append(4, 1, context=word), append(5, 1, context=word)]
+    assert join_appends(both) == [append(4, 1, 1, context=word)]
 
 
 def test_bulk_is_not_copied_together() -> None:

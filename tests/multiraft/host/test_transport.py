@@ -295,8 +295,10 @@ async def test_a_node_of_another_cluster_is_refused(
     assert text == "node 2 belongs to cluster cluster, not other"
     a.call(b)
     b.call(a)
-    await until(lambda: "node 2 and this node do not talk" in caplog.text)
-    await until(lambda: "node 1 and this node do not talk" in caplog.text)
+    await until(lambda: "node 2 does not talk to this node" in caplog.text)
+    await until(lambda: "node 1 does not talk to this node" in caplog.text)
+    assert a.count("turned away")
+    assert b.count("turned away")
     assert not a.transport.reaches(2)
     assert not a.count("introduced")
     assert not b.count("introduced")

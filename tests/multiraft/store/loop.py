@@ -1,4 +1,7 @@
-"""A disk of our own to break: ext4 in a file, mounted through a loop device. Needs root.
+"""A disk of our own to break: ext4 in a file, mounted through a loop device.
+
+That takes root, e2fsprogs and loop devices. Where one is missing the tests are skipped and say so;
+under `RAKIT_SKIP_NOTHING`, which `.ci/run` sets, they fail instead.
 
 ``shut_down`` makes every later write and sync fail with EIO, and throws away what was not synced:
 for the process that is a dying disk, for the next start it was a power cut. The journal is not
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -21,10 +25,28 @@ _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
 _WITHOUT_FLUSHING_THE_JOURNAL = 2
 
 
+def require_disks() -> None:
+    """Skips the test where no disk can be made, or fails it where nothing may be skipped."""
+    if (reason := _why_not()) is None:
+        return
+    if os.environ.get("RAKIT_SKIP_NOTHING"):
+        pytest.fail(f"no disk can be made here: {reason}")
+    pytest.skip(f"no disk can be made here: {reason}")
+
+
+def _why_not() -> str | None:
+    if os.geteuid() != 0:
+        return "it takes root"
+    if missing := [name for name in ("mkfs.ext4", "losetup", "mount") if not shutil.which(name)]:
+        return f"{missing[0]} is missing (apt-get install -y e2fsprogs mount)"
+    free = subprocess.run(["losetup", "--find"], capture_output=True, text=True, check=False)
+    return None if free.returncode == 0 else f"no loop device: {free.stderr.strip()}"
+
+
 def _run(*argv: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.fail(f"{' '.join(argv)} (needs root, e2fsprogs, loop devices): {done.stderr}")
+        pytest.fail(f"{' '.join(argv)}: {done.stderr}")
     return done.stdout.strip()
 
 

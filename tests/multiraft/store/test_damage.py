@@ -227,6 +227,19 @@ def test_s8_no_two_starts_have_one_number_whatever_is_cut_off(one_wal: Path) -> 
     last.close()
 
 
+def test_s7_s8_a_store_that_knows_of_its_cut_does_not_look_rolled_back(one_wal: Path) -> None:
+    """Peers may have heard of what was cut off, and never talk to a store again that went back."""
+    zero(only_wal(one_wal), record_ends(only_wal(one_wal))[150])
+    store = open_store(one_wal)
+    assert store.opened_counter > LAST
+    store.settle_doubt()
+    written = write_some(store, 3, start=COUNT)
+    store.close()
+    again = open_store(one_wal)
+    assert again.opened_counter == written
+    again.close()
+
+
 # -- the live WAL, before the witness: refused (S7) ----------------------------------------------
 
 
@@ -255,7 +268,7 @@ def test_s7_a_cut_between_two_writes_after_the_witness_leaves_no_trace_here(one_
     os.truncate(path, record_ends(path)[150])
     store = open_store(one_wal)
     assert store.loss.kind is LossKind.NONE
-    assert store.synced_counter < LAST, "what the hello says now is lower than what it said"
+    assert store.opened_counter < LAST, "the hello says less than what it said"
     store.close()
 
 
@@ -449,7 +462,9 @@ def test_s7_a_directory_rolled_back_whole_shows_only_in_the_counter(tmp_path: Pa
 
     rolled_back = open_store(old)
     assert rolled_back.loss.kind is LossKind.NONE
-    assert rolled_back.synced_counter < told_to_peers
+    assert rolled_back.opened_counter < told_to_peers
+    write_some(rolled_back, 100)
+    assert rolled_back.opened_counter < told_to_peers, "what it writes now does not count"
     rolled_back.close()
 
 

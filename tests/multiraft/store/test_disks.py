@@ -18,7 +18,7 @@ from rakit.multiraft.store import (
     WriteStalledError,
 )
 from tests.multiraft.store.conformance import key
-from tests.multiraft.store.loop import LoopDisk
+from tests.multiraft.store.loop import LoopDisk, require_disks
 from tests.multiraft.store.support import NODE, entries, entries_in, open_store, write_some
 
 pytestmark = pytest.mark.damage
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.damage
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[LoopDisk]:
+    require_disks()
     with LoopDisk(tmp_path, mebibytes=64) as disk:
         yield disk
 

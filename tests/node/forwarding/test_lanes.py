@@ -65,6 +65,75 @@ async def test_an_unknown_outcome_refuses_what_follows() -> None:
     assert not world.sent[-1].restart
 
 
+async def test_what_follows_a_doomed_request_waits_for_its_failure() -> None:
+    """Contract 10: the refusal is certain, only the answer takes a while."""
+    world = World()
+    world.lead(ME)
+    lane = world.lane()
+    lane.submit(world.request(1))
+    world.doom = True
+    lane.submit(world.request(2))
+    world.doom = False
+    for tag in (3, 4):
+        lane.submit(world.request(tag))
+    await world.settle()
+    assert [each.content for each in world.sent] == [b"1", b"2"]
+    world.sent[0].succeed()
+    await world.settle()
+    assert len(world.sent) == 2, "nothing passes it, however long it takes"
+    world.sent[1].fail(error_pb2.ERROR_REASON_OFFSET_MISMATCH)
+    await world.until_answered(4)
+    assert world.outcomes == [
+        (1, "ok"),
+        (2, "OFFSET_MISMATCH"),
+        (3, "EARLIER_REQUEST_FAILED"),
+        (4, "EARLIER_REQUEST_FAILED"),
+    ]
+    assert len(world.sent) == 2
+    assert world.parking.count == 0
+
+
+async def test_a_doomed_request_of_a_leader_that_was_none_goes_to_the_new_one() -> None:
+    world = World()
+    world.lead(ME)
+    lane = world.lane()
+    world.doom = True
+    lane.submit(world.request(1))
+    lane.submit(world.request(2))
+    world.doom = False
+    world.lead(OTHER)
+    world.sent[0].fail(error_pb2.ERROR_REASON_NO_LEADER)
+    await world.until_sent(3)
+    assert [(each.node_id, each.content) for each in world.sent[1:]] == [
+        (OTHER, b"1"),
+        (OTHER, b"2"),
+    ]
+    for each in world.sent[1:]:
+        each.succeed()
+    await world.until_answered(2)
+    assert world.outcomes == [(1, "ok"), (2, "ok")]
+
+
+async def test_a_leadership_that_comes_back_finds_no_old_failure() -> None:
+    """Where the lane had failed once the receiver still has it broken."""
+    world = World()
+    world.lead(OTHER)
+    lane = world.lane()
+    lane.submit(world.request(1))
+    world.sent[0].fail(NOT_LEADER)
+    world.lead(ME)
+    await world.until_sent(2)
+    world.sent[1].succeed()
+    await world.until_answered(1)
+    world.lead(OTHER)
+    lane.submit(world.request(2))
+    lane.submit(world.request(3))
+    assert [(each.node_id, each.restart) for each in world.sent[2:]] == [
+        (OTHER, True),
+        (OTHER, False),
+    ]
+
+
 async def test_what_an_old_leader_refused_goes_to_the_new_one_in_order() -> None:
     world = World()
     world.lead(OTHER)

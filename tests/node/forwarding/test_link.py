@@ -14,7 +14,7 @@ from rakit.multiraft.config import LinkConfig
 from rakit.node.errors import RakitError
 from rakit.node.forwarding.link import ForwardLink
 from rakit.node.forwarding.receiver import ForwardReceiver
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended, DoomedAnswer
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
 from rakit.peer.v1.node_service_pb2 import (
@@ -32,6 +32,7 @@ class Leader:
     def __init__(self) -> None:
         self.taken: list[tuple[bytes, asyncio.Future[Appended]]] = []
         self.refuse: error_pb2.ErrorReason.ValueType | None = None
+        self.doomed: DoomedAnswer | None = None
         self.changed = asyncio.Event()
 
     def append(
@@ -40,10 +41,16 @@ class Leader:
         del group_id, stamp, expected_offset
         if self.refuse is not None:
             raise RakitError(self.refuse, "refused")
-        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Appended] = self.doomed or asyncio.Future()
+        self.doomed = None
         self.taken.append((batch.content, answer))
         self.changed.set()
         return answer
+
+    def doom(self) -> DoomedAnswer:
+        """The next batch is going to fail; returns its answer."""
+        self.doomed = DoomedAnswer()
+        return self.doomed
 
 
 class Wire:
@@ -86,7 +93,7 @@ class Joined:
         self.leader = Leader()
         self.wires: list[Wire] = []
         self.is_there = True
-        config = LinkConfig(data_queue_bytes_max=4 << 20)
+        config = LinkConfig(data_queue_bytes_max=4 << 20, request_bytes_max=1 << 20)
         self.link = ForwardLink(Destination(cluster_id="c", node_id=2), self._open, config)
 
     def _open(self) -> Wire:
@@ -187,12 +194,13 @@ async def test_s22_what_was_never_sent_is_not_applied() -> None:
 async def test_in_a_lane_nothing_passes_a_failure() -> None:
     async with joined() as world:
         world.leader.refuse = error_pb2.ERROR_REASON_NOT_LEADER
-        first, second = world.send(lane=3), world.send(lane=3)
+        first, second = world.send(lane=3, restart=True), world.send(lane=3)
         assert await reason(first) == "NOT_LEADER"
         assert await reason(second) == "EARLIER_REQUEST_FAILED"
         world.leader.refuse = None
         assert await reason(world.send(lane=3)) == "EARLIER_REQUEST_FAILED"
-        answer, other = world.send(b"on", lane=3, restart=True), world.send(b"else", lane=4)
+        answer = world.send(b"on", lane=3, restart=True)
+        other = world.send(b"else", lane=4, restart=True)
         await world.taken(2)
         assert [content for content, _ in world.leader.taken] == [b"on", b"else"]
         for _, given in world.leader.taken:
@@ -200,9 +208,23 @@ async def test_in_a_lane_nothing_passes_a_failure() -> None:
         await asyncio.wait_for(asyncio.gather(answer, other), 5)
 
 
+async def test_a_lane_ends_with_its_last_batch_and_not_before() -> None:
+    async with joined() as world:
+        # Two messages: the second batch does not fit into the first.
+        world.send(b"x" * (1 << 20), lane=3, restart=True)
+        world.send(b"last", lane=3)
+        world.link.end_lane(3)
+        await world.taken(2)
+        messages = [each for each in world.wires[0].requests if each.number]
+        assert [(len(each.batches), list(each.ended_lanes)) for each in messages] == [
+            (1, []),
+            (1, [3]),
+        ]
+
+
 async def test_a_failure_that_comes_after_the_restart_concerns_nobody() -> None:
     async with joined() as world:
-        lost = world.send(b"lost", lane=3)
+        lost = world.send(b"lost", lane=3, restart=True)
         await world.taken(1)
         world.send(b"on", lane=3, restart=True)
         await world.taken(2)

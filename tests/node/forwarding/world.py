@@ -15,7 +15,7 @@ from rakit.node.forwarding.link import ForwardLink
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.registry import NodeInfo, PartitionInfo, TopicInfo
 from rakit.node.metadata.topic_config import TopicConfig
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended, DoomedAnswer
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.state import Stored
@@ -62,6 +62,8 @@ class World:
     ended_lanes: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     refuse: error_pb2.ErrorReason.ValueType | None = None
+    #: What a leader takes now is going to fail.
+    doom: bool = False
     term: int = 1
 
     def __post_init__(self) -> None:
@@ -110,7 +112,7 @@ class World:
     ) -> asyncio.Future[Appended]:
         if self.refuse is not None:
             raise RakitError(self.refuse, "refused at once")
-        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Appended] = DoomedAnswer() if self.doom else asyncio.Future()
         self.sent.append(Sent(node_id, content, lane, restart, answer))
         self.changed.set()
         return answer

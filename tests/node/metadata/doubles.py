@@ -11,6 +11,7 @@ import grpc.aio
 from rakit.multiraft.barriers import BarrierLostError
 from rakit.multiraft.effects import Completion, RoleChange
 from rakit.multiraft.errors import NotLeadingError
+from rakit.multiraft.hello import NodeIdentity, Rollback, StoreStart
 from rakit.multiraft.leaders import LeaderCallback, LeaderInfo
 from rakit.multiraft.machine import GroupKind, GroupMeta
 from rakit.node.metadata.ports import GroupView
@@ -66,14 +67,22 @@ class FakeHost:
 
     def __init__(self, node_id: int, log: Log) -> None:
         self.node_id = node_id
+        self.identity = NodeIdentity(
+            "cluster", node_id, f"store-n{node_id}", boot_epoch=1, opened_counter=1
+        )
         self.log = log
         self.leaders = FakeLeaders()
         self.here = FakeGroup(node_id)
         self.lose = False
         self.barrier_fails = False
         self.up: set[int] = {node_id}
+        #: Of peers whose process answers.
+        self.boot_epochs: dict[int, int] = {}
+        self.rollback: Rollback | None = None
         self.channels: dict[int, grpc.aio.Channel] = {}
         self.proposed: list[pb.MetadataCommand] = []
+        self.quarantined: dict[int, object] = {}
+        self.births_trusted_from = 0
 
     @property
     def groups(self) -> Mapping[int, GroupView]:
@@ -81,6 +90,9 @@ class FakeHost:
 
     def group(self, group_id: int) -> GroupView | None:
         return self.here if group_id == METADATA_GROUP_ID else None
+
+    def trust_births_from(self, group_id: int) -> None:
+        self.births_trusted_from = group_id
 
     def create_group(
         self, meta: GroupMeta, conf: ConfState | None, first_leader: int | None = None
@@ -124,6 +136,20 @@ class FakeHost:
 
     def node_is_up(self, node_id: int) -> bool:
         return node_id in self.up
+
+    def answering(self, node_id: int) -> int:
+        return self.boot_epochs.get(node_id, 0)
+
+    def rollback_of(self, start: StoreStart) -> Rollback | None:
+        assert start.boot_epoch
+        return self.rollback
+
+    def refuse_replaced(self, is_replaced: Callable[[int, str], bool]) -> None:
+        assert not is_replaced(1, "a store")
+
+    def on_turned_away(self, callback: Callable[[int], None]) -> Callable[[], None]:
+        del callback
+        return lambda: None
 
     def on_applied(self, group_id: int, callback: Callable[[], None]) -> Callable[[], None]:
         del group_id, callback

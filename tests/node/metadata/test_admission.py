@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from rakit.multiraft.hello import Rollback
 from rakit.node.metadata.admission import Admission, AdmissionConfig
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.greeter import Greeter
@@ -24,12 +25,15 @@ class FakeGreeter(Greeter):
     def __init__(self) -> None:
         super().__init__(connect, 1)
         self.at: dict[str, str] = {}
+        #: The start of whoever is there; 0: its groups have not been started.
+        self.boot_epoch = 0
 
     async def greet(self, address: str, standing: wire.Standing) -> wire.GreetResponse | None:
         assert standing == ME
         if address not in self.at:
             return None
         found = wire.Standing(node=describe("somebody", store=self.at[address]))
+        found.boot_epoch = self.boot_epoch
         return wire.GreetResponse(standing=found)
 
 
@@ -42,8 +46,17 @@ class Desk:
     admission: Admission
     now_ms: list[int]
 
-    async def ask(self, node: pb.NodeDescription, *, forwarded: bool = False) -> wire.JoinResponse:
-        request = wire.JoinRequest(node=node, forwarded=forwarded)
+    async def ask(
+        self,
+        node: pb.NodeDescription,
+        *,
+        forwarded: bool = False,
+        node_id: int = 0,
+        boot_epoch: int = 0,
+    ) -> wire.JoinResponse:
+        request = wire.JoinRequest(
+            node=node, forwarded=forwarded, node_id=node_id, boot_epoch=boot_epoch
+        )
         return await self.admission.admit(request, ME, [wire.PeerHint(node_id=1, address="n1")])
 
 
@@ -134,3 +147,68 @@ async def test_a_leader_that_is_not_ready_admits_nobody() -> None:
     at = desk()
     at.host.here.ready = False
     assert "getting ready" in (await at.ask(describe("n4"))).wait
+
+
+MOVED = describe("n2", address="elsewhere:7071")
+
+
+async def test_a_node_that_moved_is_registered_where_it_is_now() -> None:
+    at = desk()
+    # Somebody else has its old address, or nobody.
+    for old in ({}, {"n2:7071": "a stranger"}):
+        at.greeter.at = old
+        at.greeter.boot_epoch = 5
+        answer = await at.ask(MOVED, node_id=2, boot_epoch=9)
+        assert answer.accepted.node_id == 2
+        assert at.host.log.registry.nodes[2].peer_address == "elsewhere:7071"
+        at.host.log.do(register(describe("n2"), node_id=2))
+
+
+async def test_a_node_that_asks_again_from_where_it_is_registered_is_itself() -> None:
+    at = desk()
+    at.greeter.at["n2:7071"] = "store-n2"
+    at.greeter.boot_epoch = 9
+    at.host.boot_epochs[2] = 9
+    assert (await at.ask(describe("n2"), node_id=2, boot_epoch=9)).HasField("accepted")
+
+
+async def test_s11_a_copy_of_a_living_nodes_directory_is_refused_and_changes_nothing() -> None:
+    at = desk()
+    at.greeter.at["n2:7071"] = "store-n2"
+    at.greeter.boot_epoch = 5
+    for epoch in (0, 4, 9):
+        answer = await at.ask(MOVED, node_id=2, boot_epoch=epoch)
+        assert answer.refused.node_refusal == pb.NODE_REFUSAL_STORE_IN_USE
+        assert "two living nodes with one name: node 2, 'n2', runs at n2:7071" in (
+            answer.refused.message
+        )
+    assert not at.host.proposed
+
+
+async def test_s11_of_two_processes_that_start_at_once_none_is_cut_off_in_doubt() -> None:
+    at = desk()
+    # The one at the registered address has not got as far as its groups.
+    at.greeter.at["n2:7071"] = "store-n2"
+    assert "is starting at n2:7071" in (await at.ask(MOVED, node_id=2, boot_epoch=9)).wait
+    # Nobody is found there, but somebody talks to this node as node 2.
+    at.greeter.at.clear()
+    at.host.boot_epochs[2] = 5
+    assert "still answers as node 2" in (await at.ask(MOVED, node_id=2, boot_epoch=9)).wait
+    assert not at.host.proposed
+    at.host.boot_epochs.clear()
+    assert (await at.ask(MOVED, node_id=2, boot_epoch=9)).HasField("accepted")
+
+
+@pytest.mark.parametrize("leader", [1, 3])
+async def test_s7_a_store_that_went_back_is_refused_by_whoever_remembers(leader: int) -> None:
+    at = desk()
+    at.host.leaders.becomes(leader)
+    at.host.rollback = Rollback(2, "store-n2", remembered=500, opened=400)
+    answer = await at.ask(describe("n2"), node_id=2, boot_epoch=9)
+    assert answer.refused.node_refusal == pb.NODE_REFUSAL_STORE_ROLLED_BACK
+    assert (
+        "went back in time: it had synced 500 writes and came back with 400"
+        in answer.refused.message
+    )
+    assert "move its data directory away and start it with an empty one" in answer.refused.message
+    assert not at.host.proposed

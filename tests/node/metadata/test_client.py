@@ -13,9 +13,13 @@ from rakit.api.v1.topic_service_pb2 import CreateTopicRequest
 from rakit.node.errors import RakitError, reason_name
 from rakit.node.metadata import commands
 from rakit.node.metadata.client import MetadataClient, SubmitServicer
+from rakit.node.metadata.registry import METADATA_GROUP_ID
+from rakit.peer.v1 import metadata_command_pb2 as pb
+from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb
 from rakit.peer.v1.metadata_command_pb2 import MetadataCommand
-from tests.node.metadata.doubles import FakeHost
+from rakit.peer.v1.node_service_pb2 import Destination
+from tests.node.metadata.doubles import FakeHost, FakeProposal
 from tests.node.metadata.machines import connect, free_port, until
 from tests.node.metadata.support import Log
 
@@ -118,15 +122,35 @@ async def test_a_proposal_whose_fate_stays_open_is_unknown() -> None:
 
 
 async def test_s22_a_forward_that_breaks_after_sending_is_unknown() -> None:
-    async with two_nodes() as (near, far):
-        near.leaders.becomes(2)
-        far.leaders.becomes(2)
-        # Nothing listens there any more.
-        near.channels[2] = connect(f"127.0.0.1:{free_port()}")
+    log = Log().found()
+    near, far = FakeHost(1, log), Keeping(2, log)
+    far.leaders.becomes(2)
+    near.leaders.becomes(2)
+    server, port = grpc.aio.server(), free_port()
+    servicer = SubmitServicer()
+    servicer.client = client_of(far)
+    grpc_pb.add_MetadataPeerServiceServicer_to_server(servicer, server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    async with connect(f"127.0.0.1:{port}") as near.channels[2]:
+        submitting = asyncio.create_task(client_of(near).submit(create(), 0.5))
+        await until(lambda: far.proposed)
+        # The leader's process dies with the command in its log; nobody knows what becomes of it.
+        await server.stop(None)
         with pytest.raises(RakitError) as error:
-            await client_of(near).submit(create(), 0.3)
-        assert reason_name(error.value.reason) == "OUTCOME_UNKNOWN"
-        await near.channels[2].close()
+            await submitting
+    assert len(far.proposed) == 1
+    assert reason_name(error.value.reason) == "OUTCOME_UNKNOWN"
+    assert error.value.may_be_applied
+
+
+class Keeping(FakeHost):
+    """A host that takes proposals and does not get on with them."""
+
+    def propose(self, group_id: int, data: bytes) -> FakeProposal:
+        assert group_id == METADATA_GROUP_ID
+        self.proposed.append(MetadataCommand.FromString(data))
+        return FakeProposal((1, 5), asyncio.get_running_loop().create_future())
 
 
 async def test_a_refusal_is_raised_as_it_was_decided() -> None:
@@ -160,6 +184,45 @@ async def test_a_cluster_that_is_being_founded_is_not_read() -> None:
     with pytest.raises(RakitError, match="is being founded") as error:
         await client_of(FakeHost(1, Log())).barrier(0.05)
     assert reason_name(error.value.reason) == "NO_QUORUM"
+
+
+FOREIGN = pb.FoundCluster(founding=pb.Founding(cluster_id="another"))
+NONSENSE = {
+    "nothing": MetadataCommand(),
+    "something of the future": MetadataCommand.FromString(b"\x92\x03\x00"),
+    "another cluster": MetadataCommand(found_cluster=FOREIGN),
+    "an unmarked creation": MetadataCommand(create_topic=pb.CreateTopic(name="t")),
+    "an unmarked update": MetadataCommand(update_topic=pb.UpdateTopic(name="t")),
+    "an unmarked deletion": MetadataCommand(delete_topic=pb.DeleteTopic(name="t")),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+@pytest.mark.parametrize("leader", [1, 2])
+async def test_what_makes_no_sense_never_gets_into_the_log(case: str, leader: int) -> None:
+    async with two_nodes() as (near, far):
+        near.leaders.becomes(leader)
+        far.leaders.becomes(leader)
+        with pytest.raises(RakitError) as error:
+            await client_of(near).submit(NONSENSE[case])
+        assert reason_name(error.value.reason) == "INVALID_REQUEST"
+        assert not error.value.may_be_applied
+        assert not near.proposed
+        assert not far.proposed
+
+
+@pytest.mark.parametrize(
+    "meant", [None, Destination(cluster_id="cluster", node_id=1), Destination(node_id=2)]
+)
+async def test_a_command_for_another_node_or_cluster_is_refused(meant: Destination | None) -> None:
+    """An address may belong to somebody else by now."""
+    async with two_nodes() as (near, far):
+        far.leaders.becomes(2)
+        stub = grpc_pb.MetadataPeerServiceStub(near.channels[2])
+        answer = await stub.Submit(wire.SubmitRequest(command=create(), destination=meant))
+        assert "this is node 2 of cluster cluster, not node" in answer.refused.message
+        assert not answer.refused.unknown
+        assert not far.proposed
 
 
 async def test_a_node_that_starts_takes_no_commands() -> None:

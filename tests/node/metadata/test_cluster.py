@@ -222,17 +222,22 @@ async def test_s11_two_living_nodes_with_one_name_are_refused(tmp_path: Path) ->
 
 async def test_a_node_that_was_away_makes_up_for_births_and_removals(tmp_path: Path) -> None:
     async with running(trio(tmp_path)) as nodes:
-        old = await create(nodes[0], "old", 2)
-        await until(lambda: all(len(node.host.groups) == 3 for node in nodes))
+        gone = await create(nodes[0], "gone", 2)
+        old = await create(nodes[0], "again", 2)
+        await until(lambda: all(len(node.host.groups) == 5 for node in nodes))
         away = nodes[2]
         await away.stop()
-        request = DeleteTopicRequest(name="old")
-        await nodes[0].metadata.client.submit(commands.delete_topic(request))
-        new = await create(nodes[0], "new", 2, 3)
+        for name in ("gone", "again"):
+            request = DeleteTopicRequest(name=name)
+            await nodes[0].metadata.client.submit(commands.delete_topic(request))
+        # One of them begins anew under its name, and under another number of partitions.
+        new = await create(nodes[0], "again", 3, 3)
         await away.join()
         wanted = {METADATA_GROUP_ID, *(one.group_id for one in new.partitions)}
         await until(lambda: set(away.host.groups) == wanted)
-        assert not wanted & {one.group_id for one in old.partitions}
+        assert not wanted & {one.group_id for one in (*old.partitions, *gone.partitions)}
+        known = await away.metadata.client.topic("again")
+        assert (known.topic_id, len(known.partitions)) == (new.topic_id, 3)
 
 
 async def test_a_directory_of_another_cluster_is_refused(tmp_path: Path) -> None:

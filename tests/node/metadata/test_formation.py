@@ -17,6 +17,7 @@ from rakit.node.metadata.refusals import NodeRefusedError
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb
+from rakit.peer.v1.node_service_pb2 import Destination
 from tests.node.metadata.machines import connect, free_port, until
 
 
@@ -105,6 +106,8 @@ async def test_s26_nobody_founds_before_all_have_promised_and_a_restart_resumes(
     members = await asyncio.gather(*[await one.start() for one in (a, b, c)])
     assert {one.cluster_id for one in members} == {promised.cluster_id}
     assert [one.node_id for one in members] == [1, 2, 3]
+    # A member tells its founding: an empty node that is named there is a founder again.
+    assert all(one.formation.standing().founding == promised for one in (a, b, c))
     for one in (a, b, c):
         await one.crash()
 
@@ -190,6 +193,60 @@ async def test_a_member_that_is_not_ready_lets_others_wait(tmp_path: Path) -> No
     await home.crash()
 
 
+class Desk:
+    """Duties that admit whoever asks, to a cluster of any name."""
+
+    def __init__(self, cluster_id: str) -> None:
+        self.cluster_id = cluster_id
+        self.asked: list[wire.JoinRequest] = []
+
+    def greeted(self, standing: wire.Standing) -> None:
+        del standing
+
+    def hints(self) -> list[wire.PeerHint]:
+        return []
+
+    async def admit(self, request: wire.JoinRequest) -> wire.JoinResponse:
+        self.asked.append(request)
+        return wire.JoinResponse(accepted=wire.JoinAccepted(cluster_id=self.cluster_id, node_id=2))
+
+
+async def test_a_request_to_join_that_is_meant_for_another_node_is_not_passed_on(
+    tmp_path: Path,
+) -> None:
+    home = Founder(tmp_path, "n0", 1)
+    member = await (await home.start())
+    home.formation.duties = desk = Desk(member.cluster_id)
+    async with connect(home.address) as channel:
+        stub = grpc_pb.FormationServiceStub(channel)
+        for cluster_id, node_id in (("", 0), ("another", 1), (member.cluster_id, 2)):
+            meant = Destination(cluster_id=cluster_id, node_id=node_id)
+            answer = await stub.Join(wire.JoinRequest(destination=meant))
+            assert f"this is node 1 of cluster {member.cluster_id}, not node" in answer.wait
+        assert not desk.asked
+        meant = Destination(cluster_id=member.cluster_id, node_id=1)
+        assert (await stub.Join(wire.JoinRequest(destination=meant))).HasField("accepted")
+    await home.crash()
+
+
+async def test_a_node_joins_the_cluster_that_it_asked_and_no_other(tmp_path: Path) -> None:
+    home = Founder(tmp_path, "n0", 1)
+    member = await (await home.start())
+    home.formation.duties = desk = Desk("another")
+    late = Founder(tmp_path, "n1", 0)
+    late.seeds = (home.address,)
+    joining = await late.start()
+    await until(lambda: len(desk.asked) > 1)
+    assert not joining.done()
+    assert not late.on_disk.HasField("member")
+    meant = Destination(cluster_id=member.cluster_id, node_id=1)
+    assert [one.destination for one in desk.asked[:2]] == [meant, meant]
+    desk.cluster_id = member.cluster_id
+    assert (await joining).cluster_id == member.cluster_id
+    await late.crash()
+    await home.crash()
+
+
 def test_a_damaged_record_is_not_taken_for_none(tmp_path: Path) -> None:
     path = tmp_path / "formation.json"
     path.write_text('{"storeUuid": "s", "founding": {')
@@ -213,3 +270,8 @@ async def test_a_seed_that_is_a_name_stands_for_all_its_addresses(
     found = await resolve(["pods:7071", "gone:7071", "192.0.2.1:1", "[::1]:2"])
     assert found.addresses == ("10.0.0.1:7071", "10.0.0.2:7071", "192.0.2.1:1", "[::1]:2")
     assert found.unresolved == ("gone:7071",)
+
+
+@pytest.mark.parametrize("seed", ["a..b:7071", f"{'x' * 64}:7071"])
+async def test_a_seed_that_cannot_be_a_name_is_one_without_an_address(seed: str) -> None:
+    assert (await resolve([seed])).unresolved == (seed,)

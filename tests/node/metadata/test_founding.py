@@ -42,6 +42,8 @@ class Node:
         if self.cluster_id:
             standing.state = service_pb.FORMATION_STATE_MEMBER
             standing.cluster_id = self.cluster_id
+            if self.founder and self.disk.founding is not None:
+                standing.founding.CopyFrom(self.disk.founding)
         elif self.disk.founding is not None:
             standing.state = service_pb.FORMATION_STATE_PROMISED
             standing.founding.CopyFrom(self.disk.founding)
@@ -54,10 +56,14 @@ class World:
     def __init__(self, rng: random.Random, count: int) -> None:
         self.rng = rng
         self.loss = 0.0
+        # How often the seeds' name stands for some of the nodes only.
+        self.omission = 0.0
         self.nodes: dict[str, Node] = {}
         for number in range(count):
             name = f"n{number}"
             self.nodes[name] = Node(name, self.describe(name))
+        # What each node was started with; it expects so many nodes as it names.
+        self.seeds = {name: list(self.nodes) for name in self.nodes}
 
     def describe(self, name: str) -> pb.NodeDescription:
         store = f"{self.rng.getrandbits(64):016x}"
@@ -65,6 +71,13 @@ class World:
 
     def lost(self) -> bool:
         return self.rng.random() < self.loss
+
+    def named(self, name: str) -> list[str]:
+        """Whom a node's seeds name in this round."""
+        names = self.seeds[name]
+        if self.rng.random() < self.omission:
+            return sorted(self.rng.sample(names, self.rng.randint(0, len(names))))
+        return names
 
     def greet(self, name: str) -> service_pb.Standing | None:
         node = self.nodes[name]
@@ -75,7 +88,7 @@ class World:
         node = self.nodes[name]
         if self.lost() or not node.up or node.cluster_id:
             return False
-        expect = len(self.nodes)
+        expect = len(self.seeds[name])
         if not founding.consider(node.description, node.disk, expect, node.view, asked):
             return False
         node.disk = Disk(founding=asked)
@@ -87,13 +100,14 @@ class World:
         while not node.cluster_id and not node.refused:
             answers: dict[str, service_pb.Standing | None] = {}
             version = node.version
-            for name in self.nodes:
+            for name in self.named(node.name):
                 yield
                 answers[name] = node.standing() if name == node.name else self.greet(name)
             node.view = View(answers)
             if node.version != version:
                 continue
-            step = founding.decide(node.description, node.disk, len(self.nodes), node.view)
+            expect = len(self.seeds[node.name])
+            step = founding.decide(node.description, node.disk, expect, node.view)
             yield
             if node.version != version:
                 continue
@@ -166,6 +180,7 @@ class World:
 def storm(world: World, steps: int, disks_to_lose: int) -> None:
     rng = world.rng
     world.loss = rng.choice([0.0, 0.1, 0.4])
+    world.omission = rng.choice([0.0, 0.2, 0.7])
     for _ in range(steps):
         node = rng.choice(list(world.nodes.values()))
         luck = rng.random()
@@ -183,7 +198,7 @@ def storm(world: World, steps: int, disks_to_lose: int) -> None:
 
 
 def heal(world: World) -> None:
-    world.loss = 0.0
+    world.loss = world.omission = 0.0
     for node in world.nodes.values():
         node.up = True
     for _ in range(3_000):
@@ -218,6 +233,19 @@ def test_s26_a_disk_lost_while_founding_neither_splits_nor_blocks(count: int) ->
         storm(world, 400, disks_to_lose=1)
         heal(world)
         assert len(world.clusters()) == 1, f"seed {seed}"
+
+
+def test_s26_a_node_with_wrong_seeds_joins_once_they_are_corrected() -> None:
+    """It names two of the three that found a cluster, and itself; it may be everybody's founder."""
+    for seed in range(SEEDS):
+        world = World(random.Random(seed), 4)
+        right, wrong = ["n0", "n1", "n2"], ["n1", "n2", "n3"]
+        world.seeds = {name: wrong if name == "n3" else right for name in world.nodes}
+        storm(world, 400, disks_to_lose=0)
+        world.seeds["n3"] = right
+        heal(world)
+        assert len(world.clusters()) == 1, f"seed {seed}"
+        assert [n.name for n in world.nodes.values() if n.founder] == right
 
 
 def test_the_simulation_sees_a_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,6 +352,67 @@ def test_s26_a_promise_is_given_once_and_the_same_one_again() -> None:
     assert not founding.consider(ME, Disk(), 2, more, first)
     assert not founding.consider(ME, Disk(), 3, view, first)
     assert not founding.consider(ME, Disk(), 2, None, first)
+
+
+FOUNDER: Final = pb.NodeDescription(name="a", store_uuid="a", peer_address="a:7071")
+OTHER: Final = pb.NodeDescription(name="z", store_uuid="z", peer_address="z:7071")
+BEGUN: Final = pb.Founding(cluster_id="c", members=[FOUNDER, ME, OTHER])
+PROMISED: Final = service_pb.FORMATION_STATE_PROMISED
+
+
+def promised(name: str, store: str, begun: pb.Founding = BEGUN) -> service_pb.Standing:
+    found = standing(name, store, PROMISED)
+    found.founding.CopyFrom(begun)
+    return found
+
+
+def test_s26_a_founder_whom_the_seeds_do_not_name_for_a_moment_is_waited_for() -> None:
+    """A name stands for some of its addresses; the founder may have decided just now."""
+    mine, other = promised("me", "m"), promised("z", "z")
+    step = founding.decide(ME, Disk(founding=BEGUN), 3, view_of(mine, other))
+    assert isinstance(step, founding.Wait)
+    assert "the seeds name 2 of 3 nodes" in step.why
+    # In its place there is another store: its disk was lost.
+    gone = view_of(mine, other, standing("a", "new", EMPTY))
+    assert isinstance(founding.decide(ME, Disk(founding=BEGUN), 3, gone), founding.Withdraw)
+
+
+def test_s26_an_empty_founder_of_a_founded_cluster_is_a_founder_again() -> None:
+    """Its vote is counted on by the member, which could never admit it without a majority."""
+    member = standing("a", "a", MEMBER, cluster_id="c")
+    member.founding.CopyFrom(BEGUN)
+    step = founding.decide(ME, Disk(), 3, view_of(standing("me", "m", EMPTY), member))
+    assert step == founding.Found(BEGUN)
+    assert founding.decide(ME, Disk(founding=BEGUN), 3, view_of(member)) == founding.BecomeMember()
+    # An empty disk under the same name is another store: it asks to be admitted.
+    fresh = pb.NodeDescription(name="me", store_uuid="new", peer_address="me:7071")
+    assert founding.decide(fresh, Disk(), 3, view_of(member)) == founding.Join(("a:7071",), "c")
+    # Which of two clusters it belongs to it cannot know.
+    two = view_of(member, standing("z", "z", MEMBER, cluster_id="d"))
+    assert isinstance(founding.decide(ME, Disk(), 3, two), founding.Wait)
+
+
+def test_s26_an_undecided_founder_joins_the_cluster_that_there_is() -> None:
+    seen = view_of(standing("z", "z", MEMBER, cluster_id="d"), silent=("x:7071",))
+    step = founding.decide(FOUNDER, Disk(founding=BEGUN), 3, seen)
+    assert isinstance(step, founding.Withdraw)
+    assert "there is a cluster already, d" in step.why
+
+
+def test_s26_a_promise_ends_when_its_founder_belongs_to_another_cluster() -> None:
+    for founder in (
+        standing("a", "a", MEMBER, cluster_id="d"),
+        standing("a", "a", EMPTY),
+        promised("a", "a", pb.Founding(cluster_id="d", members=[FOUNDER, OTHER])),
+    ):
+        seen = view_of(founder, silent=("z:7071",))
+        step = founding.decide(ME, Disk(founding=BEGUN), 3, seen)
+        assert isinstance(step, founding.Withdraw), founder
+    # Somebody else's cluster says nothing about what the founder has decided.
+    seen = view_of(standing("z", "z", MEMBER, cluster_id="d"))
+    step = founding.decide(ME, Disk(founding=BEGUN), 3, seen)
+    assert isinstance(step, founding.Wait)
+    assert "correct --seeds" in step.why
 
 
 def test_founders_know_their_ids_before_anything_is_committed() -> None:

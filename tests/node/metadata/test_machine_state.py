@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rakit.api.v1 import error_pb2
 from rakit.api.v1.topic_service_pb2 import (
     CreateTopicRequest,
     DeleteTopicRequest,
@@ -49,7 +50,7 @@ def any_command() -> st.SearchStrategy[pb.MetadataCommand]:
         st.builds(create, names, st.integers(1, 4)),
         st.builds(update, names, st.integers(1, 9)),
         st.builds(delete, names),
-        st.builds(commands.init_producer, names),
+        st.builds(commands.init_producer, st.sampled_from(["", "a", "b", "c"])),
         st.builds(replaced, stores, stores),
         st.builds(joined, names),
     )
@@ -156,9 +157,80 @@ def test_a_subscriber_can_leave() -> None:
 
 
 def test_a_command_of_the_future_stops_the_replica() -> None:
+    """A version that knows it applies it: a refusal here would be a difference between replicas."""
     log = Log().found()
+    future = pb.MetadataCommand.FromString(b"\x92\x03\x00")
+    assert future.WhichOneof("command") is None
     with pytest.raises(AssertionError, match="a command that this version does not know"):
-        log.apply(pb.MetadataCommand())
+        log.apply(future)
+
+
+def founding(*members: pb.NodeDescription, cluster_id: str = "cluster") -> pb.MetadataCommand:
+    begun = pb.Founding(cluster_id=cluster_id, members=members)
+    return pb.MetadataCommand(found_cluster=pb.FoundCluster(founding=begun))
+
+
+def marked(request_id: str) -> pb.RequestMark:
+    return pb.RequestMark(request_id=request_id)
+
+
+NONSENSE = {
+    "nothing": pb.MetadataCommand(),
+    "an unmarked creation": pb.MetadataCommand(create_topic=pb.CreateTopic(name="t")),
+    "an unmarked update": pb.MetadataCommand(update_topic=pb.UpdateTopic(name="t")),
+    "an unmarked deletion": pb.MetadataCommand(delete_topic=pb.DeleteTopic(name="t")),
+    "a mark that would fill the state": pb.MetadataCommand(
+        create_topic=pb.CreateTopic(name="u", mark=marked("x" * 46))
+    ),
+    "another cluster": founding(describe("n1"), cluster_id="another"),
+    "a founding of nobody": founding(),
+    "a founding without an id": founding(describe("n1"), cluster_id=""),
+    "founders in disorder": founding(describe("n2"), describe("n1")),
+    "one founder twice": founding(describe("n1"), describe("n1")),
+    "two founders of one name": founding(describe("n1", store="a"), describe("n1", store="b")),
+    "a founder without a name": founding(pb.NodeDescription(store_uuid="s")),
+    "a node without a name": register(pb.NodeDescription(store_uuid="s")),
+    "a node without a store": register(pb.NodeDescription(name="n4")),
+    "a node that would fill the state": register(describe("n4", rack="r" * (16 << 10))),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+@pytest.mark.parametrize("founded", [True, False])
+def test_a_command_that_makes_no_sense_is_refused_and_stops_no_replica(
+    case: str, founded: bool
+) -> None:
+    """The log is applied by every replica, now and at each start: it must never kill them all."""
+    log = Log()
+    if founded:
+        log.found()
+        log.do(create("t", 1))
+    before = without_marks(log.machine)
+    result = log.apply(NONSENSE[case])
+    if not founded and case == "another cluster":
+        assert result.cluster_founded.cluster_id == "another", "nobody was first"
+        return
+    expected = {error_pb2.ERROR_REASON_INVALID_REQUEST, error_pb2.ERROR_REASON_NO_QUORUM}
+    assert result.refusal.reason in expected
+    assert without_marks(log.machine) == before
+    replica = MetadataMachine()
+    for entry in log.entries:
+        replica.apply(entry, WriteBatch())
+    assert replica.snapshot() == log.machine.snapshot()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [register(describe("n4")), commands.init_producer("p"), create("t", 1)],
+    ids=["a node", "a producer", "a topic"],
+)
+def test_s26_nothing_comes_before_the_founding(command: pb.MetadataCommand) -> None:
+    """Founders gave themselves the first ids; nobody may have taken them."""
+    log = Log()
+    assert log.apply(command).refusal.reason == error_pb2.ERROR_REASON_NO_QUORUM
+    log.found()
+    assert sorted(log.registry.nodes) == [1, 2, 3]
+    assert log.registry.nodes[1].name == "n1"
 
 
 @given(st.permutations(list(range(2, 12))), st.integers(0, 10))

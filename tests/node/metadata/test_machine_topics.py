@@ -211,27 +211,45 @@ def test_s24_a_producer_name_keeps_its_id_and_every_init_bumps_the_epoch() -> No
     assert (other.producer_id, other.epoch) == (2, 1)
 
 
-def test_the_longest_idle_producer_gives_way_but_no_recent_one() -> None:
-    table = tables.ProducerTable(count_max=2)
-    week = tables.PRODUCER_KEPT_MS
-    table.put("a", tables.Producer(1, 1, 0))
-    table.put("b", tables.Producer(2, 1, 10))
-    table.put("a", tables.Producer(1, 2, 20))
-    assert not table.make_room(week - 1)
-    assert len(table) == 2
-    assert table.make_room(week + 10)
-    assert table.get("b") is None
-    assert table.get("a") is not None
-
-
-def test_a_full_producer_table_refuses_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s24_a_producer_name_is_never_forgotten_whoever_comes_and_goes() -> None:
+    """Else a producer that has been steady for weeks would lose its id, and with it its fence."""
     log = Log().found()
-    monkeypatch.setattr(log.registry.producers, "_count_max", 1)
+    log.registry.producers.count_max = 2
+    month_ms = 30 * 24 * 3600 * 1000
+    first = log.do(commands.init_producer("steady"), time_ms=0).producer_ready
+    log.do(commands.init_producer("another"), time_ms=1)
+    for number in range(5):
+        # A leader whose clock is far ahead changes nothing either.
+        log.do(commands.init_producer(""), time_ms=month_ms * number)
+        log.apply(commands.init_producer(f"short-{number}"), time_ms=month_ms * number)
+    again = log.do(commands.init_producer("steady"), time_ms=2).producer_ready
+    assert (again.producer_id, again.epoch) == (first.producer_id, 2)
+
+
+def test_s24_a_producer_without_a_name_gets_an_id_of_its_own_and_no_row() -> None:
+    log = Log().found()
+    named = log.do(commands.init_producer("p")).producer_ready
+    nameless = [log.do(commands.init_producer("")).producer_ready for _ in range(3)]
+    other = log.do(commands.init_producer("q")).producer_ready
+    ids = [one.producer_id for one in (named, *nameless, other)]
+    assert ids == [1, 2, 3, 4, 5]
+    assert {one.epoch for one in nameless} == {1}
+    assert [name for name, _ in log.registry.producers.items()] == ["p", "q"]
+
+
+def test_a_full_producer_table_refuses_with_what_to_do() -> None:
+    log = Log().found()
+    log.registry.producers.count_max = 1
     log.do(commands.init_producer("p"))
-    with pytest.raises(RakitError, match="use stable names") as error:
+    with pytest.raises(RakitError, match="use a name that exists, or none") as error:
         log.do(commands.init_producer("q"))
-    assert reason(error) == "THROTTLED"
-    log.do(commands.init_producer("p"))
+    assert reason(error) == "PRODUCER_NAMES_EXHAUSTED"
+    assert not error.value.may_be_applied
+    assert not error.value.rule.retriable, "no time heals it"
+    assert error.value.metadata == {"limit": "1"}
+    # Names that are known, and none, go on.
+    assert log.do(commands.init_producer("p")).producer_ready.epoch == 2
+    assert log.do(commands.init_producer("")).producer_ready.producer_id == 2
 
 
 def test_topics_are_listed_by_name_in_pages() -> None:

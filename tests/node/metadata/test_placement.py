@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rakit.node.metadata import placement
 from rakit.node.metadata.placement import Candidate, place
 
 
@@ -128,3 +129,91 @@ def test_placement_depends_on_nothing_but_its_input(
 def test_more_replicas_than_nodes_is_a_bug_of_the_caller() -> None:
     with pytest.raises(AssertionError, match="at most one on each node"):
         place([Candidate(1)], 1, 2)
+
+
+class Naive(placement._Plan):
+    """The third pass as it is easiest to believe: the table is made anew for each move."""
+
+    def move_a_leader(self) -> bool:
+        by_pair: dict[int, dict[int, int]] = {node_id: {} for node_id in self.nodes}
+        for index, leader in enumerate(self.leaders):
+            for follower in self.followers(index):
+                if not self.nodes[follower].avoided:
+                    by_pair[leader][follower] = index
+        for giver in sorted(self.nodes, key=lambda one: (-self.preferred[one], one)):
+            came_from = {giver: giver}
+            waiting = deque([giver])
+            while waiting:
+                here = waiting.popleft()
+                if self.preferred[giver] - self.preferred[here] >= 2:
+                    self.hand_on(by_pair, came_from, here)
+                    return True
+                for there in sorted(by_pair[here].keys() - came_from.keys()):
+                    came_from[there] = here
+                    waiting.append(there)
+        return False
+
+    def hand_on(
+        self, by_pair: dict[int, dict[int, int]], came_from: dict[int, int], receiver: int
+    ) -> None:
+        self.preferred[receiver] += 1
+        while (giver := came_from[receiver]) != receiver:
+            self.leaders[by_pair[giver][receiver]] = receiver
+            receiver = giver
+        self.preferred[receiver] -= 1
+
+
+def naively(nodes: list[Candidate], partitions: int, factor: int) -> list[tuple[int, ...]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(placement, "_Plan", Naive)
+        return place(nodes, partitions, factor)
+
+
+@given(any_cluster())
+@settings(max_examples=200, deadline=None)
+def test_leaderships_move_as_if_everything_were_looked_at_each_time(
+    cluster: tuple[list[Candidate], int, int],
+) -> None:
+    """Placement is part of the replicated state: a faster way must give the same result."""
+    assert place(*cluster) == naively(*cluster)
+
+
+def uneven(partitions: int) -> list[Candidate]:
+    """Two racks carried everything, on some nodes that are down now; three nodes have just come.
+
+    The greedy choice of leaders ends uneven here, so that many chains are needed.
+    """
+    old, shares = partitions * 2786 // 10_000, partitions * 928 // 10_000
+    racks = ("r2", "r1", "r1", "r0", "r1", "r0", "r2", "r2", "r1")
+    return [
+        Candidate(node_id, rack, old * (node_id < 7), shares * (node_id < 7), node_id in {3, 6})
+        for node_id, rack in enumerate(racks, start=1)
+    ]
+
+
+@pytest.mark.parametrize("partitions", [400, 600, 1000])
+def test_leaderships_move_in_the_same_order_where_many_move(partitions: int) -> None:
+    nodes = uneven(partitions)
+    assert place(nodes, partitions, 3) == naively(nodes, partitions, 3)
+
+
+def test_a_move_looks_only_at_what_it_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a large topic holds every node up for seconds, when it applies the command."""
+    looks = moves = 0
+
+    class Counted(placement._Plan):
+        def _heirs(self, index: int) -> list[int]:
+            nonlocal looks
+            looks += 1
+            return super()._heirs(index)
+
+        def move_a_leader(self) -> bool:
+            nonlocal moves
+            moves += 1
+            return super().move_a_leader()
+
+    monkeypatch.setattr(placement, "_Plan", Counted)
+    nodes = uneven(1000)
+    place(nodes, 1000, 3)
+    assert moves > 10, "the case is one in which many move"
+    assert looks <= 1000 + 2 * moves * len(nodes)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rakit.api.v1.topic_service_pb2 import CreateTopicRequest
 from rakit.multiraft.errors import GroupRefusedError
 from rakit.multiraft.machine import GroupMeta
 from rakit.multiraft.store import StoreDamagedError
+from rakit.node.metadata import commands, service
 from rakit.node.metadata.formation import Formation, FormationConfig
 from rakit.node.metadata.ports import GroupView
 from rakit.node.metadata.record import Member
+from rakit.node.metadata.refusals import NodeRefusedError, to_refusal
+from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.metadata.service import MetadataConfig, MetadataService
 from rakit.peer.v1 import metadata_command_pb2 as pb
+from rakit.peer.v1 import metadata_service_pb2 as wire
+from rakit.peer.v1.node_service_pb2 import Destination
 from rakit.raft import ConfState
 from tests.node.metadata.doubles import FakeHost
 from tests.node.metadata.machines import connect
@@ -79,9 +87,82 @@ async def test_s11_only_a_founder_begins_from_the_first_configuration(
     founding = pb.Founding(cluster_id="c", members=[describe("n1"), describe("n2")])
     member = Member("c", 1, "store-n1", 1 << 24 | 1, founding if founder else None)
     host = EmptyHost(1, Log())
-    service = service_of(tmp_path, host, member)
-    await service.start()
+    made = service_of(tmp_path, host, member)
+    await made.start()
     meta, conf, _ = host.created
     assert meta.replica_id == member.metadata_replica_id
     assert conf == (ConfState(voters=(1 << 24 | 1, 2 << 24 | 2)) if founder else None)
-    await service.stop()
+    await made.stop()
+
+
+async def test_s8_births_are_trusted_from_the_next_group_id_of_a_read_of_this_start(
+    tmp_path: Path,
+) -> None:
+    """What the node's own replica of the registry shows before may be older than the last cut."""
+    log = Log().found(1)
+    request = CreateTopicRequest(name="t", partition_count=3, replication_factor=1)
+    log.do(commands.create_topic(request))
+    host = FakeHost(1, log)
+    host.barrier_fails = True
+    member = Member("cluster", 1, "store-n1", 1 << 24 | 1, metadata_seen=True)
+    made = service_of(tmp_path, host, member)
+    await made.start()
+    with pytest.raises(TimeoutError):
+        await made.ready(0.05)
+    assert host.births_trusted_from == 0
+    host.barrier_fails = False
+    await made.ready(10)
+    assert host.births_trusted_from == log.registry.counters.group_id == METADATA_GROUP_ID + 4
+    await made.stop()
+
+
+class Lone(FakeHost):
+    """A host that knows the others, until they go on without it."""
+
+    turned_away: Callable[[int], None]
+
+    def set_peer(self, node_id: int, address: str | None) -> None:
+        assert (node_id, address) in {(2, "n2:7071"), (3, "n3:7071")}
+
+    def on_turned_away(self, callback: Callable[[int], None]) -> Callable[[], None]:
+        self.turned_away = callback
+        return lambda: None
+
+
+@pytest.mark.parametrize("sign", ["no leader", "turned away"])
+async def test_s11_a_running_node_asks_whether_it_was_replaced_when_others_go_on_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    monkeypatch.setattr(service, "STRAY_SECONDS", 0.05)
+    host = Lone(1, Log().found())
+    host.leaders.becomes(2)
+    running = service_of(tmp_path, host, Member("cluster", 1, "store-n1", 1 << 24 | 1))
+    asked: list[tuple[str, wire.JoinRequest]] = []
+
+    async def join(address: str, request: wire.JoinRequest, seconds: float) -> wire.JoinResponse:
+        asked.append((address, request))
+        assert seconds > 0
+        gone = NodeRefusedError(pb.NODE_REFUSAL_STORE_REPLACED, "its replicas are dead for good")
+        return wire.JoinResponse(refused=to_refusal(gone))
+
+    monkeypatch.setattr(running._formation.greeter, "join", join)
+    await running.start()
+    await running.ready(5)
+    # While all is well nobody is asked, however long that is.
+    await asyncio.sleep(0.2)
+    assert not asked
+    host.leaders.becomes(0)
+    if sign == "turned away":
+        monkeypatch.setattr(service, "STRAY_SECONDS", 60)
+        host.turned_away(3)
+    async with asyncio.timeout(5):
+        error = await running.failed
+    assert isinstance(error, NodeRefusedError)
+    assert error.refusal == pb.NODE_REFUSAL_STORE_REPLACED
+    address, request = asked[0]
+    # Who turned it away knows why, so it is asked first.
+    node_id = 3 if sign == "turned away" else 2
+    assert address == f"n{node_id}:7071"
+    assert request.destination == Destination(cluster_id="cluster", node_id=node_id)
+    assert (request.node_id, request.boot_epoch, request.opened_counter) == (1, 1, 1)
+    await running.stop()

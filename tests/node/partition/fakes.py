@@ -193,6 +193,8 @@ class FakeHost:
         self.callbacks: list[Callable[[], None]] = []
         self.barriers = 0
         self.barrier_fails = False
+        #: Nobody answers a barrier.
+        self.hangs = False
         #: Runs in the middle of a barrier: what a leader catches up on.
         self.during_barrier: Callable[[], None] = lambda: None
         self.quarantined: list[str] = []
@@ -253,7 +255,7 @@ class FakeHost:
     async def read_barrier(self, group_id: int) -> int:
         assert group_id == GROUP
         self.barriers += 1
-        await asyncio.sleep(0)
+        await (asyncio.Event().wait() if self.hangs else asyncio.sleep(0))
         if self.barrier_fails:
             raise BarrierLostError("no quorum")
         self.during_barrier()

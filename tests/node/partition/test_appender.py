@@ -11,7 +11,8 @@ from rakit.api.v1 import error_pb2
 from rakit.api.v1.log_service_pb2 import ProduceResponse
 from rakit.multiraft.errors import OverloadedError, UnknownGroupError
 from rakit.node.errors import RakitError
-from rakit.node.partition.appender import Appended, Appender
+from rakit.node.partition.answers import Appended, DoomedAnswer
+from rakit.node.partition.appender import Appender
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.state import Stored
@@ -24,6 +25,9 @@ class Setting:
     def __init__(self) -> None:
         self.host = FakeHost()
         self.now_ms = 1_000
+        #: What a majority says, when it is asked whether the leadership still holds.
+        self.leads = True
+        self.questions = 0
         self.appender = self.lead()
 
     def lead(self) -> Appender:
@@ -32,8 +36,14 @@ class Setting:
             lambda data: self.host.propose(GROUP, data),
             lambda: self.now_ms,
             lambda: 2,
+            self.still_leads,
             fsynced=True,
         )
+
+    async def still_leads(self) -> bool:
+        self.questions += 1
+        await asyncio.sleep(0)
+        return self.leads
 
     def append(
         self, data: Batch | None = None, stamp: Stamp | None = None, expected: int | None = None
@@ -149,16 +159,25 @@ async def test_s24_a_retry_after_a_leader_change_finds_what_was_committed() -> N
     assert (await retried).stored == Stored(1, 2, 1_000, 3, 3)
 
 
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def test_a_refusal_on_pending_entries_comes_when_they_are_committed() -> None:
     setting = Setting()
     first = setting.append(batch(5))
     refused = setting.append(expected=0)
+    assert isinstance(refused, DoomedAnswer), "that it fails is known before"
+    await settle()
     assert not refused.done()
+    assert setting.questions == 0, "the leadership is confirmed after that"
     setting.host.commit()
     await first
     error = await reason_of(refused)
     assert error.reason == error_pb2.ERROR_REASON_OFFSET_MISMATCH
     assert error.metadata["next_offset"] == "5"
+    assert setting.questions == 1
 
 
 async def test_a_refusal_on_entries_that_were_lost_says_that_nothing_was_stored() -> None:

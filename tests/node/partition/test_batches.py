@@ -361,3 +361,36 @@ def test_a_zstd_frame_that_needs_a_huge_window_is_refused() -> None:
     error = refused(packed(record_pb2.CODEC_ZSTD, plain, data=data))
     assert error.reason == error_pb2.ERROR_REASON_CORRUPT_BATCH
     assert "too much memory" in error.message
+
+
+def test_rows_are_counted_before_any_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bytes of a request make one: ten million in a message that the listener takes."""
+
+    class Rows:
+        @staticmethod
+        def FromString(data: bytes) -> Rows:  # noqa: N802 -- the name that protobuf gave
+            raise AssertionError(f"{len(data)} bytes were decoded")
+
+    monkeypatch.setattr(batches, "Rows", Rows)
+    for head in (b"", b"\x7d" + bytes(4), b"\x7a\x03\n\x00\n"):
+        with pytest.raises(RakitError) as caught:
+            batches.parse_rows(head + b"\n\x00" * 10_000_000)
+        too_large(caught.value, batches.RECORD_COUNT_MAX, batches.RECORD_COUNT_MAX + 1)
+
+
+def test_rows_whose_values_look_like_many_rows_are_counted_as_what_they_are() -> None:
+    rows = Rows(records=[Record(value=b"\n" * 300_000), Record(value=b"v" * 300)])
+    assert batches.parse_rows(rows.SerializeToString()) == rows
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b"\n\x05", b"\x0b", b"\n\x80", b"\x80" * 11],
+    ids=["cut off", "a group", "half a number", "a number without an end"],
+)
+def test_rows_that_are_none_are_refused_however_many_they_seem(tail: bytes) -> None:
+    for head in (b"", b"\n\x00", b"\n\x80\x80\x40" + b"\n" * (1 << 20)):
+        with pytest.raises(RakitError) as caught:
+            batches.parse_rows(head + tail)
+        assert caught.value.reason == error_pb2.ERROR_REASON_INVALID_REQUEST
+        assert "rows is no rakit.api.v1.Rows message" in caught.value.message

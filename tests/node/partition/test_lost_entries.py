@@ -23,6 +23,10 @@ def partition_on(host: FakeHost) -> Partition:
     return Partition(host, GROUP, lambda: SETTINGS, context)
 
 
+async def leads() -> bool:
+    return True
+
+
 def give_up(host: FakeHost) -> None:
     """What a host does whose store has failed: everybody is answered, no role changes (S12)."""
     waiting, host.waiting = host.waiting, []
@@ -53,6 +57,7 @@ async def test_s12_nothing_more_is_proposed_on_an_outlook_that_was_wrong() -> No
         lambda data: host.propose(GROUP, data),
         lambda: 1_000,
         lambda: 2,
+        leads,
         fsynced=True,
     )
     appender.append(batch(), None, None, SETTINGS)

@@ -203,7 +203,9 @@ def step(leader: SyncLeader, kind: str, number: int) -> None:
         leader.append(batch(number))
     elif kind == "stamped":
         known = ahead.producer(number)
-        stamp = Stamp(number, known.epoch, known.last_sequence + 1, known.last_sequence)
+        # A producer that was forgotten does not know what came before either.
+        before = None if ahead.may_have_forgotten(number) else known.last_sequence
+        stamp = Stamp(number, known.epoch, known.last_sequence + 1, before)
         leader.append(batch(number), stamp)
     elif kind == "tick":
         leader.now_ms += number * 100

@@ -9,6 +9,7 @@ import pytest
 
 from rakit.api.v1 import error_pb2, log_service_pb2
 from rakit.node.errors import RakitError
+from rakit.node.partition.commands import Append, encode_append
 from rakit.node.partition.inquiry import ProducerAnswer
 from rakit.node.partition.partition import Offsets, Partition, PartitionContext
 from rakit.node.partition.producers import Stamp
@@ -299,6 +300,81 @@ async def test_s21_not_seen_is_final_only_with_a_fence() -> None:
         await late
     assert caught.value.reason == error_pb2.ERROR_REASON_PRODUCER_FENCED
     assert caught.value.metadata == {"current_epoch": "5"}
+
+
+async def asked(
+    setting: Setting, sequence: int, fence_epoch: int | None, sent_epoch: int | None = None
+) -> ProducerAnswer:
+    question = setting.partition.producer_state(7, sequence, fence_epoch, sent_epoch)
+    answer = asyncio.ensure_future(question)
+    await asyncio.sleep(0)
+    setting.host.commit()
+    return await answer
+
+
+async def test_s21_a_fence_at_the_batchs_own_epoch_settles_nothing() -> None:
+    setting = Setting()
+    setting.append(1, Stamp(7, 3, 1, 0))
+    answer = await asked(setting, 2, fence_epoch=3)
+    assert (answer.state, answer.epoch, answer.final) == (NOT_SEEN, 3, False)
+    setting.append(1, Stamp(7, 3, 2, 1))
+    late = await asked(setting, 2, fence_epoch=None)
+    assert late.state == APPLIED, "the late one was stored"
+
+
+async def test_s21_whoever_names_the_batchs_epoch_gets_a_final_answer_again_and_again() -> None:
+    setting = Setting()
+    setting.append(1, Stamp(7, 3, 1, 0))
+    open_ = await asked(setting, 2, fence_epoch=None, sent_epoch=3)
+    assert not open_.final
+    for fence_epoch in (4, 4, None):
+        answer = await asked(setting, 2, fence_epoch, sent_epoch=3)
+        assert (answer.state, answer.epoch, answer.final) == (NOT_SEEN, 4, True)
+    assert not (await asked(setting, 2, fence_epoch=4)).final, "it raised nothing, and cannot know"
+    with pytest.raises(RakitError) as caught:
+        await setting.partition.producer_state(7, 2, 3, 3)
+    assert caught.value.reason == error_pb2.ERROR_REASON_INVALID_REQUEST
+    assert caught.value.message == (
+        "fence_epoch is 3, but the batch was sent with epoch 3: only a higher one keeps it out."
+        " InitProducer gives it."
+    )
+
+
+async def test_s24_a_producer_that_was_forgotten_is_told_no_lie() -> None:
+    """Sequence 1 is stored; its answer was lost, and so was the memory of it."""
+    setting = Setting()
+    setting.append(1, Stamp(7, 1, 1, 0))
+    setting.now_ms += 8 * 24 * 3_600_000
+    setting.partition.tick()
+    setting.host.commit()
+    with pytest.raises(RakitError) as caught:
+        await setting.partition.append(batch(), Stamp(7, 1, 1, 0), None)
+    assert caught.value.reason == error_pb2.ERROR_REASON_UNKNOWN_PRODUCER
+    assert caught.value.may_be_applied
+    answer = await asked(setting, 1, fence_epoch=2)
+    assert (answer.state, answer.final) == (FORGOTTEN, True)
+    with pytest.raises(RakitError) as caught:
+        await setting.partition.append(batch(), Stamp(7, 1, 1, 0), None)
+    assert caught.value.reason == error_pb2.ERROR_REASON_PRODUCER_FENCED
+    assert caught.value.may_be_applied
+    assert setting.host.leader.machine.state.next_offset == 1, "not stored a second time"
+    setting.append(1, Stamp(7, 2, 2))
+    setting.append(1, Stamp(7, 2, 3, 2))
+    setting.append(1, Stamp(8, 0, 1, 0))
+    assert setting.host.leader.machine.state.next_offset == 4, "what is new goes on"
+
+
+async def test_s24_a_log_in_which_a_forgotten_producer_named_zero_is_applied() -> None:
+    """Older leaders took it; whoever applies an entry must not be stricter than they were."""
+    setting = Setting()
+    setting.append(1, Stamp(7, 1, 1, 0))
+    setting.now_ms += 8 * 24 * 3_600_000
+    setting.partition.tick()
+    setting.host.commit()
+    command = Append(1, 1, setting.now_ms, Stamp(7, 1, 2, 0), 5, compressed=False, checkpoint=False)
+    setting.host.propose(GROUP, encode_append(command, b"content"))
+    setting.host.commit()
+    assert setting.host.leader.machine.state.next_offset == 2
 
 
 async def test_s21_a_fence_settles_a_batch_that_was_under_way() -> None:

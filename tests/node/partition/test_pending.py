@@ -13,7 +13,7 @@ from rakit.multiraft.kv import WriteBatch
 from rakit.node.errors import RakitError
 from rakit.node.partition import pending
 from rakit.node.partition.commands import Append, Fence
-from rakit.node.partition.pending import Draft, Known, Outlook, Wait
+from rakit.node.partition.pending import Draft, Known, Outlook, Refusal, Wait
 from rakit.node.partition.producers import Ruling, Stamp
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.snapshots import encode_state
@@ -74,7 +74,7 @@ def test_s14_a_duplicate_of_a_pending_batch_waits_for_it() -> None:
     leader.append(1, stamp)
     leader.append(1)
     again = leader.outlook.append(batch(), stamp, None, 1_000, SETTINGS)
-    assert again == Wait(2, None)
+    assert again == Wait(2)
     leader.commit()
     known = leader.outlook.append(batch(), stamp, None, 9_000, SETTINGS)
     assert isinstance(known, Known)
@@ -97,22 +97,23 @@ def test_an_expected_offset_that_differs_is_refused_with_both() -> None:
     leader = Leader()
     leader.append(5)
     leader.commit()
-    with pytest.raises(RakitError) as caught:
-        leader.outlook.append(batch(), None, 3, 1_000, SETTINGS)
-    assert caught.value.reason == error_pb2.ERROR_REASON_OFFSET_MISMATCH
-    assert caught.value.metadata == {"expected_offset": "3", "next_offset": "5"}
+    refusal = leader.outlook.append(batch(), None, 3, 1_000, SETTINGS)
+    assert isinstance(refusal, Refusal)
+    assert refusal.error.reason == error_pb2.ERROR_REASON_OFFSET_MISMATCH
+    assert refusal.error.metadata == {"expected_offset": "3", "next_offset": "5"}
     text = "The batch was to begin at offset 3, but the next record gets 5. Nothing was appended."
-    assert caught.value.message == text
+    assert refusal.error.message == text
+    assert refusal.index == 0, "it rests on nothing that is pending"
     assert isinstance(leader.outlook.append(batch(), None, 5, 1_000, SETTINGS), Draft)
 
 
-def test_a_refusal_that_rests_on_pending_entries_waits_for_them() -> None:
+def test_a_refusal_names_the_newest_entry_that_it_rests_on() -> None:
     leader = Leader()
+    leader.append(4)
     leader.append(5)
     verdict = leader.outlook.append(batch(), None, 0, 1_000, SETTINGS)
-    assert isinstance(verdict, Wait)
-    assert verdict.index == 2
-    assert verdict.error is not None
+    assert isinstance(verdict, Refusal)
+    assert verdict.index == 3
     assert verdict.error.reason == error_pb2.ERROR_REASON_OFFSET_MISMATCH
 
 
@@ -120,8 +121,7 @@ def test_s21_a_pending_fence_is_in_force_for_what_follows() -> None:
     leader = Leader()
     leader.propose(leader.outlook.maintain(Fence(7, 3, 1_000)))
     verdict = leader.outlook.append(batch(), Stamp(7, 2, 1, 0), None, 1_000, SETTINGS)
-    assert isinstance(verdict, Wait)
-    assert verdict.error is not None
+    assert isinstance(verdict, Refusal)
     assert verdict.error.reason == error_pb2.ERROR_REASON_PRODUCER_FENCED
 
 
@@ -142,7 +142,7 @@ def test_more_than_64_in_flight_are_refused_and_others_are_not() -> None:
     assert caught.value.metadata == {"limit": "64"}
     assert "64 batches of producer 7 are in flight" in caught.value.message
     leader.append(1, Stamp(8, 0, 1, 0))
-    assert leader.outlook.append(batch(), Stamp(7, 0, 1, 0), None, 1_000, SETTINGS) == Wait(2, None)
+    assert leader.outlook.append(batch(), Stamp(7, 0, 1, 0), None, 1_000, SETTINGS) == Wait(2)
     leader.commit(1)
     assert leader.outlook.in_flight(7) == 63
     leader.append(1, Stamp(7, 0, 65, 64))
@@ -237,17 +237,13 @@ def test_s14_pending_plus_applied_judges_like_a_log_that_commits_at_once(
 
 
 def attempt(leader: Leader, count: int, stamp: Stamp, expected: int | None) -> str:
-    try:
-        verdict = leader.outlook.append(batch(count), stamp, expected, 1_000, SETTINGS)
-    except RakitError as error:
-        assert not leader.waiting, "while entries are pending, a refusal waits for them"
-        return error_pb2.ErrorReason.Name(error.reason)
+    verdict = leader.outlook.append(batch(count), stamp, expected, 1_000, SETTINGS)
     if isinstance(verdict, Draft):
         leader.propose(verdict)
         return "append"
-    if isinstance(verdict, Known) or verdict.error is None:
+    if isinstance(verdict, Known | Wait):
         return "duplicate"
-    assert leader.waiting, "only a refusal that rests on pending entries waits"
+    assert verdict.index == (leader.index if leader.waiting else 0)
     return error_pb2.ErrorReason.Name(verdict.error.reason)
 
 

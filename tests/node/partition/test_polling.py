@@ -74,6 +74,25 @@ async def test_a_poll_waits_for_its_least_bytes_and_keeps_what_it_has() -> None:
     assert [each.base_offset for each in chunk.batches] == [0, 1, 2]
 
 
+async def test_a_poll_does_not_wait_for_more_than_there_is_room_for() -> None:
+    setting = filled([700] * 3)
+    async with asyncio.timeout(5):
+        (chunk,) = await poll(wants([setting]), max_bytes=1000, min_bytes=1000, wait_ms=LONG_MS)
+    assert (chunk.next_offset, chunk.high_watermark) == (1, 3)
+
+
+async def test_a_poll_waits_where_nothing_more_is_wanted_of_what_there_is() -> None:
+    setting = filled([10, 10])
+    asked = [Want(setting.partition, 0, end_offset=1), Want(setting.partition, 2)]
+    assert [each.size_bytes for each in await poll(asked, min_bytes=100, wait_ms=30)] == [10, 0]
+    waiting = asyncio.ensure_future(poll(asked, min_bytes=20, wait_ms=LONG_MS))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    setting.append(1)
+    async with asyncio.timeout(5):
+        assert [each.size_bytes for each in await waiting] == [10, 10]
+
+
 async def test_a_poll_ends_with_its_time() -> None:
     setting = filled([10])
     (chunk,) = await poll(wants([setting]), min_bytes=1000, wait_ms=30)
@@ -116,6 +135,16 @@ async def test_one_batch_over_the_budget_comes_alone() -> None:
     assert sorted(chunk.size_bytes for chunk in chunks) == [0, 100_000]
     chunks = await poll(wants(huge), max_bytes=1000)
     assert [chunk.size_bytes for chunk in chunks] == [0, 0, 10], "not while there is something else"
+
+
+async def test_a_caller_that_has_room_for_no_more_gets_no_more() -> None:
+    huge = [filled([100_000]), filled([])]
+    answers = await Poller().poll(
+        wants(huge), max_bytes=1000, min_bytes=1, max_wait_ms=LONG_MS, at_least_one=False
+    )
+    chunks = [answer for answer in answers if isinstance(answer, Chunk)]
+    assert [(chunk.size_bytes, chunk.next_offset) for chunk in chunks] == [(0, 0), (0, 0)]
+    assert [chunk.high_watermark for chunk in chunks] == [1, 0], "and does not wait for it"
 
 
 async def test_every_partition_gets_its_turn() -> None:

@@ -114,6 +114,22 @@ def test_s21_a_fence_raises_the_epoch_and_keeps_the_batches() -> None:
     assert rule(fenced, 4, epoch=5) is Ruling.FENCED
 
 
+def test_s24_of_a_producer_that_may_be_forgotten_nothing_is_said_for_sure() -> None:
+    fenced = UNSEEN.with_fence(5, 1)
+    for known in (UNSEEN, fenced):
+        for previous in (0, 3):
+            stamp = Stamp(9, 5, 4, previous)
+            assert judge(known, stamp, 1, may_be_forgotten=True) is Ruling.UNKNOWN_PRODUCER
+        stamp = Stamp(9, 5, 4, None)
+        assert judge(known, stamp, 1, may_be_forgotten=True) is Ruling.APPEND
+    stamp = Stamp(9, 4, 4, 0)
+    ruling = judge(fenced, stamp, 1, may_be_forgotten=True)
+    error = refusal(ruling, fenced, stamp)
+    assert error.reason == error_pb2.ERROR_REASON_PRODUCER_FENCED
+    assert error.may_be_applied, "it may have been stored before it was forgotten"
+    assert error.metadata == {"current_epoch": "5"}
+
+
 class NaiveProducer:
     """Remembers everything that was ever stored."""
 
@@ -243,6 +259,16 @@ def test_refusals_say_what_happened_and_whether_it_may_be_stored(
     assert error.may_be_applied is unknown
     assert error.message == text
     assert error.metadata == metadata
+
+
+def test_what_cannot_be_checked_is_refused_with_a_way_out() -> None:
+    error = refusal(Ruling.UNKNOWN_PRODUCER, UNSEEN, Stamp(9, 2, 6, 0))
+    assert error.may_be_applied
+    assert error.message == (
+        "The partition remembers no batch of producer 9 and may have forgotten it, so it cannot"
+        " tell whether sequence 6 was stored. A batch that was never sent before may be sent"
+        " without previous_sequence."
+    )
 
 
 @pytest.mark.parametrize(

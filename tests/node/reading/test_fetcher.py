@@ -36,6 +36,9 @@ class World:
         self.ends = {10: 0, 11: 0, 12: 0}
         self.asked: list[tuple[int, list[int]]] = []
         self.is_other_there = True
+        #: The other node takes calls and does not answer; this one waits for a majority.
+        self.is_other_frozen = False
+        self.is_cut_off = False
         self.changed = asyncio.Event()
         self.leaders = Leaders(ME, lambda _node: True)
         router = Router(ME, cast("MetadataClient", self), self.leaders)
@@ -67,11 +70,13 @@ class World:
     ) -> ForwardFetchResponse:
         assert timeout_s > 0
         assert isinstance(request, ForwardFetchRequest)
-        if not self.is_other_there:
+        if self.is_other_frozen:
+            await asyncio.sleep(timeout_s)
+        if not self.is_other_there or self.is_other_frozen:
             raise unreachable(node_id)
         wanted = [Wanted(each.group_id, each.position) for each in request.positions]
         wait_until = asyncio.get_running_loop().time() + request.wait_ms / 1000
-        limits = ReadLimits(request.min_bytes, request.max_bytes, wait_until)
+        limits = ReadLimits(request.min_bytes, request.max_bytes, wait_until, not request.strict)
         response = ForwardFetchResponse()
         for finding in await self._read(node_id, wanted, limits):
             assert isinstance(finding, Found)
@@ -83,6 +88,8 @@ class World:
         return response
 
     async def fetch(self, wanted: Sequence[Wanted], limits: ReadLimits) -> list[Finding]:
+        if self.is_cut_off:
+            await asyncio.Event().wait()
         return await self._read(ME, wanted, limits)
 
     async def _read(
@@ -90,7 +97,7 @@ class World:
     ) -> list[Finding]:
         self.asked.append((node_id, [each.group_id for each in wanted]))
         while True:
-            findings = [self._found(each, limits.max_bytes) for each in wanted]
+            findings = [self._found(each, limits) for each in wanted]
             size = sum(each.chunk.size_bytes for each in findings)
             left = limits.wait_until - asyncio.get_running_loop().time()
             if size >= limits.min_bytes or left <= 0:
@@ -101,11 +108,13 @@ class World:
             except TimeoutError:
                 return list(findings)
 
-    def _found(self, wanted: Wanted, max_bytes: int) -> Found:
+    def _found(self, wanted: Wanted, limits: ReadLimits) -> Found:
+        max_bytes = limits.max_bytes
         end = self.ends[wanted.group_id]
         at_latest = wanted.position.edge == log_service_pb2.EDGE_LATEST
         start = end if at_latest else wanted.position.offset
-        reached = min(end, start + max_bytes // 10)
+        fits = max_bytes // 10 or int(limits.at_least_one)
+        reached = min(end, start + fits)
         batches = tuple(
             StoredBatch(at, 1, 0, at, b"0123456789", compressed=False)
             for at in range(start, reached)
@@ -117,7 +126,7 @@ class World:
     ) -> list[str]:
         until = asyncio.get_running_loop().time() + wait_s
         limits = ReadLimits(min_bytes, max_bytes, until)
-        findings = await self.fetcher.fetch(positions, limits, until, until)
+        findings = await self.fetcher.fetch(positions, limits, until, until, until + 0.1)
         return [_described(each) for each in findings]
 
 
@@ -139,6 +148,19 @@ async def test_each_leader_is_asked_once_for_what_it_has() -> None:
         world.put(group, 2)
     assert await world.read(at(2), at(0), at(1, offset=1)) == ["0-2", "0-2", "1-2"]
     assert sorted(world.asked) == [(ME, [10]), (OTHER, [12, 11])]
+
+
+async def test_a_limit_without_exceptions_holds_on_every_node() -> None:
+    world = World()
+    world.lead(ME, 10)
+    world.lead(OTHER, 11)
+    world.put(10)
+    world.put(11)
+    now = asyncio.get_running_loop().time()
+    for at_least_one, expected in ((True, ["0-1", "0-1"]), (False, ["0-0", "0-0"])):
+        limits = ReadLimits(1, 8, now + 60, at_least_one)
+        findings = await world.fetcher.fetch([at(0), at(1)], limits, now + 60, now + 60)
+        assert [_described(each) for each in findings] == expected
 
 
 async def test_news_of_any_leader_ends_the_wait() -> None:
@@ -212,6 +234,37 @@ async def test_a_leader_that_cannot_be_reached_is_replaced() -> None:
     assert not reading.done()
     world.lead(ME, 10, term=2)
     assert await reading == ["0-1"]
+
+
+async def test_contract_17_a_frozen_leader_does_not_hold_the_answer_up() -> None:
+    world = World()
+    world.lead(OTHER, 10)
+    world.is_other_frozen = True
+    async with asyncio.timeout(1):
+        assert await world.read(at(0), wait_s=0.2) == ["NO_LEADER"]
+    world.lead(ME, 11)
+    world.put(11, 3)
+    async with asyncio.timeout(1):
+        assert await world.read(at(0), at(1), wait_s=0.2) == ["NO_LEADER", "0-3"]
+
+
+async def test_contract_17_a_majority_that_is_silent_does_not_hold_the_answer_up() -> None:
+    world = World()
+    world.lead(ME, 10)
+    world.is_cut_off = True
+    async with asyncio.timeout(1):
+        assert await world.read(at(0), wait_s=0.2) == ["NO_QUORUM"]
+
+
+async def test_a_wait_ends_in_time_also_where_a_leader_has_stopped_answering() -> None:
+    world = World()
+    world.lead(ME, 10)
+    world.lead(OTHER, 11)
+    reading = asyncio.ensure_future(world.read(at(0), at(1), min_bytes=1000, wait_s=0.3))
+    await asyncio.sleep(0.05)
+    world.is_other_frozen = True
+    async with asyncio.timeout(1):
+        assert await reading == ["0-0", "NO_LEADER"]
 
 
 async def test_without_any_leader_the_wait_has_an_end() -> None:

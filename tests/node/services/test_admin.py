@@ -11,7 +11,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from rakit.api.v1 import error_pb2
 from rakit.api.v1.cluster_service_pb2 import (
+    DAMAGE_KIND_REPLICA_SHUT_OUT,
     NODE_STATE_UP,
     GetClusterRequest,
     GetDigestRequest,
@@ -25,6 +27,9 @@ from rakit.api.v1.topic_service_pb2 import (
     TopicConfig,
     UpdateTopicRequest,
 )
+from rakit.node.errors import RakitError
+from rakit.node.metadata.registry import Registry
+from tests.multiraft.host.support import until
 from tests.node.services.served import TIMEOUT_S, Served, refusal_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -56,6 +61,39 @@ async def test_a_repeated_request_gets_the_first_answer(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.topics.CreateTopic(request, timeout=TIMEOUT_S)
     assert refusal_of(caught.value).reason == "REQUEST_ID_REUSED"
+
+
+async def test_what_was_applied_is_never_called_not_applied(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The majority is lost, or this node falls behind, right after the change was made."""
+    registry = served.node.metadata.registry
+
+    async def no_majority(*_args: object) -> None:
+        raise RakitError(error_pb2.ERROR_REASON_NO_QUORUM, "the test says so")
+
+    def unknown(*_args: object) -> None:
+        return None
+
+    with monkeypatch.context() as alone:
+        alone.setattr(served.node.metadata.client, "barrier", no_majority)
+        alone.setattr(Registry, "topic_by_id", unknown)
+        create = CreateTopicRequest(name="certain", partition_count=2)
+        created = (await served.topics.CreateTopic(create, timeout=TIMEOUT_S)).topic
+        update = UpdateTopicRequest(name="certain", config=TopicConfig(retention_ms=12_345))
+        updated = (await served.topics.UpdateTopic(update, timeout=TIMEOUT_S)).topic
+    topic = registry.topic("certain")
+    assert topic is not None
+    assert topic.config.retention_ms == 12_345
+    for answer in (created, updated):
+        assert (answer.topic_id, answer.replication_factor) == (topic.topic_id, 1)
+        # Where its partitions are this node does not know; how many there are the command said.
+        assert [(each.partition, each.group_id) for each in answer.partitions] == [(0, 0), (1, 0)]
+    assert updated.config == TopicConfig(retention_ms=12_345)
+    # A node that knows where they are says it, without asking anybody.
+    monkeypatch.setattr(served.node.metadata.client, "barrier", no_majority)
+    again = (await served.topics.UpdateTopic(update, timeout=TIMEOUT_S)).topic
+    assert all(each.group_id for each in again.partitions)
 
 
 async def test_settings_are_set_and_reset_by_mask(served: Served) -> None:
@@ -121,6 +159,29 @@ async def test_the_cluster_describes_itself(served: Served) -> None:
     assert answer.leaderless_partition_count == 0
     assert answer.limits.message_bytes_max > answer.limits.batch_bytes_max
     assert (await served.topics.GetTopic(GetTopicRequest(name=topic.name))).topic == topic
+
+
+async def test_s9_a_replica_that_is_shut_out_is_shown_and_goes_with_its_topic(
+    served: Served,
+) -> None:
+    topic = await served.topic()
+    await served.produce(topic.name, b"v")
+    group_id = topic.partitions[0].group_id
+    host = served.node.host
+    host.quarantine(group_id, "a reader met a bad checksum")
+    answer = await served.cluster.GetCluster(GetClusterRequest(), timeout=TIMEOUT_S)
+    (damage,) = answer.damages
+    assert damage.kind == DAMAGE_KIND_REPLICA_SHUT_OUT
+    assert (damage.node_id, damage.group_id) == (host.node_id, group_id)
+    assert (damage.topic, damage.partition) == (topic.name, 0)
+    assert "a reader met a bad checksum" in damage.message
+    assert "Start that node with an empty data directory" in damage.message
+    assert answer.nodes[0].shut_out_replica_count == 1
+    await served.topics.DeleteTopic(DeleteTopicRequest(name=topic.name), timeout=TIMEOUT_S)
+    await until(lambda: not host.quarantined)
+    answer = await served.cluster.GetCluster(GetClusterRequest(), timeout=TIMEOUT_S)
+    assert not answer.damages
+    assert answer.nodes[0].shut_out_replica_count == 0
 
 
 async def test_a_digest_covers_what_was_stored(served: Served) -> None:

@@ -23,6 +23,7 @@ from rakit.api.v1 import record_pb2
 from rakit.api.v1 import topic_service_pb2 as topics
 from rakit.api.v1.log_service_pb2 import Position, ProduceRequest, ProducerStamp
 from rakit.api.v1.record_pb2 import CompressedRecords, Header, Headers, Record, Records, Rows
+from rakit.node.metadata.registry import Registry
 from tests.node.services.served import TIMEOUT_S, Served, columns, refusal_of, rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -340,6 +341,11 @@ CREATE: dict[str, tuple[dict[str, Any], Expected]] = {
     "an empty name": ({"name": ""}, Expected(INVALID, "INVALID_TOPIC_NAME", "1 to 249")),
     "two dots": ({"name": ".."}, Expected(INVALID, "INVALID_TOPIC_NAME", "'..'")),
     "a long name": ({"name": "x" * 250}, Expected(INVALID, "INVALID_TOPIC_NAME", "1 to 249")),
+    # Percent-encoded, each of these is twelve bytes of the transport's headers.
+    "a long name of emojis": (
+        {"name": "😀" * 2000},
+        Expected(INVALID, "INVALID_TOPIC_NAME", "😀"),
+    ),
     "too many partitions": (
         {"partition_count": 10_001},
         Expected(INVALID, "INVALID_PARTITION_COUNT", "10,000"),
@@ -406,7 +412,7 @@ OTHERS: dict[str, tuple[Callable[[Served], Awaitable[object]], Expected]] = {
         Expected(INVALID, "INVALID_REQUEST", "page_size"),
     ),
     "a bad producer name": (
-        lambda it: it.log.InitProducer(log.InitProducerRequest(producer_name="")),
+        lambda it: it.log.InitProducer(log.InitProducerRequest(producer_name="new\nline")),
         Expected(INVALID, "INVALID_PRODUCER_NAME", "1 to 249"),
     ),
     "the state of no producer": (
@@ -417,6 +423,14 @@ OTHERS: dict[str, tuple[Callable[[Served], Awaitable[object]], Expected]] = {
         lambda it: it.log.GetOffsets(log.GetOffsetsRequest(topic=TOPIC, partitions=[3])),
         Expected(NOT_FOUND, "UNKNOWN_PARTITION", "no partition 3"),
     ),
+    "offsets of a negative partition": (
+        lambda it: it.log.GetOffsets(log.GetOffsetsRequest(topic=TOPIC, partitions=[0, -1])),
+        Expected(NOT_FOUND, "UNKNOWN_PARTITION", "no partition -1"),
+    ),
+    "offsets of more partitions than a topic has": (
+        lambda it: it.log.GetOffsets(log.GetOffsetsRequest(topic=TOPIC, partitions=range(10_001))),
+        Expected(INVALID, "INVALID_REQUEST", "10001 partitions; a topic has at most 10000"),
+    ),
     "mixed rows with a previous sequence": (
         lambda it: it.log.ProduceMixed(
             log.ProduceMixedRequest(
@@ -426,6 +440,16 @@ OTHERS: dict[str, tuple[Callable[[Served], Awaitable[object]], Expected]] = {
             )
         ),
         Expected(INVALID, "INVALID_REQUEST", "must be absent"),
+    ),
+    "more mixed rows than a batch may hold": (
+        lambda it: it.log.ProduceMixed(
+            log.ProduceMixedRequest(topic=TOPIC, rows=Rows(records=[Record()] * 200_001))
+        ),
+        Expected(INVALID, "BATCH_TOO_LARGE", "200001 records or more; the limit is 200000"),
+    ),
+    "mixed rows that are none": (
+        lambda it: raw(it, "/rakit.api.v1.LogService/ProduceMixed", b"\x12\x02\x0a\x05"),
+        Expected(INVALID, "INVALID_REQUEST", "rows is no rakit.api.v1.Rows message"),
     ),
     "no mixed rows": (
         lambda it: it.log.ProduceMixed(log.ProduceMixedRequest(topic=TOPIC)),
@@ -445,6 +469,27 @@ async def test_the_other_calls_refuse(served: Served, case: str) -> None:
     call, expected = OTHERS[case]
     await known_topic(served)
     await expect(call(served), expected)
+
+
+async def test_many_unknown_partitions_are_one_question_to_the_metadata_group(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await known_topic(served)
+    client = served.node.metadata.client
+    ask, questions = client.barrier, 0
+
+    async def counted(timeout_seconds: float) -> Registry:
+        nonlocal questions
+        questions += 1
+        return await ask(timeout_seconds)
+
+    monkeypatch.setattr(client, "barrier", counted)
+    request = log.GetOffsetsRequest(topic=TOPIC, partitions=range(10_000))
+    await expect(
+        served.log.GetOffsets(request, timeout=TIMEOUT_S),
+        Expected(NOT_FOUND, "UNKNOWN_PARTITION", "no partition 1"),
+    )
+    assert questions == 1
 
 
 METHODS = {

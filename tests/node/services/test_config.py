@@ -41,6 +41,13 @@ def test_defaults_stay_on_this_machine() -> None:
     assert str(config.listen[0].address) == "127.0.0.1:7070"
     assert str(config.peer_listen) == "127.0.0.1:7071"
     assert (config.bootstrap_expect, config.seeds, config.insecure) == (0, (), False)
+    assert config.http_listen is None
+
+
+def test_probes_are_answered_where_they_are_asked_for() -> None:
+    assert str(loaded(RAKIT_HTTP_LISTEN="127.0.0.1:7072").http_listen) == "127.0.0.1:7072"
+    everywhere = loaded("--http-listen=[::]:7072", "--insecure")
+    assert str(everywhere.http_listen) == "[::]:7072"
 
 
 def test_listeners_have_names() -> None:
@@ -68,6 +75,7 @@ def test_variables_of_kubernetes_are_let_pass() -> None:
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "a public listener": (["--listen=0.0.0.0:1"], "accept plaintext with --insecure"),
     "a public peer listener": (["--peer-listen=10.0.0.1:1"], "TLS is not built yet"),
+    "a public listener for probes": (["--http-listen=0.0.0.0:7072"], "plaintext with --insecure"),
     "a wildcard that is not told": (["--insecure", "--listen=0.0.0.0:1"], "needs --advertise"),
     "a peer wildcard": (["--insecure", "--peer-listen=[::]:1"], "needs --peer-advertise"),
     "no port": (["--listen=localhost"], "not host:port"),
@@ -75,6 +83,9 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a port out of range": (["--seeds=a:0"], "from 1 to 65535"),
     "an IPv6 host without brackets": (["--listen=::1:70"], "in brackets"),
     "a listener twice": (["--listen=127.0.0.1:1", "--listen=127.0.0.1:2"], "given twice"),
+    "an empty part of a seed's name": (["--seeds=a..b:7071"], "'a..b' is neither a host name nor"),
+    "a part that is too long": ([f"--seeds={'x' * 64}:7071"], "is neither a host name nor"),
+    "two names in one": (["--peer-advertise=a b:1"], "'a b' is neither a host name nor"),
     "an unknown listener": (["--advertise=x=a:1"], "which --listen does not"),
     "a bad name": (["--name=a b"], "--name 'a b' must be"),
     "a bad count": (["--bootstrap-expect=many"], "must be a whole number from 0 to 15"),

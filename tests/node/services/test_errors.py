@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import string
+from urllib.parse import quote
+
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -71,8 +74,22 @@ def test_a_reason_of_a_newer_node_is_not_lost() -> None:
     assert (error.message, error.may_be_applied) == ("new", True)
 
 
-def test_what_a_client_sent_does_not_come_back_at_full_length() -> None:
-    error = RakitError(error_pb2.ERROR_REASON_INVALID_TOPIC_NAME, "x" * 9000, {"topic": "y" * 9000})
-    size = sum(len(key) + len(value) for key, value in trailers(error))
-    assert size < 4096
-    assert len(to_status(error).message) == errors.MESSAGE_CHARS_MAX
+@pytest.mark.parametrize("char", ["x", "%", "\n", "é", "日", "😀"], ids=ascii)
+def test_what_a_client_sent_does_not_come_back_at_full_length(char: str) -> None:
+    """As it is on the wire: text percent-encoded, details in base64 (a sixth of 8 KiB is spare)."""
+    metadata = {"topic": char * 9000, "leader_address": char * 9000, "limit": char * 9000}
+    error = RakitError(error_pb2.ERROR_REASON_INVALID_TOPIC_NAME, char * 9000, metadata)
+    message = to_status(error).message
+    assert message.endswith("...")
+    encoded = len(quote(message, safe=string.printable.replace("%", "")[:-5]))
+    assert errors.MESSAGE_BYTES_MAX - 12 <= encoded <= errors.MESSAGE_BYTES_MAX
+    size = encoded + sum(len(key) + len(value) * 4 / 3 for key, value in trailers(error))
+    assert size < 6 * 1024
+
+
+@pytest.mark.parametrize("text", ["", "plain", "x" * 1024, "é" * 170, "é" * 170 + "1234"])
+def test_a_text_that_fits_is_not_clipped(text: str) -> None:
+    error = RakitError(error_pb2.ERROR_REASON_INVALID_REQUEST, text)
+    assert to_status(error).message == text
+    longer = RakitError(error_pb2.ERROR_REASON_INVALID_REQUEST, text + "é" * 200)
+    assert to_status(longer).message.endswith("...")

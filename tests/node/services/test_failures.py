@@ -18,6 +18,8 @@ from rakit.multiraft.store.errors import Fault
 from rakit.node.app import Node
 from rakit.node.config import load
 from rakit.node.partitions import Partitions
+from rakit.peer.v1 import metadata_service_pb2_grpc
+from rakit.peer.v1.metadata_service_pb2 import SubmitRequest
 from rakit.peer.v1.node_service_pb2 import (
     Destination,
     ForwardFetchRequest,
@@ -145,6 +147,22 @@ async def test_a_call_that_was_meant_for_another_node_is_refused(tmp_path: Path)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
             assert "not node 1 of cluster another" in refusal_of(caught.value).message
+
+
+async def test_a_command_that_is_none_leaves_the_metadata_group_alive(tmp_path: Path) -> None:
+    async with serve(tmp_path / "d") as served:
+        topic = await served.topic()
+        member = served.node.metadata.member
+        meant = Destination(cluster_id=member.cluster_id, node_id=member.node_id)
+        async with grpc.aio.insecure_channel(served.node.listeners.peer_advertised) as channel:
+            stub = metadata_service_pb2_grpc.MetadataPeerServiceStub(channel)
+            for request in (SubmitRequest(), SubmitRequest(destination=meant)):
+                assert (await stub.Submit(request, timeout=TIMEOUT_S)).HasField("refused")
+        assert not served.node.host.quarantined
+        # It still takes commands, and so it does after a restart.
+        await served.topics.DeleteTopic(DeleteTopicRequest(name=topic.name), timeout=TIMEOUT_S)
+    async with serve(tmp_path / "d") as served:
+        await served.topic()
 
 
 async def test_before_it_has_joined_a_node_is_alive_and_not_ready(tmp_path: Path) -> None:

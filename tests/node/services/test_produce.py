@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import grpc
+import grpc.aio
 import pytest
 
 from rakit.api.v1 import record_pb2
 from rakit.api.v1.log_service_pb2 import (
+    BATCH_STATE_NOT_SEEN,
     FetchRequest,
     GetProducerStateRequest,
     InitProducerRequest,
@@ -15,7 +18,7 @@ from rakit.api.v1.log_service_pb2 import (
     ProducerStamp,
 )
 from rakit.api.v1.record_pb2 import Record, Rows
-from tests.node.services.served import TIMEOUT_S, Served, columns, rows
+from tests.node.services.served import TIMEOUT_S, Served, columns, refusal_of, rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -85,12 +88,53 @@ async def test_s24_a_repeated_batch_gets_its_first_answer(served: Served) -> Non
     assert (state.last_sequence, state.epoch, state.final) == (7, producer.epoch, True)
 
 
+async def test_s21_only_an_epoch_above_the_batchs_own_makes_not_seen_final(served: Served) -> None:
+    topic = await served.topic()
+    producer = await served.log.InitProducer(InitProducerRequest(producer_name="settles"))
+
+    async def final(**fields: int) -> bool:
+        request = GetProducerStateRequest(
+            topic=topic.name, producer_id=producer.producer_id, sequence=2
+        )
+        for name, value in fields.items():
+            setattr(request, name, value)
+        state = await served.log.GetProducerState(request, timeout=TIMEOUT_S)
+        assert state.state == BATCH_STATE_NOT_SEEN
+        return state.final
+
+    epoch = producer.epoch
+    stamp = ProducerStamp(producer_id=producer.producer_id, epoch=epoch, sequence=1)
+    await served.log.Produce(
+        ProduceRequest(topic=topic.name, partition=0, rows=rows(b"v"), producer=stamp)
+    )
+    assert not await final(fence_epoch=epoch)
+    assert not await final(epoch=epoch)
+    assert await final(epoch=epoch, fence_epoch=epoch + 1)
+    assert await final(epoch=epoch)
+
+
 async def test_a_producer_name_keeps_its_id_and_gets_a_new_epoch(served: Served) -> None:
     first = await served.log.InitProducer(InitProducerRequest(producer_name="stable"))
     second = await served.log.InitProducer(InitProducerRequest(producer_name="stable"))
     other = await served.log.InitProducer(InitProducerRequest(producer_name="other"))
     assert second.producer_id == first.producer_id != other.producer_id
     assert second.epoch == first.epoch + 1
+
+
+async def test_a_producer_without_a_name_gets_an_id_that_nobody_else_has(served: Served) -> None:
+    topic = await served.topic()
+    ids: set[int] = set()
+    for count in (1, 2):
+        producer = await served.log.InitProducer(InitProducerRequest(), timeout=TIMEOUT_S)
+        ids.add(producer.producer_id)
+        assert (len(ids), producer.epoch) == (count, 1)
+        stamp = ProducerStamp(producer_id=producer.producer_id, epoch=1, sequence=1)
+        request = ProduceRequest(topic=topic.name, partition=0, rows=rows(b"v"), producer=stamp)
+        answers = [await served.log.Produce(request, timeout=TIMEOUT_S) for _ in range(2)]
+        assert [(one.base_offset, one.duplicate) for one in answers] == [
+            (count - 1, False),
+            (count - 1, True),
+        ]
 
 
 async def test_mixed_rows_go_where_their_keys_belong(served: Served) -> None:
@@ -119,8 +163,33 @@ async def test_a_conditional_append_wins_once(served: Served) -> None:
     topic = await served.topic()
     request = ProduceRequest(topic=topic.name, partition=0, rows=rows(b"v"), expected_offset=0)
     assert (await served.log.Produce(request, timeout=TIMEOUT_S)).base_offset == 0
-    with pytest.raises(Exception, match="offset"):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.log.Produce(request, timeout=TIMEOUT_S)
+    refusal = refusal_of(caught.value)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "OFFSET_MISMATCH")
+    assert refusal.outcome == "NOT_APPLIED"
+    assert refusal.metadata["expected_offset"] == "0"
+    assert refusal.metadata["next_offset"] == "1"
+    request.expected_offset = 1
+    assert (await served.log.Produce(request, timeout=TIMEOUT_S)).base_offset == 1
+
+
+async def test_s14_a_conditional_append_that_is_repeated_has_won_already(served: Served) -> None:
+    topic = await served.topic()
+    producer = await served.log.InitProducer(InitProducerRequest(producer_name="conditional"))
+    stamp = ProducerStamp(producer_id=producer.producer_id, epoch=producer.epoch, sequence=1)
+    request = ProduceRequest(
+        topic=topic.name, partition=0, rows=rows(b"v"), expected_offset=0, producer=stamp
+    )
+    first = await served.log.Produce(request, timeout=TIMEOUT_S)
+    await served.produce(topic.name, b"another")
+    again = await served.log.Produce(request, timeout=TIMEOUT_S)
+    assert (again.base_offset, again.index, again.duplicate) == (0, first.index, True)
+    stamp.sequence = 2
+    request.producer.CopyFrom(stamp)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.log.Produce(request, timeout=TIMEOUT_S)
+    assert refusal_of(caught.value).metadata["next_offset"] == "2"
 
 
 async def test_columns_come_back_as_they_were_sent(served: Served) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 import pytest
+from google.rpc.status_pb2 import Status
 
 from rakit.api.v1.header_pb2 import ResponseHeader
 from rakit.api.v1.log_service_pb2 import ProduceRequest, ProduceStreamRequest
@@ -15,9 +16,10 @@ from rakit.node.produce import InFlight
 from rakit.node.services import handlers
 from rakit.node.services.admission import Targeting
 from rakit.node.services.handlers import Call, Gate, Methods, Stream
-from rakit.node.services.produce_stream import ProduceParts, ProduceSession
+from rakit.node.services.placement import ProduceParts
+from rakit.node.services.produce_stream import ProduceSession
 from tests.node.forwarding.world import OTHER, World
-from tests.node.services.served import rows
+from tests.node.services.served import refusal_in, rows
 
 
 class ScriptedContext:
@@ -26,6 +28,7 @@ class ScriptedContext:
     def __init__(self) -> None:
         self.requests: asyncio.Queue[bytes] = asyncio.Queue()
         self.outcome = ""
+        self.metadata: dict[str, str] = {}
 
     def time_remaining(self) -> float | None:
         return None
@@ -34,7 +37,9 @@ class ScriptedContext:
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()
     ) -> Any:
         del code, details
-        self.outcome = dict(trailing_metadata)["rakit-outcome"]
+        trailers = dict(trailing_metadata)
+        self.outcome = trailers["rakit-outcome"]
+        self.metadata = refusal_in(Status.FromString(trailers["grpc-status-details-bin"])).metadata
         raise grpc.aio.AbortError
 
     async def read(self) -> bytes:
@@ -92,3 +97,20 @@ async def test_a_drain_whose_patience_ends_leaves_what_was_taken_unknown(
     with pytest.raises(grpc.aio.AbortError):
         await ending
     assert context.outcome == "UNKNOWN"
+
+
+@pytest.mark.parametrize("others", [{"default": "other:7070"}, {}], ids=["another", "nobody"])
+@pytest.mark.parametrize("is_open", [True, False], ids=["open", "new"])
+async def test_a_node_that_stops_tells_its_callers_where_else_to_go(
+    is_open: bool, others: dict[str, str]
+) -> None:
+    world, context, gate = World(), ScriptedContext(), Gate()
+    gate.elsewhere = lambda listener: others.get(listener, "")
+    if not is_open:
+        gate.close()
+    ending = await end_of(context, world, gate)
+    gate.close()
+    with pytest.raises(grpc.aio.AbortError):
+        await ending
+    expected = {"other_address": "other:7070"} if others else {}
+    assert (context.outcome, context.metadata) == ("NOT_APPLIED", expected)

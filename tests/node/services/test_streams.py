@@ -20,6 +20,9 @@ from rakit.api.v1.log_service_pb2 import (
     RestartPartition,
 )
 from rakit.api.v1.record_pb2 import Rows
+from rakit.api.v1.topic_service_pb2 import CreateTopicRequest, TopicConfig
+from rakit.node.produce import InFlight
+from rakit.node.services import produce_stream
 from tests.node.services.served import (
     TIMEOUT_S,
     Served,
@@ -94,6 +97,40 @@ async def test_after_a_failure_a_partition_waits_for_its_restart(served: Served)
     assert (mine[3].restarted.topic, mine[3].restarted.partition) == (topic.name, 0)
 
 
+async def test_contract_10_a_refused_condition_lets_nothing_pass(served: Served) -> None:
+    """The refusal rests on a batch that is still being committed; what follows must not slip by."""
+    topic = await served.topic()
+    wrong = request(2, topic.name)
+    wrong.produce.expected_offset = 0
+    got = await answers(
+        served, request(1, topic.name), wrong, *(request(n, topic.name) for n in (3, 4))
+    )
+    assert [(answer.tag, outcome(answer)) for answer in got] == [
+        (1, "result"),
+        (2, "OFFSET_MISMATCH"),
+        (3, "EARLIER_REQUEST_FAILED"),
+        (4, "EARLIER_REQUEST_FAILED"),
+    ]
+    assert values(await read(served, Position(topic=topic.name))) == [b"v"]
+
+
+async def test_contract_10_the_loser_of_a_race_stores_no_second_half(served: Served) -> None:
+    topic = await served.topic()
+
+    async def contend(who: bytes, base: int) -> list[str]:
+        head = request(1, topic.name, value=who + b" head")
+        head.produce.expected_offset = base
+        got = await answers(served, head, request(2, topic.name, value=who + b" tail"))
+        return [outcome(answer) for answer in got]
+
+    for turn in range(20):
+        pairs = await asyncio.gather(contend(b"one", 2 * turn), contend(b"two", 2 * turn))
+        assert sorted(pairs) == [
+            ["OFFSET_MISMATCH", "EARLIER_REQUEST_FAILED"],
+            ["result", "result"],
+        ]
+
+
 async def test_an_error_in_a_stream_says_what_it_is_about(served: Served) -> None:
     topic = await served.topic()
     (answer,) = await answers(served, bad(9, topic.name))
@@ -121,13 +158,25 @@ async def test_requests_for_unknown_places_fail_by_themselves(served: Served) ->
     }
 
 
-async def test_more_than_a_stream_may_hold_is_still_taken(served: Served) -> None:
-    """Beyond 32 MiB in flight the node reads no further, which the client does not notice."""
+async def test_more_than_a_stream_may_hold_is_still_taken(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond its limit the node reads no further, which the client does not notice."""
+    monkeypatch.setattr(produce_stream, "IN_FLIGHT_BYTES_MAX", 2 << 20)
+    take, held = InFlight.take, list[int]()
+
+    def noted(self: InFlight, size_bytes: int) -> None:
+        take(self, size_bytes)
+        held.append(self.size_bytes)
+
+    monkeypatch.setattr(InFlight, "take", noted)
     topic = await served.topic()
     value = b"x" * (1 << 20)
-    got = await answers(served, *(request(tag, topic.name, value=value) for tag in range(40)))
+    sent = [request(tag, topic.name, value=value) for tag in range(40)]
+    got = await answers(served, *sent)
     assert [answer.result.base_offset for answer in got] == list(range(40))
     assert served.node.host.node_id == got[0].result.header.node_id
+    assert 2 << 20 <= max(held) <= (2 << 20) + sent[0].ByteSize()
 
 
 async def read(served: Served, *positions: Position, **fields: bool) -> list[ReadResponse]:
@@ -257,7 +306,37 @@ async def test_fetch_reports_one_bad_position_beside_a_good_one(served: Served) 
     assert refusal_in(answer.partitions[1].error).reason == "UNKNOWN_TOPIC"
 
 
-async def test_a_read_that_falls_behind_retention_is_told(served: Served) -> None:
+async def trimmed(served: Served, name: str) -> int:
+    """A topic that keeps little, and of which something is cut off; returns where it begins."""
+    config = TopicConfig(retention_bytes=1)
+    create = CreateTopicRequest(name=name, partition_count=1, config=config)
+    await served.topics.CreateTopic(create, timeout=TIMEOUT_S)
+    for _ in range(3):
+        await served.produce(name, bytes(100_000))
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            served.node.partitions.upkeep()
+            offsets = await served.log.GetOffsets(log.GetOffsetsRequest(topic=name))
+            if offsets.partitions[0].earliest:
+                return offsets.partitions[0].earliest
+
+
+async def test_a_read_below_what_retention_kept_is_told_where_the_log_begins(
+    served: Served,
+) -> None:
+    earliest = await trimmed(served, "keeps-little")
+    for offset in (0, earliest - 1):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read(served, Position(topic="keeps-little", offset=offset))
+        refusal = refusal_of(caught.value)
+        assert refusal.reason == "OFFSET_OUT_OF_RANGE"
+        assert refusal.metadata["earliest"] == str(earliest)
+        assert refusal.metadata["latest"] == "3"
+    got = await read(served, Position(topic="keeps-little", offset=earliest))
+    assert len(values(got)) == 3 - earliest
+
+
+async def test_a_read_above_the_log_is_told(served: Served) -> None:
     topic = await filled(served, b"a")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await read(served, Position(topic=topic, offset=2, end_offset=5))

@@ -7,13 +7,29 @@ a sub-message may be `bytes` in the twin.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import grpc.aio
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
-from rakit.api.v1 import log_service_pb2, record_pb2
-from rakit.api.v1.record_pb2 import Batch, Header, Records
+from rakit.api.v1 import error_pb2, log_service_pb2, record_pb2
+from rakit.api.v1.log_service_pb2 import (
+    GetOffsetsRequest,
+    ProduceMixedRequest,
+    ProduceRequest,
+    ProducerStamp,
+    ProduceStreamRequest,
+)
+from rakit.api.v1.record_pb2 import Batch, CompressedRecords, Header, Records
+from rakit.node.errors import RakitError
+from rakit.node.services import twins
 from rakit.peer.v1 import opaque_pb2
 from rakit.peer.v1.opaque_pb2 import OpaqueBatch
+from tests.node.services.served import TIMEOUT_S, refusal_of, rows, serve
 
 LENGTH_DELIMITED = {
     FieldDescriptor.TYPE_BYTES,
@@ -37,6 +53,8 @@ def shape(field: FieldDescriptor, *, opaque: bool) -> tuple[object, ...]:
     """What of a field is visible on the wire, and in which oneof it stands."""
     kind = "bytes" if opaque and field.type in LENGTH_DELIMITED else field.type
     oneof = field.containing_oneof.name if field.containing_oneof else ""
+    # What `optional` is made of, which bytes need to have presence and a sub-message does not.
+    oneof = "" if oneof == f"_{field.name}" else oneof
     return (field.name, kind, field.is_repeated, field.is_packed, field.has_presence, oneof)
 
 
@@ -62,7 +80,12 @@ def test_a_twin_is_identical_on_the_wire(name: str) -> None:
 
 
 def test_all_hot_messages_have_a_twin() -> None:
-    assert {"OpaqueProduceRequest", "OpaqueFetchResponse", "OpaqueReadResponse"} <= set(TWINS)
+    assert {
+        "OpaqueProduceRequest",
+        "OpaqueProduceMixedRequest",
+        "OpaqueFetchResponse",
+        "OpaqueReadResponse",
+    } <= set(TWINS)
 
 
 def test_the_comparison_sees_another_type_and_a_missing_field() -> None:
@@ -75,3 +98,86 @@ def test_a_batch_survives_the_way_through_its_twin() -> None:
     twin = OpaqueBatch.FromString(batch.SerializeToString())
     assert Records.FromString(twin.records) == batch.records
     assert Batch.FromString(twin.SerializeToString()) == batch
+
+
+def produce(size: int = 1) -> bytes:
+    return ProduceRequest(topic="t", columns=Records(values=[b"a" * size])).SerializeToString()
+
+
+def mixed(size: int = 1) -> bytes:
+    return ProduceMixedRequest(topic="t", rows=rows(b"a" * size)).SerializeToString()
+
+
+def streamed(size: int = 1) -> bytes:
+    request = ProduceRequest.FromString(produce(size))
+    return ProduceStreamRequest(tag=7, produce=request).SerializeToString()
+
+
+READERS: dict[str, tuple[Callable[[bytes], Message], Callable[[int], bytes]]] = {
+    "Produce": (twins.produce_request, produce),
+    "ProduceMixed": (twins.mixed_request, mixed),
+    "ProduceStream": (twins.stream_request, streamed),
+}
+
+
+@pytest.mark.parametrize("method", READERS)
+@pytest.mark.parametrize("size", [1, 2 * twins.SUMMED_BYTES_MAX])
+def test_a_batch_in_two_pieces_is_refused(method: str, size: int) -> None:
+    """The public message merges them; half of it would be stored, and acknowledged."""
+    read, make = READERS[method]
+    assert read(make(size)).ByteSize() == len(make(size))
+    for first, second in ((size, 1), (1, size)):
+        with pytest.raises(RakitError) as caught:
+            read(make(first) + make(second))
+        assert caught.value.reason == error_pb2.ERROR_REASON_INVALID_REQUEST
+        assert "more than one batch, or one in several pieces" in caught.value.message
+
+
+def test_two_batches_of_different_kinds_are_refused() -> None:
+    packed = ProduceRequest(compressed=CompressedRecords(data=b"x")).SerializeToString()
+    with pytest.raises(RakitError, match="more than one batch"):
+        twins.produce_request(produce() + packed)
+
+
+def test_what_repeats_outside_of_the_batch_is_merged_as_ever() -> None:
+    stamp = ProduceRequest(topic="u", producer=ProducerStamp(epoch=3)).SerializeToString()
+    data = ProduceRequest(producer=ProducerStamp(producer_id=5)).SerializeToString() + stamp
+    merged = twins.produce_request(data + produce())
+    assert merged.topic == "t"
+    assert merged.producer == ProducerStamp(producer_id=5, epoch=3)
+
+
+def test_an_encoder_that_is_not_canonical_is_understood() -> None:
+    """Some write the length of what follows with five bytes, before they know it."""
+    columns = Records(values=[b"a"]).SerializeToString()
+    padded = b"\x32" + bytes([len(columns) | 0x80, 0x80, 0x80, 0x80, 0x00]) + columns
+    false = b"\x50\x00"  # leader_only, which nobody needs to say
+    assert twins.produce_request(padded + false).columns == columns
+    inner = padded + false
+    assert twins.stream_request(b"\x12" + bytes([len(inner)]) + inner).produce.columns == columns
+
+
+def test_what_this_version_does_not_know_is_let_through() -> None:
+    unknown = b"\xa0\x06\x01" + b"\xa9\x06" + bytes(8) + b"\xb5\x06" + bytes(4) + b"\xba\x06\x01x"
+    for size in (1, 2 * twins.SUMMED_BYTES_MAX):
+        request = twins.produce_request(produce(size) + unknown)
+        assert request.topic == "t"
+
+
+def test_a_message_of_countless_fields_is_not_looked_at_for_long() -> None:
+    with pytest.raises(RakitError, match="too many fields"):
+        twins.produce_request(b"\x50\x00" * 100_000)
+
+
+async def test_a_batch_in_two_pieces_is_refused_on_the_wire(tmp_path: Path) -> None:
+    async with serve(tmp_path) as served:
+        topic = await served.topic()
+        head = ProduceRequest(topic=topic.name, partition=0, columns=Records(values=[b"a"]))
+        tail = ProduceRequest(columns=Records(values=[b"b"]))
+        data = head.SerializeToString() + tail.SerializeToString()
+        channel = cast("Any", served.channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/rakit.api.v1.LogService/Produce")(data, timeout=TIMEOUT_S)
+        assert refusal_of(caught.value).reason == "INVALID_REQUEST"
+        request = GetOffsetsRequest(topic=topic.name)
+        assert (await served.log.GetOffsets(request)).partitions[0].latest == 0

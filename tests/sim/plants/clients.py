@@ -73,11 +73,11 @@ def what_a_leader_appended_before_it_stepped_down_counts_as_refused() -> Generat
 def two_registrations_get_one_epoch() -> Generator[None]:
     original = topics.init_producer
 
-    def init_producer(registry: Registry, command: InitProducer, time_ms: int) -> MetadataResult:
+    def init_producer(registry: Registry, command: InitProducer) -> MetadataResult:
         known = registry.producers.get(command.name)
         if known is not None and known.epoch % 4 == 0:
             registry.producers.put(command.name, replace(known, epoch=known.epoch - 1))
-        return original(registry, command, time_ms)
+        return original(registry, command)
 
     with patch.object(topics, "init_producer", init_producer):
         yield

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from unittest.mock import patch
 
+from rakit.multiraft import quarantine
 from rakit.multiraft.driver_config import DriverConfig
+from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.quarantine import Quarantined
 from rakit.raft import Message, doubt, follower, messages
 from rakit.raft.state import Raft
 from rakit.raft.tracker import Progress
@@ -45,6 +48,16 @@ def what_was_acknowledged_before_a_loss_is_believed() -> Generator[None]:
         del self
 
     with patch.object(Progress, "restart", restart):
+        yield
+
+
+@bug(Invariant.SHUT_OUT, Topic.DAMAGE)
+def what_is_shut_out_is_forgotten_by_a_restart() -> Generator[None]:
+    # Our own: a replica without entries that it had acknowledged came back and voted them away.
+    def note(group_id: int, replica: Quarantined, batch: WriteBatch) -> None:
+        del group_id, replica, batch
+
+    with patch.object(quarantine, "note", note):
         yield
 
 

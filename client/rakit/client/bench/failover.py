@@ -202,7 +202,8 @@ async def _is_whole(client: Client, settled: Topic) -> bool:
     ends = {each.partition: each.latest for each in await client.admin.get_offsets(topic.name)}
     for each in topic.partitions:
         digest = await client.admin.get_digest(topic.name, each.partition)
-        if not digest.agrees or digest.end_offset < ends[each.partition]:
+        has_all = len(digest.replicas) == len(each.replicas)
+        if not (digest.agrees and has_all) or digest.end_offset < ends[each.partition]:
             return False
     return True
 

@@ -26,6 +26,7 @@ from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report, latency_figures
 from rakit.client.bench.target import bench_topic, cluster_at
 from rakit.client.client import Client
+from rakit.client.demo.verify import durable
 from rakit.client.producing.producer import Producer
 
 PARTITIONS: Final = 6
@@ -106,7 +107,7 @@ class _Sender:
         times: list[float] = []
         began_s = time.perf_counter()
         while (sent_s := time.perf_counter()) - began_s < seconds or not times:
-            await (await self._producer.send(self._topic, self._value))
+            durable(await (await self._producer.send(self._topic, self._value)))
             times.append(time.perf_counter() - sent_s)
         return times
 

@@ -1,8 +1,9 @@
 """Counts what a producer gets acknowledged, and how long each acknowledgement took.
 
-A delivery that fails would make every figure worthless, so the first error is kept, and raised when
-the run looks at it. Callbacks of deliveries run one turn of the loop after `flush()` may have
-returned, so a run that needs all of them waits for their number.
+A delivery that fails would make every figure worthless, and so would one that was acknowledged
+without fsync; so the first error is kept, and raised when the run looks at it. Callbacks of
+deliveries run one turn of the loop after `flush()` may have returned, so a run that needs all of
+them waits for their number.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from rakit.client.cli.complaints import CommandError
+from rakit.client.demo.verify import durable
 from rakit.client.errors import RakitError
 from rakit.client.producing.batch import Delivery
 
@@ -25,7 +28,7 @@ class Meter:
         self.latencies_s: list[float] = []
         self.is_recording = False
         self._ended_count = 0
-        self._error: RakitError | None = None
+        self._error: RakitError | CommandError | None = None
         self._waiting: tuple[int, asyncio.Future[None]] | None = None
 
     def watch(self, delivery: Delivery, records: int, since_s: float) -> None:
@@ -39,7 +42,7 @@ class Meter:
     def check(self) -> None:
         """Raises the first error of a delivery."""
         if self._error is not None:
-            raise self._error.again()
+            raise self._error.again() if isinstance(self._error, RakitError) else self._error
 
     async def until(self, count: int) -> None:
         """Waits until so many deliveries have ended, and checks them."""
@@ -57,8 +60,8 @@ class Meter:
     def _ended(self, acknowledged: Callable[[], None], delivery: Delivery) -> None:
         self._ended_count += 1
         try:
-            delivery.result()
-        except RakitError as error:
+            durable(delivery.result())
+        except (RakitError, CommandError) as error:
             self._error = self._error or error
         else:
             acknowledged()

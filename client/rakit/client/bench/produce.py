@@ -35,9 +35,9 @@ from rakit.client.bench.target import NODES_COUNT, Target, bench_topic, cluster_
 from rakit.client.bench.usage import Usage
 from rakit.client.cli.complaints import CommandError
 from rakit.client.client import Client
-from rakit.client.config import ProducerConfig
+from rakit.client.config import BATCH_COUNT_LIMIT, ProducerConfig
 from rakit.client.model import TopicConfig
-from rakit.client.producing.batch import RECORD_OVERHEAD_BYTES
+from rakit.client.producing.intake import RECORD_OVERHEAD_BYTES
 from rakit.client.producing.producer import Producer
 
 #: Batches that are not acknowledged at any time: two for each partition of the default.
@@ -48,8 +48,6 @@ WINDOW_BYTES_MIN: Final = 4 << 20
 WATCH_EVERY: Final = 64
 #: Batches of different contents that are sent in turn, so that no cache flatters a copy.
 CONTENTS_COUNT: Final = 8
-#: What partitions take in one batch.
-BATCH_RECORDS_MAX: Final = 200_000
 #: A reference gets a third of the time, within these bounds.
 REFERENCE_S_MIN, REFERENCE_S_MAX = 0.3, 10.0
 #: What a topic takes unless it is configured; larger batches need a topic that takes them.
@@ -80,7 +78,7 @@ class ProduceSettings:
     def batch_records(self) -> int:
         """Records of one batch, at least one."""
         fitting = self.batch_bytes // (self.record_bytes + RECORD_OVERHEAD_BYTES)
-        return min(max(1, fitting), BATCH_RECORDS_MAX)
+        return min(max(1, fitting), BATCH_COUNT_LIMIT)
 
     @property
     def reference_seconds(self) -> float:

@@ -231,13 +231,8 @@ async def _run(
     from rakit.client.bench.machine import describe
     from rakit.client.bench.progress import shown_progress
     from rakit.client.bench.report import show
-    from rakit.client.cli.complaints import CommandError
-    from rakit.client.demo.processes import NodeProcessError
 
-    try:
-        with shown_progress() as say:
-            reports = await benches(say)
-    except NodeProcessError as error:
-        raise CommandError(str(error)) from error
+    with shown_progress() as say:
+        reports = await benches(say)
     show(describe(), reports, output)
     return 0

@@ -9,6 +9,10 @@ class CommandError(Exception):
     """A command failed in a way that it explains itself, in one line."""
 
 
+class MisuseError(CommandError):
+    """The command was called in a way that makes no sense, whatever the cluster says to it."""
+
+
 def complain(text: str) -> None:
     """Writes one line to stderr."""
     line = " ".join(text.split())

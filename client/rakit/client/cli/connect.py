@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rakit.client.cli.complaints import CommandError
+from rakit.client.cli.complaints import MisuseError
 from rakit.client.client import Client
 from rakit.client.config import ClientConfig, bootstrap_addresses
 
@@ -15,7 +15,7 @@ UNREACHABLE_TIMEOUT_MS: Final = 1_000
 
 
 def connect(bootstrap: str | None) -> Client:
-    """Returns the client; raises CommandError for addresses that are none."""
+    """Returns the client; raises MisuseError for addresses that are none."""
     try:
         config = ClientConfig(
             bootstrap_addresses(bootstrap),
@@ -23,5 +23,5 @@ def connect(bootstrap: str | None) -> Client:
             unreachable_timeout_ms=UNREACHABLE_TIMEOUT_MS,
         )
     except ValueError as error:
-        raise CommandError(str(error)) from error
+        raise MisuseError(str(error)) from error
     return Client(config)

@@ -2,6 +2,9 @@
 
 `--from` and `-f` are small languages with a pure parser each. The usual format, a value and a new
 line, never makes a record out of the columns.
+
+Records that should be there and do not come for `PATIENCE_MS` are a failure: without --follow it
+ends the command, with it there is a line on stderr and the command goes on where it stood.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ import asyncio
 import base64
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,16 +21,27 @@ from functools import partial
 from itertools import islice
 from typing import Final, Literal
 
-from rakit.client.cli.complaints import CommandError
+from rakit.client.cli.complaints import MisuseError, complain
 from rakit.client.cli.connect import connect
 from rakit.client.cli.output import Format, Tree, to_yaml
+from rakit.client.cli.running import explain
+from rakit.client.cli.streams import Output
+from rakit.client.client import Client
+from rakit.client.config import ReaderConfig
+from rakit.client.errors import RakitError
+from rakit.client.reading.progress import From
 from rakit.client.records import Record, RecordBatch
 
 VALUE_LINES: Final = "%v\\n"
+#: No offset is ever higher.
+OFFSET_MAX: Final = (1 << 53) - 1
+#: How long nothing may come from a partition that should be there, before that is told.
+PATIENCE_MS: Final = 10_000
 _ESCAPES: Final = {"\\n": b"\n", "\\t": b"\t", "\\r": b"\r", "\\0": b"\0", "\\\\": b"\\"}
 _PART: Final = re.compile(r"%.?|\\.?|[^%\\]+", re.DOTALL)
 
 Piece = bytes | Callable[[Record], bytes]
+Printer = Callable[[RecordBatch, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +56,17 @@ class Wanted:
 
 
 def parse_start(text: str) -> Literal["earliest", "latest"] | int | datetime:
-    """Returns where to begin; raises CommandError with the forms there are."""
+    """Returns where to begin; raises MisuseError with the forms there are."""
     if text in {"earliest", "latest"}:
         return "earliest" if text == "earliest" else "latest"
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and int(text) <= OFFSET_MAX:
         return int(text)
     try:
         if text.startswith("@"):
             return datetime.fromtimestamp(int(text[1:]) / 1000, UTC)
         time = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
-        raise CommandError(
+        raise MisuseError(
             f"--from {text!r} is none of earliest, latest, an offset, a time such as"
             " 2026-01-31T12:00:00Z, or @milliseconds"
         ) from error
@@ -75,7 +88,7 @@ _FIELDS: Final[Mapping[str, Callable[[Record], bytes]]] = {
 
 
 def parse_template(text: str) -> list[Piece]:
-    """Returns a format as fixed and variable pieces; raises CommandError for unknown ones."""
+    """Returns a format as fixed and variable pieces; raises MisuseError for unknown ones."""
     pieces: list[Piece] = []
     for part in _PART.findall(text):
         if part == "%%":
@@ -85,11 +98,12 @@ def parse_template(text: str) -> list[Piece]:
         elif part in _ESCAPES:
             pieces.append(_ESCAPES[part])
         elif part[0] in "%\\":
-            raise CommandError(
+            raise MisuseError(
                 f"-f: {part!r} means nothing; there are %k %v %o %p %t %h %% \\n \\t \\r \\0 \\\\"
             )
         else:
-            pieces.append(part.encode())
+            # An argument may hold any bytes.
+            pieces.append(part.encode(errors="surrogateescape"))
     return pieces
 
 
@@ -117,7 +131,7 @@ def _text(data: bytes | None) -> Tree:
         return {"base64": base64.b64encode(data).decode()}
 
 
-def _printer(wanted: Wanted) -> Callable[[RecordBatch, int], bytes]:
+def _printer(wanted: Wanted) -> Printer:
     """Returns what turns the first records of a batch into output."""
     match wanted.output:
         case Format.JSON:
@@ -142,27 +156,72 @@ def _yaml_item(record: Record) -> bytes:
 async def run(bootstrap: str | None, topic: str, wanted: Wanted) -> int:
     """Prints records until there are enough, the end is reached, or somebody stops it."""
     start, printed = parse_start(wanted.start), _printer(wanted)
-    left = wanted.count
     try:
-        async with (
-            connect(bootstrap) as client,
-            client.reader(topic, from_=start, follow=wanted.follow) as reader,
-            aclosing(reader.batches()) as batches,
-        ):
-            async for batch in batches:
-                shown = len(batch) if left is None else min(left, len(batch))
-                _write(printed(batch, shown))
-                if left is not None:
-                    left -= shown
-                    if not left:
-                        break
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. The interpreter would complain again at its end.
-        sys.stdout = None  # pyright: ignore[reportAttributeAccessIssue] - as the standard library says
+        async with connect(bootstrap) as client, Output() as output:
+            await _Printing(client, topic, wanted, printed, output).run(start)
     except asyncio.CancelledError:
         if not wanted.follow:
             raise
     return 0
+
+
+class _Printing:
+    """Prints records, and goes on after a failure where that makes sense."""
+
+    def __init__(
+        self, client: Client, topic: str, wanted: Wanted, printed: Printer, output: Output
+    ) -> None:
+        self._client = client
+        self._topic = topic
+        self._follow = wanted.follow
+        self._left = wanted.count
+        self._printed = printed
+        self._output = output
+        self._positions: dict[int, int] | None = None
+        # The failure that lasts was told.
+        self._is_told = False
+
+    async def run(self, start: From) -> None:
+        """Prints to the end."""
+        while True:
+            begin: From = start if self._positions is None else self._positions
+            try:
+                await self._print(begin)
+            except RakitError as error:
+                # A follower that has begun waits for the cluster to come back, however long.
+                if not self._follow or not error.retriable or self._positions is None:
+                    raise
+                self._tell(error)
+            else:
+                return
+
+    async def _print(self, begin: From) -> None:
+        config = ReaderConfig(retry_timeout_ms=PATIENCE_MS)
+        async with self._client.reader(
+            self._topic, from_=begin, follow=self._follow, config=config
+        ) as reader:
+            try:
+                async with aclosing(reader.batches()) as batches:
+                    async for batch in batches:
+                        self._is_told = False
+                        if await self._print_batch(batch):
+                            return
+            finally:
+                self._positions = reader.positions()
+
+    async def _print_batch(self, batch: RecordBatch) -> bool:
+        """Returns whether there are enough now."""
+        shown = len(batch) if self._left is None else min(self._left, len(batch))
+        await self._output.write(self._printed(batch, shown))
+        if self._left is None:
+            return False
+        self._left -= shown
+        return not self._left
+
+    def _tell(self, error: RakitError) -> None:
+        if not self._is_told:
+            complain(f"{explain(error, is_change=False)}; trying again until Ctrl-C")
+            self._is_told = True
 
 
 def _values(batch: RecordBatch, count: int) -> bytes:
@@ -172,8 +231,3 @@ def _values(batch: RecordBatch, count: int) -> bytes:
 
 def _each(shown: Callable[[Record], bytes], batch: RecordBatch, count: int) -> bytes:
     return b"".join(map(shown, islice(batch, count)))
-
-
-def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()

@@ -1,7 +1,9 @@
 """Declares every command: its arguments, its help, and where its work is done.
 
 Nothing here imports gRPC or the SDK; a command loads what it needs when it runs. Names, flags and
-exit codes are a contract, because scripts depend on them: 0 done, 1 failed, 2 misuse.
+exit codes are a contract, because scripts depend on them: 0 done, 1 failed, 2 misuse, which is what
+could be told without asking the cluster. `rakit serve` exits with the codes of the node, which add
+10 disk full, 11 storage error and 12 identity mismatch.
 """
 
 # ruff: noqa: PLC0415 - a command loads the SDK and gRPC when it runs, so that help is quick
@@ -12,14 +14,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Final
 
-# gRPC reads these when it is imported. It would report every goodbye of a node on stderr, and
-# prepare for forks, which only start nodes here.
+# gRPC reads these when it is imported. It would report every goodbye of a node on stderr. With
+# support for forks it starts its threads again in each forked child, which has crashed before it
+# became a node (see `rakit.client.demo.processes`).
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import typer
 
 from rakit.client.cli.bench import app as bench
+from rakit.client.cli.descriptors import open_closed_streams
 from rakit.client.cli.output import Format
 
 app: Final = typer.Typer(
@@ -52,7 +56,20 @@ Bootstrap = Annotated[
     ),
 ]
 Output = Annotated[Format, typer.Option("-o", "--output", help="How the answer is printed.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The topic.", show_default=False)]
+
+
+def _text(given: str) -> str:
+    """An argument of a shell may hold any bytes; a name is text."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{given!r} is no UTF-8 text") from None
+    return given
+
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The topic.", show_default=False, callback=_text)
+]
 Millis = Annotated[int | None, typer.Option(help="Keep records for so long; -1: for ever.")]
 Bytes = Annotated[int | None, typer.Option(help="Keep so many bytes a partition; -1: no limit.")]
 BatchBytes = Annotated[int | None, typer.Option(help="The largest batch, up to 16 MiB.")]
@@ -84,7 +101,10 @@ def topic_create(
     from rakit.client.model import TopicConfig
 
     config = TopicConfig(retention_bytes, retention_ms, batch_bytes_max)
-    running.finish(work.create(bootstrap, output, name, (partitions, replication_factor), config))
+    running.finish(
+        work.create(bootstrap, output, name, (partitions, replication_factor), config),
+        is_change=True,
+    )
 
 
 @topics.command("list")
@@ -125,16 +145,16 @@ def topic_update(
     from rakit.client.model import TopicConfig
 
     config = TopicConfig(retention_bytes, retention_ms, batch_bytes_max)
-    running.finish(work.update(bootstrap, output, name, config, reset or []))
+    running.finish(work.update(bootstrap, output, name, config, reset or []), is_change=True)
 
 
 @topics.command("delete")
-def topic_delete(name: Name, bootstrap: Bootstrap = None) -> None:
+def topic_delete(name: Name, bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
     """Delete a topic and its records."""
     from rakit.client.cli import running
     from rakit.client.cli import topics as work
 
-    running.finish(work.delete(bootstrap, name))
+    running.finish(work.delete(bootstrap, output, name), is_change=True)
 
 
 @cluster.command("status")
@@ -185,7 +205,9 @@ def consume(
         typer.Option(
             "--from",
             metavar="WHERE",
-            help="earliest, latest, an OFFSET, or a TIME (2026-01-31T12:00:00Z, or @ms).",
+            help="earliest, latest, an OFFSET in every partition, or a TIME (2026-01-31T12:00:00Z,"
+            " or @ms): the first record appended at or after it, or the end when there is none"
+            " yet. With --follow a partition that does not have the OFFSET begins at the nearest.",
         ),
     ] = "earliest",
     count: Annotated[
@@ -237,7 +259,12 @@ def serve(
 def dev(
     port: Annotated[
         int | None,
-        typer.Option(help="Where clients connect.", show_default="7070, or any free port"),
+        typer.Option(
+            help="Where clients connect; 0: any free port.",
+            min=0,
+            max=65_535,
+            show_default="7070, or any free port",
+        ),
     ] = None,
 ) -> None:
     """Run a one-node cluster on a temporary directory, until Ctrl-C."""
@@ -258,11 +285,15 @@ def demo() -> None:
     from rakit.client.cli import serve as work
 
     work.require_node()
-    from rakit.client.demo.command import demo_command
+    from rich.console import Console
 
-    raise typer.Exit(demo_command())
+    from rakit.client.cli import running
+    from rakit.client.demo.run import run_demo
+
+    running.finish(run_demo(Console()))
 
 
 def run() -> None:
     """The entry point of the `rakit` command."""
+    open_closed_streams()
     app()

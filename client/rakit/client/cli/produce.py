@@ -1,29 +1,30 @@
 """`rakit produce`: each line is a record.
 
-Lines are read by a thread, because a terminal or a pipe may be silent for long and a file read
-blocks; the thread hands over whatever is there, so a line that somebody types goes out at once and
-a large file goes through in big pieces. The command ends well only when everything is acknowledged.
+A line that somebody types goes out at once, and a large file goes through in big pieces. The
+command ends well only when everything is acknowledged. The first failure is told when it happens,
+and no line is taken after it: a pipe that goes on for days must not fail in silence until its end.
+What was taken before is still delivered.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-import threading
-from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing, contextmanager
+from collections.abc import Coroutine, Generator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rakit.client.cli.complaints import CommandError, MisuseError, complain
 from rakit.client.cli.connect import connect
 from rakit.client.cli.output import Format, print_table, print_tree
+from rakit.client.cli.running import FAILED, explain
+from rakit.client.cli.streams import chunks, stdin_descriptor
+from rakit.client.config import BATCH_BYTES_LIMIT
+from rakit.client.errors import RakitError
 from rakit.client.producing.producer import Producer
 
-CHUNK_BYTES: Final = 256 << 10
-#: Pieces that were read and not yet sent.
-CHUNKS_COUNT_MAX: Final = 4
 PROGRESS_S: Final = 0.2
 
 
@@ -31,16 +32,28 @@ class Lines:
     """Cuts bytes into lines. The last line may lack its end."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        # The beginning of a line, in the pieces in which it came.
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Returns the lines that are complete."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        """Returns the lines that are complete; raises CommandError for one that has no end."""
+        *lines, rest = chunk.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*self._pieces, lines[0]))
+            self._pieces, self._held_bytes = [], 0
+        self._pieces.append(rest)
+        self._held_bytes += len(rest)
+        if self._held_bytes > BATCH_BYTES_LIMIT:
+            raise CommandError(
+                f"a line is longer than {BATCH_BYTES_LIMIT >> 20} MiB, which is more than a record"
+                " can hold: records are separated by new lines"
+            )
         return lines
 
     def end(self) -> list[bytes]:
         """Returns what is left."""
-        return [self._rest] if self._rest else []
+        return [b"".join(self._pieces)] if self._held_bytes else []
 
 
 def split_key(line: bytes, separator: bytes | None) -> tuple[bytes | None, bytes]:
@@ -61,24 +74,52 @@ class Source:
 
 async def run(bootstrap: str | None, topic: str, source: Source, output: Format | None) -> int:
     """Sends every line and waits for all acknowledgements."""
-    separator = source.key_separator.encode() if source.key_separator else None
+    separator = parse_separator(source.key_separator)
     with _opened(source.file) as descriptor:
         async with connect(bootstrap) as client, client.producer() as producer:
             await client.admin.get_topic(topic)
-            progress = Progress()
-            showing = asyncio.create_task(progress.show()) if sys.stderr.isatty() else None
-            try:
-                await _send_all(producer, topic, descriptor, separator, progress)
-                await producer.flush()
-            finally:
-                if showing is not None:
-                    showing.cancel()
-                    progress.print("\n")
+            with _shown(Progress()) as progress:
+                sending = _send_all(producer, topic, descriptor, separator, progress)
+                failure = await _first_failure(producer, sending)
+                if failure is not None:
+                    complain(f"{failure}; no line is taken after this")
+                    # The first one was told; how many more there are is no news.
+                    with suppress(RakitError):
+                        await producer.flush()
+                    return FAILED
     if output is Format.TABLE:
         print_table(("TOPIC", "ACKNOWLEDGED"), [(topic, progress.count)])
     elif output is not None:
         print_tree({"topic": topic, "acknowledged": progress.count}, output)
     return 0
+
+
+def parse_separator(text: str | None) -> bytes | None:
+    """Returns what separates key and value; an argument may hold any bytes."""
+    if text == "":
+        raise MisuseError("--key-separator is empty: nothing separates a key from a value then")
+    return None if text is None else text.encode(errors="surrogateescape")
+
+
+async def _first_failure(producer: Producer, sending: Coroutine[None, None, None]) -> str | None:
+    """Sends everything and waits for it, or until a record fails; returns what failed."""
+    work = asyncio.ensure_future(sending)
+    failing = asyncio.ensure_future(producer.failure())
+    try:
+        await asyncio.wait({work, failing}, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            raise failing.result()
+        work.result()
+        await producer.flush()
+    except RakitError as error:
+        return explain(error, is_change=True)
+    except (CommandError, OSError) as error:
+        return str(error)
+    finally:
+        for task in (work, failing):
+            task.cancel()
+        await asyncio.gather(work, failing, return_exceptions=True)
+    return None
 
 
 async def _send_all(
@@ -121,41 +162,23 @@ class Progress:
 
 
 @contextmanager
+def _shown(progress: Progress) -> Generator[Progress]:
+    """Shows the progress where somebody watches."""
+    if not sys.stderr.isatty():
+        yield progress
+        return
+    showing = asyncio.create_task(progress.show())
+    try:
+        yield progress
+    finally:
+        showing.cancel()
+        progress.print("\n")
+
+
+@contextmanager
 def _opened(file: Path | None) -> Generator[int]:
     if file is None:
-        yield sys.stdin.fileno()
+        yield stdin_descriptor()
         return
     with file.open("rb") as stream:
         yield stream.fileno()
-
-
-async def chunks(descriptor: int) -> AsyncGenerator[bytes]:
-    """Yields what a file descriptor gives, as it comes; b"" is the end."""
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[bytes | OSError] = asyncio.Queue(CHUNKS_COUNT_MAX)
-    stopped = threading.Event()
-
-    def read() -> None:
-        chunk = b"?"
-        while chunk and not stopped.is_set():
-            try:
-                chunk = os.read(descriptor, CHUNK_BYTES)
-            except OSError as error:
-                asyncio.run_coroutine_threadsafe(queue.put(error), loop)
-                return
-            room = asyncio.run_coroutine_threadsafe(queue.put(chunk), loop)
-            room.result()
-
-    # A daemon: it may be stuck in a read of a terminal when the command is interrupted.
-    thread = threading.Thread(target=read, name="rakit-lines", daemon=True)
-    thread.start()
-    try:
-        while True:
-            chunk = await queue.get()
-            if isinstance(chunk, OSError):
-                raise chunk
-            yield chunk
-            if not chunk:
-                return
-    finally:
-        stopped.set()

@@ -1,18 +1,20 @@
-"""Runs a command's coroutine and turns its end into an exit code: 0 done, 1 failed.
+"""Runs a command's coroutine and turns its end into an exit code: 0 done, 1 failed, 2 misuse.
 
-An error becomes one line on stderr that says what went wrong and what to do about it. Ctrl-C and
-SIGTERM cancel the coroutine, so that everything it opened is closed, and leave no traceback.
+An error becomes one line on stderr that says what went wrong and what to do about it. Ctrl-C,
+SIGTERM and SIGHUP cancel the coroutine, so that everything it opened is closed, nodes included, and
+leave no traceback. Whoever reads our output may stop reading: that is an end like any other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import sys
 from collections.abc import Coroutine
 from typing import Final, NoReturn
 
-from rakit.client.cli.complaints import CommandError, complain
+from rakit.client.cli.complaints import CommandError, MisuseError, complain
 from rakit.client.errors import RakitError
 
 if sys.platform == "linux":
@@ -21,9 +23,12 @@ else:
     from asyncio import new_event_loop
 
 FAILED: Final = 1
+MISUSE: Final = 2
 _ADVICE: Final = {
     "UNREACHABLE": "is a node running there? `rakit dev` starts one; --bootstrap or"
     " RAKIT_BOOTSTRAP says where to look",
+    "DELIVERY_TIMEOUT": "`rakit cluster status` shows the nodes, `rakit topic get NAME` the"
+    " leaders",
     "DEADLINE": "the node hangs or is overloaded; `rakit cluster status` tells more",
     "UNKNOWN_TOPIC": "`rakit topic list` shows the topics, `rakit topic create NAME` makes one",
     "TOPIC_EXISTS": "`rakit topic get NAME` shows it, `rakit topic update NAME` changes it",
@@ -35,23 +40,44 @@ _ADVICE: Final = {
 }
 
 
-def finish(work: Coroutine[None, None, int]) -> NoReturn:
+def finish(work: Coroutine[None, None, int], *, is_change: bool = False) -> NoReturn:
     """Runs a command to its end and exits with its code."""
-    sys.exit(run(work))
+    sys.exit(run(work, is_change=is_change))
 
 
-def run(work: Coroutine[None, None, int]) -> int:
+def run(work: Coroutine[None, None, int], *, is_change: bool = False) -> int:
     """Runs a command to its end and returns its exit code."""
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_until_signal(work))
+            code = runner.run(_until_signal(work))
+        sys.stdout.flush()
     except RakitError as error:
-        complain(explain(error))
-    except (CommandError, OSError) as error:
+        complain(explain(error, is_change=is_change))
+    except MisuseError as error:
         complain(str(error))
+        return MISUSE
+    except CommandError as error:
+        complain(str(error))
+    except OSError as error:
+        _let_go_of_stdout()
+        if isinstance(error, BrokenPipeError):
+            return 0
+        closed = error.errno == errno.EBADF
+        complain("stdin or stdout is closed" if closed else str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):
         complain("interrupted")
+    else:
+        return code
     return FAILED
+
+
+def _let_go_of_stdout() -> None:
+    """Forgets what cannot be written: the interpreter would try again at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What the standard library has there when there is no stdout.
+        sys.stdout = None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 async def _until_signal(work: Coroutine[None, None, int]) -> int:
@@ -59,13 +85,16 @@ async def _until_signal(work: Coroutine[None, None, int]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
+    # `nohup` means what it says.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, task.cancel)
     return await task
 
 
-def explain(error: RakitError) -> str:
-    """Returns an error as one line that says what to do."""
+def explain(error: RakitError, *, is_change: bool) -> str:
+    """Returns an error as one line that says what to do, and what became of a change."""
     text = f"{error.message.rstrip('.')} ({error.reason})"
     advice = _ADVICE.get(error.reason)
     if advice is not None:
         text += f"; {advice}"
-    return text + ("; it may have taken effect" if error.maybe_applied and not advice else "")
+    return text + ("; it may have taken effect" if is_change and error.maybe_applied else "")

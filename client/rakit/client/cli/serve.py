@@ -1,7 +1,9 @@
 """`rakit serve` and `rakit dev`: a node in the foreground.
 
 The command line does not contain the server. `serve` becomes `python -m rakit.node`, so signals and
-exit codes are the node's own; `dev` starts the same as a child and cleans up behind it.
+exit codes are the node's own; `dev` starts the same as a child and cleans up behind it. The child
+hears nothing of `RAKIT_*` variables: they belong to `serve`, and a node that joined their cluster
+would take its disk along at Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,13 +20,12 @@ from importlib.util import find_spec
 from typing import Final
 
 from rakit.client.cli.complaints import CommandError, complain
+from rakit.client.demo.processes import SMALL_RESERVE, node_environment
 
 #: Packages of the extra, by the names under which they are imported.
 _NODE_PACKAGES: Final = ("rocksdict", "google_crc32c", "psutil", "grpc_health")
 _DEFAULT_PORT: Final = 7070
 _STOP_S: Final = 15
-#: A laptop's disk may be nearly full; what a few gigabytes would protect is temporary here.
-_RESERVE_BYTES: Final = 64 << 20
 
 
 def require_node() -> None:
@@ -59,7 +60,7 @@ def free_port(preferred: int = 0) -> int:
 async def run_dev(port: int | None) -> int:
     """Runs one node until it ends or somebody interrupts."""
     require_node()
-    chosen = free_port(_DEFAULT_PORT) if port is None else port
+    chosen = free_port(_DEFAULT_PORT) if port is None else port or free_port()
     with tempfile.TemporaryDirectory(prefix="rakit-dev-") as directory:
         started = time.monotonic()
         node = await asyncio.create_subprocess_exec(
@@ -67,10 +68,11 @@ async def run_dev(port: int | None) -> int:
             *("-m", "rakit.node", "--name", "dev", "--data-dir", directory),
             *("--listen", f"127.0.0.1:{chosen}", "--peer-listen", "127.0.0.1:0"),
             *("--bootstrap-expect", "1", "--log-level", "warning"),
-            *("--disk-reserve-bytes", str(_RESERVE_BYTES)),
+            *SMALL_RESERVE,
             stdout=asyncio.subprocess.PIPE,
             # Ctrl-C is ours; the node gets its order to stop from us.
             start_new_session=True,
+            env=node_environment(),
         )
         try:
             assert node.stdout is not None, "stdout is a pipe"
@@ -94,10 +96,13 @@ def _greet(port: int, seconds: float) -> None:
 
 
 async def _stop(node: asyncio.subprocess.Process) -> None:
-    if node.returncode is None:
+    """Ends the node, in order if there is time for that: a second Ctrl-C says that there is not."""
+    if node.returncode is not None:
+        return
+    try:
         node.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(node.wait(), _STOP_S)
-        except TimeoutError:
-            node.kill()
+        async with asyncio.timeout(_STOP_S):
             await node.wait()
+    except (TimeoutError, asyncio.CancelledError):
+        node.kill()
+        await node.wait()

@@ -35,7 +35,17 @@ def _print(cluster: Cluster) -> None:
         )
         role = "leader" if node.node_id == cluster.metadata_leader_node_id else ""
         state = "up" if node.is_up else "down"
-        counts = (node.leader_count, node.replica_count)
+        counts = (node.leader_count, node.replica_count, node.shut_out_replica_count)
         rows.append((node.node_id, node.name, state, addresses, node.rack, *counts, role))
-    heads = ("ID", "NAME", "STATE", "ADDRESS", "RACK", "LEADERS", "REPLICAS", "METADATA")
+    heads = (
+        "ID",
+        "NAME",
+        "STATE",
+        "ADDRESS",
+        "RACK",
+        "LEADERS",
+        "REPLICAS",
+        "SHUT OUT",
+        "METADATA",
+    )
     print_table(heads, rows)

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from rakit.client.cli.complaints import CommandError, complain
+from rakit.client.cli.complaints import MisuseError, complain
 from rakit.client.cli.connect import connect
 from rakit.client.cli.output import Format, print_table, print_tree, tree_of
 from rakit.client.model import Offsets, Topic, TopicConfig
@@ -91,9 +91,9 @@ async def update(
     known = {field.name for field in dataclasses.fields(TopicConfig)}
     unknown = [each for each in reset if each not in known]
     if unknown:
-        raise CommandError(f"no setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
+        raise MisuseError(f"no setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
     if config == TopicConfig() and not reset:
-        raise CommandError("nothing to change: give at least one setting")
+        raise MisuseError("nothing to change: give at least one setting")
     async with connect(bootstrap) as client:
         topic = await client.admin.update_topic(name, config, reset)
     if output is Format.TABLE:
@@ -103,9 +103,12 @@ async def update(
     return 0
 
 
-async def delete(bootstrap: str | None, name: str) -> int:
+async def delete(bootstrap: str | None, output: Format, name: str) -> int:
     """Deletes a topic."""
     async with connect(bootstrap) as client:
         await client.admin.delete_topic(name)
-    sys.stdout.write(f"deleted topic {name}\n")
+    if output is Format.TABLE:
+        sys.stdout.write(f"deleted topic {name}\n")
+    else:
+        print_tree({"topic": name, "deleted": True}, output)
     return 0

@@ -1,5 +1,5 @@
 """The demonstration behind `rakit demo`: real nodes, real data, a real crash, and honest counting.
 
-`processes` runs nodes on loopback, `flights` fetches the data, `verify` judges what was read back,
-`run` tells the story and prints the table.
+`processes` runs nodes on loopback, `flights` fetches the data, `readback` reads it as any client
+would, `verify` judges what was read, `run` tells the story and prints the table.
 """

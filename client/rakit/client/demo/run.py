@@ -23,7 +23,8 @@ from rakit.client.client import Client
 from rakit.client.config import ProducerConfig
 from rakit.client.demo import flights
 from rakit.client.demo.processes import SMALL_RESERVE, LocalCluster, NodeProcess
-from rakit.client.demo.verify import Read, Verdict, judge
+from rakit.client.demo.readback import read_back
+from rakit.client.demo.verify import Verdict, durable, judge
 from rakit.client.model import Digest
 from rakit.client.producing.batch import Delivery
 
@@ -65,10 +66,11 @@ class Acknowledgements:
                 event.set()
 
     async def reach(self, count: float) -> None:
-        """Waits until so many are acknowledged."""
-        event = asyncio.Event()
-        self.milestones.append((count, event))
-        await event.wait()
+        """Waits until so many are acknowledged; returns at once when they are already."""
+        if self.count < count:
+            event = asyncio.Event()
+            self.milestones.append((count, event))
+            await event.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,9 @@ class Story:
     """What a run found out."""
 
     verdict: Verdict
+    # By partition: the hashes of its replicas, and the offset up to which they have to hold it.
     digests: list[Digest]
+    ends: list[int]
     seconds: float
     size_bytes: int
     longest_gap_s: float
@@ -84,14 +88,27 @@ class Story:
 
     @property
     def kept(self) -> bool:
-        """Every promise held, and all replicas are the same."""
-        return self.verdict.kept and all(each.agrees for each in self.digests)
+        """Every promise held, and every replica of every partition holds the same, all of it."""
+        return self.verdict.kept and all(map(is_whole, self.digests, self.ends))
+
+
+def is_whole(digest: Digest, end_offset: int) -> bool:
+    """Whether all replicas have answered, alike, for everything up to the end."""
+    return digest.agrees and len(digest.replicas) == REPLICAS and digest.end_offset == end_offset
+
+
+def ends_of(receipts: list[tuple[int, int]]) -> list[int]:
+    """Returns where each partition must end, by what was acknowledged."""
+    ends = [0] * PARTITIONS
+    for partition, offset in receipts:
+        ends[partition] = max(ends[partition], offset + 1)
+    return ends
 
 
 async def run_demo(console: Console) -> int:
     """Runs the demonstration; returns the exit code."""
     with console.status("fetching the flights"):
-        archive = await asyncio.to_thread(flights.fetch)
+        archive = await flights.fetch()
         rows = await asyncio.to_thread(flights.read, archive)
     console.print(f"{len(rows):,} flights, the key is the aircraft's tail number")
     with tempfile.TemporaryDirectory(prefix="rakit-demo-") as directory:
@@ -120,14 +137,14 @@ async def _tell(console: Console, cluster: LocalCluster, rows: list[flights.Flig
         receipts, victim = await _produce(console, client, cluster, rows, acks)
         seconds = acks.last_s - began
     other = next(node for node in cluster.nodes if node is not victim)
+    with console.status(f"reading everything back through {other.name}, with the bare stubs"):
+        read = await read_back(other.address, TOPIC, PARTITIONS)
+    verdict, ends = judge(rows, receipts, read), ends_of(receipts)
     async with Client(other.address) as client:
-        with console.status(f"reading everything back through {other.name}"):
-            read = await _read_back(client)
-        verdict = judge(rows, receipts, read)
         with console.status("comparing the replicas"):
-            digests = await _digests(client)
+            digests = await _digests(client, ends)
     size_bytes = sum(len(row.value) + len(row.key or b"") for row in rows)
-    return Story(verdict, digests, seconds, size_bytes, acks.longest_gap_s, victim.name)
+    return Story(verdict, digests, ends, seconds, size_bytes, acks.longest_gap_s, victim.name)
 
 
 async def _produce(
@@ -153,8 +170,8 @@ async def _produce(
             victim = await disaster
         finally:
             disaster.cancel()
-    receipts = [(receipt.partition, receipt.offset) for receipt in map(Delivery.result, deliveries)]
-    return receipts, victim
+    receipts = [durable(delivery.result()) for delivery in deliveries]
+    return [(receipt.partition, receipt.offset) for receipt in receipts], victim
 
 
 async def _send_all(
@@ -201,23 +218,13 @@ async def _busiest_leader(client: Client, cluster: LocalCluster) -> NodeProcess:
     return next(node for node in cluster.nodes if node.address == address)
 
 
-async def _read_back(client: Client) -> list[Read]:
-    read: list[Read] = []
-    async with client.reader(TOPIC) as reader:
-        async for record in reader:
-            assert record.value is not None, "every flight has a value"
-            read.append(Read(record.partition, record.offset, record.key, record.value))
-    return read
-
-
-async def _digests(client: Client) -> list[Digest]:
-    """Returns each partition's hashes, once every replica holds everything."""
+async def _digests(client: Client, ends: list[int]) -> list[Digest]:
+    """Returns each partition's hashes: those of the whole, or the last ones when time is up."""
     deadline = time.monotonic() + CATCH_UP_TIMEOUT_S
     digests: list[Digest] = []
-    ends = {each.partition: each.latest for each in await client.admin.get_offsets(TOPIC)}
-    for partition in range(PARTITIONS):
+    for partition, end in enumerate(ends):
         digest = await client.admin.get_digest(TOPIC, partition)
-        while not (digest.agrees and digest.end_offset >= ends[partition]):
+        while not is_whole(digest, end):
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(_POLL_S)
@@ -242,8 +249,8 @@ def _table(story: Story) -> Table:
     table.add_row("records read", f"{verdict.read:,}")
     for name, count in must_be_zero:
         table.add_row(name, f"[red]{count:,}[/red]" if count else "0")
-    for partition, digest in enumerate(story.digests):
-        table.add_row(f"digest of partition {partition}", _digest_text(digest))
+    for partition, (digest, end) in enumerate(zip(story.digests, story.ends, strict=True)):
+        table.add_row(f"digest of partition {partition}", _digest_text(digest, end))
     table.add_row("records/s", f"{verdict.sent / story.seconds:,.0f}")
     table.add_row("MB/s", f"{story.size_bytes / story.seconds / 1e6:.1f}")
     table.add_row(
@@ -252,9 +259,8 @@ def _table(story: Story) -> Table:
     return table
 
 
-def _digest_text(digest: Digest) -> str:
-    count = len(digest.replicas)
-    if digest.agrees and count == REPLICAS:
-        return f"{digest.replicas[0].digest[:16]}… on all {count} replicas"
+def _digest_text(digest: Digest, end: int) -> str:
+    if is_whole(digest, end):
+        return f"{digest.replicas[0].digest[:16]}… on all {len(digest.replicas)} replicas"
     shown = (f"node {one.node_id}: {one.digest[:8] or one.error}" for one in digest.replicas)
-    return f"[red]{', '.join(shown)}[/red]"
+    return f"[red]{', '.join(shown)}, up to {digest.end_offset:,} of {end:,}[/red]"

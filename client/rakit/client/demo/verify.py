@@ -9,7 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rakit.client.cli.complaints import CommandError
 from rakit.client.demo.flights import Flight
+from rakit.client.model import Receipt
+
+
+class NotDurableError(CommandError):
+    """The cluster acknowledges what a power cut may take back."""
+
+
+def durable(receipt: Receipt) -> Receipt:
+    """Returns a receipt that proves an fsync; raises `NotDurableError` for any other."""
+    if not receipt.fsynced:
+        raise NotDurableError(
+            f"{receipt.topic}/{receipt.partition} acknowledged without fsync: its nodes run with"
+            " --unsafe-no-fsync, so nothing that is counted here would mean anything"
+        )
+    return receipt
 
 
 @dataclass(frozen=True, slots=True)

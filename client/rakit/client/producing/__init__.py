@@ -1,5 +1,6 @@
 """The producing half of the SDK.
 
-`producer` is what users hold; `batch` gathers records; `lane` decides, purely, the order of one
-partition; `link` is one stream to one node; `engine` connects lanes with links.
+`producer` is what users hold; `intake` checks what they hand over; `batch` gathers records; `lane`
+decides, purely, the order of one partition; `link` is one stream to one node; `engine` connects
+lanes with links; `failures` remembers what nobody has heard of.
 """

@@ -1,6 +1,6 @@
 """A batch from its first record to its acknowledgement, and the handle that a sender gets.
 
-A batch is open while records are added, then sealed: its columns are built once, it gets a sequence
+A batch is open while records are added, then sealed: its columns are built once. It gets a sequence
 that it keeps over all attempts, and it travels. It ends with a receipt or an error, once.
 
 The path that adds a record runs a few hundred thousand times a second, so it appends to plain lists
@@ -11,18 +11,19 @@ records have (headers, times) is kept sparsely.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from typing import Final
+from collections.abc import Callable, Generator, Sequence
+from typing import Final, Self
 
 from rakit.api.v1.log_service_pb2 import ProduceStreamRequest
 from rakit.client import codecs
 from rakit.client.codecs import CodecName
 from rakit.client.errors import RakitError
 from rakit.client.model import Receipt
+from rakit.client.producing.intake import Columns
 from rakit.client.records import HeaderPairs, fill_columns
 
-#: What a record takes on the wire beside its key and value, at most.
-RECORD_OVERHEAD_BYTES: Final = 8
+#: The index of a delivery that stands for a batch as a whole.
+_WHOLE: Final = -1
 
 
 class Batch:
@@ -36,7 +37,8 @@ class Batch:
         "created_s",
         "doubt",
         "headers",
-        "is_heard",
+        "heard",
+        "is_due",
         "keys",
         "message",
         "outcome",
@@ -58,34 +60,63 @@ class Batch:
         self.record_count = 0
         # When its first record came, on the loop's clock.
         self.created_s = created_s
-        # 0 until it is sealed.
+        # It has lingered for long enough.
+        self.is_due = False
+        # 0 until it has its place behind other batches.
         self.sequence = 0
         self.message = ProduceStreamRequest()
         self.attempts = 0
         # An attempt ended without anybody knowing whether it took effect.
         self.doubt = False
         self.outcome: Receipt | RakitError | None = None
-        # Somebody waits, or waited, for what becomes of it.
-        self.is_heard = False
+        # Deliveries that somebody waits for, or whose end somebody has seen, by their index.
+        self.heard: set[int] = set()
         self.callbacks: list[tuple[Callable[[Delivery], None], Delivery]] = []
         self._waiters: list[asyncio.Future[None]] = []
 
-    def seal(self, sequence: int, topic: str, partition: int) -> None:
+    @classmethod
+    def of(cls, columns: Columns, created_s: float, codec: CodecName | None) -> Self:
+        """Returns a sealed batch; raises what is wrong with an element."""
+        batch = cls(created_s, codec)
+        batch.size_bytes = columns.size_bytes
+        batch._build(columns.values, columns.keys, columns.headers, columns.times_ms)
+        return batch
+
+    def seal(self) -> None:
         """Builds what travels and lets go of the records."""
-        assert not self.sequence, "a batch is sealed once"
-        self.sequence = sequence
-        self.record_count = len(self.values)
-        produce = self.message.produce
-        produce.topic = topic
-        produce.partition = partition
-        places = range(self.record_count)
+        places = range(len(self.values))
         headers = [self.headers.get(at, ()) for at in places] if self.headers else ()
         times = [self.timestamps_ms.get(at, 0) for at in places] if self.timestamps_ms else ()
-        fill_columns(produce.columns, self.values, self.keys, headers, times)
-        if self.codec is not None:
-            content = produce.columns.SerializeToString()
-            produce.compressed.CopyFrom(codecs.compress(self.codec, content, self.record_count))
+        self._build(self.values, self.keys, headers, times)
         self.values, self.keys, self.headers, self.timestamps_ms = [], [], {}, {}
+
+    def _build(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        headers: Sequence[HeaderPairs],
+        timestamps_ms: Sequence[int],
+    ) -> None:
+        assert not self.record_count, "a batch is sealed once"
+        self.record_count = len(values)
+        produce = self.message.produce
+        fill_columns(produce.columns, values, keys, headers, timestamps_ms)
+        if self.codec is None:
+            return
+        content = produce.columns.SerializeToString()
+        produce.compressed.CopyFrom(codecs.compress(self.codec, content, self.record_count))
+
+    def place(self, sequence: int, topic: str, partition: int) -> None:
+        """Gives the sealed batch its place behind those before it."""
+        assert not self.sequence, "a batch is numbered once"
+        self.sequence = sequence
+        self.message.produce.topic = topic
+        self.message.produce.partition = partition
+
+    @property
+    def is_heard(self) -> bool:
+        """Somebody hears, or has heard, of every record in it."""
+        return _WHOLE in self.heard or len(self.heard) >= self.record_count
 
     def finish(self, outcome: Receipt | RakitError) -> None:
         """Ends the batch and wakes whoever waits."""
@@ -96,11 +127,10 @@ class Batch:
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
-        loop = asyncio.get_running_loop()
         callbacks, self.callbacks = self.callbacks, []
         for callback, delivery in callbacks:
             # Each by itself, so that one that raises disturbs nobody.
-            loop.call_soon(callback, delivery)
+            asyncio.get_running_loop().call_soon(callback, delivery)
 
     def wait(self) -> asyncio.Future[None]:
         """Returns a future of one waiter's own, so that its cancellation disturbs nobody else."""
@@ -116,14 +146,14 @@ class Delivery:
     """What becomes of a record, or of a batch: await it for the `Receipt`, or for its error.
 
     Awaiting is optional; `Producer.flush()` reports failures of deliveries that nobody awaited. It
-    may be awaited more than once.
+    may be awaited more than once; waiting that was cancelled does not count.
     """
 
     __slots__ = ("_batch", "_index")
 
-    def __init__(self, batch: Batch, index: int) -> None:
+    def __init__(self, batch: Batch, index: int = _WHOLE) -> None:
         self._batch = batch
-        # -1 stands for the batch as a whole.
+        # Of the record, or `_WHOLE`.
         self._index = index
 
     def done(self) -> bool:
@@ -132,7 +162,7 @@ class Delivery:
 
     def add_done_callback(self, callback: Callable[[Delivery], None]) -> None:
         """Calls `callback` with this delivery when it has ended; at once when it has already."""
-        self._batch.is_heard = True
+        self._batch.heard.add(self._index)
         if self._batch.outcome is None:
             self._batch.callbacks.append((callback, self))
         else:
@@ -142,14 +172,18 @@ class Delivery:
         """Returns the receipt or raises the error. It must be done."""
         outcome = self._batch.outcome
         assert outcome is not None, "the delivery is still under way: await it"
-        self._batch.is_heard = True
         if isinstance(outcome, RakitError):
+            self._batch.heard.add(self._index)
             # A new one each time: an exception that is raised twice gathers both tracebacks.
             raise outcome.again()
-        return outcome if self._index < 0 else outcome.of_record(self._index)
+        return outcome if self._index == _WHOLE else outcome.of_record(self._index)
 
     def __await__(self) -> Generator[object, None, Receipt]:
         if self._batch.outcome is None:
-            self._batch.is_heard = True
-            yield from self._batch.wait()
+            self._batch.heard.add(self._index)
+            try:
+                yield from self._batch.wait()
+            except BaseException:
+                self._batch.heard.discard(self._index)
+                raise
         return self.result()

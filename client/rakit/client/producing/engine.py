@@ -10,10 +10,13 @@ Rules:
 - A lane changes its link only while nothing of it is in flight: batches on two ways could overtake
   each other. (The partition would refuse that, but a refusal costs a round trip.)
 - A broken stream puts its batches back in doubt, a refusal says what it is. Retries end with the
-  delivery timeout, never sooner.
+  delivery timeout, never sooner: what is older when it comes back has failed.
 - A link that is silent for `SUSPECT_S` with something unanswered makes us ask another node; when
-  the leader has moved, the link is given up. A node that hangs keeps its connections open.
-- A fenced producer is at its end: everything that waits fails, and so does every later record.
+  the leader has moved, the link is given up. A node that hangs keeps its connections open, so a
+  link is also given up `SUSPECT_S` after the delivery timeout of what is in flight on it.
+- A fenced producer is at its end: everything that waits fails, and so does every later record. So
+  is one in which something fails that never should: a task or a callback that ends by an exception
+  would leave its batches waiting for ever.
 
 Left out: what users see of it (`producer`) and the order within a partition (`lane`).
 """
@@ -82,9 +85,10 @@ class Engine:
         self._connections = connections
         self._metadata = metadata
         self._client_config, self._config = configs
+        self._timeout_s = self._config.delivery_timeout_ms / 1000
         self._on_finished = on_finished
         self._loop = asyncio.get_running_loop()
-        self._lanes: list[Lane] = []
+        self.lanes: list[Lane] = []
         self._links: dict[str, Link] = {}
         # The link of a lane's last batch.
         self._link_of: dict[Lane, Link] = {}
@@ -94,31 +98,35 @@ class Engine:
         self._relearning: set[str] = set()
         self._suspected: set[Link] = set()
         self._is_closed = False
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._spawn(self._sweep())
 
     async def add_lanes(self, lanes: list[Lane]) -> None:
         """Takes over lanes. Those of a known name first learn where their numbering goes on."""
         if self.identity.is_known_name:
             gate = asyncio.Semaphore(INQUIRIES_COUNT_MAX)
             await asyncio.gather(*(self._learn_sequence(lane, gate) for lane in lanes))
-        self._lanes.extend(lanes)
+        self.lanes.extend(lanes)
 
     async def close(self, error: RakitError) -> None:
         """Stops everything at once. Batches that are not acknowledged fail with the error."""
         self._is_closed = True
         for timer in self._timers.values():
             timer.cancel()
-        tasks = [self._sweeper, *self._tasks]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for link in list(self._links.values()):
             await link.close()
         self._links.clear()
-        for lane in self._lanes:
-            self._finish_all(lane.disconnected(), error)
+        for lane in self.lanes:
+            self._finish_all(lane.disconnected(error), error)
             lane.settle()
         self.end(error)
+
+    def spoiled(self, batch: Batch, error: RakitError) -> None:
+        """Takes a batch of a lane that could not be built."""
+        self._finish(batch, error)
 
     def wake(self, lane: Lane) -> None:
         """Looks after a lane soon; what else is added until then goes out together."""
@@ -127,15 +135,25 @@ class Engine:
             self._woken.add(lane)
             self._loop.call_soon(self._pump, lane)
 
-    def wake_in(self, lane: Lane, delay_s: float) -> None:
-        """Looks after a lane when its lingering is over."""
-        self._loop.call_later(delay_s, self._pump, lane)
+    def wake_in(self, lane: Lane, batch: Batch, delay_s: float) -> None:
+        """Looks after a lane when its new batch has lingered for so long."""
+        self._loop.call_later(delay_s, self._end_linger, lane, batch)
+
+    def _end_linger(self, lane: Lane, batch: Batch) -> None:
+        batch.is_due = True
+        self._pump(lane)
 
     def _pump(self, lane: Lane) -> None:
         """Sends what the lane lets go."""
         self._woken.discard(lane)
         if self._is_closed:
             return
+        try:
+            self._send(lane)
+        except Exception as failure:
+            self._fail(failure)
+
+    def _send(self, lane: Lane) -> None:
         if self.fatal is not None:
             self._finish_all(lane.drain(), self.fatal)
             return
@@ -177,8 +195,11 @@ class Engine:
         self, link: Link, lane: Lane, batch: Batch, answer: ProduceStreamResponse
     ) -> None:
         if answer.HasField("result"):
+            # First, because it may fail: until the lane has let go, the batch comes back with the
+            # link.
+            receipt = Receipt.from_message(lane.topic, answer.result)
             lane.acknowledged(batch)
-            batch.finish(Receipt.from_message(lane.topic, answer.result))
+            batch.finish(receipt)
             self._on_finished(batch)
             self._connections.served(link.address)
             if not self._is_direct(lane, link):
@@ -193,7 +214,9 @@ class Engine:
         if verdict is Verdict.FAILED:
             self._finish(batch, error)
             if isinstance(error, ProducerFencedError):
-                self.end(error)
+                # The doubt is this batch's own: what was never sent cannot have been stored.
+                facts = error.metadata
+                self.end(make_error(error.reason, error.message, facts, maybe_applied=False))
         elif error.reason in {"NOT_LEADER", "NO_LEADER"} and not self._metadata.learn_leader(
             error, lane.topic, lane.partition
         ):
@@ -204,6 +227,8 @@ class Engine:
         """After the last answer of a lane that was refused: sends again, now or in a while."""
         if not lane.settle():
             return
+        # What came back may be too old to be sent again, and would not be seen while it travels.
+        self._expire(lane)
         hinted = self._metadata.leader_address(lane.topic, lane.partition)
         used = self._link_of.get(lane)
         moves = bool(hinted) and used is not None and used.address != hinted
@@ -229,14 +254,23 @@ class Engine:
         self._pump(lane)
 
     def _ended(self, link: Link, error: RakitError) -> None:
-        """A stream is over: what was in flight goes back to its lanes, in doubt."""
+        """A stream is over."""
+        if self._is_closed:
+            return
+        try:
+            self._take_back(link, error)
+        except Exception as failure:
+            self._fail(failure)
+
+    def _take_back(self, link: Link, error: RakitError) -> None:
+        """What was in flight goes back to its lanes, in doubt."""
         if self._links.get(link.address) is link:
             del self._links[link.address]
         if is_nodes_fault(error):
             self._connections.failed(link.address)
         for lane in self._lanes_on(link):
             self._metadata.forget_leader(lane.topic, lane.partition, link.address)
-            self._finish_all(lane.disconnected(), error)
+            self._finish_all(lane.disconnected(error), error)
             self._relearn(lane.topic)
             # Another node takes it at once; only when that fails too there is a pause.
             verdict = Verdict.AGAIN if lane.failure_count < 2 else Verdict.AGAIN_LATER
@@ -244,7 +278,7 @@ class Engine:
 
     def _lanes_on(self, link: Link) -> list[Lane]:
         """The lanes that have something in flight on a link."""
-        return [lane for lane in self._lanes if lane.in_flight and self._link_of.get(lane) is link]
+        return [lane for lane in self.lanes if lane.in_flight and self._link_of.get(lane) is link]
 
     def _relearn(self, topic: str) -> None:
         """Asks for the leaders of a topic, once at a time."""
@@ -276,26 +310,32 @@ class Engine:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self._loop.time()
-            timeout_s = self._config.delivery_timeout_ms / 1000
             for link in [link for link in self._links.values() if not link.is_idle]:
                 oldest = min(
                     (lane.in_flight[0].created_s for lane in self._lanes_on(link)), default=now
                 )
-                if oldest < now - timeout_s - SUSPECT_S:
+                if oldest < now - self._timeout_s - SUSPECT_S:
                     link.abandon()
                 elif link.waiting_since_s < now - SUSPECT_S:
                     self._spawn(self._suspect(link))
-            for lane in self._lanes:
-                self._finish_all(lane.expire(timeout_s), self._timeout_of(lane))
+            for lane in self.lanes:
+                self._expire(lane)
 
-    def _timeout_of(self, lane: Lane) -> RakitError:
-        return make_error(
-            LocalReason.DELIVERY_TIMEOUT,
+    def _expire(self, lane: Lane) -> None:
+        """Fails what a lane has had for too long."""
+        expired = lane.expire(self._timeout_s)
+        if not expired:
+            return
+        text = (
             f"{lane.topic}/{lane.partition} did not acknowledge within"
-            f" {self._config.delivery_timeout_ms} ms",
-            {"topic": lane.topic, "partition": str(lane.partition)},
-            maybe_applied=False,
+            f" {self._config.delivery_timeout_ms} ms"
         )
+        facts = {"topic": lane.topic, "partition": str(lane.partition)}
+        if lane.trouble is not None:
+            text += f": {lane.trouble.message} ({lane.trouble.reason})"
+            facts["cause"] = lane.trouble.reason
+        error = make_error(LocalReason.DELIVERY_TIMEOUT, text, facts, maybe_applied=False)
+        self._finish_all(expired, error)
 
     async def _suspect(self, link: Link) -> None:
         """Asks another node whether the partitions of a silent link are led elsewhere by now."""
@@ -313,10 +353,25 @@ class Engine:
         if moved:
             link.abandon()
 
+    def _fail(self, failure: BaseException) -> None:
+        """Something failed that never should: ends the producer, so that nobody waits for ever."""
+        if isinstance(failure, RakitError):
+            error = failure
+        else:
+            error = make_error(LocalReason.CLIENT_FAILED, f"a bug in the client: {failure!r}")
+            context = {"message": "the producer ends by a bug in it", "exception": failure}
+            self._loop.call_exception_handler(context)
+        for lane in self.lanes:
+            self._finish_all(lane.disconnected(error), error)
+            lane.settle()
+        self.end(error)
+        for link in self._links.values():
+            link.abandon()
+
     def end(self, error: RakitError) -> None:
         """The producer is at its end: fails everything that it has and everything that comes."""
         self.fatal = error
-        for lane in self._lanes:
+        for lane in self.lanes:
             self._finish_all(lane.drain(), error)
 
     def _finish_all(self, batches: list[Batch], error: RakitError) -> None:
@@ -330,4 +385,10 @@ class Engine:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            self._fail(failure)

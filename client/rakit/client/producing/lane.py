@@ -8,6 +8,8 @@ Pacing: while little waits, one batch is in flight and everything that arrives m
 together with the next one; from `GATHER_BYTES` waiting on there is a second one, and each further
 one takes twice as much, up to a full batch. A message costs about the same for one record as for a
 thousand: this keeps a thousand single records a second cheap, and makes batches large under load.
+With lingering a batch of little waits until it is marked as due. The mark is a timer's, which fires
+once and as coarsely as the loop rounds; comparing clocks then would find it early, and send never.
 
 Order and numbering (S24):
 
@@ -18,7 +20,11 @@ Order and numbering (S24):
   goes first, in its old order. On the stream the node refuses what follows a failure anyway.
 - A batch that was given up while its outcome was unknown may yet turn out to be stored. The
   partition then refuses the next batch and says so; its number is remembered in order to believe
-  that.
+  that, until a later batch is stored.
+- A partition that has forgotten the producer, or may have, refuses whatever names a number before.
+  A batch that was never under way then goes without; one that was is in doubt for good.
+- A batch that cannot be built gets no number and stands in nobody's way: it fails by itself, and
+  the lane goes on with the next one.
 - Once a later batch is stored the partition refuses an older number for good, so a batch that still
   travels somewhere cannot appear behind its successor.
 """
@@ -32,7 +38,7 @@ from enum import Enum, auto
 from typing import Final
 
 from rakit.client.codecs import CodecName
-from rakit.client.errors import RakitError
+from rakit.client.errors import RakitError, make_error
 from rakit.client.producing.batch import Batch
 
 #: Waiting bytes from which on a second batch is in flight.
@@ -70,7 +76,12 @@ class Lane:
     """The batches of one producer for one partition."""
 
     def __init__(
-        self, topic: str, partition: int, limits: LaneLimits, clock_s: Callable[[], float]
+        self,
+        topic: str,
+        partition: int,
+        limits: LaneLimits,
+        clock_s: Callable[[], float],
+        on_spoiled: Callable[[Batch, RakitError], None],
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -79,16 +90,21 @@ class Lane:
         self._batch_count_max = limits.batch_count_max
         # Only tells how old batches are.
         self._clock_s = clock_s
+        # Hears of a batch that could not be built.
+        self._on_spoiled = on_spoiled
         self.open: Batch | None = None
         self.in_flight: deque[Batch] = deque()
         # An open batch of this size needs attention: `next_batch()` may have something.
         self.trigger_bytes = 0
         # The engine has a reason to send nothing: a pause, or the first sequence is not known yet.
         self.is_held = False
-        # Refusals and broken streams in a row.
+        # Refusals and broken streams in a row, and the last one of them.
         self.failure_count = 0
+        self.trouble: RakitError | None = None
         # The partition's last sequence of this producer, as far as it is known.
         self.last_sequence = 0
+        # The partition cannot check even a "0": what is new goes without a number before.
+        self._is_forgotten = False
         self._next_sequence = 1
         self._queue: deque[Batch] = deque()
         self._queued_bytes = 0
@@ -107,7 +123,8 @@ class Lane:
         """The batch that will end last."""
         if self.open is not None:
             return self.open
-        for batches in (self._queue, self._returned, self.in_flight):
+        # What came back was sent before what is still in flight.
+        for batches in (self._queue, self.in_flight, self._returned):
             if batches:
                 return batches[-1]
         return None
@@ -144,18 +161,27 @@ class Lane:
         return batch
 
     def append_batch(self, batch: Batch) -> None:
-        """Adds a whole batch behind everything that was added before."""
+        """Adds a sealed batch behind everything that was added before."""
         self.seal_open()
-        self._seal(batch)
+        self._enqueue(batch)
 
     def seal_open(self) -> None:
         """Ends the open batch; the next record begins another one."""
-        if self.open is not None:
-            batch, self.open = self.open, None
-            self._seal(batch)
+        batch, self.open = self.open, None
+        if batch is None:
+            return
+        try:
+            batch.seal()
+        except Exception as failure:
+            # Each record was checked when it was handed over, so this should not be. The batch is
+            # in nobody's hands any more: it must end here, or its senders would wait for ever.
+            text = f"a batch for {self.topic}/{self.partition} cannot be built: {failure}"
+            self._on_spoiled(batch, make_error("INVALID_REQUEST", text))
+        else:
+            self._enqueue(batch)
 
-    def _seal(self, batch: Batch) -> None:
-        batch.seal(self._next_sequence, self.topic, self.partition)
+    def _enqueue(self, batch: Batch) -> None:
+        batch.place(self._next_sequence, self.topic, self.partition)
         self._next_sequence += 1
         self._queue.append(batch)
         self._queued_bytes += batch.size_bytes
@@ -167,13 +193,20 @@ class Lane:
             return None
         if not self._queue:
             self.seal_open()
+        if not self._queue:
+            self.trigger_bytes = self._trigger()
+            return None
         batch = self._queue.popleft()
         self._queued_bytes -= batch.size_bytes
         if self.limits.is_idempotent:
             stamp = batch.message.produce.producer
             stamp.sequence = batch.sequence
-            before = self.in_flight[-1].sequence if self.in_flight else self.last_sequence
-            stamp.previous_sequence = before
+            if self.in_flight:
+                stamp.previous_sequence = self.in_flight[-1].sequence
+            elif self._is_forgotten and not batch.doubt:
+                stamp.ClearField("previous_sequence")
+            else:
+                stamp.previous_sequence = self.last_sequence
         batch.attempts += 1
         self.in_flight.append(batch)
         return batch
@@ -187,7 +220,7 @@ class Lane:
         if self._queue or waiting >= GATHER_BYTES or not self.limits.linger_s:
             return True
         assert self.open is not None, "what waits is sealed or open"
-        return self._clock_s() >= self.open.created_s + self.limits.linger_s
+        return self.open.is_due
 
     def _trigger(self) -> int:
         if self._is_ended:
@@ -212,6 +245,9 @@ class Lane:
         """Takes the good end of the oldest batch in flight."""
         self._take_head(batch)
         self.failure_count = 0
+        self._is_forgotten = False
+        self.trouble = None
+        self._given_up.clear()
         self.last_sequence = max(self.last_sequence, batch.sequence)
 
     def refused(self, batch: Batch, error: RakitError) -> Verdict:
@@ -228,6 +264,7 @@ class Lane:
             self._returned.append(batch)
         if error.reason != "EARLIER_REQUEST_FAILED":
             self.failure_count += 1
+            self.trouble = error
         return verdict
 
     def _judge(self, batch: Batch, error: RakitError, *, was_in_doubt: bool) -> Verdict:
@@ -236,11 +273,12 @@ class Lane:
                 return Verdict.AGAIN
             case "OUT_OF_ORDER_SEQUENCE":
                 return self._judge_order(batch, error)
-            case "UNKNOWN_PRODUCER" if not (was_in_doubt or self._given_up):
-                # Forgotten after a long silence. Everything before was acknowledged and this batch
-                # was never under way before, so numbering may begin anew.
+            case "UNKNOWN_PRODUCER" if not was_in_doubt:
+                # Forgotten after a long silence. This batch was never under way before, and once it
+                # is stored nothing older can be, so numbering may begin anew.
                 batch.doubt = False
                 self.last_sequence = 0
+                self._is_forgotten = True
                 return Verdict.AGAIN
             case _ if error.retriable and (self.limits.is_idempotent or not batch.doubt):
                 return Verdict.AGAIN_LATER
@@ -264,10 +302,11 @@ class Lane:
         assert self.in_flight[0] is batch, "answers come in the order of the requests"
         self.in_flight.popleft()
 
-    def disconnected(self) -> list[Batch]:
+    def disconnected(self, error: RakitError) -> list[Batch]:
         """Takes back what was in flight when the stream broke; returns what failed by that."""
         self._is_recovering = True
         self.failure_count += 1
+        self.trouble = error
         failed: list[Batch] = []
         for batch in self.in_flight:
             batch.doubt = True
@@ -295,7 +334,11 @@ class Lane:
         return True
 
     def expire(self, age_s: float) -> list[Batch]:
-        """Removes waiting batches that are older than this, oldest first; they have failed."""
+        """Removes waiting batches that are older than this, oldest first; they have failed.
+
+        What is in flight is not touched: it comes back, or its link is given up, and is then judged
+        here before it is sent again.
+        """
         created_before_s = self._clock_s() - age_s
         expired: list[Batch] = []
         if self.open is not None and self.open.created_s < created_before_s:

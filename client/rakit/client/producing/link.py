@@ -7,8 +7,9 @@ Rules:
 
 - After a failed request the node refuses the partition's later requests until it is told to restart
   (contract 10). So a lane that failed on this link is restarted in front of its next batch.
-- A link ends exactly once, whether the node, the network or we end it: `on_end` then hears why, and
-  every lane with something in flight here is told by the engine.
+- A link ends exactly once, whatever ends it: the node, the network, us, or an exception that nobody
+  expected. `on_end` then hears why, and every lane with something in flight here is told by the
+  engine. Nothing may end a link in silence: its batches would wait for ever.
 - What waits to be written is bounded by what lanes allow in flight.
 """
 
@@ -22,7 +23,7 @@ from typing import Final
 import grpc.aio
 
 from rakit.api.v1.log_service_pb2 import ProduceStreamRequest, ProduceStreamResponse
-from rakit.client.connections import Stubs
+from rakit.client.connections import Stubs, is_cancelled
 from rakit.client.errors import LocalReason, RakitError, from_rpc_error, make_error
 from rakit.client.producing.batch import Batch
 from rakit.client.producing.lane import Lane
@@ -50,6 +51,8 @@ class Link:
         self._wake = asyncio.Event()
         self._pending: dict[int, tuple[Lane, Batch]] = {}
         self._next_tag = _RESTART_TAG + 1
+        # Why the call was cancelled, if we did it.
+        self._why = "the stream was closed"
         # Lanes that the node refuses until they are restarted.
         self._broken: set[Lane] = set()
         self._reader = asyncio.create_task(self._read())
@@ -78,6 +81,7 @@ class Link:
 
     def abandon(self) -> None:
         """Gives the stream up; `on_end` follows."""
+        self._why = "it does not answer, and was given up"
         self._call.cancel()
 
     async def close(self) -> None:
@@ -97,6 +101,9 @@ class Link:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # The call is over. The reader hears why from the same call.
             self._call.cancel()
+        except Exception as failure:
+            self._why = f"writing failed: {failure!r}"
+            self._call.cancel()
 
     async def _read(self) -> None:
         error = await self._read_to_end()
@@ -114,14 +121,14 @@ class Link:
         except grpc.aio.AioRpcError as failure:
             return from_rpc_error(failure, self.address)
         except asyncio.CancelledError:
-            if not self._call.cancelled():
+            if is_cancelled():
                 raise
-            return make_error(LocalReason.UNREACHABLE, f"{self.address} was given up")
-        except AssertionError as failure:
+            return make_error(LocalReason.UNREACHABLE, f"{self.address}: {self._why}")
+        except Exception as failure:
             # An answer that cannot be, such as one out of order. Nothing on this stream can be
             # believed any more; what is in flight is in doubt and goes elsewhere.
             self._call.cancel()
-            return make_error(LocalReason.PROTOCOL_VIOLATION, f"{self.address}: {failure}")
+            return make_error(LocalReason.PROTOCOL_VIOLATION, f"{self.address}: {failure!r}")
 
     def _take(self, answer: ProduceStreamResponse) -> None:
         if answer.tag == _RESTART_TAG:

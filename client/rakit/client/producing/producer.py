@@ -13,28 +13,39 @@ the batches of a partition are stored in the order in which they were sent.
 
 Rules:
 
-- The order of `send()` calls is the order in a partition, whatever fails in between.
+- The order of `send()` calls, of all tasks, is the order in a partition, whatever fails in between.
+  Calls that have to wait, for the topic to be known or for room, are served in their order, and
+  nobody passes one that was served and whose task has not run yet.
 - A failed delivery does not stop later records. Await deliveries, or call `flush()`, which raises
-  the first failure that nobody awaited.
+  the first failure that nobody heard of, or wait for it in `failure()`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
 from rakit.api.v1.log_service_pb2 import InitProducerRequest
-from rakit.client.config import ClientConfig, ProducerConfig
-from rakit.client.connections import Connections
+from rakit.client.config import BATCH_BYTES_LIMIT, ClientConfig, ProducerConfig
+from rakit.client.connections import Connections, is_cancelled
 from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.metadata import Metadata
-from rakit.client.producing.batch import RECORD_OVERHEAD_BYTES, Batch, Delivery
+from rakit.client.producing.batch import Batch, Delivery
 from rakit.client.producing.engine import Engine, Identity
+from rakit.client.producing.failures import Failures
+from rakit.client.producing.intake import (
+    RECORD_OVERHEAD_BYTES,
+    check_time,
+    checked_headers,
+    columns_of,
+    headers_bytes,
+    length,
+    too_large,
+)
 from rakit.client.producing.lane import Lane, LaneLimits
 from rakit.client.records import HeaderPairs
 from rakit.client.routing import key_hash
@@ -84,6 +95,17 @@ class _TopicLanes:
         return self.lanes[partition]
 
 
+@dataclass(slots=True, eq=False)
+class _Opening:
+    """Calls that wait for a topic to be known. The lock serves them in their order."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting_count: int = 0
+    # Asks about the topic, on behalf of all of them; what comes of it is shared.
+    task: asyncio.Task[_TopicLanes | RakitError] | None = None
+    outcome: _TopicLanes | RakitError | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Turn:
     """Somebody who waits for room."""
@@ -116,17 +138,19 @@ class Producer:
             config.idempotent,
             config.compression,
         )
+        # Topics that nobody waits for any more.
         self._topics: dict[str, _TopicLanes] = {}
-        self._opening: dict[str, asyncio.Task[_TopicLanes]] = {}
+        self._openings: dict[str, _Opening] = {}
         self._bytes_max = config.unacknowledged_bytes_max
         self._count_max = config.unacknowledged_count_max
         # What was taken and is not acknowledged.
         self._bytes = 0
         self._count = 0
         self._room: deque[_Turn] = deque()
+        # Calls that wait for room, or have got it and have not run since.
+        self._waiting_count = 0
         self._unyielded_bytes = 0
-        # The first failure that nobody has heard of.
-        self._unheard: RakitError | None = None
+        self._failures = Failures()
         self._is_open = False
 
     async def __aenter__(self) -> Self:
@@ -159,24 +183,27 @@ class Producer:
         if not self._is_open:
             return
         self._is_open = False
-        for task in self._opening.values():
-            task.cancel()
-        await self._engine.close(
-            make_error(LocalReason.CLOSED, "the producer was closed before this was acknowledged")
+        for opening in self._openings.values():
+            if opening.task is not None:
+                opening.task.cancel()
+        error = make_error(
+            LocalReason.CLOSED, "the producer was closed before this was acknowledged"
         )
+        await self._engine.close(error)
         self._topics.clear()
         # The caller wanted it so; it is no failure that a flush has to report.
-        self._unheard = None
+        self._failures.close(error)
         self._grant()
 
     async def _init_producer(self) -> Identity:
         if not self._config.idempotent:
             return Identity()
-        name = self._config.name or f"rakit-{uuid.uuid4()}"
+        name = self._config.name
+        # After a broken call it is asked again; an id that nobody heard of fences nobody.
         answer = await self._connections.call(
             lambda stubs: stubs.log.InitProducer, InitProducerRequest(producer_name=name)
         )
-        return Identity(answer.producer_id, answer.epoch, bool(self._config.name))
+        return Identity(answer.producer_id, answer.epoch, is_known_name=bool(name))
 
     async def send(
         self,
@@ -190,26 +217,36 @@ class Producer:
     ) -> Delivery:
         """Hands a record over and returns what to await for its `Receipt`.
 
-        Waits while too much is unacknowledged. Raises NotFoundError for a topic or partition that
-        does not exist, ProducerFencedError once a newer producer of the same name has taken over,
-        and ClosedError.
+        Waits while too much is unacknowledged. Raises TypeError and ValueError for what is no
+        record, InvalidRequestError for more than a topic can take, NotFoundError for a topic or
+        partition that does not exist, and ClosedError. Once a newer producer of the same name has
+        taken over, the delivery ends with ProducerFencedError, or this call where it has to wait.
         """
         # This runs once per record: nothing here is done that only few records need.
-        lanes = self._topics.get(topic) or await self._opened(topic)
         size = RECORD_OVERHEAD_BYTES
         if value is not None:
-            size += len(value)
+            size += len(value) if type(value) is bytes else length("value", value)
         if key is not None:
-            size += len(key)
+            size += len(key) if type(key) is bytes else length("key", key)
         if headers:
-            size += sum(RECORD_OVERHEAD_BYTES + len(name) + len(text) for name, text in headers)
+            headers = checked_headers(headers)
+            size += headers_bytes(headers)
+        if timestamp_ms is not None:
+            check_time(timestamp_ms)
+        if size > BATCH_BYTES_LIMIT:
+            raise too_large(size)
+        lanes = self._topics.get(topic) or await self._opened(topic)
         if partition is not None:
             lane = lanes.named(topic, partition)
         elif key is not None:
             lane = lanes.lanes[key_hash(key) % lanes.count]
         else:
             lane = lanes.unkeyed(size)
-        if self._room or self._bytes + size > self._bytes_max or self._count >= self._count_max:
+        if (
+            self._waiting_count
+            or self._bytes + size > self._bytes_max
+            or self._count >= self._count_max
+        ):
             await self._take_room(size, 1)
         else:
             self._bytes += size
@@ -223,7 +260,7 @@ class Producer:
         if batch.size_bytes > lane.trigger_bytes:
             self._engine.wake(lane)
         if self._limits.linger_s and not index:
-            self._engine.wake_in(lane, self._limits.linger_s)
+            self._engine.wake_in(lane, batch, self._limits.linger_s)
         self._unyielded_bytes += size
         if self._unyielded_bytes >= YIELD_EVERY_BYTES:
             self._unyielded_bytes = 0
@@ -245,69 +282,93 @@ class Producer:
         The fast way for many records: nothing is done per record. `keys`, `headers` and
         `timestamps_ms` are as long as `values`. Without `partition` the partitions take turns; with
         keys it must be named, because a key belongs to one partition (see `partition_for`). The
-        delivery's receipt spans the batch.
+        delivery's receipt spans the batch. Raises what send() raises.
         """
-        count = len(values)
-        if not count:
-            raise ValueError("a batch holds at least one record")
-        for name, column in (("keys", keys), ("headers", headers), ("times", timestamps_ms)):
-            if column is not None and len(column) != count:
-                raise ValueError(f"{count} values but {len(column)} {name}: one for each value")
         if keys is not None and partition is None:
             raise ValueError(
                 "a batch with keys needs the partition; send() puts records where keys belong"
             )
+        columns = columns_of(values, keys, headers, timestamps_ms)
+        size, count = columns.size_bytes, len(columns.values)
+        if size > BATCH_BYTES_LIMIT:
+            raise too_large(size)
         lanes = self._topics.get(topic) or await self._opened(topic)
         lane = lanes.next_turn() if partition is None else lanes.named(topic, partition)
-        batch = Batch(self._loop.time(), self._limits.codec)
-        batch.values, batch.keys = list(values), list(keys or ())
-        batch.headers = dict(enumerate(headers or ()))
-        batch.timestamps_ms = dict(enumerate(timestamps_ms or ()))
-        batch.size_bytes = _size_of(values) + _size_of(keys or ()) + RECORD_OVERHEAD_BYTES * count
-        await self._take_room(batch.size_bytes, count)
+        await self._take_room(size, count)
+        try:
+            # The encoder looks at every element: what is no bytes is found here.
+            batch = Batch.of(columns, self._loop.time(), self._limits.codec)
+        except BaseException:
+            self._give_back(size, count)
+            raise
         lane.append_batch(batch)
         self._engine.wake(lane)
         await asyncio.sleep(0)
-        return Delivery(batch, -1)
+        return Delivery(batch)
 
     async def flush(self) -> None:
         """Waits until everything sent so far is acknowledged or has failed.
 
-        Raises the first failure since the last flush that nobody awaited.
+        Raises the first failure since the last flush of a delivery that nobody awaits or awaited.
         """
         newest: list[Batch] = []
-        for topic in self._topics.values():
-            for lane in topic.lanes:
-                if lane.newest is not None:
-                    newest.append(lane.newest)
-                    lane.seal_open()
-                    self._engine.wake(lane)
+        for lane in self._engine.lanes if self._is_open else ():
+            if lane.newest is not None:
+                newest.append(lane.newest)
+                lane.seal_open()
+                self._engine.wake(lane)
         for batch in newest:
             await batch.wait()
-        if self._unheard is not None:
-            error, self._unheard = self._unheard, None
+        error = self._failures.first_unheard()
+        self._failures.forget()
+        if error is not None:
             raise error.again()
 
-    async def _opened(self, topic: str) -> _TopicLanes:
-        self._check_open()
-        task = self._opening.get(topic)
-        if task is None:
-            task = asyncio.create_task(self._open_topic(topic))
-            self._opening[topic] = task
-        try:
-            return await asyncio.shield(task)
-        finally:
-            if task.done():
-                self._opening.pop(topic, None)
+    async def failure(self) -> RakitError:
+        """Waits for the first failure that nobody awaits, and returns it.
 
-    async def _open_topic(self, topic: str) -> _TopicLanes:
-        found = await self._metadata.topic(topic)
-        lanes = [
-            Lane(topic, each.partition, self._limits, self._loop.time) for each in found.partitions
-        ]
-        await self._engine.add_lanes(lanes)
-        self._topics[topic] = _TopicLanes(lanes)
-        return self._topics[topic]
+        For whoever sends without awaiting deliveries and does not want to go on until `flush()`,
+        which still raises it. Raises ClosedError when the producer is closed meanwhile.
+        """
+        return (await self._failures.until_unheard()).again()
+
+    async def _opened(self, topic: str) -> _TopicLanes:
+        """Returns the lanes of a topic to those who came before they were known, in order."""
+        opening = self._openings.setdefault(topic, _Opening())
+        opening.waiting_count += 1
+        try:
+            async with opening.lock:
+                self._check_open()
+                if opening.outcome is None:
+                    opening.task = asyncio.create_task(self._open_topic(topic))
+                    opening.outcome = await opening.task
+                    self._check_open()
+                if isinstance(opening.outcome, RakitError):
+                    raise opening.outcome.again()
+                return opening.outcome
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            # abort() does not wait for the answer.
+            raise self._closed() from None
+        finally:
+            opening.waiting_count -= 1
+            if not opening.waiting_count:
+                del self._openings[topic]
+                if isinstance(opening.outcome, _TopicLanes) and self._is_open:
+                    self._topics[topic] = opening.outcome
+
+    async def _open_topic(self, topic: str) -> _TopicLanes | RakitError:
+        try:
+            found = await self._metadata.topic(topic)
+            lanes = [
+                Lane(topic, each.partition, self._limits, self._loop.time, self._engine.spoiled)
+                for each in found.partitions
+            ]
+            await self._engine.add_lanes(lanes)
+        except RakitError as error:
+            return error
+        return _TopicLanes(lanes)
 
     def _fits(self, size_bytes: int, count: int) -> bool:
         # One that is larger than all room is taken when nothing else is there.
@@ -318,26 +379,31 @@ class Producer:
     async def _take_room(self, size_bytes: int, count: int) -> None:
         """Counts records as unacknowledged; waits for room, behind those who wait already."""
         self._check_open()
-        if self._room or not self._fits(size_bytes, count):
-            turn = _Turn(size_bytes, count, self._loop.create_future())
-            self._room.append(turn)
-            try:
-                await turn.come
-            except asyncio.CancelledError:
-                self._give_back(turn)
-                raise
-            self._check_open()
-        else:
+        if not self._waiting_count and self._fits(size_bytes, count):
             self._bytes += size_bytes
             self._count += count
+            return
+        turn = _Turn(size_bytes, count, self._loop.create_future())
+        self._room.append(turn)
+        self._waiting_count += 1
+        try:
+            await turn.come
+            self._check_open()
+        except BaseException:
+            # Cancelled, closed or fenced: whether the turn had come or not, it is not used.
+            if turn in self._room:
+                self._room.remove(turn)
+            else:
+                self._give_back(size_bytes, count)
+            raise
+        finally:
+            self._waiting_count -= 1
+            self._grant()
 
-    def _give_back(self, turn: _Turn) -> None:
-        """Somebody does not want its turn any more, whether it had come or not."""
-        if turn in self._room:
-            self._room.remove(turn)
-        else:
-            self._bytes -= turn.size_bytes
-            self._count -= turn.count
+    def _give_back(self, size_bytes: int, count: int) -> None:
+        """Frees room that was taken for records, by whatever end they had."""
+        self._bytes -= size_bytes
+        self._count -= count
         self._grant()
 
     def _grant(self) -> None:
@@ -353,23 +419,18 @@ class Producer:
 
     def _check_open(self) -> None:
         if not self._is_open:
-            raise make_error(
-                LocalReason.CLOSED,
-                "the producer is not open: use it as `async with client.producer() as producer`",
-                maybe_applied=False,
-            )
+            raise self._closed()
         if self._engine.fatal is not None:
             raise self._engine.fatal.again()
 
+    def _closed(self) -> RakitError:
+        return make_error(
+            LocalReason.CLOSED,
+            "the producer is not open: use it as `async with client.producer() as producer`",
+            maybe_applied=False,
+        )
+
     def _batch_finished(self, batch: Batch) -> None:
-        self._bytes -= batch.size_bytes
-        self._count -= batch.record_count
-        if isinstance(batch.outcome, RakitError) and not batch.is_heard and self._unheard is None:
-            self._unheard = batch.outcome
-        self._grant()
-
-
-def _size_of(column: Sequence[bytes | None]) -> int:
-    if None in column:
-        return sum(len(element) for element in column if element is not None)
-    return sum(map(len, column))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        if isinstance(batch.outcome, RakitError):
+            self._failures.add(batch)
+        self._give_back(batch.size_bytes, batch.record_count)

@@ -3,6 +3,11 @@
 A record is delivered once: `take()` turns what a stream sent into exactly the part that has not
 been delivered yet. Streams break and begin anew at any offset; a stream may start before the asked
 position, because batches are sent whole. A hole is never passed over in silence.
+
+A start outside the log is an error: whoever resumes there has lost records, or reads another topic
+than it thinks. One offset for all partitions is a rough place and not a resumption, so a follower
+that gives one begins at the nearest offset in those partitions that do not have it, as long as one
+has.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from datetime import datetime
 from typing import Literal
 
 from rakit.api.v1.log_service_pb2 import PartitionData, Position
-from rakit.client.errors import LocalReason, make_error
+from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.model import Offsets
 from rakit.client.records import RecordBatch
 
@@ -77,13 +82,37 @@ def time_of(start: From) -> int | None:
 def begin(
     topic: str, start: From, ranges: Iterable[Offsets], *, follow: bool
 ) -> dict[int, Progress]:
-    """Returns where reading of each partition begins and ends."""
-    return {
-        each.partition: Progress(
-            topic, each.partition, _first(start, each), None if follow else each.latest
-        )
-        for each in ranges
+    """Returns where reading of each partition begins and ends; raises OFFSET_OUT_OF_RANGE."""
+    firsts = [(each, _first(start, each)) for each in ranges]
+    may_move = follow and isinstance(start, int) and any(_holds(*each) for each in firsts)
+    found: dict[int, Progress] = {}
+    for each, first in firsts:
+        if not (may_move or _holds(each, first)):
+            raise _outside(topic, each, first)
+        nearest = min(max(first, each.earliest), each.latest)
+        end = None if follow else each.latest
+        found[each.partition] = Progress(topic, each.partition, nearest, end)
+    return found
+
+
+def _holds(offsets: Offsets, offset: int) -> bool:
+    # The end is a place, too: what is appended next stands there.
+    return offsets.earliest <= offset <= offsets.latest
+
+
+def _outside(topic: str, offsets: Offsets, offset: int) -> RakitError:
+    facts = {
+        "topic": topic,
+        "partition": str(offsets.partition),
+        "earliest": str(offsets.earliest),
+        "latest": str(offsets.latest),
     }
+    return make_error(
+        "OFFSET_OUT_OF_RANGE",
+        f"offset {offset} lies outside partition {offsets.partition} of {topic!r}, whose log begins"
+        f" at {offsets.earliest} and ends before {offsets.latest}",
+        facts,
+    )
 
 
 def _first(start: From, offsets: Offsets) -> int:

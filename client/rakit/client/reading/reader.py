@@ -7,8 +7,10 @@ and in order; between partitions there is no order.
 Rules:
 
 - What was received and not consumed is bounded in bytes: a slow consumer slows its streams down.
-- An error that a retry may cure is retried, on another node too, for as long as the reader lives;
-  any other is raised to the consumer, after what was received before it.
+- An error that a retry may cure is retried, on another node too, for as long as the reader lives or
+  `retry_timeout_ms` says; any other, of whatever kind, is raised to the consumer, after what was
+  received before it.
+- Iterating ends without an error only when every partition was read to its end.
 - Leaders are a short cut, not a need: every node serves reads by asking the leader.
 """
 
@@ -20,12 +22,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from rakit.api.v1.log_service_pb2 import GetOffsetsRequest
 from rakit.client.config import ClientConfig, ReaderConfig
 from rakit.client.connections import Connections, is_nodes_fault
-from rakit.client.errors import RakitError
+from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.metadata import Metadata
 from rakit.client.model import Offsets
 from rakit.client.reading.progress import From, Progress, begin, time_of
@@ -46,7 +48,7 @@ class _Buffer:
         self._batches: deque[RecordBatch] = deque()
         self._changed = asyncio.Event()
         self._is_ended = False
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
 
     async def put(self, batch: RecordBatch) -> None:
         """Waits for room. One batch is always taken, however large."""
@@ -56,7 +58,7 @@ class _Buffer:
         self._bytes += batch.size_bytes
         self._changed.set()
 
-    def end(self, error: BaseException | None) -> None:
+    def end(self, error: Exception | None) -> None:
         """Nothing follows. The consumer gets the error after what is here."""
         self._is_ended = True
         self._error = error
@@ -67,7 +69,9 @@ class _Buffer:
         while not self._batches:
             if self._is_ended:
                 if self._error is not None:
-                    raise self._error
+                    raise (
+                        self._error.again() if isinstance(self._error, RakitError) else self._error
+                    )
                 return None
             await self._wait()
         batch = self._batches.popleft()
@@ -102,10 +106,12 @@ class Reader:
         self._from: From = what[1]
         self._follow = what[2]
         self._client_config = configs[0]
-        self._buffer_bytes_max = configs[1].buffer_bytes_max
+        self._config = configs[1]
         self._progress: dict[int, Progress] = {}
         # Where the consumer stands, which is behind what has been received.
         self._consumed: dict[int, int] = {}
+        # What the consumer has got and may not be through with.
+        self._in_hand: RecordBatch | None = None
         self._buffer: _Buffer
         self._runner: asyncio.Task[None] | None = None
 
@@ -118,7 +124,7 @@ class Reader:
         ranges = [Offsets.from_message(each) for each in answer.partitions]
         self._progress = begin(self.topic, self._from, ranges, follow=self._follow)
         self._consumed = {each.partition: each.next_offset for each in self._progress.values()}
-        self._buffer = _Buffer(self._buffer_bytes_max)
+        self._buffer = _Buffer(self._config.buffer_bytes_max)
         self._runner = asyncio.create_task(self._run())
         return self
 
@@ -133,36 +139,56 @@ class Reader:
             await asyncio.gather(self._runner, return_exceptions=True)
 
     def positions(self) -> dict[int, int]:
-        """Returns the next offset of each partition, to go on from there later."""
+        """Returns the next offset of each partition, to go on from there later.
+
+        Everything below has been handed to the consumer. A record counts as read when it is handed
+        over: ask once you are through with it. A batch of `batches()` counts when the next one is
+        asked for, because it may be left half way: whoever stops there gets it again. So a reader
+        that begins at these positions may repeat, and never skips.
+        """
         return dict(self._consumed)
 
     async def batches(self) -> AsyncGenerator[RecordBatch]:
-        """Yields what is read, batch by batch."""
+        """Yields what is read, batch by batch; goes on where an iteration before was left."""
         assert self._runner is not None, "use it as `async with client.reader(...) as reader`"
-        while (batch := await self._buffer.get()) is not None:
-            self._consumed[batch.partition] = batch.end_offset
+        while (batch := await self._next()) is not None:
+            self._in_hand = batch
             yield batch
+            self._consumed[batch.partition] = batch.end_offset
 
     async def __aiter__(self) -> AsyncIterator[Record]:
+        consumed = self._consumed
         async with aclosing(self.batches()) as batches:
             async for batch in batches:
                 for record in batch:
+                    consumed[record.partition] = record.offset + 1
                     yield record
 
+    async def _next(self) -> RecordBatch | None:
+        """What is left of the batch in hand, else the next one."""
+        batch, self._in_hand = self._in_hand, None
+        rest = batch.beginning_at(self._consumed[batch.partition]) if batch is not None else None
+        return await self._buffer.get() if rest is None else rest
+
     async def _run(self) -> None:
-        """Keeps a stream open for every partition that is not at its end."""
+        """Reads to the end, and lets the consumer know how that came, however it came."""
         try:
-            await self._metadata.topic(self.topic)
-            async with asyncio.TaskGroup() as tasks:
-                for group in self._by_leader(self._unfinished()):
-                    tasks.create_task(self._read(group))
-        except* RakitError as errors:
-            error = errors.exceptions[0]
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            self._buffer.end(error)
+            await self._read_all()
+        except asyncio.CancelledError:
+            self._buffer.end(_closed())
+            raise
+        except Exception as failure:
+            self._buffer.end(_first(failure))
         else:
-            self._buffer.end(None)
+            # A stream whose client is closed is cancelled, and its task ends without an error.
+            self._buffer.end(_closed() if self._unfinished() else None)
+
+    async def _read_all(self) -> None:
+        """Keeps a stream open for every partition that is not at its end."""
+        await self._metadata.topic(self.topic)
+        async with asyncio.TaskGroup() as tasks:
+            for group in self._by_leader(self._unfinished()):
+                tasks.create_task(self._read(group))
 
     def _unfinished(self) -> list[Progress]:
         return [each for each in self._progress.values() if not each.is_at_end]
@@ -180,28 +206,37 @@ class Reader:
 
     async def _read(self, wanted: list[Progress]) -> None:
         """Reads some partitions to their end, over as many streams as it takes."""
-        failures = 0
+        now_s = asyncio.get_running_loop().time
+        # Attempts without a sign of life, in a row, and when the first of them failed.
+        failures, failing_since_s = 0, 0.0
         while wanted:
-            before = [each.next_offset for each in wanted]
             address = self._address(wanted[0])
             try:
                 stubs = self._connections.stubs(address)
                 async with aclosing(stream(stubs, wanted, follow=self._follow)) as batches:
                     async for batch in batches:
-                        await self._buffer.put(batch)
+                        failures = 0
+                        if batch is not None:
+                            await self._buffer.put(batch)
             except RakitError as error:
-                if not error.retriable:
+                failures += 1
+                failing_since_s = now_s() if failures == 1 else failing_since_s
+                if not error.retriable or self._is_too_long(now_s() - failing_since_s):
                     raise
                 if is_nodes_fault(error):
                     self._connections.failed(address)
-                self._metadata.learn_leader(error, self.topic, wanted[0].partition)
+                failed = error.number("partition")
+                partition = wanted[0].partition if failed is None else failed
+                self._metadata.learn_leader(error, self.topic, partition)
             else:
                 self._connections.served(address)
-            has_moved = before != [each.next_offset for each in wanted]
-            failures = 0 if has_moved else failures + 1
             wanted = [each for each in wanted if not each.is_at_end]
             if wanted:
                 await self._pause(failures)
+
+    def _is_too_long(self, failing_s: float) -> bool:
+        timeout_ms = self._config.retry_timeout_ms
+        return timeout_ms is not None and failing_s * 1000 >= timeout_ms
 
     def _address(self, first: Progress) -> str:
         leader = self._metadata.leader_address(self.topic, first.partition)
@@ -214,3 +249,15 @@ class Reader:
         pause_ms = config.backoff_ms * 2 ** min(failures, _BACKOFF_STEPS_MAX)
         await asyncio.sleep(min(pause_ms, config.backoff_ms_max) / 1000 * random.uniform(0.5, 1))
         await self._metadata.refresh_quietly(self.topic)
+
+
+def _first(failure: Exception) -> Exception:
+    """What failed in a group of tasks."""
+    while isinstance(failure, ExceptionGroup):
+        failure = cast("ExceptionGroup[Exception]", failure).exceptions[0]
+    return failure
+
+
+def _closed() -> RakitError:
+    text = "the reader was closed before everything was read"
+    return make_error(LocalReason.CLOSED, text, maybe_applied=False)

@@ -1,8 +1,8 @@
 """One Read stream from one node for some partitions, as an iterator of what is new.
 
 It ends when every partition has reached its end, and raises when the stream breaks or a partition
-fails. What it has yielded is counted in each partition's `Progress`, so whoever opens the next
-stream goes on exactly there.
+fails. None stands for a sign of life without a record. What it has yielded is counted in each
+partition's `Progress`, so whoever opens the next stream goes on exactly there.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ POSITIONS_COUNT_MAX: Final = 256
 
 async def stream(
     stubs: Stubs, wanted: Sequence[Progress], *, follow: bool
-) -> AsyncGenerator[RecordBatch]:
-    """Yields new batches as they come. Raises RakitError."""
+) -> AsyncGenerator[RecordBatch | None]:
+    """Yields new batches as they come, and None for a heartbeat. Raises RakitError."""
     by_partition = {each.partition: each for each in wanted}
     request = ReadRequest(
         positions=[each.position() for each in wanted],
@@ -40,6 +40,7 @@ async def stream(
         async for answer in call:
             if not answer.HasField("data"):
                 # A heartbeat, or an end that the progress shows as well.
+                yield None
                 continue
             data = answer.data
             if data.HasField("error"):

@@ -8,7 +8,11 @@ Rules (contract 10):
 
 - Nothing passes a failure. After one request failed the later ones fail with
   EARLIER_REQUEST_FAILED, until the client restarts the partition. At a leader on another node the
-  same rule is kept by the receiver, for what was under way there when the failure happened.
+  same rule is kept by the receiver, for what was under way there when the failure happened. What
+  follows a request that is known to fail, but not yet why (`DoomedAnswer`), waits for that.
+- What is sent while nothing is in flight begins an order at the receiver (`restart`). Everything
+  else follows something that the receiver must know; where it does not, because the stream to it is
+  a new one, what came before has failed, and it refuses.
 - A restart begins a new era. What was sent before it and fails after it breaks the old era only:
   the client has been told of the failure that it restarted for, and of nothing since.
 - The leader is changed only while nothing is in flight: what is sent to a new one could otherwise
@@ -33,7 +37,7 @@ from rakit.multiraft.leaders import LeaderInfo
 from rakit.node.errors import RakitError
 from rakit.node.forwarding.receiver import earlier_failed
 from rakit.node.metadata.registry import PartitionInfo
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended, DoomedAnswer
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
 from rakit.node.produce import Dispatch
@@ -109,7 +113,9 @@ class Surroundings:
 class Lane:
     """The order of one partition's requests on one stream."""
 
-    def __init__(self, topic: str, partition: int, surroundings: Surroundings) -> None:
+    def __init__(
+        self, topic: str, partition: int, surroundings: Surroundings, *, is_broken: bool = False
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self._router = surroundings.router
@@ -125,13 +131,16 @@ class Lane:
         # Came back with nothing applied, oldest first; older than all of the queue.
         self._returned: list[Request] = []
         self._in_flight_count = 0
+        # The last of them is going to fail.
+        self._is_doomed = False
         self._idle = asyncio.Event()
         self._target = 0
         self._visited: set[int] = set()
         self._place: PartitionInfo | None = None
         self._era = 0
-        self._broken = False
-        # The next batch tells the receiver to take the lane up again.
+        self._broken = is_broken
+        # The next batch begins an order at the receiver although something is in flight: that is
+        # of an earlier era.
         self._restart = False
         self._is_waiting = False
         self._is_closed = False
@@ -178,7 +187,9 @@ class Lane:
         return True
 
     def _may_send_to(self, leader: LeaderInfo) -> bool:
-        return not self._in_flight_count or leader.node_id == self._target
+        if not self._in_flight_count:
+            return True
+        return leader.node_id == self._target and not self._is_doomed
 
     def _send(self, request: Request, leader: LeaderInfo) -> None:
         assert self._place is not None, "a place is looked up before anything is sent there"
@@ -197,7 +208,7 @@ class Lane:
                 request.stamp,
                 request.expected_offset,
                 lane=self._number,
-                restart=self._restart,
+                restart=self._restart or not self._in_flight_count,
             )
         except RakitError as error:
             self._failed(request, error)
@@ -205,6 +216,7 @@ class Lane:
         if leader.node_id != self._router.node_id:
             self._visited.add(leader.node_id)
         self._restart = False
+        self._is_doomed = isinstance(answer, DoomedAnswer)
         self._in_flight_count += 1
         self._idle.clear()
         answer.add_done_callback(partial(self._answered, request))
@@ -226,7 +238,6 @@ class Lane:
         behind = error.reason == error_pb2.ERROR_REASON_EARLIER_REQUEST_FAILED
         again = (moved and now < request.give_up) or (behind and bool(self._returned))
         if again and not self._broken and not self._is_closed:
-            self._restart = True
             self._returned.append(request)
             self._wait()
             return
@@ -236,7 +247,7 @@ class Lane:
     def _break(self, era: int) -> None:
         """Refuses everything up to this era that was taken and is not under way."""
         if era == self._era:
-            self._broken = self._restart = True
+            self._broken = True
         while self._returned and self._returned[0].era <= era:
             self._finish(self._returned.pop(0), no_leader(self.topic, self.partition))
         while self._queue and self._queue[0].era <= era:

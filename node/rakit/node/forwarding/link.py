@@ -30,8 +30,9 @@ from rakit.api.v1 import error_pb2
 from rakit.api.v1.log_service_pb2 import ProduceResponse
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.gather import LinkProtocolError, Window
+from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.node.errors import RakitError, from_status
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended
 from rakit.node.partition.state import Stored
 from rakit.peer.v1.node_service_pb2 import (
     Destination,
@@ -89,7 +90,8 @@ class ForwardLink:
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
         self._sent: dict[int, asyncio.Future[Appended]] = {}
-        self._ended_lanes: list[int] = []
+        # With the tag of the last batch before it ended.
+        self._ended_lanes: deque[tuple[int, int]] = deque()
         self._next_tag = 1
         self._window = Window(config)
         self._wake = asyncio.Event()
@@ -117,9 +119,9 @@ class ForwardLink:
         return answer
 
     def end_lane(self, lane: int) -> None:
-        """Lets the peer forget a lane; told with the next batches that go there."""
+        """Lets the peer forget a lane; told with batches that go there, after all of its own."""
         if self._running is not None and not self._running.done():
-            self._ended_lanes.append(lane)
+            self._ended_lanes.append((lane, self._next_tag - 1))
 
     async def close(self) -> None:
         """Ends the stream; whatever has no answer gets one that is true."""
@@ -131,7 +133,13 @@ class ForwardLink:
         """One stream from hello to its end; the next batch begins another."""
         try:
             await self._exchange()
-        except* (grpc.RpcError, asyncio.InvalidStateError, TimeoutError, LinkLostError) as errors:
+        except* (
+            grpc.RpcError,
+            asyncio.InvalidStateError,
+            TimeoutError,
+            ChannelClosedError,
+            LinkLostError,
+        ) as errors:
             logger.info(
                 "the stream for forwarded batches ended",
                 extra={"peer": self._destination.node_id, "why": repr(errors.exceptions[0])},
@@ -141,12 +149,11 @@ class ForwardLink:
 
     async def _exchange(self) -> None:
         self._window = Window(self._config)
-        self._ended_lanes.clear()
         call = self._open_stream()
         try:
             async with asyncio.timeout(HELLO_S):
                 # A connection attempt into the void would hold the first write up for long.
-                await call.write(ForwardProduceRequest(destination=self._destination))
+                await _write(call, ForwardProduceRequest(destination=self._destination))
                 await _answer(call)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._read(call))
@@ -159,14 +166,11 @@ class ForwardLink:
             await self._wake.wait()
             self._wake.clear()
             while self._queue and self._window.is_open(self._queued_bytes):
-                await call.write(self._gathered())
+                await _write(call, self._gathered())
 
     def _gathered(self) -> ForwardProduceRequest:
         """The next message: what waits, up to the size of a message, and at least one batch."""
-        request = ForwardProduceRequest(
-            number=self._window.next_number(), ended_lanes=self._ended_lanes
-        )
-        self._ended_lanes.clear()
+        request = ForwardProduceRequest(number=self._window.next_number())
         size = 0
         while self._queue and (
             not size or size + self._queue[0].size_bytes <= self._config.request_bytes_max
@@ -175,6 +179,9 @@ class ForwardLink:
             size += waiting.size_bytes
             self._sent[waiting.batch.tag] = waiting.answer
             request.batches.append(waiting.batch)
+        last_tag = request.batches[-1].tag
+        while self._ended_lanes and self._ended_lanes[0][1] <= last_tag:
+            request.ended_lanes.append(self._ended_lanes.popleft()[0])
         self._queued_bytes -= size
         assert self._queued_bytes >= 0, "a queue cannot hold less than nothing"
         return request
@@ -202,6 +209,7 @@ class ForwardLink:
         sent, self._sent = self._sent, {}
         waiting, self._queue = self._queue, deque()
         self._queued_bytes = 0
+        self._ended_lanes.clear()
         for answer in sent.values():
             _fail(
                 answer,
@@ -226,8 +234,14 @@ def _fail(
         answer.exception()
 
 
+async def _write(call: ForwardCall, request: ForwardProduceRequest) -> None:
+    with on_channel():
+        await call.write(request)
+
+
 async def _answer(call: ForwardCall) -> ForwardProduceResponse:
-    response = await call.read()
+    with on_channel():
+        response = await call.read()
     if not isinstance(response, ForwardProduceResponse):
         raise LinkLostError("the peer ended the stream")
     return response

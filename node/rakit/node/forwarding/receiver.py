@@ -5,7 +5,10 @@ Rules:
 - Batches are appended in the order of the stream, each in one synchronous step, so a leader sees
   them in the order in which the other node sent them.
 - In a lane nothing passes a failure: after one batch was refused or lost, the later ones are
-  refused with EARLIER_REQUEST_FAILED until one says `restart`.
+  refused with EARLIER_REQUEST_FAILED until one says `restart`. A lane that this stream does not
+  know has failed somewhere else: on the stream before this one, which broke. Its outcomes are told
+  in its order also where the failure itself takes a while (`DoomedAnswer`), because the sender
+  tries again only what follows a failure that it knows.
 - Answers gather: one message carries every outcome that is there when the previous message has
   left. That a message was taken is told along with outcomes, or after `TAKEN_DELAY_S` without any,
   so that the sender's window does not hang on a partition without a quorum.
@@ -22,7 +25,7 @@ from typing import Final
 
 from rakit.api.v1 import error_pb2
 from rakit.node.errors import RakitError, to_status
-from rakit.node.partition.appender import Appended
+from rakit.node.partition.answers import Appended, DoomedAnswer
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
 from rakit.peer.v1.node_service_pb2 import (
@@ -54,6 +57,8 @@ class _LaneState:
     """One order of batches, from its beginning or its last restart on."""
 
     is_broken: bool = False
+    # The batch that broke it, where its error is still to come.
+    doomed: DoomedAnswer | None = None
 
 
 class ForwardReceiver:
@@ -70,16 +75,22 @@ class ForwardReceiver:
         self._room = asyncio.Event()
         self._room.set()
 
+    @property
+    def lane_count(self) -> int:
+        """How many orders are known."""
+        return len(self._lanes)
+
     async def room(self) -> None:
         """Waits until another message may be taken."""
         await self._room.wait()
 
     def take(self, request: ForwardProduceRequest) -> None:
         """Appends what the message carries."""
-        for lane in request.ended_lanes:
-            self._lanes.pop(lane, None)
         for batch in request.batches:
             self._take_one(batch)
+        # Last: the message may hold the last batches of a lane that ends with it.
+        for lane in request.ended_lanes:
+            self._lanes.pop(lane, None)
         self._taken_number = request.number
         self._changed.set()
 
@@ -104,7 +115,10 @@ class ForwardReceiver:
             return
 
     def _take_one(self, batch: ForwardedBatch) -> None:
-        lane = self._lane(batch)
+        lane, tag = self._lane(batch), batch.tag
+        if lane.doomed is not None:
+            lane.doomed.add_done_callback(lambda _: self._failed(tag, lane, earlier_failed()))
+            return
         try:
             if lane.is_broken:
                 raise earlier_failed()
@@ -115,24 +129,25 @@ class ForwardReceiver:
                 batch.expected_offset if batch.HasField("expected_offset") else None,
             )
         except RakitError as error:
-            self._failed(batch.tag, lane, error)
+            self._failed(tag, lane, error)
             return
+        if isinstance(answer, DoomedAnswer):
+            lane.is_broken, lane.doomed = True, answer
         size = len(batch.content)
         self._in_flight_bytes += size
         if self._in_flight_bytes > IN_FLIGHT_BYTES_MAX:
             self._room.clear()
-        tag = batch.tag
         answer.add_done_callback(lambda done: self._done(tag, lane, size, done))
 
     def _lane(self, batch: ForwardedBatch) -> _LaneState:
         """The order that the batch stands in; without one, an order of its own."""
         if not batch.lane:
             return _LaneState()
-        if batch.restart or batch.lane not in self._lanes:
+        if batch.restart:
             # What is under way from before keeps the old state: its failure comes too late to
             # concern what follows the restart.
             self._lanes[batch.lane] = _LaneState()
-        return self._lanes[batch.lane]
+        return self._lanes.get(batch.lane) or _LaneState(is_broken=True)
 
     def _done(self, tag: int, lane: _LaneState, size: int, done: asyncio.Future[Appended]) -> None:
         self._in_flight_bytes -= size

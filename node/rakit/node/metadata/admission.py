@@ -8,6 +8,12 @@ alive. That is found out, not assumed: the leader calls the old address, looks a
 does neither too early, when it has just become leader and knows nobody, or when the known node was
 admitted a moment ago and may not listen yet. In doubt the newcomer waits. The decision itself is a
 compare-and-set in the log (`nodes.register_node`), so two leaders cannot admit two newcomers.
+
+The same store under its own name is the same node, wherever it is now, unless it is a copy: the
+node that it was copied from still runs. Then two processes would act as one replica, and the
+newcomer is refused: if the registered address answers for another start of the store, or if some
+member remembers more writes of the store than it has (S7). A copy whose original is gone for good
+is as good as the original, as far as it is as new.
 """
 
 from __future__ import annotations
@@ -20,7 +26,9 @@ from enum import Enum
 import grpc
 import grpc.aio
 
+from rakit.multiraft.hello import Rollback, StoreStart
 from rakit.multiraft.transport import UnknownPeerError
+from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.node.errors import RakitError
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.greeter import Greeter
@@ -76,37 +84,59 @@ class Admission:
         self, request: wire.JoinRequest, me: wire.Standing, peers: list[wire.PeerHint]
     ) -> wire.JoinResponse:
         """Admits the node, refuses it, or tells it to ask again."""
+        # Every member that is asked says what it remembers; the leader may have heard less.
+        if (rollback := self._rollback(request)) is not None:
+            return _refused(pb.NODE_REFUSAL_STORE_ROLLED_BACK, str(rollback))
         leader = self._client.leader_node()
         if leader == self._host.node_id:
-            return await self._admit_here(request.node, me, peers)
+            return await self._admit_here(request, me, peers)
         if leader == 0:
             return wire.JoinResponse(wait="no leader of the metadata group is known")
         if request.forwarded:
             return wire.JoinResponse(wait="the leader of the metadata group has just changed")
-        forwarded = wire.JoinRequest(node=request.node, forwarded=True)
+        forwarded = wire.JoinRequest()
+        forwarded.CopyFrom(request)
+        forwarded.forwarded = True
+        forwarded.destination.cluster_id = self._host.identity.cluster_id
+        forwarded.destination.node_id = leader
         try:
             stub = FormationServiceStub(self._host.channel(leader))
-            return await stub.Join(forwarded, timeout=self._config.timeout_ms / 1000)
-        except (grpc.aio.AioRpcError, UnknownPeerError) as error:
+            with on_channel():
+                return await stub.Join(forwarded, timeout=self._config.timeout_ms / 1000)
+        except (grpc.aio.AioRpcError, ChannelClosedError, UnknownPeerError) as error:
             return wire.JoinResponse(wait=f"the leader, node {leader}, cannot be asked: {error}")
 
+    def _rollback(self, request: wire.JoinRequest) -> Rollback | None:
+        if not request.boot_epoch:
+            return None  # a store whose groups have not been started yet claims nothing
+        return self._host.rollback_of(
+            StoreStart(
+                request.node_id,
+                request.node.store_uuid,
+                request.boot_epoch,
+                request.opened_counter,
+            )
+        )
+
     async def _admit_here(
-        self, node: pb.NodeDescription, me: wire.Standing, peers: list[wire.PeerHint]
+        self, request: wire.JoinRequest, me: wire.Standing, peers: list[wire.PeerHint]
     ) -> wire.JoinResponse:
         group = self._host.group(METADATA_GROUP_ID)
         registry = self._client.registry
         if group is None or not group.ready or not registry.cluster_id:
             return wire.JoinResponse(wait="the leader of the metadata group is getting ready")
         self._note_term(group.term)
-        command = pb.RegisterNode(node=node)
+        node = request.node
+        command = pb.RegisterNode(node=node, node_id=request.node_id)
         known = registry.node_by_name(node.name)
+        if known is not None and known.store_uuid == node.store_uuid:
+            if (objection := await self._second_process(request, known, me)) is not None:
+                return objection
         # A store that was replaced is refused by the state itself, whoever is alive.
-        settled = known is None or node.store_uuid in {known.store_uuid, *known.former_store_uuids}
-        if known is not None and not settled:
+        elif known is not None and node.store_uuid not in known.former_store_uuids:
             match await self._look_for(known, me):
                 case _Old.ALIVE:
-                    taken = NodeRefusedError(pb.NODE_REFUSAL_NAME_TAKEN, name_taken_text(known))
-                    return wire.JoinResponse(refused=to_refusal(taken))
+                    return _refused(pb.NODE_REFUSAL_NAME_TAKEN, name_taken_text(known))
                 case _Old.UNSURE:
                     text = f"the old store of {node.name!r} may still be alive; asking again"
                     return wire.JoinResponse(wait=text)
@@ -127,6 +157,25 @@ class Admission:
             peers=[one for one in peers if one.node_id != result.node_registered.node_id],
         )
         return wire.JoinResponse(accepted=accepted)
+
+    async def _second_process(
+        self, request: wire.JoinRequest, known: NodeInfo, me: wire.Standing
+    ) -> wire.JoinResponse | None:
+        """Objects to a process on a store on which another one runs, or on a copy of which."""
+        answer = await self._greeter.greet(known.peer_address, me)
+        there = None if answer is None else answer.standing
+        if (
+            there is not None
+            and there.node.store_uuid == known.store_uuid
+            and there.boot_epoch != request.boot_epoch
+        ):
+            if there.boot_epoch:
+                return _refused(pb.NODE_REFUSAL_STORE_IN_USE, _in_use_text(known))
+            return wire.JoinResponse(wait=f"another process is starting at {known.peer_address}")
+        if self._host.answering(known.node_id) not in {0, request.boot_epoch}:
+            # It may be one that has just ended, but nobody who answers is cut off.
+            return wire.JoinResponse(wait=f"another process still answers as node {known.node_id}")
+        return None
 
     def _note_term(self, term: int) -> None:
         if term != self._led_term:
@@ -149,3 +198,15 @@ class Admission:
         if not here and 0 <= admitted_ms < self._config.newcomer_settles_ms:
             return _Old.UNSURE
         return _Old.GONE
+
+
+def _refused(refusal: pb.NodeRefusal.ValueType, message: str) -> wire.JoinResponse:
+    return wire.JoinResponse(refused=to_refusal(NodeRefusedError(refusal, message)))
+
+
+def _in_use_text(known: NodeInfo) -> str:
+    return (
+        f"two living nodes with one name: node {known.node_id}, {known.name!r}, runs at"
+        f" {known.peer_address} on store {known.store_uuid}, and this data directory is a copy of"
+        " its own; move the copy away, and start with an empty directory and another --name"
+    )

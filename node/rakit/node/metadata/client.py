@@ -28,17 +28,19 @@ from rakit.multiraft.errors import MultiraftError, NotLeadingError
 from rakit.multiraft.leaders import LeaderInfo
 from rakit.multiraft.machine import node_of
 from rakit.multiraft.transport import UnknownPeerError
+from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.node.errors import RakitError
 from rakit.node.metadata import topics
 from rakit.node.metadata.ports import HostPort
-from rakit.node.metadata.refusals import to_error
+from rakit.node.metadata.refusals import not_meant, to_error, to_refusal
 from rakit.node.metadata.registry import METADATA_GROUP_ID, Registry, TopicInfo
 from rakit.peer.v1 import metadata_service_pb2 as wire
-from rakit.peer.v1.metadata_command_pb2 import MetadataCommand, MetadataResult
+from rakit.peer.v1.metadata_command_pb2 import MetadataCommand, MetadataResult, RequestMark
 from rakit.peer.v1.metadata_service_pb2_grpc import (
     MetadataPeerServiceServicer,
     MetadataPeerServiceStub,
 )
+from rakit.peer.v1.node_service_pb2 import Destination
 
 TIMEOUT_SECONDS: Final = 10.0
 #: Between two attempts, unless the leader changes before.
@@ -89,6 +91,8 @@ class MetadataClient:
                     if response.WhichOneof("answer") == "applied":
                         applied = response.applied
                         break
+                    if response.refused.HasField("refusal") and not earlier_doubt:
+                        raise to_error(response.refused.refusal)
                     doubt = earlier_doubt or response.refused.unknown
                     why = response.refused.message
                     await self._wait_a_little()
@@ -132,6 +136,9 @@ class MetadataClient:
 
     async def propose_here(self, command: MetadataCommand) -> wire.SubmitResponse:
         """Proposes on this node and waits for the outcome; never forwards."""
+        if (wrong := self._wrong(command)) is not None:
+            refused = wire.SubmitRefused(message=wrong.message, refusal=to_refusal(wrong))
+            return wire.SubmitResponse(refused=refused)
         completed = MetadataCommand()
         completed.CopyFrom(command)
         completed.time_ms = self._clock_ms()
@@ -152,6 +159,32 @@ class MetadataClient:
         applied = wire.SubmitApplied(result=completion.result, index=completion.entry[1])
         return wire.SubmitResponse(applied=applied)
 
+    def _wrong(self, command: MetadataCommand) -> RakitError | None:
+        """Why this may not be proposed: the log is for ever, on every replica."""
+        match command.WhichOneof("command"):
+            case None:
+                text = "the command is empty, or of a kind that this node does not know"
+            case "found_cluster":
+                founded = command.found_cluster.founding.cluster_id
+                mine = self._host.identity.cluster_id
+                text = f"this is cluster {mine}, not {founded}" if founded != mine else ""
+            case "create_topic":
+                text = _unmarked(command.create_topic.mark)
+            case "update_topic":
+                text = _unmarked(command.update_topic.mark)
+            case "delete_topic":
+                text = _unmarked(command.delete_topic.mark)
+            case _:
+                text = ""
+        return RakitError(error_pb2.ERROR_REASON_INVALID_REQUEST, text) if text else None
+
+    async def answer(self, request: wire.SubmitRequest) -> wire.SubmitResponse:
+        """Proposes what another node asks for, if it asks the node that it means."""
+        me, meant = self._host.identity, request.destination
+        if (meant.cluster_id, meant.node_id) != (me.cluster_id, me.node_id):
+            return _refused(not_meant(me.cluster_id, me.node_id, meant))
+        return await self.propose_here(request.command)
+
     async def _attempt(self, command: MetadataCommand, deadline: float) -> wire.SubmitResponse:
         """Proposes here or on the leader's node, whichever is known to lead."""
         leader = self.leader_node()
@@ -163,10 +196,16 @@ class MetadataClient:
             return _refused(str(error))
         seconds = max(deadline - asyncio.get_running_loop().time(), 0.0)
         try:
-            return await stub.Submit(wire.SubmitRequest(command=command), timeout=seconds)
+            destination = Destination(cluster_id=self._host.identity.cluster_id, node_id=leader)
+            request = wire.SubmitRequest(command=command, destination=destination)
+            with on_channel():
+                return await stub.Submit(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
-            # It was sent, so nobody knows what became of it.
-            return _refused(f"node {leader} did not answer: {error.details()}", unknown=True)
+            why = error.details()
+        except ChannelClosedError as error:
+            why = str(error)
+        # It was sent, so nobody knows what became of it.
+        return _refused(f"node {leader} did not answer: {why}", unknown=True)
 
     def _leader_changed(self, group_id: int, info: LeaderInfo | None) -> None:
         if group_id == METADATA_GROUP_ID and info is not None:
@@ -194,11 +233,15 @@ class SubmitServicer(MetadataPeerServiceServicer):
     async def Submit(  # noqa: N802 - the name is given by the proto
         self, request: wire.SubmitRequest, context: grpc.ServicerContext
     ) -> wire.SubmitResponse:
-        """See `MetadataClient.propose_here`."""
+        """See `MetadataClient.answer`."""
         del context
         if self.client is None:
             return _refused("the node is starting")
-        return await self.client.propose_here(request.command)
+        return await self.client.answer(request)
+
+
+def _unmarked(mark: RequestMark) -> str:
+    return "" if mark.request_id else "a change of a topic is not marked with a request id"
 
 
 def _refused(message: str, *, leader: int = 0, unknown: bool = False) -> wire.SubmitResponse:

@@ -5,7 +5,8 @@ the name exist, are there enough nodes) the state machine decides. The state mac
 it again, because it must not depend on which version of this module proposed the entry.
 
 Every change of a topic is marked with a request id: the client's, or a fresh one. So the node can
-repeat a command whose outcome it does not know, and the topic is still changed once.
+repeat a command whose outcome it does not know, and the topic is still changed once. The state
+keeps the id, so it is kept in its shortest spelling.
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ def create_topic(request: topic_service_pb2.CreateTopicRequest) -> pb.MetadataCo
         topics.check_partition_count(request.partition_count)
     if request.replication_factor:
         topics.check_replication_factor(request.replication_factor)
-    TopicConfig.from_proto(request.config).check()
+    config = TopicConfig.from_proto(request.config)
+    config.check()
     return pb.MetadataCommand(
         create_topic=pb.CreateTopic(
             mark=_mark(request),
             name=request.name,
             partition_count=request.partition_count,
             replication_factor=request.replication_factor,
-            config=request.config,
+            # Rebuilt, so that nothing which this version does not know gets into the log.
+            config=config.to_proto(),
         )
     )
 
@@ -62,10 +65,14 @@ def update_topic(request: topic_service_pb2.UpdateTopicRequest) -> pb.MetadataCo
             error_pb2.ERROR_REASON_INVALID_REQUEST,
             "nothing to update: set a field of config, or name one in update_mask to reset it",
         )
-    TopicConfig().updated(names, TopicConfig.from_proto(request.config)).check()
+    config = TopicConfig.from_proto(request.config)
+    TopicConfig().updated(names, config).check()
     return pb.MetadataCommand(
         update_topic=pb.UpdateTopic(
-            mark=_mark(request), name=request.name, config=request.config, fields=sorted(set(names))
+            mark=_mark(request),
+            name=request.name,
+            config=config.to_proto(),
+            fields=sorted(set(names)),
         )
     )
 
@@ -77,27 +84,31 @@ def delete_topic(request: topic_service_pb2.DeleteTopicRequest) -> pb.MetadataCo
 
 
 def init_producer(name: str) -> pb.MetadataCommand:
-    """The command that registers a producer name or bumps its epoch; raises `RakitError`."""
-    topics.check_producer_name(name)
+    """The command that gives out a producer id, for a name or, if it is empty, for none."""
+    if name:
+        topics.check_producer_name(name)
     return pb.MetadataCommand(init_producer=pb.InitProducer(name=name))
 
 
 def _mark(request: _TopicRequest) -> pb.RequestMark:
-    """The request's id and a hash of everything else in it."""
-    request_id = request.request_id
-    if request_id:
-        try:
-            uuid.UUID(request_id)
-        except ValueError:
-            raise RakitError(
-                error_pb2.ERROR_REASON_INVALID_REQUEST,
-                f"request_id {request_id!r} is not a UUID; make a new one for each request, or"
-                " leave it out",
-            ) from None
+    """The request's id in its one spelling, and a hash of everything else in the request."""
     copy = type(request).FromString(request.SerializeToString())
     copy.request_id = ""
     # The kind is hashed too: the same bytes may be a deletion and an update.
     content = request.DESCRIPTOR.name.encode() + copy.SerializeToString(deterministic=True)
-    return pb.RequestMark(
-        request_id=request_id or str(uuid.uuid4()), fingerprint=xxhash.xxh3_64_intdigest(content)
+    request_id = _uuid(request.request_id) if request.request_id else uuid.uuid4()
+    return pb.RequestMark(request_id=str(request_id), fingerprint=xxhash.xxh3_64_intdigest(content))
+
+
+def _uuid(request_id: str) -> uuid.UUID:
+    # The parser skips dashes, however many: the state must never keep the text that it was given.
+    if len(request_id) <= topics.REQUEST_ID_CHARS_MAX:
+        try:
+            return uuid.UUID(request_id)
+        except ValueError:
+            pass  # the error below is for both
+    raise RakitError(
+        error_pb2.ERROR_REASON_INVALID_REQUEST,
+        f"request_id {request_id!r} is not a UUID; make a new one for each request, or leave it"
+        " out",
     )

@@ -173,20 +173,18 @@ class Directory:
         answers = await asyncio.gather(*(self._greeter.greet(one, mine) for one in candidates))
         standings: dict[str, wire.Standing] = {}
         for address, answer in zip(candidates, answers, strict=True):
-            if answer is None or self._is_replaced(answer.standing):
+            if answer is None:
                 continue
-            standings[address] = answer.standing
+            found = answer.standing
+            if self._registry.is_replaced(found.node_id, found.node.store_uuid):
+                continue
+            standings[address] = found
             for hint in answer.hints:
                 self.book.heard(hint.address)
         for node_id, address in self.book.answered(standings).items():
             if not self._host.node_is_up(node_id):
                 self._use(node_id, address)
         return [standings[one] for one in resolved.addresses if one in standings]
-
-    def _is_replaced(self, standing: wire.Standing) -> bool:
-        """Whether this is a store that another one has taken the place of (S11)."""
-        node = self._registry.nodes.get(standing.node_id)
-        return node is not None and standing.node.store_uuid in node.former_store_uuids
 
     def _use(self, node_id: int, address: str) -> None:
         self.book.current[node_id] = address

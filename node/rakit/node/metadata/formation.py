@@ -31,7 +31,7 @@ from rakit.node.metadata import founding as rules
 from rakit.node.metadata import record as records
 from rakit.node.metadata.greeter import Connect, Greeter, resolve
 from rakit.node.metadata.record import Member
-from rakit.node.metadata.refusals import NodeRefusedError
+from rakit.node.metadata.refusals import NodeRefusedError, not_meant
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1.metadata_service_pb2_grpc import FormationServiceServicer
@@ -82,7 +82,7 @@ class MemberDuties(Protocol):
         ...
 
     async def admit(self, request: wire.JoinRequest) -> wire.JoinResponse:
-        """Admits a node, or has the leader admit it."""
+        """Admits a node, or has the leader admit it; the request is meant for this one."""
         ...
 
 
@@ -95,6 +95,8 @@ class Formation:
         self.servicer = _Servicer(self)
         #: Put in by the metadata service once the host runs.
         self.duties: MemberDuties | None = None
+        #: Likewise: which start of the store this is; 0 before its groups are started.
+        self.boot_epoch = 0
         self._record = records.load(config.path, config.description.store_uuid)
         #: Grows whenever the record changes.
         self._record_version = 0
@@ -124,6 +126,9 @@ class Formation:
             standing.state = wire.FORMATION_STATE_MEMBER
             standing.cluster_id = member.cluster_id
             standing.node_id = member.node_id
+            standing.boot_epoch = self.boot_epoch
+            if member.founding is not None:
+                standing.founding.CopyFrom(member.founding)
         elif self._record.HasField("founding"):
             standing.state = wire.FORMATION_STATE_PROMISED
             standing.founding.CopyFrom(self._record.founding)
@@ -179,8 +184,8 @@ class Formation:
                 return False
             case rules.Refuse(refusal, why):
                 raise NodeRefusedError(refusal, why)
-            case rules.Join(addresses):
-                return await self._join(addresses)
+            case rules.Join(addresses, cluster_id):
+                return await self._join(addresses, cluster_id, view)
             case rules.AskPromises(addresses):
                 return await self._ask_promises(addresses, version)
             case rules.Found(begun):
@@ -209,14 +214,21 @@ class Formation:
         promised = self._record.founding if self._record.HasField("founding") else None
         return rules.Disk(promised, self.config.known_cluster_id)
 
-    async def _join(self, addresses: tuple[str, ...]) -> bool:
+    async def _join(self, addresses: tuple[str, ...], cluster_id: str, view: rules.View) -> bool:
         request = wire.JoinRequest(node=self.config.description)
+        request.destination.cluster_id = cluster_id
         for address in random.sample(addresses, len(addresses)):
+            asked = view.answers[address]
+            assert asked is not None, "only who answered is asked"
+            request.destination.node_id = asked.node_id
             timeout = self.config.join_timeout_ms / 1000
             response = await self.greeter.join(address, request, timeout)
             match None if response is None else response.WhichOneof("answer"):
                 case "accepted":
                     assert response is not None, "an answer was chosen from it"
+                    if response.accepted.cluster_id != cluster_id:
+                        self._say(f"{address} admits to another cluster than it said it is of")
+                        continue
                     async with self._changing:
                         await self._write(self._with_member(response.accepted))
                     return True
@@ -328,6 +340,15 @@ class Formation:
                 )
         return wire.PromiseResponse(promised=promised, standing=self.standing())
 
+    async def asked_to_admit(self, request: wire.JoinRequest) -> wire.JoinResponse:
+        """Has the duties admit a node, if it is asked who is meant."""
+        duties, member, meant = self.duties, self.member, request.destination
+        if duties is None or member is None:
+            return wire.JoinResponse(wait="this node is not ready to admit others yet")
+        if (meant.cluster_id, meant.node_id) != (member.cluster_id, member.node_id):
+            return wire.JoinResponse(wait=not_meant(member.cluster_id, member.node_id, meant))
+        return await duties.admit(request)
+
 
 class _Servicer(FormationServiceServicer):
     """The wire around a `Formation`."""
@@ -352,9 +373,6 @@ class _Servicer(FormationServiceServicer):
     async def Join(  # noqa: N802 - the name is given by the proto
         self, request: wire.JoinRequest, context: grpc.ServicerContext
     ) -> wire.JoinResponse:
-        """See `MemberDuties.admit`."""
+        """See `Formation.asked_to_admit`."""
         del context
-        duties = self._formation.duties
-        if duties is None:
-            return wire.JoinResponse(wait="this node is not ready to admit others yet")
-        return await duties.admit(request)
+        return await self._formation.asked_to_admit(request)

@@ -15,14 +15,22 @@ later. In every round a node has a `View`, one answer per address, and decides t
 A crash at any point changes nothing: the promise and the membership are on the disk, so the founder
 resumes the same founding with the same cluster id, and the others give the same promise again.
 
-A promise is withdrawn only when its founding has provably not happened. The founder alone decides
-a founding, so these are proofs, in a view that is complete and shows no member of any cluster:
+A promise is withdrawn only when its founding has provably not happened, in a view that shows no
+member of it. The founder alone decides a founding, so these are proofs:
 
-- the founder itself sees that the nodes are not those of its founding any more (one lost its disk).
-  It has not decided, so nobody has, and it never will once the promise is gone from its disk.
-- another node sees the founder without this founding. It has not decided and never will.
-- another node sees that the founder's store is gone: nobody who is left has joined the founding,
-  and the only store that could have decided it does not exist any more.
+- the founder itself sees, in a view that is complete, that the nodes are not those of its founding
+  any more (one lost its disk, or the seeds were wrong), or that there is a cluster already. It has
+  not decided, so nobody has, and it never will once the promise is gone from its disk.
+- another node sees the founder without this founding, promised to another one, or as a member of
+  another cluster. It has not decided and never will.
+- another node sees that the founder's store is gone: as many stores as the founding has, and the
+  founder's is not among them. Nobody who is left has joined the founding, and the only store that
+  could have decided it does not exist any more. A view with fewer stores proves nothing: a name may
+  stand for some of its addresses only, for a moment, and the founder has just decided.
+
+Should the last proof fail all the same (the seeds were changed while nodes were founding), a member
+knows better: it tells its founding, and an empty node whose store is named there promises itself
+again. Its vote is counted on, and it has never given one.
 
 Why there are never two clusters, even if a store came back from the dead: a founded cluster acts
 only with a majority of its founders' stores, becoming a member is final for a disk, and two
@@ -105,7 +113,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Promise oneself to this new founding, as its founder."""
+    """Promise oneself to this founding: as its founder, or because a member says it is decided."""
 
     founding: pb.Founding
 
@@ -147,10 +155,21 @@ def decide(me: pb.NodeDescription, disk: Disk, expect: int, view: View) -> Step:
     if disk.founding is not None:
         return _decide_promised(me, disk.founding, view, members)
     if members:
-        return _decide_join(me, disk, view, members)
+        return _decide_again(me, members) or _decide_join(me, disk, view, members)
     if disk.cluster_id:
         return Wait(f"no member of cluster {disk.cluster_id}, which this node belongs to, answers")
     return _decide_empty(me, expect, view, standings)
+
+
+def _decide_again(me: pb.NodeDescription, members: list[Standing]) -> Found | None:
+    """Back to the founding of the one cluster there is, if this store is one of its founders."""
+    if len({one.cluster_id for one in members}) > 1:
+        return None
+    for one in members:
+        founders = {founder.store_uuid for founder in one.founding.members}
+        if me.store_uuid in founders and one.founding.cluster_id == one.cluster_id:
+            return Found(one.founding)
+    return None
 
 
 def _decide_join(
@@ -225,29 +244,40 @@ def _decide_promised(
 ) -> AskPromises | BecomeMember | Withdraw | Wait:
     if any(one.cluster_id == founding.cluster_id for one in members):
         return BecomeMember()
+    stores = [one.store_uuid for one in founding.members]
+    founder = stores[0]
+    seen = {one.node.store_uuid: one for one in view.standings()}
+    if founder == me.store_uuid:
+        return _decide_as_founder(stores, view, members)
+    if founder in seen and seen[founder].founding.cluster_id != founding.cluster_id:
+        return Withdraw("the founder has given this founding up")
     if members:
         return Wait(
             f"this node promised itself to found cluster {founding.cluster_id} with others, but a"
             f" seed belongs to cluster {members[0].cluster_id}; correct --seeds, or start with an"
             " empty directory"
         )
-    stores = [one.store_uuid for one in founding.members]
-    founder = stores[0]
-    seen = {one.node.store_uuid: one for one in view.standings()}
-    if founder == me.store_uuid:
-        if not view.silent and sorted(seen) != stores:
-            return Withdraw("the nodes are not those that were to found the cluster any more")
-        addresses = view.addresses_of(stores[1:])
-        if len(addresses) < len(stores) - 1:
-            return Wait(f"waiting for all founders; {len(addresses) + 1} of {len(stores)} answer")
-        return AskPromises(tuple(addresses[store] for store in stores[1:]))
     if view.silent:
         return Wait(f"waiting for the founder; {', '.join(view.silent)} does not answer")
-    if founder not in seen:
-        return Withdraw("the founder's store is gone, and nobody has joined its founding")
-    if seen[founder].founding.cluster_id != founding.cluster_id:
-        return Withdraw("the founder has given this founding up")
-    return Wait("waiting for the founder to collect all promises")
+    if founder in seen:
+        return Wait("waiting for the founder to collect all promises")
+    if len(seen) < len(stores):
+        return Wait(f"waiting for the founder; the seeds name {len(seen)} of {len(stores)} nodes")
+    return Withdraw("the founder's store is gone, and nobody has joined its founding")
+
+
+def _decide_as_founder(
+    stores: list[str], view: View, members: list[Standing]
+) -> AskPromises | Withdraw | Wait:
+    """The next step of a founder that has not decided."""
+    if members:
+        return Withdraw(f"there is a cluster already, {members[0].cluster_id}")
+    if not view.silent and [one.node.store_uuid for one in view.standings()] != stores:
+        return Withdraw("the nodes are not those that were to found the cluster any more")
+    addresses = view.addresses_of(stores[1:])
+    if len(addresses) < len(stores) - 1:
+        return Wait(f"waiting for all founders; {len(addresses) + 1} of {len(stores)} answer")
+    return AskPromises(tuple(addresses[store] for store in stores[1:]))
 
 
 def consider(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
+from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1.metadata_service_pb2_grpc import FormationServiceStub
 
@@ -63,7 +64,8 @@ async def _lookup(seed: str) -> list[str]:
     try:
         loop = asyncio.get_running_loop()
         entries = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
+        # The second is what the resolver says of a text that cannot be a name at all.
         return []
     families = {entry[0] for entry in entries}
     family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
@@ -123,6 +125,7 @@ class Greeter:
 
 async def _answer(call: Awaitable[_Answer]) -> _Answer | None:
     try:
-        return await call
-    except grpc.aio.AioRpcError:
+        with on_channel():
+            return await call
+    except (grpc.aio.AioRpcError, ChannelClosedError):
         return None

@@ -3,6 +3,10 @@
 It decides from the command and the registry alone. Its results are `MetadataResult`s, refusals
 among them, so that a proposer on any node learns what became of its command.
 
+An entry that cannot be applied would stop every replica, now and at every replay. So whatever is
+wrong with a command, as every version sees it, is a refusal: it had no effect. Only what a newer
+version wrote stops the replica, because there a refusal would be a difference between replicas.
+
 Checkpoints are due after a number of entries or of bytes since the last one, whichever comes
 first; the log is kept between the last two of them, so that a node that was away for a short time
 catches up by ordinary entries. Both marks are part of the state, so every replica takes its
@@ -15,6 +19,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from rakit.api.v1 import error_pb2
 from rakit.multiraft.kv import WriteBatch
 from rakit.node.errors import RakitError
 from rakit.node.metadata import nodes, state, topics
@@ -101,7 +108,11 @@ class MetadataMachine:
 
 
 def _dispatch(registry: Registry, command: MetadataCommand) -> MetadataResult:
-    match command.WhichOneof("command"):
+    kind = command.WhichOneof("command")
+    if kind is not None and kind != "found_cluster" and not registry.cluster_id:
+        # Ids that were given out before would not be those that the founders gave themselves.
+        raise RakitError(error_pb2.ERROR_REASON_NO_QUORUM, "the cluster is being founded")
+    match kind:
         case "found_cluster":
             return nodes.found_cluster(registry, command.found_cluster, command.time_ms)
         case "register_node":
@@ -113,7 +124,10 @@ def _dispatch(registry: Registry, command: MetadataCommand) -> MetadataResult:
         case "delete_topic":
             return topics.delete_topic(registry, command.delete_topic)
         case "init_producer":
-            return topics.init_producer(registry, command.init_producer, command.time_ms)
+            return topics.init_producer(registry, command.init_producer)
         case _:
             # The feature level keeps newer commands out of the log until every node knows them.
-            raise AssertionError("the log holds a command that this version does not know")
+            assert not len(UnknownFieldSet(command)), (
+                "the log holds a command that this version does not know"
+            )
+            raise RakitError(error_pb2.ERROR_REASON_INVALID_REQUEST, "the command is empty")

@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.machine import replica_id
@@ -27,22 +28,24 @@ from rakit.peer.v1.metadata_command_pb2 import (
     NODE_REFUSAL_STORE_REPLACED,
     ClusterFounded,
     FoundCluster,
+    Founding,
     MetadataResult,
     NodeDescription,
     NodeRegistered,
     RegisterNode,
 )
 
+#: The registry keeps it: names, racks and the addresses of some dozens of listeners.
+DESCRIPTION_BYTES_MAX: Final = 16 << 10
+
 
 def found_cluster(registry: Registry, command: FoundCluster, time_ms: int) -> MetadataResult:
     """Makes the founders the first nodes."""
     cluster_id = command.founding.cluster_id
     result = MetadataResult(cluster_founded=ClusterFounded(cluster_id=cluster_id))
+    _check_founding(registry, command.founding)
     if registry.cluster_id:
-        assert registry.cluster_id == cluster_id, "one log belongs to one founding"
         return result
-    uuids = [member.store_uuid for member in command.founding.members]
-    assert uuids == sorted(set(uuids)), "founders are sorted by their store uuids"
     registry.cluster_id = cluster_id
     registry.feature_level = command.feature_level
     for member in command.founding.members:
@@ -51,9 +54,39 @@ def found_cluster(registry: Registry, command: FoundCluster, time_ms: int) -> Me
     return result
 
 
+def _check_founding(registry: Registry, founding: Founding) -> None:
+    """Refuses what is no founding, and that of another cluster: one log belongs to one."""
+    if founding.cluster_id != (registry.cluster_id or founding.cluster_id):
+        raise _invalid(
+            f"this is cluster {registry.cluster_id}, not {founding.cluster_id}, which is to be"
+            " founded"
+        )
+    for member in founding.members:
+        _check_description(member)
+    uuids = [member.store_uuid for member in founding.members]
+    names = {member.name for member in founding.members}
+    if not (founding.cluster_id and uuids) or uuids != sorted(set(uuids)):
+        raise _invalid("a founding has an id, and members in the order of their store uuids")
+    if len(names) < len(uuids):
+        raise _invalid("two members of a founding have one name")
+
+
+def _check_description(node: NodeDescription) -> None:
+    if not node.name or not node.store_uuid or node.ByteSize() > DESCRIPTION_BYTES_MAX:
+        raise _invalid(
+            f"a node is described by its name and store at least, and in {DESCRIPTION_BYTES_MAX:,}"
+            f" bytes at most; these are {node.ByteSize():,}"
+        )
+
+
+def _invalid(message: str) -> RakitError:
+    return RakitError(error_pb2.ERROR_REASON_INVALID_REQUEST, message)
+
+
 def register_node(registry: Registry, command: RegisterNode, time_ms: int) -> MetadataResult:
     """Admits a node, takes note of its new address, or refuses it."""
     node = command.node
+    _check_description(node)
     known = registry.node_by_name(node.name)
     _check_identity(registry, command, known)
     if known is None:

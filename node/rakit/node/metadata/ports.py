@@ -13,6 +13,7 @@ from typing import Protocol
 import grpc.aio
 
 from rakit.multiraft.effects import Completion, RoleChange
+from rakit.multiraft.hello import NodeIdentity, Rollback, StoreStart
 from rakit.multiraft.leaders import LeaderCallback, LeaderInfo
 from rakit.multiraft.machine import GroupMeta
 from rakit.raft import ConfChange, ConfState, EntryID, Status
@@ -67,6 +68,7 @@ class HostPort(Protocol):
     """The host."""
 
     node_id: int
+    identity: NodeIdentity
 
     @property
     def leaders(self) -> LeadersView:
@@ -80,6 +82,15 @@ class HostPort(Protocol):
 
     def group(self, group_id: int) -> GroupView | None:
         """A replica of this node."""
+        ...
+
+    @property
+    def quarantined(self) -> Mapping[int, object]:
+        """The replicas of this node that are shut out for damage, by group."""
+        ...
+
+    def trust_births_from(self, group_id: int) -> None:
+        """Takes in that no group from this id on existed when this start began (S8)."""
         ...
 
     def create_group(
@@ -118,6 +129,22 @@ class HostPort(Protocol):
 
     def node_is_up(self, node_id: int) -> bool:
         """Whether a node answered lately."""
+        ...
+
+    def answering(self, node_id: int) -> int:
+        """The boot epoch of the process that answers for a peer at this moment, else 0."""
+        ...
+
+    def rollback_of(self, start: StoreStart) -> Rollback | None:
+        """What a start of a store lacks that the store had synced (S7)."""
+        ...
+
+    def refuse_replaced(self, is_replaced: Callable[[int, str], bool]) -> None:
+        """Refuses peers on a store that lost its node id to another one (S11)."""
+        ...
+
+    def on_turned_away(self, callback: Callable[[int], None]) -> Callable[[], None]:
+        """Calls back when a peer refuses this node because of who it is; returns what ends that."""
         ...
 
     def on_applied(self, group_id: int, callback: Callable[[], None]) -> Callable[[], None]:

@@ -14,6 +14,7 @@ from rakit.api.v1 import error_pb2
 from rakit.node.errors import RakitError
 from rakit.peer.v1 import metadata_command_pb2
 from rakit.peer.v1.metadata_command_pb2 import MetadataRefusal
+from rakit.peer.v1.node_service_pb2 import Destination
 
 if TYPE_CHECKING:
     Refusal: TypeAlias = metadata_command_pb2.NodeRefusal.ValueType
@@ -25,6 +26,14 @@ class NodeRefusedError(RakitError):
     def __init__(self, refusal: Refusal, message: str) -> None:
         super().__init__(error_pb2.ERROR_REASON_INVALID_REQUEST, message)
         self.refusal = refusal
+
+
+def not_meant(cluster_id: str, node_id: int, meant: Destination) -> str:
+    """What a node says to a request for another one, whose address it has by now."""
+    return (
+        f"this is node {node_id} of cluster {cluster_id}, not node {meant.node_id} of cluster"
+        f" {meant.cluster_id}"
+    )
 
 
 def to_refusal(error: RakitError) -> MetadataRefusal:

@@ -182,6 +182,11 @@ class Registry:
         node_id = self._node_ids.get(name)
         return None if node_id is None else self.nodes[node_id]
 
+    def is_replaced(self, node_id: int, store_uuid: str) -> bool:
+        """Whether this is a store that another one has taken the place of (S11)."""
+        node = self.nodes.get(node_id)
+        return node is not None and store_uuid in node.former_store_uuids
+
     def topic(self, name: str) -> TopicInfo | None:
         """The topic of this name."""
         topic_id = self._topic_ids.get(name)

@@ -3,7 +3,9 @@
 Births and removals follow the registry. A replica is born when the registry assigns one to this
 node's present store: with the group's first configuration if it belongs to that, else with nothing,
 to be filled by the leader. It is removed only on positive evidence that its group is dead, never
-because something is not found (nothing is removed, for example, by an empty registry).
+because something is not found (nothing is removed, for example, by an empty registry). One that is
+shut out for damage goes with its group like any other, or when the registry assigns this node a new
+replica in its place.
 
 Both wait for a first linearizable read: before it the registry of a node that was away shows the
 past, topics that were deleted since and stores that were replaced since. And both look at the uuid
@@ -77,7 +79,7 @@ class LocalReplicas:
         """Makes this node's part of one group what it should be."""
         here = self._host.group(group_id)
         if self._registry.is_dead_group(group_id):
-            if here is not None:
+            if here is not None or group_id in self._host.quarantined:
                 _log.info("group %d is deleted; its replica is removed", group_id)
                 self._host.remove_group(group_id)
             return
@@ -102,7 +104,8 @@ class LocalReplicas:
     def _note_everything(self) -> None:
         mine = self._host.node_id
         self._note(one.group_id for one in self._registry.partitions() if one.on_node(mine))
-        self._note(one for one in self._host.groups if one != METADATA_GROUP_ID)
+        here = (*self._host.groups, *self._host.quarantined)
+        self._note(one for one in here if one != METADATA_GROUP_ID)
 
     def _note(self, group_ids: Iterable[int]) -> None:
         self._changed.update(dict.fromkeys(group_ids))

@@ -3,7 +3,8 @@
 `start` makes the node's replica of the metadata group if the disk has none yet, tells the host
 where the other nodes are, and starts the tasks: finding nodes, registering this one, and, once the
 registry is known to be current, births, membership and leaderships. `ready` returns when the node
-is registered as what it is: from then on it has joined.
+is registered as what it is: from then on it has joined. Later it asks again whenever its peers
+refuse it or it hears of no leader: its place may have been given to another store.
 
 `failed` resolves when the node must stop: with `NodeRefusedError` when the cluster does not take it
 any more, or with the exception of a task that should never end. Nothing here goes on half.
@@ -14,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from rakit.multiraft.errors import GroupRefusedError
 from rakit.multiraft.machine import GroupKind, GroupMeta
@@ -39,6 +42,12 @@ from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.raft import ConfState
 
 _log = logging.getLogger(__name__)
+
+#: Without a leader of the metadata group for so long, a node asks whether it still belongs; and so
+#: long it waits before it asks again.
+STRAY_SECONDS: Final = 5.0
+#: Between two requests to be registered.
+_ASK_AGAIN_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,13 @@ class MetadataService:
         self.joined = False
         # Joined, or failed.
         self._decided = asyncio.Event()
+        self._duties = _Duties(self._directory, self._admission, formation)
+        # Who refused this node's hello since it asked for the last time whether it belongs.
+        self._turned_away_by = set[int]()
+        self._was_turned_away = asyncio.Event()
+        self._unsubscribe = host.on_turned_away(self._turned_away)
+        host.refuse_replaced(registry.is_replaced)
+        formation.boot_epoch = host.identity.boot_epoch
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -102,7 +118,7 @@ class MetadataService:
             self._make_group()
         self._directory.begin(self.member.peers)
         self.submit_servicer.client = self.client
-        self._formation.duties = _Duties(self._directory, self._admission, self._formation)
+        self._formation.duties = self._duties
         for work in (
             self._directory.run(),
             self._caretaker.run(),
@@ -126,6 +142,7 @@ class MetadataService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._unsubscribe()
         for part in (
             self._directory,
             self._caretaker,
@@ -152,45 +169,72 @@ class MetadataService:
 
     async def _register(self) -> None:
         """Reads the registry once for certain, makes this node's entry right, starts the rest."""
-        registered = False
-        while not registered:
-            registered = await self._try_to_register()
+        while not await self._is_registered():
+            if not await self._ask_to_be_registered():
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        # Read for certain in this start: what has no id yet did not exist before it (S8).
+        self._host.trust_births_from(self.registry.counters.group_id)
         await self._formation.metadata_was_seen()
         self._supervise(self._replicas.run())
+        self._supervise(self._stay_registered())
         self.joined = True
         self._decided.set()
 
-    async def _try_to_register(self) -> bool:
-        seconds = self._config.register_timeout_ms / 1000
-        mine = self._formation.config.description
+    async def _is_registered(self) -> bool:
         try:
-            registry = await self.client.barrier(seconds)
-            if _is_right(registry.nodes.get(self.member.node_id), mine):
-                return True
-            register = pb.RegisterNode(node=mine, node_id=self.member.node_id)
-            await self.client.submit(pb.MetadataCommand(register_node=register), seconds)
-        except NodeRefusedError:
-            raise
+            registry = await self.client.barrier(self._config.register_timeout_ms / 1000)
         except RakitError as error:
             _log.info("not registered yet: %s", error)
-            await self._ask_to_be_registered()
             return False
-        return True
+        mine = self._formation.config.description
+        return _is_right(registry.nodes.get(self.member.node_id), mine)
 
-    async def _ask_to_be_registered(self) -> None:
-        """Has a member register this node, or say why it is not taken any more.
+    async def _ask_to_be_registered(self) -> bool:
+        """Has the leader register this node; raises `NodeRefusedError` when it is not taken.
 
-        A leader that looks for this node at its old address does not reach it, and one whose
-        registry has replaced this store (S11) does not even try.
+        Others are asked as well: a leader that looks for this node at its old address does not
+        reach it, and one whose registry has replaced this store (S11) does not even try. Those who
+        do not talk to this node come first, because they know why.
         """
-        request = wire.JoinRequest(node=self._formation.config.description)
-        for address in sorted(set(self._directory.book.current.values())):
-            seconds = self._config.register_timeout_ms / 1000
-            answer = await self._formation.greeter.join(address, request, seconds)
-            if answer is not None and answer.HasField("refused"):
-                raise NodeRefusedError(answer.refused.node_refusal, answer.refused.message)
-            if answer is not None and answer.HasField("accepted"):
-                return
+        request = wire.JoinRequest(
+            node=self._formation.config.description,
+            node_id=self.member.node_id,
+            boot_epoch=self._host.identity.boot_epoch,
+            opened_counter=self._host.identity.opened_counter,
+        )
+        if _accepted(await self._duties.admit(request)):
+            return True
+        seconds = self._config.register_timeout_ms / 1000
+        request.destination.cluster_id = self.member.cluster_id
+        hostile, self._turned_away_by = self._turned_away_by, set[int]()
+        book = self._directory.book.current
+        for node_id in sorted(book, key=lambda one: (one not in hostile, one)):
+            request.destination.node_id = node_id
+            if _accepted(await self._formation.greeter.join(book[node_id], request, seconds)):
+                return True
+        return False
+
+    async def _stay_registered(self) -> None:
+        """Asks again whether this node belongs, when the others seem to go on without it.
+
+        It may have been paused or cut off until another store took its place (S11): then nobody
+        talks to it, and it must not stay beside its successor.
+        """
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STRAY_SECONDS):
+                    await self._was_turned_away.wait()
+            if not self._was_turned_away.is_set() and self.client.leader_node():
+                continue
+            self._was_turned_away.clear()
+            _log.warning("others go on without this node; it asks whether it still belongs")
+            await self._ask_to_be_registered()
+            # Links try again several times a second, and are turned away each time.
+            await asyncio.sleep(STRAY_SECONDS)
+
+    def _turned_away(self, node_id: int) -> None:
+        self._turned_away_by.add(node_id)
+        self._was_turned_away.set()
 
     def _supervise(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -233,6 +277,13 @@ def _is_right(known: NodeInfo | None, mine: pb.NodeDescription) -> bool:
     if known is None or (known.name, known.store_uuid) != (mine.name, mine.store_uuid):
         return False
     return known.moved(mine) == known
+
+
+def _accepted(answer: wire.JoinResponse | None) -> bool:
+    """Raises `NodeRefusedError` if the node is not taken."""
+    if answer is not None and answer.HasField("refused"):
+        raise NodeRefusedError(answer.refused.node_refusal, answer.refused.message)
+    return answer is not None and answer.HasField("accepted")
 
 
 def _damaged(detail: str) -> StoreDamagedError:

@@ -41,7 +41,6 @@ def encode(registry: Registry, checkpoint_index: int, previous_index: int) -> by
     state.producers.names.extend([name for name, _ in producers])
     state.producers.ids.extend([one.producer_id for _, one in producers])
     state.producers.epochs.extend([one.epoch for _, one in producers])
-    state.producers.init_times_ms.extend([one.init_time_ms for _, one in producers])
     return state.SerializeToString(deterministic=True)
 
 
@@ -62,9 +61,8 @@ def decode(data: bytes, registry: Registry) -> tuple[int, int]:
     for topic in state.topics:
         registry.put_topic(_topic(topic))
     table = state.producers
-    rows = zip(table.names, table.ids, table.epochs, table.init_times_ms, strict=True)
-    for name, producer_id, epoch, init_time_ms in rows:
-        registry.producers.put(name, Producer(producer_id, epoch, init_time_ms))
+    for name, producer_id, epoch in zip(table.names, table.ids, table.epochs, strict=True):
+        registry.producers.put(name, Producer(producer_id, epoch))
     for one in state.answered:
         registry.answered.put(one.mark, one.result)
     registry.dead_groups = DeadGroups(state.dead_groups)

@@ -2,10 +2,9 @@
 
 All three are part of the replicated state, so what is forgotten is decided by the commands alone:
 
-- `ProducerTable` gives a producer name its id and counts its epochs. Above the limit the name that
-  was initialised the longest ago gives way, if that is longer ago than partitions remember a
-  producer anyway (contract 9); otherwise the newcomer is refused. A name that gave way gets a new
-  id when it comes back, like a producer that was never there.
+- `ProducerTable` gives a producer name its id and counts its epochs, for ever: a name that were
+  forgotten would come back with another id, and nothing that it sent would be fenced or known.
+  Above the limit new names are refused. Producers without a name need no row.
 - `AnsweredRequests` lets the repeat of a request get the first answer. The oldest give way.
 - `DeadGroups` remembers every group that was deleted, because a replica is removed from a disk only
   on positive evidence, never because a group is not in the registry. Group ids are given out in
@@ -21,10 +20,8 @@ from typing import Final
 
 from rakit.peer.v1.metadata_command_pb2 import MetadataResult, RequestMark
 
-#: About 40 MB of memory, and 10 MB of every checkpoint.
+#: About 40 MB of memory and 10 MB of every checkpoint, with names of usual length.
 PRODUCERS_COUNT_MAX: Final = 200_000
-#: Partitions forget a producer after this time without an append.
-PRODUCER_KEPT_MS: Final = 7 * 24 * 3600 * 1000
 #: Half an hour of topic changes at five per second.
 ANSWERED_COUNT_MAX: Final = 10_000
 
@@ -35,19 +32,14 @@ class Producer:
 
     producer_id: int
     epoch: int
-    init_time_ms: int
 
 
 class ProducerTable:
-    """Producers by name, the longest idle first.
-
-    - A name is moved to the end when it is initialised, so the order is that of `init_time_ms` as
-      the commands arrived, and equal on every replica.
-    """
+    """Producers by name, in the order in which they were registered."""
 
     def __init__(self, count_max: int = PRODUCERS_COUNT_MAX) -> None:
         self._by_name: dict[str, Producer] = {}
-        self._count_max = count_max
+        self.count_max = count_max
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -57,23 +49,17 @@ class ProducerTable:
         return self._by_name.get(name)
 
     def items(self) -> Iterable[tuple[str, Producer]]:
-        """All of them, the longest idle first."""
+        """All of them, the oldest name first."""
         return self._by_name.items()
 
     def put(self, name: str, producer: Producer) -> None:
-        """Sets the producer and makes it the most recent one."""
-        self._by_name.pop(name, None)
+        """Registers the producer, or replaces what is known of it."""
         self._by_name[name] = producer
 
-    def make_room(self, now_ms: int) -> bool:
-        """Makes room for one more name; False when every one of them was active lately."""
-        if len(self._by_name) < self._count_max:
-            return True
-        name, oldest = next(iter(self._by_name.items()))
-        if now_ms - oldest.init_time_ms < PRODUCER_KEPT_MS:
-            return False
-        del self._by_name[name]
-        return True
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more name."""
+        return len(self._by_name) >= self.count_max
 
 
 class AnsweredRequests:

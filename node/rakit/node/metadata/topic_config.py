@@ -52,7 +52,9 @@ BOUNDS: Final[Mapping[str, Bounds]] = {
     "retention_bytes": Bounds(UNLIMITED, 1, _INT_MAX, "bytes", unlimited=True),
     "retention_ms": Bounds(UNLIMITED, 1, _INT_MAX, "ms", unlimited=True),
     "batch_bytes_max": Bounds(2 * _MIB, 1, 16 * _MIB, "bytes"),
-    "batch_decompressed_bytes_max": Bounds(8 * _MIB, 1, 64 * _MIB, "bytes"),
+    # A reader that knows no codec gets a batch decompressed, in one message: it has to fit into
+    # what clients take of one (20 MiB), and with room to spare into what the listeners send.
+    "batch_decompressed_bytes_max": Bounds(8 * _MIB, 1, 16 * _MIB, "bytes"),
     "segment_bytes": Bounds(64 * _MIB, 64 * _KIB, _INT_MAX, "bytes"),
     "segment_ms": Bounds(10 * 60 * 1000, 1000, _INT_MAX, "ms"),
 }

@@ -27,7 +27,7 @@ from rakit.node.metadata.registry import (
     Registry,
     TopicInfo,
 )
-from rakit.node.metadata.tables import PRODUCER_KEPT_MS, PRODUCERS_COUNT_MAX, Producer
+from rakit.node.metadata.tables import Producer
 from rakit.node.metadata.topic_config import TopicConfig, check_names
 from rakit.peer.v1.metadata_command_pb2 import (
     CreateTopic,
@@ -44,6 +44,8 @@ TOPIC_PARTITIONS_COUNT_MAX: Final = 10_000
 REPLICATION_FACTOR_DEFAULT: Final = 3
 #: More replicas cost writes and protect against nothing that nine do not.
 REPLICATION_FACTOR_MAX: Final = 9
+#: Of the marks that the state keeps; the longest way to write a UUID: "urn:uuid:" and 36 more.
+REQUEST_ID_CHARS_MAX: Final = 45
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _PRODUCER_NAME_CHARS_MAX: Final = 249
 
@@ -161,25 +163,36 @@ def delete_topic(registry: Registry, command: DeleteTopic) -> MetadataResult:
     return _remembered(registry, command.mark, _changed(topic))
 
 
-def init_producer(registry: Registry, command: InitProducer, time_ms: int) -> MetadataResult:
-    """Registers the producer, or fences its older instances by a new epoch (S24)."""
-    check_producer_name(command.name)
-    known = registry.producers.get(command.name)
-    if known is None:
-        if not registry.producers.make_room(time_ms):
-            raise RakitError(
-                error_pb2.ERROR_REASON_THROTTLED,
-                f"{PRODUCERS_COUNT_MAX:,} producer names were used within"
-                f" {PRODUCER_KEPT_MS // 86_400_000} days, which is the limit; use stable names",
-                {"limit": str(PRODUCERS_COUNT_MAX)},
-            )
-        producer = Producer(registry.counters.producer_id, 1, time_ms)
-        registry.counters.producer_id += 1
+def init_producer(registry: Registry, command: InitProducer) -> MetadataResult:
+    """Registers the producer, or fences its older instances by a new epoch (S24).
+
+    Without a name it gets an id that nobody had and nobody will have: there is nothing to remember.
+    """
+    known = None
+    if command.name:
+        check_producer_name(command.name)
+        known = registry.producers.get(command.name)
+    if known is not None:
+        producer = replace(known, epoch=known.epoch + 1)
     else:
-        producer = replace(known, epoch=known.epoch + 1, init_time_ms=time_ms)
-    registry.producers.put(command.name, producer)
+        if command.name and registry.producers.is_full:
+            raise _no_more_names(registry.producers.count_max)
+        producer = Producer(registry.counters.producer_id, 1)
+        registry.counters.producer_id += 1
+    if command.name:
+        registry.producers.put(command.name, producer)
     return MetadataResult(
         producer_ready=ProducerReady(producer_id=producer.producer_id, epoch=producer.epoch)
+    )
+
+
+def _no_more_names(limit: int) -> RakitError:
+    return RakitError(
+        error_pb2.ERROR_REASON_PRODUCER_NAMES_EXHAUSTED,
+        f"the cluster knows {limit:,} producer names, which is its limit, and none is ever"
+        " forgotten; use a name that exists, or none: a producer that need not fence an earlier"
+        " instance of itself gets an id without a name",
+        {"limit": str(limit)},
     )
 
 
@@ -254,6 +267,11 @@ def _changed(topic: TopicInfo) -> MetadataResult:
 
 def _answered(registry: Registry, mark: RequestMark) -> MetadataResult | None:
     """The first answer, if this request was made before."""
+    if not 0 < len(mark.request_id) <= REQUEST_ID_CHARS_MAX:
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_REQUEST,
+            "a change of a topic is marked with a UUID by the node that proposes it",
+        )
     known = registry.answered.get(mark.request_id)
     if known is None:
         return None
@@ -267,6 +285,5 @@ def _answered(registry: Registry, mark: RequestMark) -> MetadataResult | None:
 
 
 def _remembered(registry: Registry, mark: RequestMark, result: MetadataResult) -> MetadataResult:
-    assert mark.request_id, "every change of a topic is marked by its proposer"
     registry.answered.put(mark, result)
     return result

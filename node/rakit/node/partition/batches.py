@@ -10,7 +10,8 @@ The checksum is taken over the uncompressed columns, so that a retry is recognis
 compressed anew (S24). It covers nothing that the server adds.
 
 Limits: the topic's two byte limits (contract 5) and `RECORD_COUNT_MAX`. No size that a batch states
-about itself is believed before it is compared with a limit.
+about itself is believed before it is compared with a limit, and no row is made before they are
+counted: two bytes of a request are one.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from rakit.multiraft.checksum import crc32c
 from rakit.node.errors import RakitError
 from rakit.node.partition import codecs
 from rakit.node.partition.columns import check, empty_batch, to_columns
+from rakit.node.partition.wire import count_fields
 from rakit.peer.v1.opaque_pb2 import OpaqueProduceRequest
 
 #: Records of two bytes would otherwise make four million of one batch, and turning those into rows
 #: would hold the event loop, and with it every heartbeat of the node, for seconds.
 RECORD_COUNT_MAX: Final = 200_000
+_ROW_KEY: Final = bytes([Rows.RECORDS_FIELD_NUMBER << 3 | 2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def admit(request: OpaqueProduceRequest, limits: BatchLimits) -> Batch:
     """Returns the request's batch, checked; raises `RakitError` with what is wrong with it."""
     match request.WhichOneof("batch"):
         case "rows":
-            return admit_rows(request.rows, limits)
+            return admit_rows(parse_rows(request.rows), limits)
         case "columns":
             return _admit_columns(request.columns, limits)
         case "compressed":
@@ -69,6 +72,22 @@ def admit(request: OpaqueProduceRequest, limits: BatchLimits) -> Batch:
                 error_pb2.ERROR_REASON_INVALID_REQUEST,
                 "The request holds no batch: set rows, columns or compressed.",
             )
+
+
+def parse_rows(data: bytes) -> Rows:
+    """Returns the rows of a request, which are counted before any is made."""
+    try:
+        # Every row begins with its key: no more of that byte, no more rows.
+        if data.count(_ROW_KEY) > RECORD_COUNT_MAX:
+            count = count_fields(data, RECORD_COUNT_MAX)
+            _within("The request holds {} records or more", count, RECORD_COUNT_MAX)
+        return Rows.FromString(data)
+    except DecodeError as error:
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_REQUEST,
+            "The field rows is no rakit.api.v1.Rows message (or a header's name in it is not valid"
+            " UTF-8).",
+        ) from error
 
 
 def admit_rows(rows: Rows, limits: BatchLimits) -> Batch:

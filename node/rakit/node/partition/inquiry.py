@@ -3,11 +3,12 @@
 The answer is read from the applied state, and from the leader's outlook for what is pending. It is
 final when it cannot change any more:
 
-- APPLIED and FORGOTTEN always are.
-- NOT_SEEN is, when a fence was committed before it was looked up: a request of an older epoch that
-  is still on its way will be refused. Without a fence it is final only for a sequence that lies
-  among the remembered ones, which can never be stored any more.
-- PENDING never is.
+- APPLIED always is. PENDING never is.
+- NOT_SEEN, and FORGOTTEN of a producer of whom nothing is remembered, are when the epoch in force
+  is above the one that the batch was sent with: a request that is still on its way will be refused.
+  A fence at the batch's own epoch settles nothing.
+- For a sequence at or below the newest one that is remembered they always are: it can never be
+  stored any more.
 
 A producer that is not in the table was never seen, unless its id is not above the highest one that
 was ever forgotten here: then the partition cannot know, and says FORGOTTEN.
@@ -38,9 +39,17 @@ class ProducerAnswer:
 
 
 def look_up(
-    applied: LogState, outlook: Outlook, producer_id: int, sequence: int, *, fenced: bool
+    applied: LogState,
+    outlook: Outlook,
+    producer_id: int,
+    sequence: int,
+    *,
+    sent_epoch: int | None,
 ) -> ProducerAnswer:
-    """Answers for the batch with this sequence; 0 asks for the producer only."""
+    """Answers for the batch with this sequence; 0 asks for the producer only.
+
+    `sent_epoch` is the highest epoch that the batch can have been sent with, where that is known.
+    """
     producer = applied.producer(producer_id)
     stored: Stored | None = None
     final = False
@@ -49,16 +58,16 @@ def look_up(
         found = producer.find(sequence)
         ahead = outlook.ahead.producer(producer_id).find(sequence)
         oldest = producer.batches[0].sequence if producer.batches else 0
-        unprovable = not oldest and producer_id <= applied.expired_producer_id_max
+        is_kept_out = sent_epoch is not None and sent_epoch < producer.epoch
+        final = is_kept_out or sequence < producer.last_sequence
         if found is not None:
             state, stored, final = log_service_pb2.BATCH_STATE_APPLIED, _stored(found), True
         elif ahead is not None:
-            state = log_service_pb2.BATCH_STATE_PENDING
-        elif sequence < oldest or unprovable:
-            state, final = log_service_pb2.BATCH_STATE_FORGOTTEN, True
+            state, final = log_service_pb2.BATCH_STATE_PENDING, False
+        elif sequence < oldest or applied.may_have_forgotten(producer_id):
+            state = log_service_pb2.BATCH_STATE_FORGOTTEN
         else:
             state = log_service_pb2.BATCH_STATE_NOT_SEEN
-            final = fenced or sequence < producer.last_sequence
     return ProducerAnswer(state, stored, producer.last_sequence, producer.epoch, final)
 
 

@@ -9,7 +9,8 @@ Rules:
 - Only the leader answers, after an entry of its own term is applied. A plain read of a leader that
   was deposed without knowing it may be stale, never wrong.
 - `latest`, and "out of range" above the log's end, are said only after ReadIndex (S20): a fresh
-  leader's end may lie below offsets that a client has an acknowledgement for.
+  leader's end may lie below offsets that a client has an acknowledgement for. The same goes for
+  what a producer is refused for (`refusals`).
 - The appender, with its view of pending entries, belongs to one term. It is made when that term's
   first request comes, from the applied state, and never survives the term.
 - Damage found while reading quarantines the replica and is reported as CORRUPT_RECORD; the answer
@@ -22,18 +23,14 @@ import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.errors import MultiraftError, ProposalRefusedError, StoreCorruptError
 from rakit.node.errors import RakitError
 from rakit.node.partition import retention
-from rakit.node.partition.appender import (
-    Appended,
-    Appender,
-    not_leading,
-    outcome_unknown,
-    refused,
-)
+from rakit.node.partition.answers import Appended, not_leading, outcome_unknown, refused
+from rakit.node.partition.appender import Appender
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import Fence
 from rakit.node.partition.digest import Digest, digest
@@ -105,28 +102,32 @@ class Partition:
         return self._leading_appender().append(batch, stamp, expected_offset, self._settings())
 
     async def producer_state(
-        self, producer_id: int, sequence: int, fence_epoch: int | None
+        self,
+        producer_id: int,
+        sequence: int,
+        fence_epoch: int | None,
+        sent_epoch: int | None = None,
     ) -> ProducerAnswer:
         """Says what became of a batch; with `fence_epoch`, after that epoch is in force (S21)."""
         if fence_epoch is None:
             await self._barrier()
         else:
-            await self._fence(producer_id, fence_epoch)
+            _check_fence(fence_epoch, sent_epoch)
+            raised = await self._fence(producer_id, fence_epoch)
+            if raised and sent_epoch is None:
+                sent_epoch = fence_epoch - 1
         return look_up(
             self._machine(self._leading()).state,
             self._leading_appender().outlook,
             producer_id,
             sequence,
-            fenced=fence_epoch is not None,
+            sent_epoch=sent_epoch,
         )
 
-    async def _fence(self, producer_id: int, epoch: int) -> None:
-        if not 1 <= epoch <= EPOCH_MAX:
-            raise RakitError(
-                error_pb2.ERROR_REASON_INVALID_REQUEST,
-                f"fence_epoch is {epoch}; it must be from 1 to {EPOCH_MAX}.",
-            )
+    async def _fence(self, producer_id: int, epoch: int) -> bool:
+        """Commits a fence; tells whether it raised the epoch."""
         appender = self._leading_appender()
+        raises = appender.outlook.ahead.producer(producer_id).epoch < epoch
         # Proposed even where the epoch is in force already: the commit also proves that whatever
         # was proposed before it is applied.
         proposed = appender.maintain(Fence(producer_id, epoch, appender.stamp_time()))
@@ -134,6 +135,7 @@ class Partition:
         completion = await asyncio.shield(proposed)
         if completion.lost:
             raise outcome_unknown()
+        return raises
 
     # Reading.
 
@@ -278,10 +280,20 @@ class Partition:
                 lambda data: self._host.propose(self.group_id, data),
                 self._context.clock_ms,
                 lambda: len(replica.conf_state.voters) // 2 + 1,
+                partial(self._still_leads, replica.term),
                 fsynced=self._context.fsynced,
             )
             self._appender = (replica.term, appender)
         return self._appender[1]
+
+    async def _still_leads(self, term: int) -> bool:
+        """Asks a majority whether this replica leads, and has done so since the term began."""
+        try:
+            await self._barrier()
+        except RakitError:
+            return False
+        replica = self._host.group(self.group_id)
+        return replica is not None and replica.ready and replica.term == term
 
     def _reader_of(self, replica: Replica) -> Reader:
         if self._reader is None or self._reader[0] is not replica:
@@ -329,3 +341,17 @@ class Partition:
                 error_pb2.ERROR_REASON_CORRUPT_RECORD,
                 f"This replica is damaged and was taken out of service: {error}.",
             ) from error
+
+
+def _check_fence(epoch: int, sent_epoch: int | None) -> None:
+    if not 1 <= epoch <= EPOCH_MAX:
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_REQUEST,
+            f"fence_epoch is {epoch}; it must be from 1 to {EPOCH_MAX}.",
+        )
+    if sent_epoch is not None and epoch <= sent_epoch:
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_REQUEST,
+            f"fence_epoch is {epoch}, but the batch was sent with epoch {sent_epoch}: only a higher"
+            " one keeps it out. InitProducer gives it.",
+        )

@@ -11,11 +11,11 @@ What a new batch gets is one of:
 
 - `Draft`: propose this payload, and report the entry that it became with `proposed`.
 - `Known`: it was stored before; the original answer.
-- `Wait`: the answer depends on entries that are not committed. A duplicate of a pending batch is
-  answered when that batch commits. A refusal that rests on pending entries (the offset is taken, a
-  newer epoch is in force) waits for them too: if they were lost, the refusal would speak of
-  something that never happened, and a reader of the log could tell.
-- `RakitError`: refused, by committed state alone.
+- `Wait`: it is a duplicate of a pending batch, and answered when that one commits.
+- `Refusal`: it fails, for what the log holds (the offset is taken, a newer epoch is in force). When
+  that may be told, `refusals` knows: the entries that it rests on could be lost, and the refusal
+  would speak of something that never happened.
+- `RakitError`: there is no room for it; the log's content does not matter.
 
 The duplicate check comes before `expected_offset`: a retried conditional append that was stored
 the first time must not fail because of its own records.
@@ -72,14 +72,21 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Answer when the entry at `index` is applied: a duplicate of it, or `error`."""
+    """The batch is a duplicate of the pending one at `index`."""
 
     index: int
-    #: None: the batch is a duplicate of the entry's.
-    error: RakitError | None
 
 
-Verdict: TypeAlias = Draft | Known | Wait
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nothing is appended, because of what is applied and pending."""
+
+    error: RakitError
+    #: The newest pending entry; 0: there is none.
+    index: int
+
+
+Verdict: TypeAlias = Draft | Known | Wait | Refusal
 
 
 class Outlook:
@@ -110,10 +117,11 @@ class Outlook:
         now_ms: int,
         settings: TopicSettings,
     ) -> Verdict:
-        """Says what becomes of a batch; raises `RakitError` for a refusal that is certain."""
+        """Says what becomes of a batch; raises `RakitError` when there is no room for it."""
         if stamp is not None:
             producer = self.ahead.producer(stamp.producer_id)
-            ruling = judge(producer, stamp, batch.crc32c)
+            forgotten = self.ahead.may_have_forgotten(stamp.producer_id)
+            ruling = judge(producer, stamp, batch.crc32c, may_be_forgotten=forgotten)
             if ruling is Ruling.DUPLICATE:
                 return self._duplicate(producer, stamp)
             if ruling is not Ruling.APPEND:
@@ -170,17 +178,15 @@ class Outlook:
         known = producer.find(stamp.sequence)
         assert known is not None, "a duplicate is a remembered batch"
         if known.index in self._pending:
-            return Wait(known.index, None)
+            return Wait(known.index)
         return Known(
             Stored(
                 known.base_offset, known.end_offset, known.append_time_ms, known.term, known.index
             )
         )
 
-    def _refuse(self, error: RakitError) -> Wait:
-        if not self._pending:
-            raise error
-        return Wait(next(reversed(self._pending)), error)
+    def _refuse(self, error: RakitError) -> Refusal:
+        return Refusal(error, next(reversed(self._pending), 0))
 
     def _check_room(self, stamp: Stamp) -> None:
         if self.in_flight(stamp.producer_id) >= REMEMBERED_COUNT_MAX:

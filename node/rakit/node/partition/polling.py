@@ -3,11 +3,11 @@
 Bytes are shared in two rounds: first every position gets an equal share, so that a full partition
 cannot starve the others, then whoever has more takes what is left, beginning at a place that moves
 from call to call. A batch that alone exceeds the whole budget is returned only when there is
-nothing else, so an answer is at most the budget or one batch.
+nothing else, so an answer is at most the budget or one batch. A caller may do without that.
 
 While there are fewer than `min_bytes`, the poll sleeps until one of its partitions has applied
 something or changed its role; it never asks in a loop. It ends early when a position fails, because
-its reader must act.
+its reader must act, and when what comes next does not fit into the answer.
 """
 
 from __future__ import annotations
@@ -47,6 +47,13 @@ class _Progress:
     error: RakitError | None = None
 
     @property
+    def has_more(self) -> bool:
+        """What comes next is there already, and did not fit."""
+        if self.chunk is None or self.ended:
+            return False
+        return self.next_offset < self.chunk.high_watermark
+
+    @property
     def ended(self) -> bool:
         """The position's end is reached; nothing more can come."""
         end = self.want.end_offset
@@ -72,9 +79,18 @@ class Poller:
         self._turns = count()
 
     async def poll(
-        self, wants: Sequence[Want], *, max_bytes: int, min_bytes: int, max_wait_ms: int
+        self,
+        wants: Sequence[Want],
+        *,
+        max_bytes: int,
+        min_bytes: int,
+        max_wait_ms: int,
+        at_least_one: bool = True,
     ) -> list[Chunk | RakitError]:
-        """Returns what stands at each position, in order, waiting while that is too little."""
+        """Returns what stands at each position, in order, waiting while that is too little.
+
+        Without `at_least_one` the budget holds for a single batch as well.
+        """
         turn = next(self._turns) % max(len(wants), 1)
         states = [_Progress(want, want.offset) for want in wants]
         woken = asyncio.Event()
@@ -83,7 +99,7 @@ class Poller:
         with ExitStack() as subscriptions:
             for want in wants:
                 subscriptions.callback(want.partition.subscribe(woken.set))
-            size = await _gather(states, turn, max_bytes, 0)
+            size = await _gather(states, turn, max_bytes, 0, at_least_one=at_least_one)
             while not _enough(states, size, min(min_bytes, max_bytes)) and loop.time() < deadline:
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -91,22 +107,27 @@ class Poller:
                 except TimeoutError:
                     break
                 woken.clear()
-                size = await _gather(states, turn, max_bytes, size)
+                size = await _gather(states, turn, max_bytes, size, at_least_one=at_least_one)
         return [state.outcome() for state in states]
 
 
 def _enough(states: list[_Progress], size: int, min_bytes: int) -> bool:
-    failed = any(state.error is not None for state in states)
-    return failed or size >= min_bytes or all(state.ended for state in states)
+    if size >= min_bytes or all(state.ended for state in states):
+        return True
+    # Waiting would not make an answer fuller that has no room for what is there.
+    return any(state.error is not None or state.has_more for state in states)
 
 
-async def _gather(states: list[_Progress], turn: int, max_bytes: int, size: int) -> int:
+async def _gather(
+    states: list[_Progress], turn: int, max_bytes: int, size: int, *, at_least_one: bool
+) -> int:
     """Reads on at every position within the budget; returns the bytes read so far."""
     share = max(max_bytes // max(len(states), 1), SHARE_BYTES_MIN)
     for state in states:
         size += await _read_on(state, min(share, max_bytes - size), at_least_one=False)
     for state in [*states[turn:], *states[:turn]]:
-        size += await _read_on(state, max_bytes - size, at_least_one=size == 0)
+        alone = at_least_one and size == 0
+        size += await _read_on(state, max_bytes - size, at_least_one=alone)
     return size
 
 

@@ -11,13 +11,16 @@ The verdict over a stamped batch, in this order:
    also for an instance that has been fenced since: "not applied" would be a lie.
 2. Its sequence lies below the oldest one that is remembered: too old, nobody knows (UNKNOWN). This
    too comes before the fence, for the same reason.
-3. Its epoch is lower than the producer's: fenced.
+3. Its epoch is lower than the producer's: fenced. (UNKNOWN where the producer's batches were
+   forgotten: this one may have been among them.)
 4. Its sequence is remembered with other content: reused.
 5. It lies among the remembered ones but is none of them: it was never stored, and storing it now
    would break the order: out of order.
 6. It is new. `previous_sequence`, when given, must be the newest one: a batch before this one is
    missing otherwise. If nothing at all is remembered, a previous sequence above zero speaks of a
-   past that the partition has forgotten: unknown producer (UNKNOWN).
+   past that the partition has forgotten: unknown producer (UNKNOWN). Where the producer is one that
+   may have been forgotten, zero does as well: "nothing before this" cannot be checked, and the
+   batch may be a retry of one that was stored. Whoever knows that it is none leaves it out.
 
 `Producer` is a value: a change makes a new one. So a leader's view of its not yet committed entries
 and every snapshot share all unchanged producers with the applied state, without copies and without
@@ -141,6 +144,7 @@ class Ruling(Enum):
     DUPLICATE = "duplicate"
     TOO_OLD = "too old"
     FENCED = "fenced"
+    FENCED_AND_FORGOTTEN = "fenced, and its batches forgotten"
     REUSED = "reused"
     OUT_OF_ORDER = "out of order"
     UNKNOWN_PRODUCER = "unknown producer"
@@ -150,8 +154,15 @@ class Ruling(Enum):
 UNSEEN: Final = Producer()
 
 
-def judge(producer: Producer, stamp: Stamp, content_crc32c: int) -> Ruling:
-    """Says what becomes of a batch; the module's head gives the order and the reasons."""
+def judge(
+    producer: Producer, stamp: Stamp, content_crc32c: int, *, may_be_forgotten: bool = False
+) -> Ruling:
+    """Says what becomes of a batch; the module's head gives the order and the reasons.
+
+    `may_be_forgotten`: no batch is remembered, and that proves nothing. Entries are applied without
+    it. It only ever refuses more, so what was appended with it or without is appended by both.
+    """
+    assert not (may_be_forgotten and producer.batches), "what is remembered is not forgotten"
     newest = producer.last_sequence
     if stamp.sequence <= newest:
         known = producer.find(stamp.sequence)
@@ -163,8 +174,12 @@ def judge(producer: Producer, stamp: Stamp, content_crc32c: int) -> Ruling:
             return Ruling.FENCED
         return Ruling.OUT_OF_ORDER if known is None else Ruling.REUSED
     if stamp.epoch < producer.epoch:
-        return Ruling.FENCED
-    if stamp.previous_sequence is None or stamp.previous_sequence == newest:
+        return Ruling.FENCED_AND_FORGOTTEN if may_be_forgotten else Ruling.FENCED
+    if stamp.previous_sequence is None:
+        return Ruling.APPEND
+    if may_be_forgotten:
+        return Ruling.UNKNOWN_PRODUCER
+    if stamp.previous_sequence == newest:
         return Ruling.APPEND
     return Ruling.OUT_OF_ORDER if producer.batches else Ruling.UNKNOWN_PRODUCER
 
@@ -202,13 +217,14 @@ def refusal(ruling: Ruling, producer: Producer, stamp: Stamp) -> RakitError:
                 f" {producer.batches[0].sequence}: it may have been stored long ago.",
                 {"expected_sequence": newest},
             )
-        case Ruling.FENCED:
-            return RakitError(
+        case Ruling.FENCED | Ruling.FENCED_AND_FORGOTTEN:
+            error = RakitError(
                 error_pb2.ERROR_REASON_PRODUCER_FENCED,
                 f"Epoch {stamp.epoch} of {who} was replaced by epoch {producer.epoch}: a newer"
                 " instance of this producer has started. This one must stop.",
                 {"current_epoch": str(producer.epoch)},
             )
+            return error if ruling is Ruling.FENCED else error.as_unknown()
         case Ruling.REUSED:
             return RakitError(
                 error_pb2.ERROR_REASON_SEQUENCE_REUSED,
@@ -221,6 +237,14 @@ def refusal(ruling: Ruling, producer: Producer, stamp: Stamp) -> RakitError:
                 error_pb2.ERROR_REASON_OUT_OF_ORDER_SEQUENCE,
                 f"Sequence {stamp.sequence} of {who}{_after(stamp)} does not follow {newest}, the"
                 " last one that the partition stored. This batch was not stored.",
+                {"expected_sequence": newest},
+            )
+        case Ruling.UNKNOWN_PRODUCER if not stamp.previous_sequence:
+            return RakitError(
+                error_pb2.ERROR_REASON_UNKNOWN_PRODUCER,
+                f"The partition remembers no batch of {who} and may have forgotten it, so it cannot"
+                f" tell whether sequence {stamp.sequence} was stored. A batch that was never sent"
+                " before may be sent without previous_sequence.",
                 {"expected_sequence": newest},
             )
         case Ruling.UNKNOWN_PRODUCER:

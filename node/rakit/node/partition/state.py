@@ -133,6 +133,12 @@ class LogState:
         """Returns what is remembered of a producer; the blank one when nothing is."""
         return self.producers.get(producer_id, UNSEEN)
 
+    def may_have_forgotten(self, producer_id: int) -> bool:
+        """Tells whether the producer may have batches here that are not remembered at all."""
+        if producer_id > self.expired_producer_id_max:
+            return False
+        return not self.producer(producer_id).batches
+
     def apply(self, command: Command, term: int, index: int, size_bytes: int) -> Stored | None:
         """Applies the command of the entry (term, index), whose payload has `size_bytes`.
 

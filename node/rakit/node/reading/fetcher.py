@@ -10,14 +10,17 @@ Rules (S20, S22):
 - A partition without a leader does not hold up what others have: its position gets NO_LEADER. Where
   no position can be read at all, a leader is waited for as with any other call.
 - Everything here is a read: what broke is asked again, nothing is ever in doubt.
+- Nothing is waited for beyond the time of the answer, whatever another node does or does not do.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Final
 
+from rakit.api.v1 import error_pb2
 from rakit.api.v1.log_service_pb2 import Position
 from rakit.node.errors import RakitError, from_status
 from rakit.node.partition.reader import Chunk
@@ -41,7 +44,7 @@ from rakit.peer.v1.node_service_pb2 import (
 )
 from rakit.peer.v1.opaque_pb2 import OpaqueBatch
 
-#: What a remote read may take beyond the time that it is asked to wait.
+#: What a remote read may take beyond the time that it is asked to wait, where there is so much.
 REMOTE_SLACK_S: Final = 2.0
 
 
@@ -59,36 +62,38 @@ class Fetcher:
         limits: ReadLimits,
         give_up: float,
         lookup_until: float,
+        answer_by: float | None = None,
     ) -> list[Finding]:
         """One finding for each position, in order.
 
         Waits until `give_up` where no position has a leader, and for a majority of the metadata
-        group until `lookup_until` where a topic is not known.
+        group until `lookup_until` where a topic is not known. No node is asked for longer than
+        until `answer_by`.
         """
         loop = asyncio.get_running_loop()
         while True:
-            round_ = await self._round(positions, limits, lookup_until)
+            round_ = _Round(positions, answer_by)
+            await self._ask_leaders(round_, limits, lookup_until)
             findings = round_.findings
             positions = [_pinned(*pair) for pair in zip(positions, findings, strict=True)]
             round_.positions = positions
             lost = [at for at, each in enumerate(findings) if _is_lost(each)]
+            until = limits.wait_until
             if len(lost) == len(positions):
                 # Nothing can be read: this is not a wait for records but for a leader.
+                until = give_up
                 if loop.time() >= give_up:
                     return findings
-                await self._until_any(self._news(round_, findings, limits, give_up))
-                continue
-            readable = [each for each in findings if not _is_lost(each)]
-            full = any(_has_more(*pair) for pair in zip(positions, findings, strict=True))
-            if full or loop.time() >= limits.wait_until or is_enough(readable, limits.min_bytes):
-                return findings
-            await self._until_any(self._news(round_, findings, limits, limits.wait_until))
+            else:
+                readable = [each for each in findings if not _is_lost(each)]
+                full = any(has_more(*pair) for pair in zip(positions, findings, strict=True))
+                if full or loop.time() >= until or is_enough(readable, limits.min_bytes):
+                    return findings
+            await self._until_any(self._news(round_, findings, limits, until))
 
-    async def _round(
-        self, positions: Sequence[Position], limits: ReadLimits, lookup_until: float
-    ) -> _Round:
+    async def _ask_leaders(self, round_: _Round, limits: ReadLimits, lookup_until: float) -> None:
         """Asks every leader once."""
-        round_ = _Round(positions)
+        positions = round_.positions
         for at, position in enumerate(positions):
             try:
                 _, place = await self._router.partition(
@@ -106,26 +111,29 @@ class Fetcher:
         alone = any(len(each) == len(positions) for each in round_.by_node.values())
         wait_until = limits.wait_until if alone else 0.0
         share = max(1, limits.max_bytes // max(1, len(round_.by_node)))
-        asked = ReadLimits(limits.min_bytes, share, wait_until)
+        asked = replace(limits, max_bytes=share, wait_until=wait_until)
         await asyncio.gather(*(self._ask(round_, node_id, asked) for node_id in round_.by_node))
-        return round_
 
     async def _ask(self, round_: _Round, node_id: int, limits: ReadLimits) -> None:
         places = round_.by_node[node_id]
         wanted = [Wanted(round_.groups[at], round_.positions[at]) for at in places]
         try:
-            findings = await self._ask_node(node_id, wanted, limits)
+            findings = await self._ask_node(node_id, wanted, limits, round_.answer_by)
         except RakitError as error:
             findings = [error for _ in wanted]
         for at, finding in zip(places, findings, strict=True):
             round_.findings[at] = finding
 
     async def _ask_node(
-        self, node_id: int, wanted: Sequence[Wanted], limits: ReadLimits
+        self, node_id: int, wanted: Sequence[Wanted], limits: ReadLimits, answer_by: float | None
     ) -> list[Finding]:
         if node_id == self._router.node_id:
-            return await self._local.fetch(wanted, limits)
-        wait_s = max(0.0, limits.wait_until - asyncio.get_running_loop().time())
+            return await self._ask_here(wanted, limits, answer_by)
+        now = asyncio.get_running_loop().time()
+        wait_s = max(0.0, limits.wait_until - now)
+        timeout_s = wait_s + REMOTE_SLACK_S
+        if answer_by is not None:
+            timeout_s = min(timeout_s, answer_by - now)
         request = ForwardFetchRequest(
             destination=self._peers.destination(node_id),
             positions=[
@@ -134,15 +142,28 @@ class Fetcher:
             wait_ms=int(wait_s * 1000),
             min_bytes=limits.min_bytes,
             max_bytes=limits.max_bytes,
+            strict=not limits.at_least_one,
         )
         response = await self._peers.call(
             node_id,
             "ForwardFetch",
             request,
             ForwardFetchResponse,
-            timeout_s=wait_s + REMOTE_SLACK_S,
+            timeout_s=timeout_s,
         )
         return [found(each) for each in response.positions]
+
+    async def _ask_here(
+        self, wanted: Sequence[Wanted], limits: ReadLimits, answer_by: float | None
+    ) -> list[Finding]:
+        try:
+            async with asyncio.timeout_at(answer_by):
+                return await self._local.fetch(wanted, limits)
+        except TimeoutError:
+            raise RakitError(
+                error_pb2.ERROR_REASON_NO_QUORUM,
+                "A majority of the partition's replicas did not confirm the leader in time.",
+            ) from None
 
     def _news(
         self, round_: _Round, findings: Sequence[Finding], limits: ReadLimits, until: float
@@ -158,8 +179,8 @@ class Fetcher:
                 wanted = [Wanted(round_.groups[at], round_.positions[at]) for at in places]
                 # One more byte than this node had is news, however much all of them must have.
                 known = sum(_size_bytes(findings[at]) for at in places)
-                asked = ReadLimits(known + 1, limits.max_bytes, until)
-                waits.append(self._quietly(node_id, wanted, asked))
+                asked = replace(limits, min_bytes=known + 1, wait_until=until)
+                waits.append(self._quietly(node_id, wanted, asked, round_.answer_by))
         for at, finding in enumerate(findings):
             asked_somewhere = any(at in places for places in round_.by_node.values())
             if at in round_.groups and not asked_somewhere and _is_lost(finding):
@@ -176,9 +197,11 @@ class Fetcher:
             # The next round meets the same error and reports it.
             return
 
-    async def _quietly(self, node_id: int, wanted: Sequence[Wanted], limits: ReadLimits) -> None:
+    async def _quietly(
+        self, node_id: int, wanted: Sequence[Wanted], limits: ReadLimits, answer_by: float | None
+    ) -> None:
         try:
-            await self._ask_node(node_id, wanted, limits)
+            await self._ask_node(node_id, wanted, limits, answer_by)
         except RakitError:
             # The same: this was only about when to look again.
             await asyncio.sleep(RETRY_PAUSE_S)
@@ -196,8 +219,9 @@ class Fetcher:
 class _Round:
     """One question to every leader."""
 
-    def __init__(self, positions: Sequence[Position]) -> None:
+    def __init__(self, positions: Sequence[Position], answer_by: float | None) -> None:
         self.positions = positions
+        self.answer_by = answer_by
         self.groups: dict[int, int] = {}
         self.by_node: dict[int, list[int]] = {}
         self.findings: list[Finding] = [no_leader(each.topic, each.partition) for each in positions]
@@ -212,7 +236,7 @@ def _size_bytes(finding: Finding) -> int:
     return finding.chunk.size_bytes if isinstance(finding, Found) else 0
 
 
-def _has_more(position: Position, finding: Finding) -> bool:
+def has_more(position: Position, finding: Finding) -> bool:
     """Whether the leader had more than its share of the answer: then waiting brings nothing."""
     if not isinstance(finding, Found):
         return False

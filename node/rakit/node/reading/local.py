@@ -51,6 +51,8 @@ class ReadLimits:
     max_bytes: int
     # On the clock of the event loop.
     wait_until: float
+    # One batch is returned also where it alone is too much.
+    at_least_one: bool = True
 
 
 def is_enough(findings: Sequence[Finding], min_bytes: int) -> bool:
@@ -88,6 +90,7 @@ class LocalReads:
             max_bytes=limits.max_bytes,
             min_bytes=limits.min_bytes,
             max_wait_ms=max(0, int(left_s * 1000)),
+            at_least_one=limits.at_least_one,
         )
         for (at, want), chunk in zip(wants.items(), chunks, strict=True):
             findings[at] = chunk if isinstance(chunk, RakitError) else Found(want.offset, chunk)

@@ -22,6 +22,8 @@ from rakit.peer.v1.opaque_pb2 import OpaquePartitionData
 
 #: Tag and length of a record in its list.
 _ROW_FRAME_BYTES = 4
+#: Of a batch in its list, with the numbers that stand beside its content.
+_BATCH_FRAME_BYTES = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,11 @@ def _fill_columns(
     size, reached = 0, found.from_offset
     for stored in found.chunk.batches:
         batch = recode(stored, form.accept_codecs)
-        if size + len(batch.content) > max_bytes and (size or not at_least_one):
+        framed = len(batch.content) + _BATCH_FRAME_BYTES
+        if size + framed > max_bytes and (size or not at_least_one):
             data.next_offset = reached
             break
-        size += len(batch.content)
+        size += framed
         reached = batch.end_offset
         data.batches.append(batch.opaque())
     return size

@@ -82,6 +82,17 @@ class Targeting:
         return next(self._turns) % count
 
 
+def stated_partition(request: OpaqueProduceRequest) -> int | None:
+    """The partition that the request is for, where it says so without knowing the topic."""
+    match request.WhichOneof("target"):
+        case "partition":
+            return request.partition
+        case "routing_key" if request.partition_count > 0:
+            return partition_for(request.routing_key, request.partition_count)
+        case _:
+            return None
+
+
 def partition_count(topic: TopicInfo, stated: int | None) -> int:
     """The count that keys are spread over: the one that the request was made for, else today's."""
     count = len(topic.partitions)

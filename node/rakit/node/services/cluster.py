@@ -22,6 +22,7 @@ from rakit.node.partition.producers import REMEMBERED_COUNT_MAX
 from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
 from rakit.node.routing import RETRY_PAUSE_S, Router, give_up_at, is_reroutable
+from rakit.node.services.damage import DamageHost, damages
 from rakit.node.services.handlers import Call, Methods
 from rakit.node.services.leadership import TransferHost, transfer
 from rakit.node.services.positions import POSITIONS_COUNT_MAX, RESPONSE_BYTES_MAX
@@ -42,7 +43,7 @@ DIGEST_S: Final = 60.0
 DIGEST_ATTEMPTS: Final = 3
 
 
-class ClusterHost(TransferHost, Protocol):
+class ClusterHost(TransferHost, DamageHost, Protocol):
     """The part of the host that the service asks."""
 
 
@@ -97,6 +98,7 @@ class ClusterService:
             topic_count=self._registry.topic_count,
             partition_count=self._registry.partition_count,
             leaderless_partition_count=leaderless,
+            damages=damages(self._host, self._registry),
         )
 
     def _node(self, node: NodeInfo, leader_count: int) -> api.Node:
@@ -121,6 +123,7 @@ class ClusterService:
             ),
             leader_count=leader_count,
             replica_count=self._registry.replica_count(node.node_id),
+            shut_out_replica_count=self._host.quarantined_count(node.node_id),
         )
 
     async def transfer_leadership(

@@ -9,7 +9,8 @@ Rules for what runs below:
 - It raises `RakitError` for operating errors. Anything else is a bug: it is logged with its
   traceback and the client gets INTERNAL, whose outcome is UNKNOWN.
 - `CancelledError` is never swallowed: the client has gone, there is nobody to answer.
-- A call that arrives, or a stream that is open, while the node drains gets NODE_UNAVAILABLE.
+- A call that arrives, or a stream that is open, while the node drains gets NODE_UNAVAILABLE, and
+  the address of another node that is up.
 
 Left out: authorisation, which will stand exactly here, before a request is parsed any further.
 """
@@ -37,7 +38,13 @@ ResultT = TypeVar("ResultT")
 DEFAULT_DEADLINE_S: Final = 60.0
 #: An open produce stream may finish what it has in flight when the node drains.
 STREAM_GRACE_S: Final = 3.0
-_TRANSPORT_ERRORS: Final = (grpc.aio.AbortError, grpc.aio.UsageError, asyncio.InvalidStateError)
+_TRANSPORT_ERRORS: Final = (
+    grpc.aio.AbortError,
+    grpc.aio.UsageError,
+    # An operation on a call whose client has gone.
+    grpc.aio.InternalError,
+    asyncio.InvalidStateError,
+)
 
 
 class Context(Protocol):
@@ -83,10 +90,11 @@ class Call:
 class Stream:
     """The two directions of a streaming call, as bytes."""
 
-    __slots__ = ("_context", "closing")
+    __slots__ = ("_context", "_ends", "closing")
 
     def __init__(self, context: Context, closing: asyncio.Event) -> None:
         self._context = context
+        self._ends: list[Callable[[], None]] = []
         # Set when the node drains: take no more requests, finish, and raise NODE_UNAVAILABLE.
         self.closing = closing
 
@@ -102,6 +110,19 @@ class Stream:
     async def write(self, message: Message) -> None:
         """Sends one answer; waits while the client does not read."""
         await self._context.write(message.SerializeToString())
+
+    async def write_bytes(self, data: bytes) -> None:
+        """Sends one answer that is serialised already, so that nothing else of it is kept."""
+        await self._context.write(data)
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Has a callback called when the call is over and the transport holds nothing of it."""
+        self._ends.append(callback)
+
+    def ended(self) -> None:
+        """The call is over."""
+        while self._ends:
+            self._ends.pop()()
 
 
 Unary = Callable[[Call, RequestT], Awaitable[Message]]
@@ -122,6 +143,8 @@ class Gate:
 
     def __init__(self) -> None:
         self.closing = asyncio.Event()
+        #: Where callers of a listener may go instead; "": nowhere. Put in once the node has joined.
+        self.elsewhere: Callable[[str], str] = lambda _listener: ""
 
     def check(self) -> None:
         """Raises NODE_UNAVAILABLE while the node drains."""
@@ -155,12 +178,19 @@ class Methods:
         One that `waits` only waits and reads: it is broken off when the node drains.
         """
 
+        async def run(call: Call, data: bytes) -> Message:
+            work = function(call, parsed(request_type, data))
+            return await (self._until_closing(work, 0.0) if waits else work)
+
+        self.raw_unary(name, run)
+
+    def raw_unary(self, name: str, function: Callable[[Call, bytes], Awaitable[Message]]) -> None:
+        """Registers a method that parses its request itself."""
+
         async def behave(data: bytes, context: Context) -> bytes:
             async def run() -> bytes:
                 self._gate.check()
-                work = function(self._call(context), parsed(request_type, data))
-                answer = await (self._until_closing(work, 0.0) if waits else work)
-                return answer.SerializeToString()
+                return (await function(self._call(context), data)).SerializeToString()
 
             answer: bytes = await self._guarded(name, context, run())
             return answer
@@ -173,14 +203,19 @@ class Methods:
         """Registers a method with one request and a stream of answers."""
 
         async def behave(data: bytes, context: Context) -> None:
+            stream = Stream(context, self._gate.closing)
+
             async def run() -> None:
                 self._gate.check()
                 request = parsed(request_type, data)
-                stream = Stream(context, self._gate.closing)
                 work = function(self._call(context, streaming=True), request, stream)
                 await self._until_closing(work, 0.0)
 
-            await self._guarded(name, context, run())
+            try:
+                # An error reaches the client behind what was written, and is waited for.
+                await self._guarded(name, context, run())
+            finally:
+                stream.ended()
 
         self._methods[name] = grpc.unary_stream_rpc_method_handler(behave)
 
@@ -225,7 +260,16 @@ class Methods:
                     where = {"method": f"{self._service}/{name}"}
                     logger.exception("a call failed", extra=where)
                     return await abort(context, internal_error())
-            return await abort(context, _leaves(error)[0])
+            return await abort(context, self._hinted(_leaves(error)[0]))
+
+    def _hinted(self, error: RakitError) -> RakitError:
+        """The error; that of a node that stops with where else its caller may go."""
+        unavailable = error.reason == error_pb2.ERROR_REASON_NODE_UNAVAILABLE
+        if not (unavailable and self._gate.closing.is_set()):
+            return error
+        if address := self._gate.elsewhere(self._listener):
+            error.metadata.setdefault("other_address", address)
+        return error
 
     async def _until_closing(self, work: Awaitable[ResultT], grace_s: float) -> ResultT:
         """Runs something long; when the node drains it gets the grace to end by itself."""
@@ -242,9 +286,9 @@ class Methods:
             return await running
         finally:
             closing.cancel()
-            if not running.done():
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+            running.cancel()
+            # Also where it is done: the client may have gone at the same moment, and nobody asks.
+            await asyncio.gather(running, return_exceptions=True)
 
 
 def _leaves(error: Exception) -> list[Any]:

@@ -12,7 +12,7 @@ from rakit.api.v1 import error_pb2
 from rakit.multiraft.errors import ProposalRefusedError
 from rakit.multiraft.machine import node_of
 from rakit.node.errors import RakitError
-from rakit.node.partition.appender import refused
+from rakit.node.partition.answers import refused
 from rakit.raft import ConfState, Status
 
 

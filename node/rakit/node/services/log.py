@@ -22,7 +22,6 @@ from rakit.api.v1.log_service_pb2 import (
     InitProducerResponse,
     PartitionOutcome,
     Position,
-    ProduceMixedRequest,
     ProduceMixedResponse,
     ProduceResponse,
     ReadRequest,
@@ -30,27 +29,27 @@ from rakit.api.v1.log_service_pb2 import (
 from rakit.api.v1.record_pb2 import Rows
 from rakit.node.errors import RakitError, to_status
 from rakit.node.metadata import commands
-from rakit.node.partition.appender import Appended
-from rakit.node.partition.batches import admit_rows
+from rakit.node.metadata.topics import TOPIC_PARTITIONS_COUNT_MAX
+from rakit.node.partition.answers import Appended
+from rakit.node.partition.batches import admit_rows, parse_rows
 from rakit.node.partition.hashing import split
 from rakit.node.partition.producers import INTEGER_MAX, Stamp
 from rakit.node.partitions import settings_of
 from rakit.node.produce import ProducePath
+from rakit.node.reading.budget import ReadBudget
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.reading.local import Finding, ReadLimits
 from rakit.node.reading.render import Form, render
-from rakit.node.routing import give_up_at, patience_s, unknown_partition
+from rakit.node.routing import answer_by, give_up_at, patience_s
 from rakit.node.services.admission import admitted, partition_count, stamp_of
 from rakit.node.services.handlers import Call, Methods, Stream
 from rakit.node.services.offsets import OffsetLookup
+from rakit.node.services.placement import ProduceParts
 from rakit.node.services.positions import check_positions, fetch_limits
-from rakit.node.services.produce_stream import ProduceParts, ProduceSession
+from rakit.node.services.produce_stream import ProduceSession
 from rakit.node.services.read_stream import ReadSession
-from rakit.peer.v1.opaque_pb2 import (
-    OpaqueFetchResponse,
-    OpaquePartitionData,
-    OpaqueProduceRequest,
-)
+from rakit.node.services.twins import mixed_request, produce_request
+from rakit.peer.v1.opaque_pb2 import OpaqueFetchResponse, OpaquePartitionData
 
 #: A long poll answers this long before the caller's own deadline (contract 17).
 POLL_RESERVE_S: Final = 0.2
@@ -64,6 +63,7 @@ class LogParts:
     path: ProducePath
     fetcher: Fetcher
     lookup: OffsetLookup
+    budget: ReadBudget
 
 
 class LogService:
@@ -80,8 +80,8 @@ class LogService:
     def register(self, methods: Methods) -> None:
         """Adds the methods. The hot ones use the opaque twins of their messages."""
         methods.unary("InitProducer", InitProducerRequest, self.init_producer)
-        methods.unary("Produce", OpaqueProduceRequest, self.produce)
-        methods.unary("ProduceMixed", ProduceMixedRequest, self.produce_mixed)
+        methods.raw_unary("Produce", self.produce)
+        methods.raw_unary("ProduceMixed", self.produce_mixed)
         methods.bidirectional("ProduceStream", self.produce_stream)
         methods.unary("Fetch", FetchRequest, self.fetch, waits=True)
         methods.server_stream("Read", ReadRequest, self.read)
@@ -99,10 +99,11 @@ class LogService:
             header=self._header, producer_id=ready.producer_id, epoch=ready.epoch
         )
 
-    async def produce(self, call: Call, request: OpaqueProduceRequest) -> ProduceResponse:
+    async def produce(self, call: Call, data: bytes) -> ProduceResponse:
         """Appends one batch to one partition."""
+        request = produce_request(data)
         give_up = give_up_at(call.deadline)
-        with self._in_flight.holding(request.ByteSize()):
+        with self._in_flight.holding(len(data)):
             topic = await self._router.topic(request.topic, give_up)
             if request.WhichOneof("target") == "partition":
                 topic, _ = await self._router.partition(request.topic, request.partition, give_up)
@@ -127,8 +128,9 @@ class LogService:
         appended.fill(response)
         return response
 
-    async def produce_mixed(self, call: Call, request: ProduceMixedRequest) -> ProduceMixedResponse:
+    async def produce_mixed(self, call: Call, data: bytes) -> ProduceMixedResponse:
         """Splits rows by key and appends each part to its partition."""
+        request = mixed_request(data)
         stamp = stamp_of(request.producer) if request.HasField("producer") else None
         if stamp is not None and stamp.previous_sequence is not None:
             raise RakitError(
@@ -136,19 +138,20 @@ class LogService:
                 "previous_sequence must be absent: the request may touch several partitions, each"
                 " with its own.",
             )
-        if not request.rows.records:
+        rows = parse_rows(request.rows)
+        if not rows.records:
             raise RakitError(error_pb2.ERROR_REASON_EMPTY_BATCH, "The request holds no record.")
-        with self._in_flight.holding(request.ByteSize()):
+        with self._in_flight.holding(len(data)):
             topic = await self._router.topic(request.topic, give_up_at(call.deadline))
             stated = request.partition_count if request.HasField("partition_count") else None
             count = partition_count(topic, stated)
             producer = None if stamp is None else stamp.producer_id
             unkeyed = self._parts.produce.targeting.unkeyed(producer, count)
-            parts = split(request.rows, count, unkeyed)
+            parts = split(rows, count, unkeyed)
             outcomes = await asyncio.gather(
                 *(
-                    self._part(call, topic.name, number, rows, stamp)
-                    for number, (_, rows) in parts.items()
+                    self._part(call, topic.name, number, part, stamp)
+                    for number, (_, part) in parts.items()
                 )
             )
         response = ProduceMixedResponse(header=self._header)
@@ -181,12 +184,16 @@ class LogService:
         """Returns what stands at positions, waiting a while if that is too little."""
         check_positions(request.positions)
         min_bytes, max_bytes, wait_ms = fetch_limits(request)
-        latest_answer = call.deadline - POLL_RESERVE_S
+        wait_until_max = answer_by(call.deadline, POLL_RESERVE_S)
         now = asyncio.get_running_loop().time()
-        wait_until = min(now + wait_ms / 1000, latest_answer)
-        give_up = min(max(give_up_at(call.deadline), wait_until), latest_answer)
+        wait_until = min(now + wait_ms / 1000, wait_until_max)
+        give_up = min(max(give_up_at(call.deadline), wait_until), wait_until_max)
         limits = ReadLimits(min_bytes, max_bytes, wait_until)
-        findings = await self._parts.fetcher.fetch(request.positions, limits, give_up, give_up)
+        # Another node that waits so long needs a moment to say so.
+        latest = (wait_until_max + call.deadline) / 2
+        findings = await self._parts.fetcher.fetch(
+            request.positions, limits, give_up, give_up, latest
+        )
         errors = [each for each in findings if isinstance(each, RakitError)]
         if len(errors) == len(findings):
             first = request.positions[0]
@@ -218,7 +225,7 @@ class LogService:
 
     async def read(self, _call: Call, request: ReadRequest, stream: Stream) -> None:
         """Streams records from positions."""
-        session = ReadSession(request, stream, self._parts.fetcher)
+        session = ReadSession(request, stream, self._parts.fetcher, self._parts.budget)
         await session.run(self._parts.lookup)
 
     async def get_offsets(self, call: Call, request: GetOffsetsRequest) -> GetOffsetsResponse:
@@ -229,11 +236,17 @@ class LogService:
                 error_pb2.ERROR_REASON_INVALID_REQUEST,
                 f"{time_ms} is no time in milliseconds since 1970.",
             )
-        topic = await self._router.topic(request.topic, give_up_at(call.deadline))
-        numbers = list(dict.fromkeys(request.partitions)) or list(range(len(topic.partitions)))
-        for number in numbers:
-            if number < 0:
-                raise unknown_partition(topic, number)
+        if len(request.partitions) > TOPIC_PARTITIONS_COUNT_MAX:
+            raise RakitError(
+                error_pb2.ERROR_REASON_INVALID_REQUEST,
+                f"The request names {len(request.partitions)} partitions; a topic has at most"
+                f" {TOPIC_PARTITIONS_COUNT_MAX}.",
+                {"limit": str(TOPIC_PARTITIONS_COUNT_MAX), "actual": str(len(request.partitions))},
+            )
+        numbers = list(dict.fromkeys(request.partitions))
+        give_up = give_up_at(call.deadline)
+        topic = await self._router.topic_with(request.topic, numbers, give_up)
+        numbers = numbers or list(range(len(topic.partitions)))
         found = await self._parts.lookup.all_offsets(topic, numbers, time_ms, call.deadline)
         return GetOffsetsResponse(header=self._header, partitions=found)
 

@@ -3,6 +3,9 @@
 Both are answered by the leader after ReadIndex (S20, S21): "latest" below an offset that a client
 has an acknowledgement for would send that client back. While a partition has no leader one is
 waited for, as everywhere.
+
+Rule: an answer leaves before the caller's deadline (`answer_by`), also when a barrier, a fence or
+another node hangs. The caller's own timer would say less.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from rakit.api.v1 import error_pb2
 from rakit.api.v1.log_service_pb2 import (
     GetProducerStateRequest,
     GetProducerStateResponse,
@@ -22,7 +26,7 @@ from rakit.node.metadata.registry import TopicInfo
 from rakit.node.partition.partition import Partition
 from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
-from rakit.node.routing import Router, give_up_at, is_reroutable
+from rakit.node.routing import Router, answer_by, give_up_at, is_reroutable
 from rakit.peer.v1.node_service_pb2 import (
     ForwardOffsetsRequest,
     ForwardOffsetsResponse,
@@ -53,7 +57,8 @@ async def producer_state(
     """What a partition that this node leads knows of a producer's batch."""
     partition = partitions.get(group_id)
     fence = request.fence_epoch if request.HasField("fence_epoch") else None
-    answer = await partition.producer_state(request.producer_id, request.sequence, fence)
+    epoch = request.epoch if request.HasField("epoch") else None
+    answer = await partition.producer_state(request.producer_id, request.sequence, fence, epoch)
     response = GetProducerStateResponse(
         state=answer.state,
         last_sequence=answer.last_sequence,
@@ -99,17 +104,16 @@ class OffsetLookup:
     async def all_offsets(
         self, topic: TopicInfo, numbers: Sequence[int], time_ms: int | None, deadline: float
     ) -> list[PartitionOffsets]:
-        """The readable ranges of many partitions, with one question to each other node.
+        """The readable ranges of partitions of the topic, with one question to each other node.
 
         What a node cannot answer, because a leader has moved, is asked for by itself.
         """
         by_node: dict[int, dict[int, int]] = {}
         for number in numbers:
-            if number < len(topic.partitions):
-                group_id = topic.partitions[number].group_id
-                leader = self._router.known_leader(group_id)
-                if leader is not None and leader.node_id != self._router.node_id:
-                    by_node.setdefault(leader.node_id, {})[group_id] = number
+            group_id = topic.partitions[number].group_id
+            leader = self._router.known_leader(group_id)
+            if leader is not None and leader.node_id != self._router.node_id:
+                by_node.setdefault(leader.node_id, {})[group_id] = number
         asked = (self._ask_node(*item, time_ms, deadline) for item in by_node.items())
         found = {one.partition: one for ones in await asyncio.gather(*asked) for one in ones}
         missing = [number for number in numbers if number not in found]
@@ -123,10 +127,13 @@ class OffsetLookup:
         request = ForwardOffsetsRequest(
             destination=self._peers.destination(node_id), group_ids=groups, time_ms=time_ms
         )
-        left_s = deadline - asyncio.get_running_loop().time()
         try:
             response = await self._peers.call(
-                node_id, "ForwardOffsets", request, ForwardOffsetsResponse, timeout_s=left_s
+                node_id,
+                "ForwardOffsets",
+                request,
+                ForwardOffsetsResponse,
+                timeout_s=answer_by(deadline) - asyncio.get_running_loop().time(),
             )
         except RakitError as error:
             if not is_reroutable(error):
@@ -166,7 +173,9 @@ class OffsetLookup:
             )
             return response.response
 
-        return await self._at_leader(request.topic, request.partition, deadline, ask)
+        return await self._at_leader(
+            request.topic, request.partition, deadline, ask, mutates=mutates
+        )
 
     async def _at_leader(
         self,
@@ -174,6 +183,8 @@ class OffsetLookup:
         number: int,
         deadline: float,
         ask: Callable[[int, int, float], Awaitable[AnswerT]],
+        *,
+        mutates: bool = False,
     ) -> AnswerT:
         """Asks the leader, and again while that was not possible and there is time."""
         loop = asyncio.get_running_loop()
@@ -181,9 +192,26 @@ class OffsetLookup:
         while True:
             _, place = await self._router.partition(topic, number, give_up)
             leader = await self._router.leader(topic, place, give_up)
+            until = answer_by(deadline)
             try:
-                return await ask(leader.node_id, place.group_id, deadline - loop.time())
+                async with asyncio.timeout_at(until):
+                    return await ask(leader.node_id, place.group_id, until - loop.time())
+            except TimeoutError:
+                raise _late(mutates=mutates) from None
             except RakitError as error:
                 again = is_reroutable(error)
                 if not again or not await self._router.look_again(place.group_id, leader, give_up):
                     raise
+
+
+def _late(*, mutates: bool) -> RakitError:
+    if mutates:
+        return RakitError(
+            error_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
+            "The fence was proposed and its commit was not known before the deadline: it may or may"
+            " not be in force.",
+        )
+    return RakitError(
+        error_pb2.ERROR_REASON_NO_QUORUM,
+        "The partition's leader did not answer, with a majority behind it, before the deadline.",
+    )

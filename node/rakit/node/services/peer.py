@@ -86,6 +86,7 @@ class PeerService:
             request.min_bytes,
             request.max_bytes,
             min(now + request.wait_ms / 1000, call.deadline),
+            at_least_one=not request.strict,
         )
         wanted = [Wanted(each.group_id, each.position) for each in request.positions]
         findings = await self._local.fetch(wanted, limits)

@@ -6,6 +6,10 @@ next one sees, on whichever node.
 
 CreateTopic answers when every partition has a leader that this node knows of, or after
 `LEADERS_WAIT_S`: the first produce after it should not meet an election.
+
+Once a command is applied nothing fails any more: what came of it is certain, and every error that
+this node could meet afterwards says NOT_APPLIED. So the answer to a change is the command's own
+result; the registry only adds where the partitions are, as far as this node knows it.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from rakit.node.metadata.registry import PartitionInfo, TopicInfo
 from rakit.node.metadata.topics import check_topic_name
 from rakit.node.routing import ANSWER_RESERVE_S, Router, give_up_at, patience_s
 from rakit.node.services.handlers import Call, Methods
+from rakit.peer.v1.metadata_command_pb2 import TopicChanged
 from rakit.raft import ConfState
 
 #: How long CreateTopic waits for leaders; it then answers without them.
@@ -81,25 +86,15 @@ class TopicService:
         """Creates a topic and waits until it can be used."""
         command = commands.create_topic(request)
         result = await self._metadata.submit(command, timeout_seconds=patience_s(call.deadline))
-        topic = self._metadata.registry.topic_by_id(result.topic_changed.topic_id)
-        if topic is None:
-            # The answer to a repeated request, whose topic has been deleted since, or a registry
-            # that is behind: the first answer is told as far as the command's result has it.
-            await self._metadata.barrier(patience_s(call.deadline))
-            topic = self._metadata.registry.topic_by_id(result.topic_changed.topic_id)
-        response = CreateTopicResponse(header=self._header)
-        if topic is None:
-            changed = result.topic_changed
-            response.topic.name = changed.name
-            response.topic.topic_id = changed.topic_id
-            response.topic.replication_factor = changed.replication_factor
-            response.topic.config.CopyFrom(changed.config)
-            response.topic.create_time_ms = changed.create_time_ms
-            return response
-        await self._leaders_known(topic, call)
-        response.topic.CopyFrom(self._topic(topic, call.listener))
-        response.warnings.extend(warnings_for(topic))
-        return response
+        changed = result.topic_changed
+        topic = self._metadata.registry.topic_by_id(changed.topic_id)
+        if topic is not None:
+            await self._leaders_known(topic, call)
+        return CreateTopicResponse(
+            header=self._header,
+            topic=self._changed(changed, call.listener),
+            warnings=warnings_for(changed.name, changed.replication_factor),
+        )
 
     async def _leaders_known(self, topic: TopicInfo, call: Call) -> None:
         loop = asyncio.get_running_loop()
@@ -113,7 +108,7 @@ class TopicService:
 
     async def get_topic(self, call: Call, request: GetTopicRequest) -> GetTopicResponse:
         """Returns a topic, linearizable."""
-        topic = await self._current(request.name, call)
+        topic = await self._router.confirmed_topic(request.name, give_up_at(call.deadline))
         return GetTopicResponse(header=self._header, topic=self._topic(topic, call.listener))
 
     async def list_topics(self, call: Call, request: ListTopicsRequest) -> ListTopicsResponse:
@@ -137,9 +132,9 @@ class TopicService:
     async def update_topic(self, call: Call, request: UpdateTopicRequest) -> UpdateTopicResponse:
         """Changes settings of a topic."""
         command = commands.update_topic(request)
-        await self._metadata.submit(command, timeout_seconds=patience_s(call.deadline))
-        topic = await self._current(request.name, call)
-        return UpdateTopicResponse(header=self._header, topic=self._topic(topic, call.listener))
+        result = await self._metadata.submit(command, timeout_seconds=patience_s(call.deadline))
+        topic = self._changed(result.topic_changed, call.listener)
+        return UpdateTopicResponse(header=self._header, topic=topic)
 
     async def delete_topic(self, call: Call, request: DeleteTopicRequest) -> DeleteTopicResponse:
         """Deletes a topic and its records."""
@@ -147,8 +142,21 @@ class TopicService:
         await self._metadata.submit(command, timeout_seconds=patience_s(call.deadline))
         return DeleteTopicResponse(header=self._header)
 
-    async def _current(self, name: str, call: Call) -> TopicInfo:
-        return await self._router.confirmed_topic(name, give_up_at(call.deadline))
+    def _changed(self, changed: TopicChanged, listener: str) -> Topic:
+        """The topic as of a command, with its partitions where this node knows them."""
+        topic = Topic(
+            name=changed.name,
+            topic_id=changed.topic_id,
+            replication_factor=changed.replication_factor,
+            config=changed.config,
+            create_time_ms=changed.create_time_ms,
+        )
+        known = self._metadata.registry.topic_by_id(changed.topic_id)
+        if known is not None:
+            topic.partitions.extend(self._partition(one, listener) for one in known.partitions)
+        else:
+            topic.partitions.extend(Partition(partition=n) for n in range(changed.partition_count))
+        return topic
 
     def _topic(self, topic: TopicInfo, listener: str) -> Topic:
         return Topic(
@@ -202,15 +210,14 @@ def _after(token: str) -> str:
     return name
 
 
-def warnings_for(topic: TopicInfo) -> list[str]:
+def warnings_for(name: str, factor: int) -> list[str]:
     """What a person should know about a new topic."""
-    factor = topic.replication_factor
     if factor >= REPLICATION_FACTOR_SAFE:
         return []
     replicas = "1 replica" if factor == 1 else f"{factor} replicas"
     loss = "and loses their records with its disk" if factor == 1 else "until it is back"
     warning = (
-        f"Topic {topic.name!r} has {replicas} of each partition: the loss of one node makes"
+        f"Topic {name!r} has {replicas} of each partition: the loss of one node makes"
         f" partitions unavailable, {loss}. Use a replication factor of {REPLICATION_FACTOR_SAFE}."
     )
     return [warning]

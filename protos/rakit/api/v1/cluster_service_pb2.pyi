@@ -39,6 +39,32 @@ NODE_STATE_UP: NodeState.ValueType  # 1
 NODE_STATE_DOWN: NodeState.ValueType  # 2
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _DamageKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DamageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DamageKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DAMAGE_KIND_UNSPECIFIED: _DamageKind.ValueType  # 0
+    DAMAGE_KIND_REPLICA_SHUT_OUT: _DamageKind.ValueType  # 1
+    """A replica of the answering node that takes no part any more."""
+    DAMAGE_KIND_LOG_LOST: _DamageKind.ValueType  # 2
+    """A replica elsewhere that came back without what it had acknowledged, found by its leader: the answering node."""
+    DAMAGE_KIND_STORE_WENT_BACK: _DamageKind.ValueType  # 3
+    """A node's store that came back with less than it had synced. The answering node does not talk to it any more."""
+
+class DamageKind(_DamageKind, metaclass=_DamageKindEnumTypeWrapper):
+    """What kind of damage."""
+
+DAMAGE_KIND_UNSPECIFIED: DamageKind.ValueType  # 0
+DAMAGE_KIND_REPLICA_SHUT_OUT: DamageKind.ValueType  # 1
+"""A replica of the answering node that takes no part any more."""
+DAMAGE_KIND_LOG_LOST: DamageKind.ValueType  # 2
+"""A replica elsewhere that came back without what it had acknowledged, found by its leader: the answering node."""
+DAMAGE_KIND_STORE_WENT_BACK: DamageKind.ValueType  # 3
+"""A node's store that came back with less than it had synced. The answering node does not talk to it any more."""
+Global___DamageKind: _TypeAlias = DamageKind  # noqa: Y015
+
 @_typing.final
 class ListenerAddress(_message.Message):
     """An address under a listener's name."""
@@ -77,6 +103,7 @@ class Node(_message.Message):
     METADATA_ROLE_FIELD_NUMBER: _builtins.int
     LEADER_COUNT_FIELD_NUMBER: _builtins.int
     REPLICA_COUNT_FIELD_NUMBER: _builtins.int
+    SHUT_OUT_REPLICA_COUNT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     name: _builtins.str
     rack: _builtins.str
@@ -88,6 +115,8 @@ class Node(_message.Message):
     """In the metadata group."""
     leader_count: _builtins.int
     replica_count: _builtins.int
+    shut_out_replica_count: _builtins.int
+    """Replicas that the node has shut out for damage, as it said last; the node itself says more in `damages`."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListenerAddress]:
         """Of the client listeners."""
@@ -105,14 +134,58 @@ class Node(_message.Message):
         metadata_role: _topic_service_pb2.ReplicaRole.ValueType = ...,
         leader_count: _builtins.int = ...,
         replica_count: _builtins.int = ...,
+        shut_out_replica_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "leader_count", b"leader_count", "metadata_role", b"metadata_role", "name", b"name", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack", "replica_count", b"replica_count", "state", b"state", "store_uuid", b"store_uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "leader_count", b"leader_count", "metadata_role", b"metadata_role", "name", b"name", "node_id", b"node_id", "peer_address", b"peer_address", "rack", b"rack", "replica_count", b"replica_count", "shut_out_replica_count", b"shut_out_replica_count", "state", b"state", "store_uuid", b"store_uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class Damage(_message.Message):
+    """Something that is not in order before a person has acted. The cluster goes on without it meanwhile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    TOPIC_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    STORE_UUID_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    kind: Global___DamageKind.ValueType
+    node_id: _builtins.int
+    group_id: _builtins.int
+    """Of a replica."""
+    topic: _builtins.str
+    """Of a replica; empty for the metadata group and for topics that are gone."""
+    partition: _builtins.int
+    store_uuid: _builtins.str
+    """Of a store."""
+    message: _builtins.str
+    """What happened, and what to do about it."""
+    def __init__(
+        self,
+        *,
+        kind: Global___DamageKind.ValueType = ...,
+        node_id: _builtins.int = ...,
+        group_id: _builtins.int = ...,
+        topic: _builtins.str = ...,
+        partition: _builtins.int = ...,
+        store_uuid: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "kind", b"kind", "message", b"message", "node_id", b"node_id", "partition", b"partition", "store_uuid", b"store_uuid", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Damage: _TypeAlias = Damage  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
@@ -180,6 +253,7 @@ class GetClusterResponse(_message.Message):
     TOPIC_COUNT_FIELD_NUMBER: _builtins.int
     PARTITION_COUNT_FIELD_NUMBER: _builtins.int
     LEADERLESS_PARTITION_COUNT_FIELD_NUMBER: _builtins.int
+    DAMAGES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     metadata_leader_node_id: _builtins.int
     topic_count: _builtins.int
@@ -192,6 +266,10 @@ class GetClusterResponse(_message.Message):
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
     @_builtins.property
     def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def damages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Damage]:
+        """What the answering node knows of; each node knows of its own."""
+
     def __init__(
         self,
         *,
@@ -203,10 +281,11 @@ class GetClusterResponse(_message.Message):
         topic_count: _builtins.int = ...,
         partition_count: _builtins.int = ...,
         leaderless_partition_count: _builtins.int = ...,
+        damages: _abc.Iterable[Global___Damage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "header", b"header", "leaderless_partition_count", b"leaderless_partition_count", "limits", b"limits", "metadata_leader_node_id", b"metadata_leader_node_id", "nodes", b"nodes", "partition_count", b"partition_count", "topic_count", b"topic_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "damages", b"damages", "header", b"header", "leaderless_partition_count", b"leaderless_partition_count", "limits", b"limits", "metadata_leader_node_id", b"metadata_leader_node_id", "nodes", b"nodes", "partition_count", b"partition_count", "topic_count", b"topic_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,7 +61,9 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TransferLeadership(self, request, context):
-        """Moves the leadership of a partition to another of its voters.
+        """Moves the leadership of a partition to another of its voters, for the moment: once the partition's first replica has been
+        fit to lead for some seconds without a break, the leadership goes back there, as after a restart. To keep a node from
+        leading for longer, stop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,7 +33,10 @@ class ClusterServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
     GetCluster: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.GetClusterRequest, _cluster_service_pb2.GetClusterResponse]
     TransferLeadership: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.TransferLeadershipRequest, _cluster_service_pb2.TransferLeadershipResponse]
-    """Moves the leadership of a partition to another of its voters."""
+    """Moves the leadership of a partition to another of its voters, for the moment: once the partition's first replica has been
+    fit to lead for some seconds without a break, the leadership goes back there, as after a restart. To keep a node from
+    leading for longer, stop it.
+    """
     GetDigest: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.GetDigestRequest, _cluster_service_pb2.GetDigestResponse]
     """Hashes a partition on each of its replicas, up to one common point, so that they can be compared."""
 
@@ -42,7 +45,10 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCluster: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.GetClusterRequest, _cluster_service_pb2.GetClusterResponse]  # type: ignore[assignment]
     TransferLeadership: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.TransferLeadershipRequest, _cluster_service_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
-    """Moves the leadership of a partition to another of its voters."""
+    """Moves the leadership of a partition to another of its voters, for the moment: once the partition's first replica has been
+    fit to lead for some seconds without a break, the leadership goes back there, as after a restart. To keep a node from
+    leading for longer, stop it.
+    """
     GetDigest: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.GetDigestRequest, _cluster_service_pb2.GetDigestResponse]  # type: ignore[assignment]
     """Hashes a partition on each of its replicas, up to one common point, so that they can be compared."""
 
@@ -60,7 +66,10 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_service_pb2.TransferLeadershipRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_service_pb2.TransferLeadershipResponse, _abc.Awaitable[_cluster_service_pb2.TransferLeadershipResponse]]:
-        """Moves the leadership of a partition to another of its voters."""
+        """Moves the leadership of a partition to another of its voters, for the moment: once the partition's first replica has been
+        fit to lead for some seconds without a break, the leadership goes back there, as after a restart. To keep a node from
+        leading for longer, stop it.
+        """
 
     @_abc_1.abstractmethod
     def GetDigest(

@@ -16,6 +16,8 @@ Keys of ErrorInfo.metadata, present where they apply:
   leader_node_id       the leader as this node knows it
   leader_address       its address on the listener that the caller used
   leader_term          the term of that leadership
+  other_address        NODE_UNAVAILABLE, while the node stops: another node that is up, on the listener that the caller
+                       used
   expected_offset      OFFSET_MISMATCH: what the request expected
   next_offset          OFFSET_MISMATCH: the offset that the next record gets
   earliest, latest     OFFSET_OUT_OF_RANGE: the readable range, `latest` exclusive
@@ -127,13 +129,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SEQUENCE_TOO_OLD: _ErrorReason.ValueType  # 43
     """The sequence is older than what the partition remembers: it may have been stored long ago."""
     ERROR_REASON_PRODUCER_FENCED: _ErrorReason.ValueType  # 44
-    """A newer epoch of this producer exists."""
+    """A newer epoch of this producer exists. UNKNOWN where the partition has forgotten the older one's batches."""
     ERROR_REASON_UNKNOWN_PRODUCER: _ErrorReason.ValueType  # 45
-    """The partition no longer knows the producer whose previous_sequence was given."""
+    """The partition no longer knows the producer whose previous_sequence was given, or may have forgotten it."""
     ERROR_REASON_TOO_MANY_IN_FLIGHT: _ErrorReason.ValueType  # 46
     """More batches of one producer are in flight on a partition than it remembers."""
     ERROR_REASON_EARLIER_REQUEST_FAILED: _ErrorReason.ValueType  # 47
     """On a stream: an earlier request for this partition failed; send a restart message to go on."""
+    ERROR_REASON_PRODUCER_NAMES_EXHAUSTED: _ErrorReason.ValueType  # 48
+    """The cluster remembers no more producer names. Use a name that exists, or none."""
     ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 50
     """This node does not lead the partition, and was asked not to forward."""
     ERROR_REASON_NO_LEADER: _ErrorReason.ValueType  # 51
@@ -210,13 +214,15 @@ ERROR_REASON_SEQUENCE_REUSED: ErrorReason.ValueType  # 42
 ERROR_REASON_SEQUENCE_TOO_OLD: ErrorReason.ValueType  # 43
 """The sequence is older than what the partition remembers: it may have been stored long ago."""
 ERROR_REASON_PRODUCER_FENCED: ErrorReason.ValueType  # 44
-"""A newer epoch of this producer exists."""
+"""A newer epoch of this producer exists. UNKNOWN where the partition has forgotten the older one's batches."""
 ERROR_REASON_UNKNOWN_PRODUCER: ErrorReason.ValueType  # 45
-"""The partition no longer knows the producer whose previous_sequence was given."""
+"""The partition no longer knows the producer whose previous_sequence was given, or may have forgotten it."""
 ERROR_REASON_TOO_MANY_IN_FLIGHT: ErrorReason.ValueType  # 46
 """More batches of one producer are in flight on a partition than it remembers."""
 ERROR_REASON_EARLIER_REQUEST_FAILED: ErrorReason.ValueType  # 47
 """On a stream: an earlier request for this partition failed; send a restart message to go on."""
+ERROR_REASON_PRODUCER_NAMES_EXHAUSTED: ErrorReason.ValueType  # 48
+"""The cluster remembers no more producer names. Use a name that exists, or none."""
 ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 50
 """This node does not lead the partition, and was asked not to forward."""
 ERROR_REASON_NO_LEADER: ErrorReason.ValueType  # 51

@@ -58,7 +58,7 @@ class _BatchStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchState
     BATCH_STATE_PENDING: _BatchState.ValueType  # 2
     """In the leader's log, not yet committed."""
     BATCH_STATE_NOT_SEEN: _BatchState.ValueType  # 3
-    """Not in the partition. Final only when the request gave fence_epoch."""
+    """Not in the partition. Final only when a higher epoch than the batch's is in force: see fence_epoch."""
     BATCH_STATE_FORGOTTEN: _BatchState.ValueType  # 4
     """Older than what the partition remembers of this producer."""
 
@@ -71,7 +71,7 @@ BATCH_STATE_APPLIED: BatchState.ValueType  # 1
 BATCH_STATE_PENDING: BatchState.ValueType  # 2
 """In the leader's log, not yet committed."""
 BATCH_STATE_NOT_SEEN: BatchState.ValueType  # 3
-"""Not in the partition. Final only when the request gave fence_epoch."""
+"""Not in the partition. Final only when a higher epoch than the batch's is in force: see fence_epoch."""
 BATCH_STATE_FORGOTTEN: BatchState.ValueType  # 4
 """Older than what the partition remembers of this producer."""
 Global___BatchState: _TypeAlias = BatchState  # noqa: Y015
@@ -82,7 +82,10 @@ class InitProducerRequest(_message.Message):
 
     PRODUCER_NAME_FIELD_NUMBER: _builtins.int
     producer_name: _builtins.str
-    """1 to 249 printable characters; the same name always gives the same producer id."""
+    """1 to 249 printable characters; the same name always gives the same producer id. The cluster remembers every name for
+    ever, up to a limit (PRODUCER_NAMES_EXHAUSTED), so a name is for what is started again under it. Empty: a fresh id with
+    epoch 1 that no other call ever gets; it is right for a producer that lives once, and takes no room.
+    """
     def __init__(
         self,
         *,
@@ -138,7 +141,10 @@ class ProducerStamp(_message.Message):
     sequence: _builtins.int
     """Numbers the producer's batches; strictly increases in each partition and never resets, also not with a new epoch. At least 1."""
     previous_sequence: _builtins.int
-    """When given, must be the partition's last sequence of this producer (0: none), which makes pipelining safe."""
+    """When given, must be the partition's last sequence of this producer (0: none), which makes pipelining safe. A partition
+    that may have forgotten the producer answers UNKNOWN_PRODUCER, also to 0; a batch that was never sent before is then sent
+    without it.
+    """
     def __init__(
         self,
         *,
@@ -294,7 +300,7 @@ class ProduceMixedRequest(_message.Message):
     """The count that the request was made for, at most today's. A retry repeats it."""
     @_builtins.property
     def rows(self) -> _record_pb2.Rows:
-        """Each row goes to xxh3_64(key) modulo the partition count; rows without a key go together to one partition."""
+        """Each row goes to xxh3_64(key) modulo the partition count; rows without a key go together to one partition. At most 200,000."""
 
     @_builtins.property
     def producer(self) -> Global___ProducerStamp:
@@ -512,7 +518,7 @@ class Position(_message.Message):
     partition: _builtins.int
     offset: _builtins.int
     time_ms: _builtins.int
-    """The first record appended at or after this time."""
+    """The first record appended at or after this time, or the end of the log, when there is none yet."""
     edge: Global___Edge.ValueType
     end_offset: _builtins.int
     """Stop before this offset. In a Read without `follow`, absent means the end of the log when the call began."""
@@ -880,13 +886,20 @@ class GetProducerStateRequest(_message.Message):
     PRODUCER_ID_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     FENCE_EPOCH_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     partition: _builtins.int
     producer_id: _builtins.int
     sequence: _builtins.int
     """0: only ask for the last sequence."""
     fence_epoch: _builtins.int
-    """When given, first commits this epoch in the partition, so that NOT_SEEN is final: a request still on its way is refused."""
+    """When given, first commits this epoch in the partition, so that NOT_SEEN is final: a request still on its way is refused.
+    It must be higher than the epoch that the batch was sent with: InitProducer gives one.
+    """
+    epoch: _builtins.int
+    """The epoch that the batch was sent with. NOT_SEEN is final whenever the partition knows a higher one. When absent, it is
+    final only if this very request raised the epoch, so that asking again may get a weaker answer.
+    """
     def __init__(
         self,
         *,
@@ -895,13 +908,19 @@ class GetProducerStateRequest(_message.Message):
         producer_id: _builtins.int = ...,
         sequence: _builtins.int = ...,
         fence_epoch: _builtins.int | None = ...,
+        epoch: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fence_epoch", b"_fence_epoch", "fence_epoch", b"fence_epoch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "_fence_epoch", b"_fence_epoch", "epoch", b"epoch", "fence_epoch", b"fence_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fence_epoch", b"_fence_epoch", "fence_epoch", b"fence_epoch", "partition", b"partition", "producer_id", b"producer_id", "sequence", b"sequence", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epoch", b"_epoch", "_fence_epoch", b"_fence_epoch", "epoch", b"epoch", "fence_epoch", b"fence_epoch", "partition", b"partition", "producer_id", b"producer_id", "sequence", b"sequence", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epoch: _TypeAlias = _typing.Literal["epoch"]  # noqa: Y015
+    _WhichOneofArgType__epoch: _TypeAlias = _typing.Literal["_epoch", b"_epoch"]  # noqa: Y015
     _WhichOneofReturnType__fence_epoch: _TypeAlias = _typing.Literal["fence_epoch"]  # noqa: Y015
     _WhichOneofArgType__fence_epoch: _TypeAlias = _typing.Literal["_fence_epoch", b"_fence_epoch"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epoch) -> _WhichOneofReturnType__epoch | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fence_epoch) -> _WhichOneofReturnType__fence_epoch | None: ...
 
 Global___GetProducerStateRequest: _TypeAlias = GetProducerStateRequest  # noqa: Y015

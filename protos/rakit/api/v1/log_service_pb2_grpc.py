@@ -80,7 +80,8 @@ class LogServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def InitProducer(self, request, context):
-        """Registers a producer by its stable name, or bumps the epoch of a known one, which fences its older instances.
+        """Gives out a producer id: to a stable name for ever, with a new epoch each time, which fences its older instances; or to
+        nobody in particular, when there is no name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,7 +116,8 @@ class LogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Read(self, request, context):
-        """Streams records from the given positions, optionally to an end, optionally for ever.
+        """Streams records from the given positions, optionally to an end, optionally for ever. A client may read as slowly as it
+        likes; only while others wait for the memory of its unread answer, for 10 s, its stream ends with THROTTLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,7 +32,9 @@ class LogServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LogServiceAsyncStub: ...
     InitProducer: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.InitProducerRequest, _log_service_pb2.InitProducerResponse]
-    """Registers a producer by its stable name, or bumps the epoch of a known one, which fences its older instances."""
+    """Gives out a producer id: to a stable name for ever, with a new epoch each time, which fences its older instances; or to
+    nobody in particular, when there is no name.
+    """
     Produce: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.ProduceRequest, _log_service_pb2.ProduceResponse]
     """Appends one batch to one partition, atomically. The answer means: fsynced by a majority of its replicas."""
     ProduceMixed: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.ProduceMixedRequest, _log_service_pb2.ProduceMixedResponse]
@@ -42,7 +44,9 @@ class LogServiceStub:
     Fetch: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.FetchRequest, _log_service_pb2.FetchResponse]
     """Returns what stands at the given positions, waiting a while if that is too little."""
     Read: _grpc.UnaryStreamMultiCallable[_log_service_pb2.ReadRequest, _log_service_pb2.ReadResponse]
-    """Streams records from the given positions, optionally to an end, optionally for ever."""
+    """Streams records from the given positions, optionally to an end, optionally for ever. A client may read as slowly as it
+    likes; only while others wait for the memory of its unread answer, for 10 s, its stream ends with THROTTLED.
+    """
     GetOffsets: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.GetOffsetsRequest, _log_service_pb2.GetOffsetsResponse]
     """Returns the readable range of partitions, and the offset for a time."""
     GetProducerState: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.GetProducerStateRequest, _log_service_pb2.GetProducerStateResponse]
@@ -52,7 +56,9 @@ class LogServiceStub:
 class LogServiceAsyncStub(LogServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     InitProducer: _aio.UnaryUnaryMultiCallable[_log_service_pb2.InitProducerRequest, _log_service_pb2.InitProducerResponse]  # type: ignore[assignment]
-    """Registers a producer by its stable name, or bumps the epoch of a known one, which fences its older instances."""
+    """Gives out a producer id: to a stable name for ever, with a new epoch each time, which fences its older instances; or to
+    nobody in particular, when there is no name.
+    """
     Produce: _aio.UnaryUnaryMultiCallable[_log_service_pb2.ProduceRequest, _log_service_pb2.ProduceResponse]  # type: ignore[assignment]
     """Appends one batch to one partition, atomically. The answer means: fsynced by a majority of its replicas."""
     ProduceMixed: _aio.UnaryUnaryMultiCallable[_log_service_pb2.ProduceMixedRequest, _log_service_pb2.ProduceMixedResponse]  # type: ignore[assignment]
@@ -62,7 +68,9 @@ class LogServiceAsyncStub(LogServiceStub):
     Fetch: _aio.UnaryUnaryMultiCallable[_log_service_pb2.FetchRequest, _log_service_pb2.FetchResponse]  # type: ignore[assignment]
     """Returns what stands at the given positions, waiting a while if that is too little."""
     Read: _aio.UnaryStreamMultiCallable[_log_service_pb2.ReadRequest, _log_service_pb2.ReadResponse]  # type: ignore[assignment]
-    """Streams records from the given positions, optionally to an end, optionally for ever."""
+    """Streams records from the given positions, optionally to an end, optionally for ever. A client may read as slowly as it
+    likes; only while others wait for the memory of its unread answer, for 10 s, its stream ends with THROTTLED.
+    """
     GetOffsets: _aio.UnaryUnaryMultiCallable[_log_service_pb2.GetOffsetsRequest, _log_service_pb2.GetOffsetsResponse]  # type: ignore[assignment]
     """Returns the readable range of partitions, and the offset for a time."""
     GetProducerState: _aio.UnaryUnaryMultiCallable[_log_service_pb2.GetProducerStateRequest, _log_service_pb2.GetProducerStateResponse]  # type: ignore[assignment]
@@ -75,7 +83,9 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _log_service_pb2.InitProducerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_log_service_pb2.InitProducerResponse, _abc.Awaitable[_log_service_pb2.InitProducerResponse]]:
-        """Registers a producer by its stable name, or bumps the epoch of a known one, which fences its older instances."""
+        """Gives out a producer id: to a stable name for ever, with a new epoch each time, which fences its older instances; or to
+        nobody in particular, when there is no name.
+        """
 
     @_abc_1.abstractmethod
     def Produce(
@@ -115,7 +125,9 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _log_service_pb2.ReadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_log_service_pb2.ReadResponse], _abc.AsyncIterator[_log_service_pb2.ReadResponse]]:
-        """Streams records from the given positions, optionally to an end, optionally for ever."""
+        """Streams records from the given positions, optionally to an end, optionally for ever. A client may read as slowly as it
+        likes; only while others wait for the memory of its unread answer, for 10 s, its stream ends with THROTTLED.
+        """
 
     @_abc_1.abstractmethod
     def GetOffsets(

@@ -58,7 +58,7 @@ class TopicConfig(_message.Message):
     batch_bytes_max: _builtins.int
     """The largest batch as it is sent and stored. Default 2 MiB, at most 16 MiB."""
     batch_decompressed_bytes_max: _builtins.int
-    """The largest batch when decompressed. Default 8 MiB, at most 64 MiB."""
+    """The largest batch when decompressed. Default 8 MiB, at most 16 MiB."""
     segment_bytes: _builtins.int
     """The log is cut in steps of about this many bytes. Default 64 MiB, at least 64 KiB."""
     segment_ms: _builtins.int
@@ -146,7 +146,9 @@ class Partition(_message.Message):
     LEADER_ADDRESS_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     group_id: _builtins.int
-    """The Raft group. Never reused, so it also tells incarnations of a topic apart."""
+    """The Raft group. Never reused, so it also tells incarnations of a topic apart. 0: the answering node does not know yet
+    where the partition is (in answers to CreateTopic and UpdateTopic only; GetTopic knows).
+    """
     leader_node_id: _builtins.int
     """0: none known at the moment."""
     leader_term: _builtins.int

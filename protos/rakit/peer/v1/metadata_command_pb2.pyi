@@ -39,6 +39,10 @@ class _NodeRefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeRefus
     """This store was replaced by another one and must not come back."""
     NODE_REFUSAL_IDENTITY_MISMATCH: _NodeRefusal.ValueType  # 3
     """The store was admitted under another name or id."""
+    NODE_REFUSAL_STORE_IN_USE: _NodeRefusal.ValueType  # 4
+    """Another process runs on this store, or on what it was copied from or to."""
+    NODE_REFUSAL_STORE_ROLLED_BACK: _NodeRefusal.ValueType  # 5
+    """The store lacks writes that it had synced (S7): it was restored from a copy, or lost its tail."""
 
 class NodeRefusal(_NodeRefusal, metaclass=_NodeRefusalEnumTypeWrapper):
     """Why a node was not admitted. The node must stop; waiting does not help."""
@@ -50,6 +54,10 @@ NODE_REFUSAL_STORE_REPLACED: NodeRefusal.ValueType  # 2
 """This store was replaced by another one and must not come back."""
 NODE_REFUSAL_IDENTITY_MISMATCH: NodeRefusal.ValueType  # 3
 """The store was admitted under another name or id."""
+NODE_REFUSAL_STORE_IN_USE: NodeRefusal.ValueType  # 4
+"""Another process runs on this store, or on what it was copied from or to."""
+NODE_REFUSAL_STORE_ROLLED_BACK: NodeRefusal.ValueType  # 5
+"""The store lacks writes that it had synced (S7): it was restored from a copy, or lost its tail."""
 Global___NodeRefusal: _TypeAlias = NodeRefusal  # noqa: Y015
 
 @_typing.final
@@ -370,7 +378,7 @@ Global___DeleteTopic: _TypeAlias = DeleteTopic  # noqa: Y015
 
 @_typing.final
 class InitProducer(_message.Message):
-    """Gives a producer name its id, or bumps the epoch of a known one."""
+    """Gives a producer name its id, or bumps the epoch of a known one. Without a name: gives out an id that is not remembered."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -786,7 +794,7 @@ Global___TopicRecord: _TypeAlias = TopicRecord  # noqa: Y015
 
 @_typing.final
 class ProducerTable(_message.Message):
-    """Producers in columns, the longest idle first."""
+    """Producer names in columns, the oldest first."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -801,7 +809,9 @@ class ProducerTable(_message.Message):
     @_builtins.property
     def epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
-    def init_times_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def init_times_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Not used any more: names are not forgotten."""
+
     def __init__(
         self,
         *,

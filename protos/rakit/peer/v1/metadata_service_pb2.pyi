@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from rakit.peer.v1 import metadata_command_pb2 as _metadata_command_pb2
+from rakit.peer.v1 import node_service_pb2 as _node_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -59,16 +60,21 @@ class Standing(_message.Message):
     FOUNDING_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
+    BOOT_EPOCH_FIELD_NUMBER: _builtins.int
     state: Global___FormationState.ValueType
     cluster_id: _builtins.str
     """When MEMBER or REJOINING."""
     node_id: _builtins.int
     """When MEMBER."""
+    boot_epoch: _builtins.int
+    """When MEMBER, of the process that answers: grows with every start of the store's groups (S15). 0: they have not been
+    started yet.
+    """
     @_builtins.property
     def node(self) -> _metadata_command_pb2.NodeDescription: ...
     @_builtins.property
     def founding(self) -> _metadata_command_pb2.Founding:
-        """When PROMISED."""
+        """When PROMISED; when MEMBER, on a founder."""
 
     def __init__(
         self,
@@ -78,10 +84,11 @@ class Standing(_message.Message):
         founding: _metadata_command_pb2.Founding | None = ...,
         cluster_id: _builtins.str = ...,
         node_id: _builtins.int = ...,
+        boot_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["founding", b"founding", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "founding", b"founding", "node", b"node", "node_id", b"node_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "cluster_id", b"cluster_id", "founding", b"founding", "node", b"node", "node_id", b"node_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -243,19 +250,37 @@ class JoinRequest(_message.Message):
 
     NODE_FIELD_NUMBER: _builtins.int
     FORWARDED_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    BOOT_EPOCH_FIELD_NUMBER: _builtins.int
+    OPENED_COUNTER_FIELD_NUMBER: _builtins.int
     forwarded: _builtins.bool
     """The request was forwarded once already."""
+    node_id: _builtins.int
+    """The id under which this store was admitted; 0: the node does not know one."""
+    boot_epoch: _builtins.int
+    """As in Standing: of the process that asks."""
+    opened_counter: _builtins.int
+    """How many writes the asking store had when this start opened it (S7)."""
     @_builtins.property
     def node(self) -> _metadata_command_pb2.NodeDescription: ...
+    @_builtins.property
+    def destination(self) -> _node_service_pb2.Destination:
+        """Who is asked. A member refuses what is meant for another one, or for another cluster."""
+
     def __init__(
         self,
         *,
         node: _metadata_command_pb2.NodeDescription | None = ...,
         forwarded: _builtins.bool = ...,
+        destination: _node_service_pb2.Destination | None = ...,
+        node_id: _builtins.int = ...,
+        boot_epoch: _builtins.int = ...,
+        opened_counter: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwarded", b"forwarded", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "destination", b"destination", "forwarded", b"forwarded", "node", b"node", "node_id", b"node_id", "opened_counter", b"opened_counter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,16 +354,22 @@ class SubmitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COMMAND_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def command(self) -> _metadata_command_pb2.MetadataCommand: ...
+    @_builtins.property
+    def destination(self) -> _node_service_pb2.Destination:
+        """Who is asked. A node refuses what is meant for another one, or for another cluster."""
+
     def __init__(
         self,
         *,
         command: _metadata_command_pb2.MetadataCommand | None = ...,
+        destination: _node_service_pb2.Destination | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "destination", b"destination"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "destination", b"destination"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,21 +435,27 @@ class SubmitRefused(_message.Message):
     UNKNOWN_FIELD_NUMBER: _builtins.int
     LEADER_NODE_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     unknown: _builtins.bool
     """It may have been applied, or may still be."""
     leader_node_id: _builtins.int
     """The leader as this node knows it; 0: none."""
     message: _builtins.str
+    @_builtins.property
+    def refusal(self) -> _metadata_command_pb2.MetadataRefusal:
+        """The command is none that may be proposed; asking again changes nothing."""
+
     def __init__(
         self,
         *,
         unknown: _builtins.bool = ...,
         leader_node_id: _builtins.int = ...,
         message: _builtins.str = ...,
+        refusal: _metadata_command_pb2.MetadataRefusal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_node_id", b"leader_node_id", "message", b"message", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_node_id", b"leader_node_id", "message", b"message", "refusal", b"refusal", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

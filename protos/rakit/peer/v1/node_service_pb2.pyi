@@ -67,7 +67,7 @@ class ForwardProduceRequest(_message.Message):
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardedBatch]: ...
     @_builtins.property
     def ended_lanes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Lanes that are no longer used."""
+        """Lanes that are no longer used, after the batches."""
 
     def __init__(
         self,
@@ -106,7 +106,9 @@ class ForwardedBatch(_message.Message):
     lane: _builtins.int
     """Batches of one lane stand in an order: after one failed, the later ones are refused. 0: no order."""
     restart: _builtins.bool
-    """The lane takes batches again, from this one on."""
+    """An order begins with this batch: nothing of the lane is in flight, or the client has restarted it. Any other batch
+    follows one that this stream has carried; where it did not, that one was lost with another stream.
+    """
     group_id: _builtins.int
     record_count: _builtins.int
     content: _builtins.bytes
@@ -203,10 +205,13 @@ class ForwardFetchRequest(_message.Message):
     WAIT_MS_FIELD_NUMBER: _builtins.int
     MIN_BYTES_FIELD_NUMBER: _builtins.int
     MAX_BYTES_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
     wait_ms: _builtins.int
     """Wait so long while there is less than `min_bytes`."""
     min_bytes: _builtins.int
     max_bytes: _builtins.int
+    strict: _builtins.bool
+    """Nothing beyond `max_bytes`, not even a single batch."""
     @_builtins.property
     def destination(self) -> Global___Destination: ...
     @_builtins.property
@@ -219,10 +224,11 @@ class ForwardFetchRequest(_message.Message):
         wait_ms: _builtins.int = ...,
         min_bytes: _builtins.int = ...,
         max_bytes: _builtins.int = ...,
+        strict: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "max_bytes", b"max_bytes", "min_bytes", b"min_bytes", "positions", b"positions", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "max_bytes", b"max_bytes", "min_bytes", b"min_bytes", "positions", b"positions", "strict", b"strict", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,14 +79,14 @@ class OpaqueProduceRequest(_message.Message):
     partition: _builtins.int
     routing_key: _builtins.bytes
     partition_count: _builtins.int
+    rows: _builtins.bytes
+    """A serialised rakit.api.v1.Rows."""
     columns: _builtins.bytes
     """A serialised rakit.api.v1.Records."""
     compressed: _builtins.bytes
     """A serialised rakit.api.v1.CompressedRecords."""
     expected_offset: _builtins.int
     leader_only: _builtins.bool
-    @_builtins.property
-    def rows(self) -> _record_pb2.Rows: ...
     @_builtins.property
     def producer(self) -> _log_service_pb2.ProducerStamp: ...
     def __init__(
@@ -96,7 +96,7 @@ class OpaqueProduceRequest(_message.Message):
         partition: _builtins.int = ...,
         routing_key: _builtins.bytes = ...,
         partition_count: _builtins.int | None = ...,
-        rows: _record_pb2.Rows | None = ...,
+        rows: _builtins.bytes = ...,
         columns: _builtins.bytes = ...,
         compressed: _builtins.bytes = ...,
         producer: _log_service_pb2.ProducerStamp | None = ...,
@@ -125,6 +125,43 @@ class OpaqueProduceRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___OpaqueProduceRequest: _TypeAlias = OpaqueProduceRequest  # noqa: Y015
+
+@_typing.final
+class OpaqueProduceMixedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PARTITION_COUNT_FIELD_NUMBER: _builtins.int
+    PRODUCER_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    rows: _builtins.bytes
+    """A serialised rakit.api.v1.Rows."""
+    partition_count: _builtins.int
+    @_builtins.property
+    def producer(self) -> _log_service_pb2.ProducerStamp: ...
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        rows: _builtins.bytes | None = ...,
+        partition_count: _builtins.int | None = ...,
+        producer: _log_service_pb2.ProducerStamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_partition_count", b"_partition_count", "_rows", b"_rows", "partition_count", b"partition_count", "producer", b"producer", "rows", b"rows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_partition_count", b"_partition_count", "_rows", b"_rows", "partition_count", b"partition_count", "producer", b"producer", "rows", b"rows", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__partition_count: _TypeAlias = _typing.Literal["partition_count"]  # noqa: Y015
+    _WhichOneofArgType__partition_count: _TypeAlias = _typing.Literal["_partition_count", b"_partition_count"]  # noqa: Y015
+    _WhichOneofReturnType__rows: _TypeAlias = _typing.Literal["rows"]  # noqa: Y015
+    _WhichOneofArgType__rows: _TypeAlias = _typing.Literal["_rows", b"_rows"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__partition_count) -> _WhichOneofReturnType__partition_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows) -> _WhichOneofReturnType__rows | None: ...
+
+Global___OpaqueProduceMixedRequest: _TypeAlias = OpaqueProduceMixedRequest  # noqa: Y015
 
 @_typing.final
 class OpaqueProduceStreamRequest(_message.Message):

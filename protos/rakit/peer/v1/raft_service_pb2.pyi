@@ -59,6 +59,7 @@ class Hello(_message.Message):
     BOOT_EPOCH_FIELD_NUMBER: _builtins.int
     SYNCED_COUNTER_FIELD_NUMBER: _builtins.int
     LANE_FIELD_NUMBER: _builtins.int
+    OPENED_COUNTER_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     from_node_id: _builtins.int
     to_node_id: _builtins.int
@@ -69,6 +70,8 @@ class Hello(_message.Message):
     synced_counter: _builtins.int
     """Highest counter that the sender's store knows to be synced (S7)."""
     lane: Global___LinkLane.ValueType
+    opened_counter: _builtins.int
+    """What the sender's store had when this start found it, before any write of this start (S7)."""
     def __init__(
         self,
         *,
@@ -79,10 +82,11 @@ class Hello(_message.Message):
         boot_epoch: _builtins.int = ...,
         synced_counter: _builtins.int = ...,
         lane: Global___LinkLane.ValueType = ...,
+        opened_counter: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "cluster_id", b"cluster_id", "from_node_id", b"from_node_id", "lane", b"lane", "store_uuid", b"store_uuid", "synced_counter", b"synced_counter", "to_node_id", b"to_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "cluster_id", b"cluster_id", "from_node_id", b"from_node_id", "lane", b"lane", "opened_counter", b"opened_counter", "store_uuid", b"store_uuid", "synced_counter", b"synced_counter", "to_node_id", b"to_node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -373,11 +377,14 @@ class Ping(_message.Message):
     BOOT_EPOCH_FIELD_NUMBER: _builtins.int
     CLOCK_MS_FIELD_NUMBER: _builtins.int
     SYNCED_COUNTER_FIELD_NUMBER: _builtins.int
+    QUARANTINED_COUNT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     boot_epoch: _builtins.int
     """Of the node that sends this message: the asking one in a ping, the answering one in a pong."""
     clock_ms: _builtins.int
     synced_counter: _builtins.int
+    quarantined_count: _builtins.int
+    """Replicas that the sender has shut out for damage."""
     def __init__(
         self,
         *,
@@ -385,10 +392,11 @@ class Ping(_message.Message):
         boot_epoch: _builtins.int = ...,
         clock_ms: _builtins.int = ...,
         synced_counter: _builtins.int = ...,
+        quarantined_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "clock_ms", b"clock_ms", "number", b"number", "synced_counter", b"synced_counter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "clock_ms", b"clock_ms", "number", b"number", "quarantined_count", b"quarantined_count", "synced_counter", b"synced_counter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

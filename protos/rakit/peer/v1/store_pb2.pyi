@@ -29,19 +29,23 @@ class StoredHardState(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     VOTE_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     vote: _builtins.int
     commit: _builtins.int
+    replica_id: _builtins.int
+    """Whose it is, for a replica whose birth record is gone."""
     def __init__(
         self,
         *,
         term: _builtins.int = ...,
         vote: _builtins.int = ...,
         commit: _builtins.int = ...,
+        replica_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "term", b"term", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "replica_id", b"replica_id", "term", b"term", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -97,12 +101,15 @@ class StoredCheckpoint(_message.Message):
     CONF_STATE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     LOG_BYTES_FIELD_NUMBER: _builtins.int
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     term: _builtins.int
     data: _builtins.bytes
     """The state machine's own bytes; empty for the state at birth."""
     log_bytes: _builtins.int
     """Bytes of stored entries up to the index, counted from this replica's base. Local to the replica, never sent."""
+    replica_id: _builtins.int
+    """Whose it is. Local to the replica, never sent."""
     @_builtins.property
     def conf_state(self) -> Global___StoredConfState: ...
     def __init__(
@@ -113,10 +120,11 @@ class StoredCheckpoint(_message.Message):
         conf_state: Global___StoredConfState | None = ...,
         data: _builtins.bytes = ...,
         log_bytes: _builtins.int = ...,
+        replica_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["conf_state", b"conf_state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conf_state", b"conf_state", "data", b"data", "index", b"index", "log_bytes", b"log_bytes", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conf_state", b"conf_state", "data", b"data", "index", b"index", "log_bytes", b"log_bytes", "replica_id", b"replica_id", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,3 +182,65 @@ class Tombstone(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tombstone: _TypeAlias = Tombstone  # noqa: Y015
+
+@_typing.final
+class ShutOut(_message.Message):
+    """A replica that takes no part any more, though its data is still here: what it holds contradicts what it promised, or cannot
+    be read, or cannot be applied. Only its removal ends that; a restart does not.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    replica_id: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        replica_id: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "replica_id", b"replica_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShutOut: _TypeAlias = ShutOut  # noqa: Y015
+
+@_typing.final
+class RememberedStore(_message.Message):
+    """What a node remembers of another node's store (S7)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    SYNCED_COUNTER_FIELD_NUMBER: _builtins.int
+    BOOT_EPOCH_FIELD_NUMBER: _builtins.int
+    OPENED_COUNTER_FIELD_NUMBER: _builtins.int
+    WENT_BACK_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    synced_counter: _builtins.int
+    """The highest counter that was ever heard to be synced."""
+    boot_epoch: _builtins.int
+    """The start that it was heard of, and what that start opened with."""
+    opened_counter: _builtins.int
+    went_back: _builtins.bool
+    """That start opened with less than had been synced: the store is not talked to any more."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        synced_counter: _builtins.int = ...,
+        boot_epoch: _builtins.int = ...,
+        opened_counter: _builtins.int = ...,
+        went_back: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "node_id", b"node_id", "opened_counter", b"opened_counter", "synced_counter", b"synced_counter", "went_back", b"went_back"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RememberedStore: _TypeAlias = RememberedStore  # noqa: Y015

@@ -5,7 +5,7 @@ test):
 
 - Raw mode everywhere; otherwise values are pickled, and unpickling disk bytes runs code.
 - ``keys()``, ``items()`` and ``values()`` end silently at a corrupt block. Only ``iter()``
-  followed by ``status()`` tells; every walk here ends with ``status()``.
+  followed by ``status()`` tells; every walk here that found nothing ends with ``status()``.
 - Bounds on ``ReadOptions`` are never used: the lower bound sets the upper one, and the upper one
   is a pointer into memory that may be gone. Keys are compared in Python.
 - ``next()`` on an iterator that is no longer valid crashes the process: ``valid()`` comes first.
@@ -58,9 +58,10 @@ class Engine(Protocol):
         ...
 
     def chunk(self, lo: bytes, hi: bytes, bytes_max: int) -> list[Pair]:
-        """The first pairs in [lo, hi), up to about ``bytes_max``.
+        """The first pairs in [lo, hi), up to about ``bytes_max`` or to a block that is damaged.
 
-        At least one if there is any: an empty list means that there is none.
+        At least one if there is any: an empty list means that there is none. So damage raises when
+        it comes first, even where it lies behind the range: a walk reads the block that follows.
         """
         ...
 
@@ -141,7 +142,8 @@ class RocksEngine:
                     if size >= bytes_max:
                         break
                     walk.next()
-                walk.status()  # raises if the walk ended at a block that could not be read
+                if not pairs:
+                    walk.status()  # raises if the walk ended at a block that could not be read
             finally:
                 del walk  # the error's traceback would keep it, and it the database open
         return pairs

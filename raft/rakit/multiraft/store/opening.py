@@ -10,6 +10,11 @@
     7  journal: no hole, and not behind the witness           S7
     8  only then: one first write, synced, and a new witness
 
+A store whose tail was cut goes on with a number that it cannot have reached before. What was cut
+off may have been synced, and peers may have heard so: they would take the store for one that was
+rolled back, which they never talk to again. But this one knows of its loss, and its replicas doubt
+themselves (S8).
+
 Nothing is changed before step 4 has found the log whole, apart from what the cut keeps aside, and a
 refusal repeats: whatever was found wrong is found again by the next start.
 """
@@ -40,6 +45,9 @@ from rakit.multiraft.store.identity import Identity
 from rakit.multiraft.store.journal import Journal
 from rakit.multiraft.store.space import Space
 from rakit.multiraft.store.witness import Witness, WitnessFile
+
+#: More writes than there can be between two witnesses.
+_SKIP_AFTER_CUT = 1 << 32
 
 logger = logging.getLogger(__name__)
 
@@ -153,16 +161,17 @@ def _reopen(
         tail.apply(finding, directory.database, directory.cut)
     engine = _start_engine(config, directory, space, open_engine)
     try:
-        number = _believe(engine, identity, witness_file.current) + 1
+        found = _believe(engine, identity, witness_file.current)
+        loss = tail.pending(directory.cut, identity.store_uuid) or LossReport(LossKind.NONE)
+        number = found + 1 + (_SKIP_AFTER_CUT if loss.doubt else 0)
         rows = Journal(journal.FIRST_NUMBER, config.journal_mark_bytes)
         # Recovery has moved everything into table files, so only the newest row is still needed.
-        rows.keep_from(number - 1)
+        rows.keep_from(number if loss.doubt else found)
         witness_file.save(_first_write(engine, directory, number, rows.operations(number)))
     except BaseException:
         _let_go(engine)
         raise
     space.restore()
-    loss = tail.pending(directory.cut, identity.store_uuid) or LossReport(LossKind.NONE)
     return Opened(directory, identity, engine, witness_file, rows, space, number, loss)
 
 

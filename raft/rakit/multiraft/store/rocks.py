@@ -17,7 +17,7 @@ Rules:
 - ``fsynced`` is False under --unsafe-no-fsync, so that acknowledgements can say so.
 
 What cannot be detected here: a directory that was rolled back whole, witness included. Peers can,
-by the highest ``synced_counter`` they have seen in this store's hello.
+by the highest ``synced_counter`` that they have heard of this store and its ``opened_counter``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class RocksStore:
         self._reclaimer = Reclaimer(parts.engine, parts.space)
         self._loss = parts.loss
         self._boot = parts.number
+        self._doubt_is_settled = False
         self._number = parts.number
+        self._opened = parts.number - 1
         self._synced = parts.number
         self._failed: StoreFailedError | None = None
         self._closed = False
@@ -120,6 +122,11 @@ class RocksStore:
         return self._number
 
     @property
+    def opened_counter(self) -> int:
+        """What this opening found: the number before that of its own first write (S7)."""
+        return self._opened
+
+    @property
     def synced_counter(self) -> int:
         """The number of the newest write known to be durable; peers remember the highest (S7)."""
         return self._synced
@@ -160,8 +167,11 @@ class RocksStore:
         self._identity = adopted
 
     def settle_doubt(self) -> None:
-        """The replicas' doubt is recorded and synced: later starts need not report it again."""
-        tail.settle(self._directory.cut)
+        """The replicas' doubt is recorded and synced: later starts need not report it again.
+
+        The files are renamed by ``maintain``, which is not on the loop.
+        """
+        self._doubt_is_settled = True
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -217,6 +227,7 @@ class RocksStore:
 
     def maintain(self) -> None:
         """Look after the room: ballast back, deleted data out. The syncer's thread."""
+        self._settle()
         self._space.restore()
         self._reclaimer.consider()
 
@@ -232,7 +243,8 @@ class RocksStore:
     def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See ``KeyValue.scan``.
 
-        Read in chunks, each a view of its own moment: what is written meanwhile may show up.
+        Read in chunks, each a view of its own moment: what is written meanwhile may show up. Damage
+        that lies behind the range, where a walk forwards meets it, is somebody else's.
         """
         start = lo
         size = min(_FIRST_CHUNK_BYTES, self._config.scan_chunk_bytes)
@@ -240,6 +252,8 @@ class RocksStore:
             try:
                 pairs = self._engine.chunk(start, hi, size)
             except EngineError as error:
+                if self.last_below(start, hi) is None:
+                    return
                 raise _unreadable(error) from error
             if not pairs:
                 return
@@ -282,6 +296,12 @@ class RocksStore:
         except EngineError as error:
             raise self._poison("close", error) from error
         self._witness.save(reached)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._doubt_is_settled:
+            tail.settle(self._directory.cut)
+            self._doubt_is_settled = False
 
     def _abandon(self) -> None:
         """Nothing more can be saved; RocksDB's own attempt to do so fails, as it must."""

@@ -10,9 +10,9 @@ Rules:
   The one exception is a peer that restarted in doubt about its own log (safety S8): what it
   acknowledged before the restart may be gone, so it starts over at nothing.
 - Rule T2: a rejection that an earlier answer has overtaken changes nothing: in REPLICATE one at or
-  below `match`, in PROBE one of anything but the entry before `next`. Nor does one of `match`
-  itself: the peer has lost what it acknowledged, and there is nothing lower to ask about. Asking
-  again at once would go on at the rate of the network; the next heartbeat does.
+  below `match`, in PROBE one of anything but the entry before `next`. Nor does one of `match`: the
+  peer has lost what it acknowledged, and there is nothing lower to ask about. Asking again at once
+  would go on at the rate of the network; the next heartbeat does.
 - Rule T3: each heartbeat lets one more append through, empty if the window is full: if a probe or
   every message of the window was lost, that append's answer tells (etcd-io/etcd#14633). Heartbeats
   between the ticks, which reads ask for, do not count: they would repeat a probe at their rate.

@@ -1,0 +1,120 @@
+"""What producers are answered, and the errors that speak of leaderships and lost entries."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from rakit.api.v1 import error_pb2
+from rakit.api.v1.log_service_pb2 import ProduceResponse
+from rakit.multiraft.effects import Completion
+from rakit.multiraft.errors import NotLeadingError, OverloadedError, ProposalRefusedError
+from rakit.multiraft.machine import node_of
+from rakit.node.errors import RakitError
+from rakit.node.partition.state import Stored
+
+#: What a client is told to wait when too much is uncommitted: a few rounds of the disk.
+_OVERLOAD_RETRY_MS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The answer to Produce."""
+
+    stored: Stored
+    #: How many replicas were known to have synced the batch.
+    replicas: int
+    fsynced: bool
+    #: The batch had been stored before.
+    duplicate: bool
+
+    def fill(self, response: ProduceResponse) -> None:
+        """Writes the answer into the response; header and partition are the caller's."""
+        response.base_offset = self.stored.base_offset
+        response.end_offset = self.stored.end_offset
+        response.append_time_ms = self.stored.append_time_ms
+        response.term = self.stored.term
+        response.index = self.stored.index
+        response.replicas = self.replicas
+        response.fsynced = self.fsynced
+        response.duplicate = self.duplicate
+
+
+class DoomedAnswer(asyncio.Future[Appended]):
+    """An answer that will be an error, NOT_APPLIED or worse; only which one is open.
+
+    Whoever keeps an order stops it when he gets this, not when the error comes.
+    """
+
+
+def completed(done: asyncio.Future[Completion]) -> Completion | None:
+    """The completion of an entry that is applied; None when its fate is not known."""
+    if done.cancelled() or done.exception() is not None:
+        return None
+    completion = done.result()
+    return None if completion.lost else completion
+
+
+def fetch_error(answer: asyncio.Future[Appended]) -> None:
+    """A caller that has gone must not make the loop complain about an error nobody fetched."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def outcome_unknown() -> RakitError:
+    """Returns the error for a batch that was proposed and whose fate is not known."""
+    return RakitError(
+        error_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
+        "The partition's leader changed while the batch was being replicated: it may or may not"
+        " have been stored. Repeat it with the same producer sequence, or ask GetProducerState.",
+    )
+
+
+def leadership_over() -> RakitError:
+    """Returns the error of an appender whose outlook cannot be believed any more."""
+    return RakitError(
+        error_pb2.ERROR_REASON_NO_LEADER,
+        "This leadership of the partition is over. Nothing of this request was stored.",
+    )
+
+
+def refusal_uncertain() -> RakitError:
+    """Returns the error for a batch that was refused by a leader which may be none."""
+    return RakitError(
+        error_pb2.ERROR_REASON_NO_LEADER,
+        "The partition's leader changed before the answer was certain. Nothing of this request"
+        " was stored.",
+    )
+
+
+def refused(error: ProposalRefusedError) -> RakitError:
+    """Returns what a client is told when nothing was proposed."""
+    if isinstance(error, OverloadedError):
+        return RakitError(
+            error_pb2.ERROR_REASON_THROTTLED,
+            "Too many bytes of this partition wait for a majority of its replicas.",
+            {"retry_delay_ms": str(_OVERLOAD_RETRY_MS)},
+        )
+    if isinstance(error, NotLeadingError):
+        return not_leading(error.leader_replica, error.term)
+    return RakitError(
+        error_pb2.ERROR_REASON_NODE_UNAVAILABLE,
+        "This node holds no working replica of the partition.",
+    )
+
+
+def not_leading(leader_replica: int, term: int) -> RakitError:
+    """Returns the error of a replica that does not lead, with the leader as it knows it."""
+    if leader_replica == 0:
+        return RakitError(
+            error_pb2.ERROR_REASON_NO_LEADER,
+            "The partition has no leader at the moment; an election takes a second or two.",
+            {"leader_term": str(term)},
+        )
+    node_id = node_of(leader_replica)
+    return RakitError(
+        error_pb2.ERROR_REASON_NOT_LEADER,
+        f"The partition is led by node {node_id}.",
+        {"leader_node_id": str(node_id), "leader_term": str(term)},
+    )

@@ -1,0 +1,231 @@
+"""Damage to the files of a real store, as a driver that starts on it sees it (S9)."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from rakit.multiraft import keys
+from rakit.multiraft.driver import Driver, DriverConfig
+from rakit.multiraft.errors import GroupRefusedError, StoreCorruptError
+from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
+from rakit.multiraft.store import RocksStore, StoreConfig
+from rakit.raft import ConfState
+from tests.multiraft.host.support import Journal
+
+NODE = "n1"
+GROUPS = (5, 6, 7, 9)
+VICTIM = 6
+REMOVED = 8
+#: So many that each kind of small row fills blocks of its own.
+MANY = range(1000, 2200)
+LATER = 3000
+ENTRIES_COUNT = 20
+#: More than a block of a table, so that no block holds entries of two groups.
+ENTRY_BYTES = 20_000
+
+
+def carry_out(driver: Driver, store: RocksStore) -> None:
+    """Does what a driver asks for until it asks for nothing more."""
+    while (effects := driver.advance()) is not None:
+        if effects.batch:
+            store.write(effects.batch)
+        driver.written(effects.number)
+        if effects.must_sync:
+            store.flush_wal()
+            driver.synced(effects.number)
+
+
+def meta(group_id: int, sequence: int = 1) -> GroupMeta:
+    return GroupMeta(group_id, replica_id(1, sequence), GroupKind.PARTITION)
+
+
+def create(driver: Driver, group_id: int, sequence: int = 1) -> None:
+    replica = meta(group_id, sequence)
+    driver.create_group(replica, ConfState(voters=(replica.replica_id,)))
+
+
+def payload(group_id: int, number: int) -> bytes:
+    return b"group %d entry %d " % (group_id, number) + random.Random(number).randbytes(ENTRY_BYTES)
+
+
+class Machine:
+    """The node: its store can be damaged while it is closed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.store = self.open_store()
+        self.driver = self.start()
+
+    def open_store(self) -> RocksStore:
+        # One table for everything, so that a test knows which rows are neighbours.
+        config = StoreConfig(
+            directory=self.directory, write_buffer_bytes=32 << 20, reserve_bytes=1 << 20
+        )
+        return RocksStore.open(config, NODE)
+
+    def start(self) -> Driver:
+        driver = Driver(DriverConfig(), 1, self.store, Journal, random.Random(1))
+        driver.load()
+        carry_out(driver, self.store)
+        return driver
+
+    def restart(self) -> None:
+        self.store.close()
+        self.store = self.open_store()
+        self.driver = self.start()
+
+    def flip(self, needle: bytes) -> None:
+        """Flips a bit of what a table file holds."""
+        self.store.close()
+        for path in (self.directory / "db").glob("*.sst"):
+            data = bytearray(path.read_bytes())
+            at = data.find(needle)
+            if at >= 0:
+                data[at + len(needle) - 1] ^= 4
+                path.write_bytes(data)
+                break
+        else:
+            raise AssertionError("no table holds it")
+        self.store = self.open_store()
+        self.driver = self.start()
+
+    def stored(self, key: bytes) -> bytes:
+        value = self.store.get(key)
+        assert value is not None
+        return value
+
+    def can_read(self, group_id: int) -> bool:
+        """Whether every row of a group is readable by itself."""
+        rows = (keys.birth(group_id), keys.hard_state(group_id), keys.checkpoint(group_id, 1))
+        try:
+            return all(self.store.get(key) for key in (*rows, keys.entry(group_id, 2)))
+        except StoreCorruptError:
+            return False
+
+    def serves(self, group_id: int) -> bool:
+        """Whether a group takes a proposal and applies it."""
+        if self.driver.group(group_id) is None:
+            return False
+        self.driver.propose(group_id, b"more", None)
+        carry_out(self.driver, self.store)
+        machine = self.driver.groups[group_id].machine
+        assert isinstance(machine, Journal)
+        assert machine.payloads[:ENTRIES_COUNT] == [
+            payload(group_id, number) for number in range(ENTRIES_COUNT)
+        ]
+        return machine.payloads[-1] == b"more"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    machine = Machine(tmp_path / NODE)
+    for group_id in (*GROUPS, REMOVED):
+        create(machine.driver, group_id)
+    carry_out(machine.driver, machine.store)
+    for number in range(ENTRIES_COUNT):
+        for group_id in GROUPS:
+            machine.driver.propose(group_id, payload(group_id, number), None)
+        carry_out(machine.driver, machine.store)
+    machine.driver.remove_group(REMOVED)
+    carry_out(machine.driver, machine.store)
+    machine.restart()  # so that all is in tables
+    return machine
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Machine:
+    """Many groups, every second one removed."""
+    machine = Machine(tmp_path / NODE)
+    for group_id in MANY:
+        create(machine.driver, group_id)
+    carry_out(machine.driver, machine.store)
+    for group_id in MANY[::2]:
+        machine.driver.remove_group(group_id)
+    carry_out(machine.driver, machine.store)
+    machine.restart()
+    return machine
+
+
+@pytest.mark.parametrize("number", [0, ENTRIES_COUNT // 2, ENTRIES_COUNT - 1])
+def test_s9_a_bad_block_of_entries_shuts_out_its_group_and_no_other(
+    machine: Machine, number: int
+) -> None:
+    machine.flip(payload(VICTIM, number)[:100])
+    assert machine.driver.quarantined.keys() == {VICTIM}
+    assert machine.driver.quarantined[VICTIM].replica_id == replica_id(1, 1)
+    assert all(machine.serves(group_id) for group_id in GROUPS if group_id != VICTIM)
+    create(machine.driver, 20)
+    # A replica that takes the place of a damaged one stays, and the id of that one is dead.
+    create(machine.driver, VICTIM, 2)
+    carry_out(machine.driver, machine.store)
+    machine.restart()
+    assert machine.driver.groups[VICTIM].meta == meta(VICTIM, 2)
+    assert machine.driver.group(20) is not None
+    with pytest.raises(GroupRefusedError):
+        create(machine.driver, VICTIM, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "victim"),
+    [(keys.HARD_STATE, MANY[1]), (keys.CHECKPOINT, MANY[601]), (keys.BIRTH, MANY[1])],
+    ids=["hard states", "checkpoints", "births"],
+)
+def test_s9_a_bad_block_of_small_rows_shuts_out_what_is_in_it_and_the_node_starts(
+    crowd: Machine, kind: int, victim: int
+) -> None:
+    key, _ = next(crowd.store.scan(*keys.group_range(kind, victim)))
+    crowd.flip(crowd.stored(key))
+    shut_out = crowd.driver.quarantined
+    assert victim in shut_out
+    unreadable = {each for each in MANY[1::2] if not crowd.can_read(each)}
+    assert shut_out.keys() == unreadable, "what can be read is served"
+    assert crowd.driver.groups.keys() == set(MANY[1::2]) - unreadable
+    assert len(crowd.driver.groups) > 50, "one block holds far less than all"
+    assert {one.replica_id for one in shut_out.values()} == {replica_id(1, 1)}, "others name it"
+    with pytest.raises(GroupRefusedError):
+        create(crowd.driver, victim, 1)
+    create(crowd.driver, victim, 2)
+    crowd.driver.trust_births_from(LATER)
+    create(crowd.driver, LATER)
+    carry_out(crowd.driver, crowd.store)
+    assert crowd.driver.group(LATER) is not None
+
+
+def test_s9_a_bad_tombstone_keeps_new_replicas_out_of_its_group_only(machine: Machine) -> None:
+    batch = WriteBatch()
+    batch.put(keys.tombstone(REMOVED), machine.stored(keys.tombstone(REMOVED))[:-1] + b"?")
+    machine.store.write(batch)
+    machine.restart()
+    assert machine.driver.groups.keys() == set(GROUPS)
+    with pytest.raises(GroupRefusedError, match="cannot be read"):
+        create(machine.driver, REMOVED, 7)
+    create(machine.driver, 20)
+    machine.driver.remove_group(VICTIM)
+    with pytest.raises(GroupRefusedError):
+        create(machine.driver, VICTIM, 1)
+    create(machine.driver, VICTIM, 2)
+
+
+def test_s9_a_bad_block_of_tombstones_does_not_bring_the_dead_back(crowd: Machine) -> None:
+    victim = MANY[len(MANY) // 2]
+    crowd.flip(crowd.stored(keys.tombstone(victim)))
+    for sequence in (1, 7):
+        with pytest.raises(GroupRefusedError):
+            create(crowd.driver, victim, sequence)
+    reasons: list[str] = []
+    for group_id in MANY[::2]:
+        with pytest.raises(GroupRefusedError) as refused:
+            create(crowd.driver, group_id)
+        reasons.append(str(refused.value))
+    readable = ["was removed from this node" in reason for reason in reasons]
+    assert not all(readable)
+    for group_id in [each for each, is_known in zip(MANY[::2], readable, strict=True) if is_known]:
+        create(crowd.driver, group_id, 2)
+    crowd.driver.trust_births_from(LATER)
+    create(crowd.driver, LATER)
+    carry_out(crowd.driver, crowd.store)
+    assert crowd.driver.group(LATER) is not None

@@ -1,0 +1,58 @@
+"""What GetCluster says of damage that one node knows of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rakit.api.v1.cluster_service_pb2 import DAMAGE_KIND_LOG_LOST, DAMAGE_KIND_STORE_WENT_BACK
+from rakit.api.v1.topic_service_pb2 import CreateTopicRequest
+from rakit.multiraft.hello import Rollback
+from rakit.multiraft.machine import replica_id
+from rakit.multiraft.quarantine import Quarantined
+from rakit.node.metadata import commands
+from rakit.node.metadata.registry import METADATA_GROUP_ID
+from rakit.node.services.damage import SHOWN_COUNT_MAX, damages
+from tests.node.metadata.support import Log
+
+
+@dataclass
+class DamagedHost:
+    node_id: int = 1
+    quarantined: dict[int, Quarantined] = field(default_factory=dict[int, Quarantined])
+    lost_logs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    rolled_back_stores: list[Rollback] = field(default_factory=list[Rollback])
+
+    def quarantined_count(self, node_id: int) -> int:
+        del node_id
+        return len(self.quarantined)
+
+
+def test_s7_a_store_that_went_back_is_shown_until_another_has_taken_its_place() -> None:
+    log = Log().found(2)
+    replaced = Rollback(1, "a store of the past", 7, 5)
+    host = DamagedHost(rolled_back_stores=[replaced, Rollback(2, "store-n2", 500, 400)])
+    (damage,) = damages(host, log.registry)
+    assert damage.kind == DAMAGE_KIND_STORE_WENT_BACK
+    assert (damage.node_id, damage.store_uuid) == (2, "store-n2")
+    assert "had synced 500 writes and came back with 400" in damage.message
+    assert "start it with an empty one" in damage.message
+
+
+def test_a_log_that_was_lost_names_its_partition() -> None:
+    log = Log().found(2)
+    request = CreateTopicRequest(name="t", partition_count=3, replication_factor=1)
+    log.do(commands.create_topic(request))
+    topic = log.registry.topic("t")
+    assert topic is not None
+    lost = [(METADATA_GROUP_ID, replica_id(2, 1)), (topic.partitions[2].group_id, replica_id(2, 1))]
+    registry, partition = damages(DamagedHost(lost_logs=lost), log.registry)
+    assert registry.kind == partition.kind == DAMAGE_KIND_LOG_LOST
+    assert registry.node_id == partition.node_id == 2
+    assert (registry.topic, registry.group_id) == ("", METADATA_GROUP_ID)
+    assert (partition.topic, partition.partition) == ("t", 2)
+
+
+def test_an_answer_stays_small_on_a_disk_that_is_damaged_all_over() -> None:
+    shut_out = {group_id: Quarantined(0, "damage") for group_id in range(2, 20_000)}
+    shown = list(damages(DamagedHost(quarantined=shut_out), Log().found(1).registry))
+    assert len(shown) == SHOWN_COUNT_MAX
