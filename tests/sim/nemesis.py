@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 READS_FOR_MS, READ_EVERY_MS = 1500, 50
+WRITES_FOR_MS, WRITE_EVERY_MS = 700, 100
 
 #: How often each fault is drawn, in parts of the sum.
 WEIGHTS = {
@@ -153,12 +154,13 @@ def _to_the_network(world: World, rng: random.Random, kind: str, victim: int) ->
         case "isolate":
             world.network.split({victim}, nodes - {victim})
         case "isolate a leader":
-            # It goes on believing that it leads, for a while beside its successor.
+            # It goes on believing that it leads, for a while beside its successor, who comes soon.
             leaders = world.leaders()
             if leaders:
                 victim = rng.choice(leaders)[0]
-            world.network.split({victim}, nodes - {victim})
+            world.part({victim})
             _ask_to_read(world, victim)
+            _write_to_the_others(world, victim)
         case "break a link":
             _break_link(world, victim, rng.choice(sorted(nodes - {victim})))
         case "weather":
@@ -195,6 +197,19 @@ def _ask_to_read(world: World, node_id: int) -> None:
 
     for delay_ms in range(0, READS_FOR_MS, READ_EVERY_MS):
         world.events.later(delay_ms, ask, node_id, boot)
+
+
+def _write_to_the_others(world: World, node_id: int) -> None:
+    """Keeps writing to all but one node; clients that wait for that one would find out late."""
+
+    def write() -> None:
+        if world.chaos:
+            for other in world.nodes:
+                if other != node_id:
+                    world.traffic.burst(other, world.rng.choice(world.group_ids), 1)
+
+    for delay_ms in range(WRITE_EVERY_MS, WRITES_FOR_MS, WRITE_EVERY_MS):
+        world.events.later(delay_ms, write)
 
 
 def _other(world: World, rng: random.Random, kind: str, victim: int) -> None:

@@ -13,11 +13,12 @@ from rakit.node.partition.state import LogState
 from rakit.raft import Snapshot
 from rakit.raft.log import RaftLog
 from rakit.raft.types import Entry
+from tests.sim.plan import Topic
 from tests.sim.plants import bug
 from tests.sim.violations import Invariant
 
 
-@bug(Invariant.DURABLE_COMMIT)
+@bug(Invariant.DURABLE_COMMIT, Topic.VOTES)
 def every_append_truncates() -> Generator[None]:
     def first_new(self: RaftLog, entries: tuple[Entry, ...]) -> int:
         del self, entries
