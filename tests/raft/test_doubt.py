@@ -413,6 +413,31 @@ def test_a_peer_that_lost_its_log_without_knowing_gives_itself_away() -> None:
     assert node.node.basic_status().commit == index
 
 
+def test_a_peer_that_lost_its_log_is_asked_again_with_a_heartbeat_only() -> None:
+    node = Single([1], boot=1)
+    node.win()
+    node.step(APP_RESP, 2, index=2, context=encode_stamp(6, doubtful=False))
+    node.node.report_reachable(2)
+    node.node.report_unreachable(2)
+    node.drain()
+    lost = {"index": 2, "reject": True, "reject_hint": 1, "context": CLEAR_7}
+    for _ in range(3):
+        # Its answer would be the same, as fast as the network is.
+        assert of_kind(node.step(APP_RESP, 2, **lost), APP) == []
+        node.node.tick()
+        node.drain()
+        assert len(of_kind(node.step(HEARTBEAT_RESP, 2), APP)) == 1
+
+
+def test_leadership_is_not_handed_to_a_peer_that_lost_its_log() -> None:
+    node = Single([1], boot=1)
+    node.win()
+    node.step(APP_RESP, 2, index=2, context=encode_stamp(6, doubtful=False))
+    node.step(APP_RESP, 2, index=2, reject=True, reject_hint=1, context=CLEAR_7)
+    with pytest.raises(TransferRefusedError, match="lost"):
+        node.node.transfer_leader(2)
+
+
 def test_a_rejection_that_is_only_late_is_no_sign_of_a_loss() -> None:
     node = Single([1], boot=1)
     node.win()

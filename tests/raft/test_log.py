@@ -42,7 +42,7 @@ def opened(
     if base:
         storage.install(Snapshot(base, 1, ConfState((1,))))
     storage.append(run_of(base + 1, *stored))
-    log = RaftLog(storage, HardState(9, 0, max(commit, base)), base, BIG)
+    log = RaftLog(storage, HardState(9, 0, max(commit, base)), base, BIG, BIG)
     if unstable:
         log.append(run_of(log.last_index + 1, *unstable))
     return log
@@ -59,31 +59,31 @@ def test_s5_a_log_newer_than_the_stored_term_means_that_the_vote_record_was_lost
     storage = MemoryStorage()
     storage.append(run_of(1, 1, 2))
     with pytest.raises(HardStateLostError, match="S5"):
-        RaftLog(storage, HardState(1, 0, 1), 0, BIG)
+        RaftLog(storage, HardState(1, 0, 1), 0, BIG, BIG)
 
 
 def test_a_commit_beyond_the_log_is_refused() -> None:
     storage = MemoryStorage()
     storage.append(run_of(1, 1, 1))
     with pytest.raises(LogLostError, match="the log ends at 2"):
-        RaftLog(storage, HardState(1, 0, 3), 0, BIG)
+        RaftLog(storage, HardState(1, 0, 3), 0, BIG, BIG)
 
 
 def test_a_commit_before_the_base_or_the_applied_index_is_refused() -> None:
     storage = MemoryStorage()
     storage.install(Snapshot(5, 1, ConfState((1,))))
     with pytest.raises(HardStateLostError, match="commit is 4"):
-        RaftLog(storage, HardState(1, 0, 4), 5, BIG)
+        RaftLog(storage, HardState(1, 0, 4), 5, BIG, BIG)
     storage.append(run_of(6, 1, 1))
     with pytest.raises(HardStateLostError, match="7 is applied"):
-        RaftLog(storage, HardState(1, 0, 6), 7, BIG)
+        RaftLog(storage, HardState(1, 0, 6), 7, BIG, BIG)
 
 
 def test_an_applied_index_before_the_base_is_refused() -> None:
     storage = MemoryStorage()
     storage.install(Snapshot(5, 1, ConfState((1,))))
     with pytest.raises(LogLostError, match="applied is 4"):
-        RaftLog(storage, HardState(1, 0, 5), 4, BIG)
+        RaftLog(storage, HardState(1, 0, 5), 4, BIG, BIG)
 
 
 # Reading.
@@ -237,12 +237,21 @@ def test_s13_only_durable_entries_are_handed_out() -> None:
 def test_the_apply_quota_holds_until_the_host_reports() -> None:
     storage = MemoryStorage()
     storage.append(run_of(1, 1, 1, 1))
-    log = RaftLog(storage, HardState(1, 0, 3), 0, 15)
+    log = RaftLog(storage, HardState(1, 0, 3), 0, 15, BIG)
     assert [e.index for e in log.hand_out_committed()] == [1]
     assert [e.index for e in log.hand_out_committed()] == [2]
     assert not log.has_next_to_apply, "20 bytes are outstanding, the quota is 15"
     log.applied_to(1, 10)
     assert [e.index for e in log.hand_out_committed()] == [3]
+
+
+def test_no_more_entries_are_handed_out_at_once_than_their_number_allows() -> None:
+    storage = MemoryStorage()
+    storage.append(run_of(1, 1, 1, 1, 1, 1))
+    log = RaftLog(storage, HardState(1, 0, 5), 0, BIG, 2)
+    assert [e.index for e in log.hand_out_committed()] == [1, 2]
+    assert [e.index for e in log.hand_out_committed()] == [3, 4]
+    assert [e.index for e in log.hand_out_committed()] == [5]
 
 
 def test_nothing_is_applied_that_was_not_handed_out() -> None:
@@ -276,13 +285,20 @@ def test_applying_what_a_base_has_overtaken_is_forgotten() -> None:
     assert (log.applied, log.applying_bytes) == (9, 0)
 
 
-def test_configuration_changes_are_found_page_by_page() -> None:
+def test_configuration_changes_are_found_on_both_sides_of_what_is_stored() -> None:
     log = opened([1, 1, 1])
     log.append([Entry(1, 4, EntryType.CONF_CHANGE, b"c"), Entry(1, 5)])
-    assert log.holds_conf_change(1, 6, 1)
-    assert not log.holds_conf_change(1, 4, 1)
-    assert not log.holds_conf_change(5, 6, 1)
-    assert not log.holds_conf_change(3, 3, 1)
+    for _ in range(2):
+        assert log.holds_conf_change(1, 6)
+        assert log.holds_conf_change(4, 5)
+        assert not log.holds_conf_change(1, 4)
+        assert not log.holds_conf_change(5, 6)
+        assert not log.holds_conf_change(3, 3)
+        # The same once the change is stored.
+        storage = log.storage
+        assert isinstance(storage, MemoryStorage), "the tests' logs are in memory"
+        storage.append(log.unstable.hand_out()[1])
+        log.durable_to(5, 1)
 
 
 # The unstable end.

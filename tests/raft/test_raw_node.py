@@ -9,6 +9,7 @@ from rakit.raft import (
     DropKind,
     EntriesTemporarilyUnavailableError,
     Entry,
+    EntryType,
     HardState,
     Message,
     MessageType,
@@ -404,16 +405,62 @@ def test_entries_that_are_being_fetched_pause_only_the_peer_that_needs_them(
     assert [(m.to, m.index) for m in of_kind(node.drain(), APP)] == [(3, 1)]
 
 
-def test_a_replica_that_cannot_read_its_committed_entries_does_not_stand(
+def test_whether_a_change_waits_to_be_applied_is_known_without_reading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A configuration change may be among them (rule M3)."""
+    """A replica with much to apply may be asked to stand at every tick (rule M3)."""
     node = Single([1, 1], commit=2)
+    monkeypatch.setattr(node.store.log, "entries", unavailable)
+    assert node.node.campaign()
+    node = Single([1, 1], commit=2)
+    node.store.log.append([Entry(1, 2, EntryType.CONF_CHANGE, parse_change(["v4"]).encode())])
     monkeypatch.setattr(node.store.log, "entries", unavailable)
     assert not node.node.campaign()
     monkeypatch.undo()
     node.drain()
     assert node.node.campaign()
+
+
+# What a host that has no room asks for.
+
+
+def test_a_ready_sends_a_share_to_every_peer_and_the_next_one_goes_on() -> None:
+    node = leader(max_size_per_msg_bytes=100, max_sent_bytes_per_ready=200)
+    for _ in range(8):
+        node.node.propose(b"x" * 70)
+    shares: list[list[tuple[int, int]]] = []
+    while node.node.has_ready():
+        ready = node.node.ready()
+        shares.append([(message.to, message.index) for message in ready.messages])
+        assert ready.sent_bytes == 94 * len(ready.messages)
+    full = [share for share in shares if share]
+    assert [to for to, _ in full[0]] == [2, 2, 2, 3, 3, 3], "nobody waits for another's backlog"
+    assert sorted(each for share in full for each in share) == [
+        (to, index) for to in (2, 3) for index in range(2, 10)
+    ]
+
+
+def test_s17_a_held_peer_is_sent_nothing_until_it_is_released() -> None:
+    node = leader()
+    assert node.node.hold(lambda peer: peer == 2) == [2]
+    _, index = node.node.propose(b"x")
+    assert {message.to for message in of_kind(node.drain(), APP)} == {3}
+    node.step(HEARTBEAT_RESP, 2)
+    node.node.report_unreachable(2)
+    node.node.tick()
+    assert not [m for m in node.drain() if m.to == 2 and m.type is APP]
+    node.node.release(2)
+    sent = [m for m in of_kind(node.drain(), APP) if m.to == 2]
+    assert [message.entries[-1].index for message in sent] == [index]
+    node.node.release(2)
+    assert not node.node.has_ready(), "it was not held any more"
+
+
+def test_only_a_leader_holds_anybody() -> None:
+    node = Single([1])
+    assert node.node.hold(lambda _: True) == []
+    node.node.release(2)
+    assert not node.node.has_ready()
 
 
 # Other requests of the host.

@@ -11,13 +11,11 @@ from rakit.multiraft.errors import ProposalRefusedError
 from rakit.multiraft.machine import node_of
 from rakit.raft import Role
 from tests.sim.network import Weather
+from tests.sim.outages import strike_network
 from tests.sim.plan import Topic
 
 if TYPE_CHECKING:
     from tests.sim.world import World
-
-READS_FOR_MS, READ_EVERY_MS = 1500, 50
-WRITES_FOR_MS, WRITE_EVERY_MS = 700, 100
 
 #: How often each fault is drawn, in parts of the sum.
 WEIGHTS = {
@@ -35,7 +33,8 @@ WEIGHTS = {
     "weather": 3,
     "clock": 2,
     "slow disk": 2,
-    "transfer": 3,
+    "full lane": 1,
+    "transfer": 2,
     "stall": 1,
 }
 #: What is drawn more or less often, or only, in runs about something. An ambush needs some quiet
@@ -78,14 +77,23 @@ def strike(world: World, rng: random.Random) -> None:
     kind = rng.choices(list(weights), list(weights.values()))[0]
     world.note("nemesis", kind, victim)
     if kind in _NETWORK:
-        _to_the_network(world, rng, kind, victim)
+        strike_network(world, rng, kind, victim)
     elif kind in _CRASHES:
         _crash(world, rng, kind, victim)
     else:
         _other(world, rng, kind, victim)
 
 
-_NETWORK = {"split", "one way", "isolate", "isolate a leader", "heal", "break a link", "weather"}
+_NETWORK = {
+    "split",
+    "one way",
+    "isolate",
+    "isolate a leader",
+    "heal",
+    "break a link",
+    "full lane",
+    "weather",
+}
 _CRASHES = {
     "crash",
     "crash at a boundary",
@@ -141,75 +149,6 @@ def _reach_a_minority(world: World, rng: random.Random) -> None:
             world.crash(leader, (30, 900))
 
     world.events.later(rng.randint(100, 700), end)
-
-
-def _to_the_network(world: World, rng: random.Random, kind: str, victim: int) -> None:
-    nodes = set(world.nodes)
-    match kind:
-        case "split":
-            side = set(rng.sample(sorted(nodes), rng.randint(1, len(nodes) - 1)))
-            world.network.split(side, nodes - side)
-        case "one way":
-            world.network.cut(victim, rng.choice(sorted(nodes - {victim})))
-        case "isolate":
-            world.network.split({victim}, nodes - {victim})
-        case "isolate a leader":
-            # It goes on believing that it leads, for a while beside its successor, who comes soon.
-            leaders = world.leaders()
-            if leaders:
-                victim = rng.choice(leaders)[0]
-            world.part({victim})
-            _ask_to_read(world, victim)
-            _write_to_the_others(world, victim)
-        case "break a link":
-            _break_link(world, victim, rng.choice(sorted(nodes - {victim})))
-        case "weather":
-            world.network.weather = Weather(
-                loss=rng.choice([0.0, 0.02, 0.2]),
-                duplication=rng.choice([0.0, 0.05]),
-                delay_ms=rng.choice([(1, 3), (1, 40), (20, 150)]),
-                straggling=rng.choice([0.0, 0.1]),
-                refusal=rng.choice([0.0, 0.1, 0.3]),
-            )
-        case _:
-            world.network.heal()
-
-
-def _break_link(world: World, one: int, other: int) -> None:
-    """What is on its way is lost, and both ends are told; the next message passes."""
-    for source, target in ((one, other), (other, one)):
-        world.network.break_link(source, target)
-        driver = world.nodes[source].driver
-        if driver is not None:
-            driver.link_lost(target)
-            world.soon(source)
-
-
-def _ask_to_read(world: World, node_id: int) -> None:
-    """Keeps asking one node for reads, whatever it is cut off from."""
-    node = world.nodes[node_id]
-    boot = node.boot
-
-    def ask() -> None:
-        assert node.driver is not None, "events of a node that is down are dropped"
-        world.traffic.reads.ask(node_id, boot, node.driver, world.rng)
-        node.step()
-
-    for delay_ms in range(0, READS_FOR_MS, READ_EVERY_MS):
-        world.events.later(delay_ms, ask, node_id, boot)
-
-
-def _write_to_the_others(world: World, node_id: int) -> None:
-    """Keeps writing to all but one node; clients that wait for that one would find out late."""
-
-    def write() -> None:
-        if world.chaos:
-            for other in world.nodes:
-                if other != node_id:
-                    world.traffic.burst(other, world.rng.choice(world.group_ids), 1)
-
-    for delay_ms in range(WRITE_EVERY_MS, WRITES_FOR_MS, WRITE_EVERY_MS):
-        world.events.later(delay_ms, write)
 
 
 def _other(world: World, rng: random.Random, kind: str, victim: int) -> None:
@@ -269,7 +208,9 @@ def _transfer(world: World, node_id: int, group_id: int) -> None:
     if node_of(to) != node_id:
         with suppress(ProposalRefusedError):  # a voter in doubt is no target
             driver.transfer_leader(group_id, to)
-        world.soon(node_id)
+    else:
+        driver.hand_over(group_id)
+    world.soon(node_id)
 
 
 def _duel(world: World, rng: random.Random) -> None:

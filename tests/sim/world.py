@@ -104,7 +104,10 @@ class World:
             inflight_bytes_max=2000,
             batch_bytes_max=plan.batch_bytes,
             tail_cache_bytes_max=1500,
+            send_bytes_max=800,
             apply_bytes_max=600,
+            apply_count_max=4,
+            step_bytes_max=100_000,  # what a dozen applied entries count for
             uncommitted_bytes_max=800,
         )
         ids = range(1, plan.nodes + plan.spares + 1)

@@ -10,7 +10,8 @@ Everything is built here, in one order, and taken down in the reverse one:
 
 It runs until it is told to stop, until the store fails, or until the cluster does not take it any
 more. Whatever ends it, what was started is stopped; only after a failed store nothing is handed
-over, because nothing that this node says counts any more (S12).
+over, because nothing that this node says counts any more (S12). A disk that hangs holds a thread
+that nobody can end: then the store stays as it is, and the process is to be ended without waiting.
 
 Exit codes: 0 stopped as asked, 2 misuse, 10 disk full, 11 storage error, 12 identity mismatch.
 """
@@ -33,7 +34,7 @@ from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.host import Host
 from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine
-from rakit.multiraft.store import RocksStore, StoreConfig, StoreError
+from rakit.multiraft.store import RocksStore, StoreConfig, StoreError, close_in_time
 from rakit.node.config import NodeConfig
 from rakit.node.health import late
 from rakit.node.listeners import ListenError, Listeners
@@ -69,6 +70,9 @@ EXIT_OK: Final = 0
 EXIT_MISUSE: Final = 2
 EXIT_STORAGE_ERROR: Final = 11
 EXIT_IDENTITY_MISMATCH: Final = 12
+#: A store that takes longer to close is on a disk that hangs. What would be written out is in the
+#: synced log as well, as far as it was acknowledged.
+CLOSE_S_MAX: Final = 10.0
 #: How often the log says that acknowledged records may be lost (contract 14).
 UNSAFE_REMINDER_S: Final = 60.0
 
@@ -84,6 +88,8 @@ class End:
 
     code: int
     reason: str = ""
+    #: A thread waits for a disk that hangs. An ordinary exit would wait for it, for ever.
+    disk_hangs: bool = False
 
 
 class Node:
@@ -100,6 +106,7 @@ class Node:
         self.host: Host
         self.metadata: MetadataService
         self.partitions: Partitions
+        self._disk_hangs = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
@@ -108,6 +115,13 @@ class Node:
 
     async def run(self) -> End:
         """Runs the node until it is stopped or cannot go on; returns how that ended."""
+        end = await self._run()
+        if not self._disk_hangs:
+            return end
+        reason = end.reason or "the disk hangs: what was asked of it has not come back"
+        return End(end.code or EXIT_STORAGE_ERROR, reason, disk_hangs=True)
+
+    async def _run(self) -> End:
         try:
             async with AsyncExitStack() as stack:
                 starting = asyncio.create_task(self._start(stack))
@@ -173,7 +187,8 @@ class Node:
         try:
             yield
         finally:
-            self.store.close()
+            if not self._disk_hangs:
+                self._disk_hangs = not await close_in_time(self.store, CLOSE_S_MAX)
 
     def _formation(self) -> Formation:
         description = NodeDescription(
@@ -241,8 +256,11 @@ class Node:
             yield
         finally:
             self.partitions.close()
-            await self.metadata.stop()
-            await host.stop()
+            try:
+                await self.metadata.stop()
+            finally:
+                await host.stop()
+                self._disk_hangs = host.disk_hangs
 
     async def _joined(self) -> None:
         """Waits until this node is registered, as long as that takes and the store holds."""

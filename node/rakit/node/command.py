@@ -2,12 +2,16 @@
 
 Stdout gets one line, when the node is ready; stderr gets the log, and one line that begins with
 `rakit:` for whatever ended the node other than an order to stop.
+
+On a disk that hangs the process ends at once, without the interpreter's own farewell: that would
+close the database, which waits for the same disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -50,6 +54,10 @@ async def _serve(config: NodeConfig) -> int:
         await asyncio.gather(announcing, return_exceptions=True)
     if end.reason:
         sys.stderr.write(f"rakit: {end.reason}\n")
+    if end.disk_hangs:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
     return end.code
 
 

@@ -37,7 +37,9 @@ class LinkConfig:
     request_bytes_max: int = 4 * MEBIBYTE
     #: How long news of a commit waits for an append that it can travel with.
     commit_delay_ms: int = 5
-    #: Waiting on the data lane of one peer. Beyond it an append is refused and its group told.
+    #: Waiting on the data lane of one peer. Beyond it an append is refused and its group told. It
+    #: does not come to that: from a quarter of it on groups read nothing more for that peer, until
+    #: half of that quarter has left.
     data_queue_bytes_max: int = 64 * MEBIBYTE
     #: Waiting on the control lane of one peer, and answers waiting on either lane. Beyond it a
     #: message is dropped and counted: Raft repeats all of these by itself.
@@ -51,6 +53,16 @@ class LinkConfig:
     hello_timeout_ms: int = 2_000
     #: HTTP/2 pings of an otherwise silent connection, and how long their answer may take.
     keepalive_ms: int = 1_000
+
+    @property
+    def data_pause_bytes(self) -> int:
+        """Waiting on the data lane of one peer, at which its groups pause."""
+        return max(1, self.data_queue_bytes_max // 4)
+
+    @property
+    def data_pause_count(self) -> int:
+        """The same by number."""
+        return max(1, self.queue_count_max // 4)
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other."""
@@ -94,8 +106,11 @@ class HostConfig:
     tick_catch_up_count_max: int = 4
     #: Received and not yet stepped on either lane, over all peers. Beyond it nothing is read.
     inbox_bytes_max: int = 64 * MEBIBYTE
-    #: Stepped between two turns that other tasks get.
+    #: Taken in, and not yet worked off, in one turn of the step loop; and written, sent and applied
+    #: in one, or a step more. Other tasks have their turn before the loop goes on.
     round_bytes_max: int = 8 * MEBIBYTE
+    #: Steps in one turn, if they cost next to nothing.
+    round_steps_max: int = 16
     #: A sync that takes longer makes this node give up its leaderships (S13).
     sync_stall_ms_max: int = 1_000
     #: A turn is made for proposals of this size even while disk and links are busy anyway.
@@ -108,6 +123,8 @@ class HostConfig:
     stop_transfer_ms_max: int = 3_000
     #: A graceful stop waits this long for the last flush.
     stop_flush_ms_max: int = 5_000
+    #: Every stop waits this long for the flush under way; a disk that takes longer hangs.
+    stop_sync_ms_max: int = 2_000
     driver: DriverConfig = field(default_factory=DriverConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     liveness: LivenessConfig = field(default_factory=LivenessConfig)
@@ -120,7 +137,12 @@ class HostConfig:
         assert self.sync_stall_ms_max > self.tick_ms, "the stall is looked for at every tick"
         assert self.write_retry_ms > 0, "a retry waits for the disk"
         assert self.barrier_count_max > 0, "reads are possible"
-        assert min(self.stop_transfer_ms_max, self.stop_flush_ms_max) > 0, "a stop takes time"
+        assert self.round_steps_max > 0, "a turn makes a step"
+        step, send = self.driver.step_bytes_max, self.driver.send_bytes_max
+        room = self.link.data_queue_bytes_max - self.link.data_pause_bytes
+        assert step + send <= room, "what a step sends fits behind the mark at which groups pause"
+        waits = (self.stop_transfer_ms_max, self.stop_flush_ms_max, self.stop_sync_ms_max)
+        assert min(waits) > 0, "a stop takes time"
 
 
 def peer_channel_options(config: LinkConfig) -> ChannelOptions:

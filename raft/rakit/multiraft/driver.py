@@ -11,6 +11,8 @@ Rules:
 
 - Costs follow the work: a step visits the groups that have something to do, a tick the groups that
   are awake. Quiet groups are in neither set.
+- A step is bounded by what it writes, sends and applies. Who had no turn in it comes first in the
+  next one; everybody has had one when `laps` has risen twice.
 - Batches are written in the order of their numbers; a batch that was refused is submitted again,
   the same, before any later one (S12). The driver need not know.
 - A group that fails, by its disk, by its core or by its machine, is shut out alone: everyone who
@@ -20,13 +22,14 @@ Rules:
 
 The parts: `roster` makes and unmakes replicas, `floor` holds who is awake and who has something to
 do, `stepping` turns Readys into effects, `landing` remembers what waits for which batch,
-`succession` decides about campaigns and resignations, `quiesce` lets idle groups rest.
+`succession` decides about campaigns and resignations, `quiesce` lets idle groups rest, `lanes`
+keeps leaders from reading what could not be sent.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from rakit.multiraft import boot, farewell, quiesce
 from rakit.multiraft.driver_config import DriverConfig
@@ -42,6 +45,7 @@ from rakit.multiraft.floor import GROUP_FATAL, Floor
 from rakit.multiraft.group import Group
 from rakit.multiraft.kv import KeyValue
 from rakit.multiraft.landing import Landing
+from rakit.multiraft.lanes import Lanes
 from rakit.multiraft.machine import GroupMeta, MachineFactory
 from rakit.multiraft.quarantine import Quarantined
 from rakit.multiraft.roster import Roster
@@ -76,6 +80,8 @@ __all__ = [
 ]
 
 _PULSES = frozenset({MessageType.HEARTBEAT, MessageType.HEARTBEAT_RESP})
+#: A quarter of what a step may move is one group's share of it.
+_SHARES = 4
 _VOTE_REQUESTS = frozenset({MessageType.PRE_VOTE, MessageType.VOTE})
 
 
@@ -98,6 +104,7 @@ class Driver:
         self._floor = Floor(self._roster)
         self._succession = Succession(config, node_id, self._floor, rng)
         self._landing = Landing()
+        self._lanes = Lanes()
         self._contexts = ReadContexts(rng.getrandbits(64))
         self._number = 0
         self._now = 0
@@ -130,8 +137,13 @@ class Driver:
 
     def load(self) -> None:
         """Opens the store's groups; the damaged ones are in the next effects (S5, S9)."""
+        for _ in self.loading():
+            pass
+
+    def loading(self) -> Iterator[None]:
+        """Does what `load` does in steps of milliseconds, before anything else is asked."""
         pending = self._floor.pending
-        self._roster.load(pending.batch)
+        yield from self._roster.load(pending.batch)
         pending.must_sync = True
         pending.quarantined += [(each, one.reason) for each, one in self.quarantined.items()]
         for group in tuple(self._roster.groups.values()):
@@ -152,8 +164,6 @@ class Driver:
         pending = self._floor.pending
         group = self._roster.create(meta, conf, pending.batch)
         pending.must_sync = True
-        if conf is not None:
-            self._landing.hold_base(group, self._number + 1)
         self._floor.enter(group)
         self._succession.enter(group, first_leader)
 
@@ -295,6 +305,12 @@ class Driver:
             raise ProposalRefusedError(str(error)) from error
         self._floor.touch(group)
 
+    def hand_over(self, group_id: int) -> int:
+        """Asks the voter that is fit for it to lead a group led here; returns it, 0 for nobody."""
+        group = self._working(group_id)
+        leads = group.raw.basic_status().role is Role.LEADER
+        return self._succession.hand_over(group) if leads else 0
+
     def campaign(self, group_id: int) -> None:
         """Lets the replica stand for election now."""
         self._succession.campaign(self._working(group_id))
@@ -325,8 +341,20 @@ class Driver:
         if group is not None and group.quiet:
             self._floor.touch(group)
 
+    def lane_shut(self, node_id: int) -> None:
+        """Notes that the way to a node takes no more appends: leaders hold theirs back (S17)."""
+        self._lanes.shut(node_id)
+
+    def lane_open(self, node_id: int) -> None:
+        """Notes that the way to a node has room; until told otherwise every one has."""
+        for group_id, replica_id in self._lanes.open(node_id).items():
+            group = self._roster.groups.get(group_id)
+            if group is not None:
+                group.raw.release(replica_id)
+                self._floor.mark(group)
+
     def unreachable(self, group_id: int, replica_id: int) -> None:
-        """Notes that an append to a replica was refused by a full queue (S17)."""
+        """Notes that an append to a replica was refused, or had no way to go (S17)."""
         group = self._roster.groups.get(group_id)
         if group is not None:
             group.raw.report_unreachable(replica_id)
@@ -341,6 +369,11 @@ class Driver:
         self._succession.disk_stalled()
 
     # Output and feedback.
+
+    @property
+    def laps(self) -> int:
+        """How often everyone who had something to do has had a turn."""
+        return self._floor.laps
 
     def advance(self) -> Effects | None:
         """Returns what is to be done now, for all groups at once; None if there is nothing."""
@@ -357,41 +390,46 @@ class Driver:
         return None
 
     def _step_dirty(self, effects: Effects) -> list[int]:
-        """Steps every group that has something to do, while the batch has room.
+        """Steps the groups of a lap, while the step has room.
 
         Returns the groups that wait for the batch to be synced.
         """
-        dirty, self._floor.dirty = self._floor.dirty, {}
+        floor, batch, shut = self._floor, effects.batch, self._lanes.waiting
+        batch_max, moved_max = self._config.batch_bytes_max, self._config.step_bytes_max
+        lap = floor.lap
+        if not lap:
+            lap.extend(floor.dirty.values())
+            floor.dirty.clear()
         waiting: list[int] = []
-        unfinished: dict[int, Group] = {}
-        bytes_max = self._config.batch_bytes_max
-        for group_id, group in dirty.items():
-            if effects.batch.size_bytes >= bytes_max:
-                self._floor.mark(group)
-                continue
-            size_before = effects.batch.size_bytes
+        while lap:
+            if batch.size_bytes >= batch_max or effects.moved_bytes >= moved_max:
+                return waiting
+            group = lap.popleft()
+            size_before = batch.size_bytes
             try:
                 if group.reads.queued:
                     self._ask(group)
-                more = step_group(group, effects, bytes_max)
+                if shut:
+                    self._lanes.hold(group)
+                more = step_group(group, effects, batch_max, moved_max // _SHARES)
             except GROUP_FATAL as error:
-                self._floor.fail(group, error)
+                floor.fail(group, error)
                 continue
-            if more:
-                # Who found no room comes before who had some: nobody starves.
-                wrote = effects.batch.size_bytes > size_before
-                (unfinished if wrote else self._floor.dirty)[group_id] = group
             self._note_step(group, effects)
             if group.waits_for(effects.number):
-                waiting.append(group_id)
-        self._floor.dirty |= unfinished
+                waiting.append(group.meta.group_id)
+            if more:
+                if group.remainder is not None and batch.size_bytes == size_before:
+                    # It found no room, and is the first to find some in the next batch.
+                    lap.appendleft(group)
+                    return waiting
+                floor.mark(group)
+        floor.laps += 1
         return waiting
 
     def _note_step(self, group: Group, effects: Effects) -> None:
         if group.leader_replica:
             self._succession.settled(group.meta.group_id)
-        if group.base_number == effects.number:
-            self._landing.hold_base(group, effects.number)
         if group.doubtful and not group.raw.basic_status().doubtful:
             group.doubtful = False
             boot.clear_doubt(group.meta.group_id, effects.batch)

@@ -40,8 +40,14 @@ class DriverConfig:
     inflight_bytes_max: int = 16 * _MIB
     #: Payload bytes of a group that wait for commit; beyond it proposals are refused.
     uncommitted_bytes_max: int = 32 * _MIB
-    #: Payload bytes that one step applies in one group before others have their turn.
-    apply_bytes_max: int = 4 * _MIB
+    #: Bytes of entries that one Ready of a group sends to one replica, and that one applies, the
+    #: latter by number too. A group that has more goes on after the others had their turn.
+    send_bytes_max: int = 2 * _MIB
+    apply_bytes_max: int = _MIB
+    apply_count_max: int = 256
+    #: What a step reads, sends and applies over all groups, in `Effects.moved_bytes`; a quarter of
+    #: it for one group. Beyond, the others keep their place. A step thus takes less than a tick.
+    step_bytes_max: int = 8 * _MIB
     #: Read requests of a group that wait for an answer.
     reads_count_max: int = 4096
     #: Number of this start, which no other start of the store has, whatever was cut off its tail:

@@ -78,6 +78,9 @@ class Effects:
     applied: list[int] = field(default_factory=list[int])
     #: Groups that were shut out for damage, with the reason.
     quarantined: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    #: What the step cost beside its batch: bytes sent and applied, and so much for each group that
+    #: had its turn, and each entry that was applied, as could be read meanwhile.
+    moved_bytes: int = 0
 
     #: (group, replica elsewhere) of members that came back without what they had acknowledged.
     lost_logs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])

@@ -9,12 +9,16 @@ Invariants:
 
 - `awake` holds exactly the working groups that are not quiet.
 - A dirty group is awake, or is a quiet one with nothing but probes to send.
+- Groups have their turns in laps: whoever was dirty when a lap began has one turn in it, however
+  many steps that takes; whoever becomes dirty meanwhile comes in the next one. Nobody starves.
 - `farewells` leave behind everything else of their step: a heartbeat after one would undo it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from rakit.multiraft import farewell
 from rakit.multiraft.effects import Effects, Envelope, RoleChange
@@ -46,6 +50,10 @@ class Floor:
         self.roster = roster
         self.awake: dict[int, Group] = {}
         self.dirty: dict[int, Group] = {}
+        #: Who has yet to have its turn in the lap under way.
+        self.lap: deque[Group] = deque()
+        #: Laps that are over.
+        self.laps = 0
         #: What inputs ask for beside Readys, until the next step takes it.
         self.pending = Effects(0)
         self._farewells: list[Envelope] = []
@@ -53,7 +61,7 @@ class Floor:
     @property
     def idle(self) -> bool:
         """Whether a step would find nothing to do."""
-        return not (self.dirty or self.pending or self._farewells)
+        return not (self.dirty or self.lap or self.pending or self._farewells)
 
     def group(self, group_id: int) -> Group | None:
         """Returns a working replica, or None."""
@@ -116,6 +124,8 @@ class Floor:
         self.pending.roles.append(RoleChange(group_id, Role.FOLLOWER, 0, group.term, ready=False))
         self.awake.pop(group_id, None)
         self.dirty.pop(group_id, None)
+        with suppress(ValueError):  # it may have had its turn
+            self.lap.remove(group)
 
     def say_farewell(self, group: Group) -> None:
         """Tells the members that this leader leads no more; nothing if it does not lead."""

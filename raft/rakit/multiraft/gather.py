@@ -57,6 +57,10 @@ class Gather:
     def __len__(self) -> int:
         return len(self._items)
 
+    def holds(self, bytes_min: int, count_min: int) -> bool:
+        """Tells whether so much waits, by either measure."""
+        return self.size_bytes >= bytes_min or len(self._items) >= count_min
+
     @property
     def has_news(self) -> bool:
         """Whether something waits for company."""

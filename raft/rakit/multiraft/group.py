@@ -50,7 +50,6 @@ class Group:
     __slots__ = (
         "announced",
         "applied",
-        "base_number",
         "checkpoints_in_flight",
         "conf_state",
         "dead_at_rest",
@@ -93,8 +92,6 @@ class Group:
         self.reads = Reads()
         self.flights: deque[Flight] = deque()
         self.remainder: Remainder | None = None
-        #: Number of the effects that installed the latest base of this life; 0 for none.
-        self.base_number = 0
         #: (effects number, index) of checkpoints that may not be durable yet.
         self.checkpoints_in_flight: deque[tuple[int, int]] = deque()
         self.durable_checkpoint = storage.latest.index

@@ -12,6 +12,9 @@ Rules:
   told `lost`: the outcome is unknown, never "failed" (S12).
 - A caller that gives up waiting changes nothing: its entry is replicated all the same.
 - A failed store resolves `failed` and silences this node at once. The node above ends the process.
+- Start and stop leave the loop to others: the groups are loaded in steps, and a stop ends within
+  the limits of `HostConfig`, also on a disk that hangs. Then `disk_hangs` tells that the store is
+  not to be touched any more, not even to be closed: only the end of the process lets go of it.
 """
 
 from __future__ import annotations
@@ -120,6 +123,8 @@ class Host:
         self._stopped = False
         self._lost_logs: set[tuple[int, int]] = set()
         self._memory = memory
+        #: After `stop`: a flush never came back.
+        self.disk_hangs = False
         #: Resolves when the store is poisoned; nothing leaves this node any more.
         self.failed: asyncio.Future[StoreFailedError] = self._loop.create_future()
         #: To be added to the server that peers connect to.
@@ -127,20 +132,32 @@ class Host:
 
     async def start(self) -> None:
         """Loads the groups from the store and begins to step them."""
-        self.driver.load()
+        for _ in self.driver.loading():
+            await asyncio.sleep(0)
         await self._steps.start(self._boot_note)
 
     async def stop(self) -> None:
         """Hands leaderships over, flushes, and ends everything. The store stays open."""
         if self._stopped:
             return
-        if not self.failed.done():
-            await self._hand_over()
-            await self._flush()
-        self._stopped = True
-        await self._peers.transport.close()
-        await self._steps.stop()
-        self._give_up("the host stopped")
+        try:
+            if not self.failed.done():
+                await self._hand_over()
+                await self._flush()
+        finally:
+            self._stopped = True
+            try:
+                await self._peers.transport.close()
+            finally:
+                await self._end_steps()
+
+    async def _end_steps(self) -> None:
+        try:
+            self.disk_hangs = not await self._steps.stop()
+        finally:
+            self._give_up("the host stopped")
+        if self.disk_hangs:
+            _log.critical("a flush has not come back: the disk hangs, and the store stays open")
 
     # Groups.
 
@@ -406,11 +423,8 @@ class Host:
 
     async def _hand_over(self) -> None:
         """Asks other voters to take over what this node leads, and waits a bounded time."""
-        wanted: dict[int, int] = {}
-        for group_id, group in self.driver.groups.items():
-            if group.role is Role.LEADER and (target := self._successor(group)):
-                self.driver.transfer_leader(group_id, target)
-                wanted[group_id] = target
+        targets = {each: self.driver.hand_over(each) for each in tuple(self.driver.groups)}
+        wanted = {group_id: target for group_id, target in targets.items() if target}
         self._steps.wake()
 
         def led() -> int:
@@ -423,16 +437,6 @@ class Host:
 
         if not await self._wait_until(lambda: not led(), self.config.stop_transfer_ms_max):
             _log.warning("%d leaderships were not handed over in time", led())
-
-    def _successor(self, group: Group) -> int:
-        """Returns the voter on a living node that is furthest, or 0."""
-        mine = group.meta.replica_id
-        able = [
-            (peer.match, peer.id)
-            for peer in group.status().peers
-            if peer.id != mine and not peer.is_learner and self.node_is_up(node_of(peer.id))
-        ]
-        return max(able, default=(0, 0))[1]
 
     async def _flush(self) -> None:
         self._steps.wake()

@@ -14,9 +14,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from rakit.multiraft.effects import Envelope
+
+#: What stepping a message costs beside its bytes: so much could be stepped in one piece meanwhile.
+_MESSAGE_COST_BYTES: Final = 4 << 10
 
 
 class Requester(Protocol):
@@ -56,9 +59,12 @@ class Inbox:
         await (self._urgent if arrival.urgent else self._bulk).put(arrival)
         self._wake()
 
-    def take(self, bytes_max: int) -> list[Arrival]:
-        """Returns the oldest arrivals, about `bytes_max` of each lane, urgent ones first."""
-        return self._urgent.take(bytes_max) + self._bulk.take(bytes_max)
+    def take(self, urgent_bytes_max: int, bulk_bytes_max: int) -> list[Arrival]:
+        """Returns the oldest arrivals, about so much of each lane, urgent ones first.
+
+        Messages count for more than their bytes, so that what is taken is stepped in bounded time.
+        """
+        return self._urgent.take(urgent_bytes_max) + self._bulk.take(bulk_bytes_max)
 
 
 class _Queue:
@@ -79,11 +85,11 @@ class _Queue:
         self._size_bytes += arrival.size_bytes
 
     def take(self, bytes_max: int) -> list[Arrival]:
-        taken, size = list[Arrival](), 0
-        while self.arrivals and size < bytes_max:
+        taken, cost = list[Arrival](), 0
+        while self.arrivals and cost < bytes_max:
             arrival = self.arrivals.popleft()
-            size += arrival.size_bytes
+            self._size_bytes -= arrival.size_bytes
+            cost += arrival.size_bytes + _MESSAGE_COST_BYTES * len(arrival.envelopes)
             taken.append(arrival)
-        self._size_bytes -= size
         self._room.set()
         return taken

@@ -12,6 +12,8 @@ Rules:
   better (`poke`).
 - Requests follow `gather.Window`. Pings and announcements do not: they are few and must not wait
   for anybody's disk.
+- A data lane tells whenever it may have got room or lost it (S17): when it comes up or breaks, and
+  when something has left. Whoever puts messages in looks by himself.
 - Nothing is written before the peer's hello came and was judged.
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import grpc
@@ -59,9 +62,11 @@ class Link:
         config: LinkConfig,
         events: PeerEvents,
         rng: random.Random,
+        room_changed: Callable[[int], None],
     ) -> None:
         self.node_id = node_id
         self.lane = lane
+        self._room_changed = room_changed
         self._open: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
         self._gate = gate
         self._config = config
@@ -94,6 +99,12 @@ class Link:
     def idle(self) -> bool:
         """Whether a request would leave at once."""
         return self._connected and not len(self._gather) and self._window.is_open(0)
+
+    def has_room(self, *, paused: bool) -> bool:
+        """Whether more should be read to be sent; after a pause, only when half has left."""
+        share = 2 if paused else 1
+        size, count = self._config.data_pause_bytes, self._config.data_pause_count
+        return self._connected and not self._gather.holds(size // share, count // share)
 
     @property
     def waiting_bytes(self) -> int:
@@ -202,6 +213,7 @@ class Link:
         if self.lane == CONTROL:
             self._leaderships = self._events.led_here()
             self._leaderships_complete = True
+        self._room_changed(self.node_id)
         self._events.introduced(self.node_id, answer.boot_epoch)
 
     async def _exchange(self, call: _Call) -> None:
@@ -230,6 +242,7 @@ class Link:
         if due and self._window.is_open(gather.size_bytes):
             envelopes = gather.take(self._config.request_bytes_max)
             self._news_due = False
+            self._room_changed(self.node_id)
             return codec.encode_request(self._window.next_number(), envelopes)
         return None
 
@@ -274,6 +287,7 @@ class Link:
             self._news_timer = None
         self._gather.clear()
         self._ping = None
+        self._room_changed(self.node_id)
         if was_up:
             self._events.disconnected(self.node_id, self.lane)
 

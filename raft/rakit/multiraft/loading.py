@@ -8,12 +8,15 @@ itself:
 - its vote record is missing or older than the last entry's term: HardState was lost, and adopting
   a term with an empty vote would allow a second vote in it (S5);
 - entries are missing, have a gap, fail their checksum, or end before the commit index (row 12);
-- a checkpoint is unreadable, or a first member has none.
+- its first or its latest checkpoint is unreadable, or a first member has none.
 
 A quarantined group stays as it is on disk, for a person or for the registry to decide (S9). The
 other groups of the store go on. That holds for the census too: RocksDB does not seek past a block
 that it cannot read, but what such a block hides among one kind of row shows itself among the
 others. What they all hide is looked up before a replica of it is made.
+
+What a start costs is the reading of the logs behind their latest checkpoints, once; it is done in
+steps, so that the node answers meanwhile.
 
 Left out: reading what lies before the latest checkpoint. It is read when somebody needs it, and
 checked then; here only its two ends are looked at.
@@ -21,6 +24,7 @@ checked then; here only its two ends are looked at.
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -28,10 +32,11 @@ from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
 from rakit.multiraft.errors import MachineFailedError, StoreCorruptError
 from rakit.multiraft.kv import KeyValue
-from rakit.multiraft.log_storage import INDEX_END, CheckpointMark, GroupLog, stored_rows
+from rakit.multiraft.log_storage import INDEX_END, GroupLog, stored_rows
 from rakit.multiraft.machine import ID_MAX, GroupMeta, MachineFactory, StateMachine
 from rakit.multiraft.records import (
     BirthRecord,
+    StoredCheckpoint,
     decode_birth,
     decode_checkpoint,
     decode_entry,
@@ -39,7 +44,11 @@ from rakit.multiraft.records import (
     decode_tombstone,
 )
 from rakit.multiraft.tail_cache import TailCache
-from rakit.raft import HardState
+from rakit.raft import Entry, HardState
+
+#: What is read of a log between two steps: a few milliseconds' worth.
+_STEP_BYTES = 1 << 20
+_STEP_ENTRIES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +72,41 @@ class Census:
     whole: bool
 
 
-def take_census(disk: KeyValue) -> Census:
-    """Lists the groups of a store by seeking from one to the next."""
+def take_census(disk: KeyValue) -> Generator[None, None, Census]:
+    """Lists the groups of a store by seeking from one to the next, in steps."""
     group_ids: set[int] = set()
     whole = True
     for prefix in (keys.BIRTH, keys.ENTRY, keys.HARD_STATE, keys.CHECKPOINT):
-        found, all_seen = _groups(disk, prefix)
+        found, all_seen = yield from _groups(disk, prefix)
         group_ids |= found
         whole = whole and all_seen
-    tombstones: dict[int, int] = {}
-    try:
-        for key, value in disk.scan(*keys.prefix_range(keys.TOMBSTONE)):
-            tombstones[keys.group_of(key)] = _dead_up_to(keys.group_of(key), value)
-    except StoreCorruptError:
-        whole = False
-    return Census(sorted(group_ids), tombstones, whole)
+    tombstones, all_seen = yield from _tombstones(disk)
+    return Census(sorted(group_ids), tombstones, whole and all_seen)
 
 
-def _groups(disk: KeyValue, prefix: int) -> tuple[set[int], bool]:
+def _groups(disk: KeyValue, prefix: int) -> Generator[None, None, tuple[set[int], bool]]:
     """Returns the groups that have a key with this prefix, and whether these are all."""
     found: set[int] = set()
     lo, hi = keys.prefix_range(prefix)
     try:
         while (first := next(iter(disk.scan(lo, hi)), None)) is not None:
-            found.add(keys.group_of(first[0]))
-            lo = keys.group_range(prefix, keys.group_of(first[0]))[1]
+            group_id = keys.group_of(first[0])
+            found.add(group_id)
+            lo = keys.group_range(prefix, group_id)[1]
+            yield
+    except StoreCorruptError:
+        return found, False
+    return found, True
+
+
+def _tombstones(disk: KeyValue) -> Generator[None, None, tuple[dict[int, int], bool]]:
+    """Returns who is dead in which group, and whether that is all."""
+    found: dict[int, int] = {}
+    try:
+        for key, value in disk.scan(*keys.prefix_range(keys.TOMBSTONE)):
+            group_id = keys.group_of(key)
+            found[group_id] = _dead_up_to(group_id, value)
+            yield
     except StoreCorruptError:
         return found, False
     return found, True
@@ -145,21 +164,24 @@ def load_birth(disk: KeyValue, group_id: int) -> BirthRecord:
 
 def load_group(
     disk: KeyValue, birth: BirthRecord, cache: TailCache, factory: MachineFactory
-) -> LoadedGroup:
-    """Opens one group; raises `StoreCorruptError` if it must be quarantined."""
+) -> Generator[None, None, LoadedGroup]:
+    """Opens one group, in steps; raises `StoreCorruptError` if it must be quarantined."""
     log = GroupLog(birth.meta.group_id, birth.meta.replica_id, disk, cache)
     try:
-        latest = _load_log(disk, birth, log)
+        latest = yield from _load_log(disk, birth, log)
         machine = _restore(factory, birth.meta, latest)
+        log.loaded_checkpoints({machine.trim_index(), *machine.trim_targets()})
     except Exception:
         log.close()
         raise
     return LoadedGroup(birth.meta, machine, log)
 
 
-def _load_log(disk: KeyValue, birth: BirthRecord, log: GroupLog) -> Checkpoint | None:
+def _load_log(
+    disk: KeyValue, birth: BirthRecord, log: GroupLog
+) -> Generator[None, None, Checkpoint | None]:
     group_id = birth.meta.group_id
-    marks, latest = _load_checkpoints(disk, group_id)
+    base, latest = _load_checkpoints(disk, group_id)
     if latest is None and birth.initial:
         raise StoreCorruptError(f"group {group_id} has lost the checkpoint it was born with")
     value = disk.get(keys.hard_state(group_id))
@@ -171,9 +193,8 @@ def _load_log(disk: KeyValue, birth: BirthRecord, log: GroupLog) -> Checkpoint |
             raise StoreCorruptError(
                 f"the vote record of group {group_id} is that of replica {stored.replica_id}"
             )
-    log.loaded(state, marks, latest)
-    for index, row in stored_rows(disk, group_id, log.last_index() + 1, INDEX_END):
-        log.loaded_entry(decode_entry(group_id, index, row))
+    log.loaded(state, base, latest)
+    yield from _load_entries(disk, log)
     last = log.last_index()
     if log.last_term > state.term:
         raise StoreCorruptError(
@@ -190,19 +211,36 @@ def _load_log(disk: KeyValue, birth: BirthRecord, log: GroupLog) -> Checkpoint |
             f" {state.commit}: the vote record was lost (S5)"
         )
     _look_at_the_ends(log)
-    return latest
+    return None if latest is None else latest.checkpoint
+
+
+def _load_entries(disk: KeyValue, log: GroupLog) -> Iterator[None]:
+    group_id = log.group_id
+    chunk: list[Entry] = []
+    size = 0
+    for index, row in stored_rows(disk, group_id, log.last_index() + 1, INDEX_END):
+        chunk.append(decode_entry(group_id, index, row))
+        size += len(row)
+        if size >= _STEP_BYTES or len(chunk) >= _STEP_ENTRIES:
+            log.loaded_entries(chunk)
+            chunk, size = [], 0
+            yield
+    if chunk:
+        log.loaded_entries(chunk)
 
 
 def _load_checkpoints(
     disk: KeyValue, group_id: int
-) -> tuple[list[CheckpointMark], Checkpoint | None]:
-    marks: list[CheckpointMark] = []
-    latest: Checkpoint | None = None
-    for key, value in disk.scan(*keys.group_range(keys.CHECKPOINT, group_id)):
-        stored = decode_checkpoint(group_id, keys.number_of(key), value)
-        latest = stored.checkpoint
-        marks.append(CheckpointMark(latest.index, latest.term, stored.log_bytes))
-    return marks, latest
+) -> tuple[StoredCheckpoint | None, StoredCheckpoint | None]:
+    """Reads the first checkpoint and the latest one; those between are read when they are due."""
+    bounds = keys.group_range(keys.CHECKPOINT, group_id)
+    first = next(iter(disk.scan(*bounds)), None)
+    if first is None or (last := disk.last_below(*bounds)) is None:
+        return None, None
+    base, latest = (
+        decode_checkpoint(group_id, keys.number_of(key), value) for key, value in (first, last)
+    )
+    return base, latest
 
 
 def _look_at_the_ends(log: GroupLog) -> None:

@@ -8,14 +8,15 @@ else from the disk, where each is checked against its checksum and its neighbour
 Invariants:
 
 - base.index <= every checkpoint's index <= last_index(); first_index() == base.index + 1.
+- `_conf_changes` are the indexes of the configuration changes after the latest checkpoint.
 - `_terms` lists where terms begin, ascending, from the latest checkpoint known at loading (or the
   base) on; what lies before is looked up on disk.
 - Every change of the log appends its operations to the batch of the caller, in the same step: the
   end of a truncated suffix goes in one range delete, and moving the start deletes the entries and
   the older checkpoints together (S4).
 - Between a step and the write of its batch the disk lags behind this object. Nobody reads there:
-  the core reads its own unstable entries, and only durable entries are applied. The one thing that
-  is read earlier, a base that was just installed, is held in memory until it is written.
+  the core reads its own unstable entries, only durable entries are applied, and a base is read by a
+  leader, which nobody becomes before its own base is durable.
 
 Reading past the log is answered with the core's `CompactedError` and `UnavailableError`; damage
 raises `StoreCorruptError`, and the group is quarantined by whoever sees it.
@@ -24,11 +25,10 @@ raises `StoreCorruptError`, and the group is quarantined by whoever sees it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 
 from rakit.multiraft import keys
-from rakit.multiraft.checkpoint import Checkpoint
+from rakit.multiraft.checkpoint import Checkpoint, CheckpointMark, Checkpoints
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import KeyValue, WriteBatch
 from rakit.multiraft.records import (
@@ -46,6 +46,7 @@ from rakit.raft import (
     CompactedError,
     ConfState,
     Entry,
+    EntryType,
     HardState,
     Snapshot,
     SnapshotTemporarilyUnavailableError,
@@ -55,19 +56,6 @@ from rakit.raft import (
 
 #: Greater than every index: the end of a range that takes a whole log.
 INDEX_END = (1 << 64) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointMark:
-    """What is kept in memory of a stored checkpoint."""
-
-    index: int
-    term: int
-    #: Stored entry bytes up to it, counted from this replica's base.
-    log_bytes: int
-
-
-_ORIGIN = CheckpointMark(0, 0, 0)
 
 
 def stored_rows(disk: KeyValue, group_id: int, lo: int, hi: int) -> Iterator[tuple[int, bytes]]:
@@ -98,9 +86,9 @@ class GroupLog:
 
     __slots__ = (
         "_checkpoints",
+        "_conf_changes",
         "_conf_state",
         "_disk",
-        "_held_base",
         "_last_index",
         "_tail",
         "_terms",
@@ -119,8 +107,8 @@ class GroupLog:
         self._disk = disk
         self._tail = cache.tail()
         self._conf_state = ConfState()
-        self._checkpoints: list[CheckpointMark] = []
-        self._held_base: Checkpoint | None = None
+        self._checkpoints = Checkpoints()
+        self._conf_changes: list[int] = []
         self._terms: list[tuple[int, int]] = [(0, 0)]
         self._last_index = 0
 
@@ -141,12 +129,12 @@ class GroupLog:
     @property
     def base(self) -> CheckpointMark:
         """The earliest checkpoint: where the log begins."""
-        return self._checkpoints[0] if self._checkpoints else _ORIGIN
+        return self._checkpoints.base
 
     @property
     def latest(self) -> CheckpointMark:
         """The latest checkpoint: where a restart would begin."""
-        return self._checkpoints[-1] if self._checkpoints else _ORIGIN
+        return self._checkpoints.latest
 
     @property
     def last_term(self) -> int:
@@ -160,11 +148,11 @@ class GroupLog:
 
     def checkpoint_at_or_below(self, index: int) -> int:
         """Returns the index of the latest checkpoint up to `index`; 0 if there is none."""
-        return max((mark.index for mark in self._checkpoints if mark.index <= index), default=0)
+        return self._checkpoints.at_or_below(index)
 
-    def has_checkpoint(self, index: int) -> bool:
-        """Tells whether a checkpoint as of exactly `index` is stored."""
-        return any(mark.index == index for mark in self._checkpoints)
+    def holds_conf_change(self, lo: int, hi: int) -> bool:
+        """Tells whether a configuration change lies in [lo, hi), from the latest checkpoint on."""
+        return any(lo <= each < hi for each in self._conf_changes)
 
     def term(self, i: int) -> int:
         """Returns the term at `i`, from the base to the last entry."""
@@ -200,19 +188,20 @@ class GroupLog:
 
     def snapshot(self, to: int) -> Snapshot:
         """Returns the base: the earliest checkpoint, which the entries kept here continue (S1)."""
-        base = self._held_base
-        if base is None:
-            if not self._checkpoints:
-                raise SnapshotTemporarilyUnavailableError(f"no base yet that {to} could be sent")
-            base = self.checkpoint(self.base.index)
+        if not self._checkpoints:
+            raise SnapshotTemporarilyUnavailableError(f"no base yet that {to} could be sent")
+        base = self.checkpoint(self.base.index)
         return Snapshot(base.index, base.term, base.conf_state, base.data)
 
     def checkpoint(self, index: int) -> Checkpoint:
         """Reads a stored checkpoint."""
+        return self._stored_checkpoint(index).checkpoint
+
+    def _stored_checkpoint(self, index: int) -> StoredCheckpoint:
         value = self._disk.get(keys.checkpoint(self.group_id, index))
         if value is None:
             raise StoreCorruptError(f"checkpoint {index} of group {self.group_id} is missing")
-        return decode_checkpoint(self.group_id, index, value).checkpoint
+        return decode_checkpoint(self.group_id, index, value)
 
     def _stored_entry(self, index: int) -> Entry:
         value = self._disk.get(keys.entry(self.group_id, index))
@@ -265,39 +254,47 @@ class GroupLog:
             if entry.term != self._terms[-1][1]:
                 assert entry.term > self._terms[-1][1], "terms in the log went backwards"
                 self._terms.append((entry.index, entry.term))
+            if entry.type is EntryType.CONF_CHANGE:
+                self._conf_changes.append(entry.index)
             batch.put(keys.entry(self.group_id, entry.index), encode_entry(self.group_id, entry))
         self._last_index = entries[-1].index
         self._tail.append(entries)
 
-    def add_checkpoint(self, checkpoint: Checkpoint, batch: WriteBatch) -> None:
-        """Stores the state as of an applied index."""
-        assert checkpoint.index > self.latest.index, "a checkpoint went backwards"
+    def add_checkpoint(
+        self, checkpoint: Checkpoint, wanted: Collection[int], batch: WriteBatch
+    ) -> None:
+        """Stores the state as of an applied index.
+
+        Of the checkpoints between the base and this one those that are not `wanted` go.
+        """
         assert checkpoint.index <= self._last_index, "a checkpoint lies behind the log"
-        self._put_checkpoint(checkpoint, self.applied_log_bytes, batch)
+        stored = StoredCheckpoint(checkpoint, self.applied_log_bytes, self.replica_id)
+        for index in self._checkpoints.add(_mark_of(stored), wanted):
+            batch.delete(keys.checkpoint(self.group_id, index))
+        self._conf_changes = [each for each in self._conf_changes if each > checkpoint.index]
+        self._put_checkpoint(stored, batch)
 
     def install(self, checkpoint: Checkpoint, batch: WriteBatch) -> None:
         """Replaces the whole log by a base that a leader sent, or that the replica is born with."""
         for prefix in (keys.ENTRY, keys.CHECKPOINT):
             batch.delete_range(*keys.group_range(prefix, self.group_id))
-        self._checkpoints.clear()
+        self._conf_changes.clear()
         self._tail.clear()
         self._terms = [(checkpoint.index, checkpoint.term)]
         self._last_index = checkpoint.index
         self._conf_state = checkpoint.conf_state
-        self._held_base = checkpoint
         self.applied_log_bytes = 0
-        self._put_checkpoint(checkpoint, 0, batch)
-
-    def base_written(self) -> None:
-        """Drops the memory's copy of a base that is readable on disk by now."""
-        self._held_base = None
+        stored = StoredCheckpoint(checkpoint, 0, self.replica_id)
+        self._checkpoints.reset(_mark_of(stored))
+        self._put_checkpoint(stored, batch)
 
     def trim(self, index: int, batch: WriteBatch) -> None:
         """Moves the start of the log to the durable checkpoint `index` (S1, S4)."""
-        assert self.has_checkpoint(index), "a log was to be trimmed to where no checkpoint is"
+        latest = self.latest
+        base = latest if index == latest.index else _mark_of(self._stored_checkpoint(index))
+        self._checkpoints.cut(base)
         batch.delete_range(keys.entry(self.group_id, 0), keys.entry(self.group_id, index + 1))
         batch.delete_range(keys.checkpoint(self.group_id, 0), keys.checkpoint(self.group_id, index))
-        self._checkpoints = [mark for mark in self._checkpoints if mark.index >= index]
         self._tail.drop_through(index)
         while len(self._terms) > 1 and self._terms[1][0] <= index:
             del self._terms[0]
@@ -306,14 +303,14 @@ class GroupLog:
         """Gives back what the log holds of the node-wide cache."""
         self._tail.clear()
 
-    def _put_checkpoint(self, checkpoint: Checkpoint, log_bytes: int, batch: WriteBatch) -> None:
-        self._checkpoints.append(CheckpointMark(checkpoint.index, checkpoint.term, log_bytes))
-        key = keys.checkpoint(self.group_id, checkpoint.index)
-        stored = StoredCheckpoint(checkpoint, log_bytes, self.replica_id)
+    def _put_checkpoint(self, stored: StoredCheckpoint, batch: WriteBatch) -> None:
+        key = keys.checkpoint(self.group_id, stored.checkpoint.index)
         batch.put(key, encode_checkpoint(self.group_id, stored))
 
     def _truncate(self, index: int) -> None:
         self._tail.truncate(index)
+        while self._conf_changes and self._conf_changes[-1] >= index:
+            del self._conf_changes[-1]
         while len(self._terms) > 1 and self._terms[-1][0] >= index:
             del self._terms[-1]
         self._last_index = index - 1
@@ -321,22 +318,29 @@ class GroupLog:
     # Loading: the one way to fill the object from a disk.
 
     def loaded(
-        self,
-        hard_state: HardState,
-        checkpoints: list[CheckpointMark],
-        latest: Checkpoint | None,
+        self, hard_state: HardState, base: StoredCheckpoint | None, latest: StoredCheckpoint | None
     ) -> None:
         """Takes over what was found on disk, up to the latest checkpoint."""
         self.hard_state = hard_state
-        self._checkpoints = checkpoints
-        if latest is not None:
-            self._conf_state = latest.conf_state
-            self._terms = [(latest.index, latest.term)]
-            self._last_index = latest.index
+        if base is not None and latest is not None:
+            self._checkpoints.loaded(_mark_of(base), _mark_of(latest))
+            self._conf_state = latest.checkpoint.conf_state
+            self._terms = [(self.latest.index, self.latest.term)]
+            self._last_index = self.latest.index
             self.applied_log_bytes = self.latest.log_bytes
 
-    def loaded_entry(self, entry: Entry) -> None:
-        """Takes over the next entry found on disk; raises on what cannot be part of a log."""
+    def loaded_checkpoints(self, wanted: Collection[int]) -> None:
+        """Takes over which checkpoints lie between the base and the latest one, unread."""
+        if self._checkpoints:
+            self._checkpoints.loaded_between(wanted)
+
+    def loaded_entries(self, entries: list[Entry]) -> None:
+        """Takes over the next entries found on disk; raises on what cannot be part of a log."""
+        for entry in entries:
+            self._loaded_entry(entry)
+        self._tail.append(entries)
+
+    def _loaded_entry(self, entry: Entry) -> None:
         if entry.index != self._last_index + 1:
             raise StoreCorruptError(
                 f"entry {self._last_index + 1} of group {self.group_id} is missing"
@@ -350,5 +354,12 @@ class GroupLog:
             )
         if entry.term != last_term:
             self._terms.append((entry.index, entry.term))
+        if entry.type is EntryType.CONF_CHANGE:
+            self._conf_changes.append(entry.index)
         self._last_index = entry.index
-        self._tail.append([entry])
+
+
+def _mark_of(stored: StoredCheckpoint) -> CheckpointMark:
+    """Returns what is kept in memory of a checkpoint."""
+    checkpoint = stored.checkpoint
+    return CheckpointMark(checkpoint.index, checkpoint.term, stored.log_bytes)

@@ -10,7 +10,7 @@ the node that a message goes to is read off the id, without a table that could b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol, TypeAlias
@@ -82,6 +82,13 @@ class StateMachine(Protocol):
 
     def trim_index(self) -> int:
         """Returns the index of the checkpoint up to which the log may go; 0 for none."""
+        ...
+
+    def trim_targets(self) -> Sequence[int]:
+        """Returns the indexes of the checkpoints that `trim_index` may come to name.
+
+        The others are of no use, and go. Part of the state: a restored machine names the same.
+        """
         ...
 
 

@@ -48,6 +48,10 @@ class PeerEvents(Protocol):
         """Returns the groups that this node leads with their terms, for a complete announcement."""
         ...
 
+    def lane_changed(self, node_id: int, *, has_room: bool) -> None:
+        """The data lane to a node takes no more appends, or does again (S17)."""
+        ...
+
     def unreachable(self, group_id: int, replica_id: int) -> None:
         """An append was refused by a full or missing link (S17)."""
         ...

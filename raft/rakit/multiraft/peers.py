@@ -46,6 +46,14 @@ class GroupInputs(Protocol):
         """The node that was known to lead a group says that it does not."""
         ...
 
+    def lane_shut(self, node_id: int) -> None:
+        """The way to that node takes no more appends."""
+        ...
+
+    def lane_open(self, node_id: int) -> None:
+        """It does again."""
+        ...
+
     def unreachable(self, group_id: int, replica_id: int) -> None:
         """An append to that replica did not leave."""
         ...
@@ -179,6 +187,14 @@ class Peers:
     def led_here(self) -> dict[int, int]:
         """See `PeerEvents`."""
         return self.leaders.led_here()
+
+    def lane_changed(self, node_id: int, *, has_room: bool) -> None:
+        """See `PeerEvents`."""
+        if has_room:
+            self._around.groups.lane_open(node_id)
+            self._around.wake()
+        else:
+            self._around.groups.lane_shut(node_id)
 
     def unreachable(self, group_id: int, replica_id: int) -> None:
         """See `PeerEvents`."""

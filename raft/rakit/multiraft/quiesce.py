@@ -19,7 +19,8 @@ Rules:
 - Rule Q2: a follower goes quiet only on a mark that equals its own term, leader, last index and
   commit: an old mark, delayed in the network, matches nothing (cockroachdb/cockroach#26911).
 - Rule Q3: a follower that takes a member for alive which the mark lists as dead stays awake: that
-  member may need the leader, which is told so by the answer.
+  member may need the leader, which is told so by the answer. So does one that takes the leader
+  itself for dead: nobody would tell it of the leader's end.
 - Rule Q4: dead members keep nobody awake; whoever sees them return wakes the group.
 - Rule Q5: the metadata group never goes quiet: everyone waits for it.
 
@@ -128,7 +129,11 @@ def may_rest(group: Group, message: Message, is_up: Callable[[int], bool]) -> bo
         and status.lead == message.from_
         and status.last_index == status.commit == status.applied == mark.commit
     )
-    return level and not any(is_up(node_of(replica)) for replica in mark.dead_replicas)
+    return (
+        level
+        and is_up(node_of(message.from_))
+        and not any(is_up(node_of(replica)) for replica in mark.dead_replicas)
+    )
 
 
 def disturbs(group: Group, message: Message) -> bool:

@@ -30,6 +30,7 @@ _ENTRY_IDENTITY: Final = struct.Struct(">QQQB")
 _ENTRY_HEAD: Final = struct.Struct(">IQB")
 _CHECKSUM: Final = struct.Struct(">I")
 ENTRY_HEAD_BYTES: Final = _ENTRY_HEAD.size
+_ENTRY_TYPES: Final = {kind.value: kind for kind in EntryType}
 
 _M = TypeVar("_M", bound=Message)
 
@@ -89,10 +90,9 @@ def decode_entry(group_id: int, index: int, value: bytes) -> Entry:
     identity = _ENTRY_IDENTITY.pack(group_id, index, term, kind)
     if crc32c_extend(crc32c(identity), data) != checksum:
         raise StoreCorruptError(f"entry {index} of group {group_id} fails its checksum")
-    try:
-        return Entry(term, index, EntryType(kind), data)
-    except ValueError as error:
-        raise StoreCorruptError(f"entry {index} of group {group_id}: {error}") from error
+    if kind not in _ENTRY_TYPES:
+        raise StoreCorruptError(f"entry {index} of group {group_id} is of the unknown type {kind}")
+    return Entry(term, index, _ENTRY_TYPES[kind], data)
 
 
 def stored_bytes(entry: Entry) -> int:

@@ -18,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 from rakit.multiraft import boot, keys, quarantine
 from rakit.multiraft.checkpoint import Checkpoint
@@ -71,25 +72,26 @@ class Roster:
         """Memory that the recent entries of every group take now."""
         return self._cache.size_bytes
 
-    def load(self, batch: WriteBatch) -> None:
-        """Opens every group of the store and quarantines the damaged ones."""
+    def load(self, batch: WriteBatch) -> Iterator[None]:
+        """Opens every group of the store, in steps, and quarantines the damaged ones."""
         assert not self._loaded, "a store is loaded once"
         self._loaded = True
         cut = self._config.doubtful
         self._births_doubted_below = boot.births_doubted_below(self._disk, batch, doubtful=cut)
-        census = take_census(self._disk)
+        census = yield from take_census(self._disk)
         self._tombstones = census.tombstones
         self._census_is_whole = census.whole
         for group_id in census.group_ids:
-            self._load_one(group_id, batch)
+            yield from self._load_one(group_id, batch)
+            yield
 
-    def _load_one(self, group_id: int, batch: WriteBatch) -> None:
+    def _load_one(self, group_id: int, batch: WriteBatch) -> Iterator[None]:
         try:
             if (shut_out := quarantine.noted(self._disk, group_id)) is not None:
                 self.quarantined[group_id] = shut_out
                 return
             birth = load_birth(self._disk, group_id)
-            found = load_group(self._disk, birth, self._cache, self._factory)
+            found = yield from load_group(self._disk, birth, self._cache, self._factory)
             doubtful = boot.is_doubtful(self._disk, group_id)
             if self._config.doubtful and not doubtful:
                 boot.mark_doubtful(group_id, batch)
@@ -215,7 +217,9 @@ class Roster:
             max_inflight_messages=config.inflight_messages_max,
             max_inflight_bytes=config.inflight_bytes_max,
             max_uncommitted_bytes=config.uncommitted_bytes_max,
+            max_sent_bytes_per_ready=config.send_bytes_max,
             max_committed_bytes_per_ready=config.apply_bytes_max,
+            max_committed_entries_per_ready=config.apply_count_max,
             max_pending_reads=config.reads_count_max,
             boot=config.boot,
             doubtful=doubtful,

@@ -4,6 +4,9 @@ A commit needs a majority of disks, not the leader's; but what is committed is a
 only when it is durable here too, so a leader with a hung disk keeps heartbeating and answers
 nobody. It hands its groups to the most advanced voter that is up; what has not gone by the deadline
 is stepped down from.
+
+A replica may be shut out (S9) though its node is up, and what it has acknowledged be as much as
+anybody's. Its leader has not heard of it lately: another one comes first.
 """
 
 from __future__ import annotations
@@ -34,19 +37,17 @@ class StallWatch:
         """Tells whether transfers have had their time."""
         return self._since is not None and now - self._since >= self._patience_ticks
 
-    @staticmethod
-    def successor(group: Group, is_up: Callable[[int], bool]) -> int:
-        """Returns the living voter with the longest log; 0 if there is none."""
-        voters = group.conf_state.voters
-        best = 0
-        best_match = -1
-        for peer in group.status().peers:
-            fit = (
-                peer.id in voters
-                and peer.id != group.meta.replica_id
-                and not peer.doubtful
-                and is_up(node_of(peer.id))
-            )
-            if fit and peer.match > best_match:
-                best, best_match = peer.id, peer.match
-        return best
+
+def successor(group: Group, is_up: Callable[[int], bool]) -> int:
+    """Returns the living voter with the longest log that may lead after this one; 0: nobody."""
+    voters = group.conf_state.voters
+    fit = [
+        peer
+        for peer in group.status().peers
+        if peer.id in voters
+        and peer.id != group.meta.replica_id
+        and not (peer.doubtful or peer.lost_log)
+        and is_up(node_of(peer.id))
+    ]
+    best = max(fit, key=lambda peer: (peer.match, peer.recent_active), default=None)
+    return 0 if best is None else best.id

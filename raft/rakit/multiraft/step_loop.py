@@ -4,6 +4,12 @@ Each turn takes what came in, makes the ticks that are due, and carries out the 
 sends leave, the batch is written (not synced), results are delivered, and the syncer thread is
 asked for a flush. While a flush is under way turns go on and the next batch gathers (group commit).
 
+A turn ends when the driver has nothing left to do, or earlier: when it has written, sent and
+applied `round_bytes_max`, after `round_steps_max` steps however small, and when the next tick is
+due. One step of the driver is bounded too (`step_bytes_max`), so the other tasks of the node
+(pings, health, signals, clients) wait for less than a tick and a step, whatever is to be replayed
+or sent.
+
 Rules:
 
 - Nothing else steps the driver. Others only give it inputs (propose, node_down, ...) and `wake`.
@@ -15,8 +21,9 @@ Rules:
   leaderships (S13): a node whose disk hangs must not keep its followers waiting.
 - A process that was paused makes up for a few ticks only; heartbeats that arrived during the pause
   are stepped before them.
-- A request of a peer is worked off when the turn that stepped it is over and, if that turn had to
-  be durable, when it is.
+- A request of a peer is worked off when every group that it concerns has had its turn (the driver
+  has nothing left, or has gone through all groups since) and, if something had to be durable, when
+  it is. Until then it takes the room of others: a node that is behind takes in no more.
 """
 
 from __future__ import annotations
@@ -82,14 +89,19 @@ class StepLoop:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self.inbox = Inbox(config.inbox_bytes_max, self._wake.set)
-        self._syncer = Syncer(store, self._synced_elsewhere, self._failed_elsewhere)
+        self._syncer = Syncer(
+            store, self._synced_elsewhere, self._failed_elsewhere, self._ended_elsewhere
+        )
+        self._syncer_ended = asyncio.Event()
         #: (write, effects) numbers that wait for a flush, ascending.
         self._unsynced: deque[tuple[int, int]] = deque()
         #: Newest durable write, as the syncer told; and as the driver knows.
         self._durable_write = store.synced_counter
         self._known_write = self._durable_write
-        #: Requests that were stepped in a turn that is not over, and the write that they wait for.
-        self._stepped: list[Arrival] = []
+        #: Requests that were given to the driver and are not worked off, each with the driver's
+        #: laps at that time; their size; and the write that they wait for.
+        self._taken: deque[tuple[int, Arrival]] = deque()
+        self._taken_bytes = 0
         self._turn_write = 0
         self._proposed_bytes = 0
         self._ticked_at = self._loop.time()
@@ -112,15 +124,25 @@ class StepLoop:
         self._task = asyncio.create_task(self._run(), name="step loop")
         self.wake()
 
-    async def stop(self) -> None:
-        """Ends the task and the syncer; what was written stays for the store's own close."""
+    async def stop(self) -> bool:
+        """Ends the task and the syncer; what was written stays for the store's own close.
+
+        False when a flush did not return in time: the disk hangs, and nobody may touch the store.
+        """
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        # It serves the flush under way first, which on a hanging disk takes as long as it takes.
-        await asyncio.to_thread(self._syncer.close)
+        if self._task is None:
+            return True
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._syncer.stop()
+        try:
+            async with asyncio.timeout(self._config.stop_sync_ms_max / 1000):
+                await self._syncer_ended.wait()
+        except TimeoutError:
+            self._syncer.abandon()
+            return False
+        return True
 
     def wake(self) -> None:
         """Has a turn made soon, since the driver was given an input."""
@@ -141,15 +163,15 @@ class StepLoop:
 
     @property
     def responsive(self) -> bool:
-        """Whether turns are made; a store that stalls a write holds them up."""
+        """Whether turns are made: not before the start, nor while the store stalls a write."""
         since = self._stalled_since
         limit = self._config.sync_stall_ms_max / 1000
-        return since is None or time.monotonic() - since < limit
+        return self._task is not None and (since is None or time.monotonic() - since < limit)
 
     @property
     def flushed(self) -> bool:
         """Whether everything that was written is durable and the driver knows it."""
-        return not self._unsynced and not self._stepped and not len(self.inbox)
+        return not self._unsynced and not self._taken and not len(self.inbox)
 
     async def _run(self) -> None:
         try:
@@ -170,30 +192,40 @@ class StepLoop:
             raise self._failure
         self._take_syncs()
         self._proposed_bytes = 0
-        for arrival in self.inbox.take(self._config.round_bytes_max):
-            for envelope in arrival.envelopes:
-                self._driver.receive(envelope)
-            if arrival.requester is not None:
-                self._stepped.append(arrival)
-        if len(self.inbox):
-            self._wake.set()
+        self._take_arrivals()
         self._tick()
         await self._note_stores()
-        written = 0
+        ends_at = self._ticked_at + self._config.tick_ms / 1000
+        steps = cost = 0
         while True:
             self._rim.prepare()
             effects = self._driver.advance()
             if effects is None:
-                break
-            written += effects.batch.size_bytes
-            await self._carry_out(effects)
-            if written >= self._config.round_bytes_max:
-                # Others have a turn; this one goes on afterwards, so its requests stay open.
-                self._wake.set()
-                self._rim.synced(self._known_write)
-                await asyncio.sleep(0)
+                self._settle(over=True)
                 return
-        self._settle()
+            steps += 1
+            cost += effects.batch.size_bytes + effects.moved_bytes
+            await self._carry_out(effects)
+            if (
+                cost >= self._config.round_bytes_max
+                or steps >= self._config.round_steps_max
+                or self._loop.time() >= ends_at
+            ):
+                self._wake.set()  # for the next turn, once others had theirs
+                self._settle(over=False)
+                return
+
+    def _take_arrivals(self) -> None:
+        """Gives the driver what came in, unless it is behind with what it has."""
+        room, laps = self._config.round_bytes_max, self._driver.laps
+        for arrival in self.inbox.take(room, room - self._taken_bytes):
+            for envelope in arrival.envelopes:
+                self._driver.receive(envelope)
+            if arrival.requester is not None:
+                self._taken.append((laps, arrival))
+                self._taken_bytes += arrival.size_bytes
+        if len(self.inbox):
+            self._wake.set()
 
     async def _carry_out(self, effects: Effects) -> None:
         if effects.sends:
@@ -251,14 +283,21 @@ class StepLoop:
                 self._in_doubt = False
                 self._store.settle_doubt()
 
-    def _settle(self) -> None:
-        """The turn is over: its requests are worked off, or wait for its write."""
+    def _settle(self, *, over: bool) -> None:
+        """What every group concerned has seen is worked off, or waits for the newest write.
+
+        `over`: the driver has nothing left. Else, two laps: the one that was under way when the
+        request came and the whole one after it.
+        """
         waits_for = self._turn_write if self._turn_write > self._known_write else 0
-        for arrival in self._stepped:
-            assert arrival.requester is not None, "only requests wait for the end of a turn"
+        laps = self._driver.laps
+        while self._taken and (over or self._taken[0][0] + 2 <= laps):
+            arrival = self._taken.popleft()[1]
+            self._taken_bytes -= arrival.size_bytes
+            assert arrival.requester is not None, "only requests are worked off"
             arrival.requester.stepped(arrival.number, waits_for)
-        self._stepped.clear()
-        self._turn_write = 0
+        if over:
+            self._turn_write = 0
         # After the sends: an answer and the mark that its request is worked off leave together.
         self._rim.synced(self._known_write)
 
@@ -311,6 +350,10 @@ class StepLoop:
     def _synced_here(self, write: int) -> None:
         self._durable_write = max(self._durable_write, write)
         self._wake.set()
+
+    def _ended_elsewhere(self) -> None:
+        """Called on the syncer's thread."""
+        self._loop.call_soon_threadsafe(self._syncer_ended.set)
 
     def _failed_elsewhere(self, error: StoreFailedError) -> None:
         """Called on the syncer's thread."""

@@ -17,6 +17,8 @@ Rules:
   rebuilt by replay after a crash, so they need no sync of their own.
 - A checkpoint is as of exactly the entry after which the machine asked for it. Its batch is synced,
   because trimming waits for that (S1).
+- A group does not take more than its share of a step, in Readys, written bytes and moved ones, but
+  for the Ready that goes beyond.
 
 Errors rise to the driver, which quarantines the group: `ReplicaFatalError` from the core,
 `StoreCorruptError` from the log, `MachineFailedError` for anything the machine raises.
@@ -51,12 +53,20 @@ from rakit.raft import (
 
 #: Readys of one group within one step; then others have their turn.
 _READYS_PER_STEP_MAX = 4
+#: What a turn of a group, and each entry that is applied, costs beside the bytes that it moves: so
+#: much could be read and sent meanwhile.
+_CALL_COST_BYTES = 8 << 10
 #: What an entry takes in a batch beside its payload: key, head and operation.
 _ENTRY_WRITE_BYTES = 17 + ENTRY_HEAD_BYTES + OPERATION_OVERHEAD_BYTES
 
 
-def step_group(group: Group, effects: Effects, batch_bytes_max: int) -> bool:
-    """Does what the group has to do; tells whether more is left for the next step."""
+def step_group(group: Group, effects: Effects, batch_bytes_max: int, share_bytes: int) -> bool:
+    """Does what the group has to do; tells whether more is left for its next turn.
+
+    It stops when the batch is full, or when it has moved `share_bytes` itself.
+    """
+    moved_max = effects.moved_bytes + share_bytes
+    effects.moved_bytes += _CALL_COST_BYTES
     for _ in range(_READYS_PER_STEP_MAX):
         if group.remainder is not None:
             if not _write_remainder(group, group.remainder, effects, batch_bytes_max):
@@ -65,7 +75,7 @@ def step_group(group: Group, effects: Effects, batch_bytes_max: int) -> bool:
             _take_ready(group, effects, batch_bytes_max)
         else:
             break
-        if effects.batch.size_bytes >= batch_bytes_max:
+        if effects.batch.size_bytes >= batch_bytes_max or effects.moved_bytes >= moved_max:
             break
     _trim(group, effects.batch)
     answer_reads(group, effects)
@@ -111,6 +121,7 @@ def _take_ready(group: Group, effects: Effects, batch_bytes_max: int) -> None:
     ready = group.raw.ready()
     if ready.messages:
         effects.sends += _envelopes(group, ready.messages)
+        effects.moved_bytes += ready.sent_bytes
     if ready.soft_state is not None:
         group.role = ready.soft_state.role
         group.leader_replica = ready.soft_state.lead
@@ -201,9 +212,7 @@ def _install(group: Group, snapshot: Snapshot, effects: Effects) -> None:
     """Replaces log and state by a base; rows derived from the old log go with it."""
     checkpoint = Checkpoint(snapshot.index, snapshot.term, snapshot.conf_state, snapshot.data)
     group.storage.install(checkpoint, effects.batch)
-    group.base_number = effects.number
     effects.batch.delete_range(*keys.group_range(keys.POSITION, group.meta.group_id))
-    group.checkpoints_in_flight.clear()
     group.checkpoints_in_flight.append((effects.number, snapshot.index))
     try:
         group.machine.restore(snapshot.data, snapshot.index)
@@ -231,7 +240,9 @@ def _apply(group: Group, entries: list[Entry], effects: Effects) -> None:
             _complete(group, entry, result, holders, effects)
         if group.machine.checkpoint_due():
             _store_checkpoint(group, entry, effects)
-    group.raw.on_applied(entries[-1].index, payload_bytes(entries))
+    size = payload_bytes(entries)
+    group.raw.on_applied(entries[-1].index, size)
+    effects.moved_bytes += size + _CALL_COST_BYTES * len(entries)
     group.wants_trim = True
     group.idle_ticks = 0
     _note_applied(group, effects)
@@ -258,7 +269,8 @@ def _apply_one(group: Group, entry: Entry, batch: WriteBatch) -> object:
 def _store_checkpoint(group: Group, entry: Entry, effects: Effects) -> None:
     data = group.machine.snapshot()
     checkpoint = Checkpoint(entry.index, entry.term, group.conf_state, data)
-    group.storage.add_checkpoint(checkpoint, effects.batch)
+    wanted = {group.machine.trim_index(), *group.machine.trim_targets()}
+    group.storage.add_checkpoint(checkpoint, wanted, effects.batch)
     group.checkpoints_in_flight.append((effects.number, entry.index))
     effects.must_sync = True
 

@@ -12,8 +12,9 @@ Rules:
 - A node comes up: leaders ask its replicas at once where they are. Groups without a leader plan a
   campaign, two turns later than otherwise, so that a leader which exists is heard first.
 - A member says farewell: as if its node were down, for this group only.
-- A hung disk: every leadership is handed to the living voter with the longest log, and given up
-  after the patience of `StallWatch` (S13). A group without another voter keeps its leader.
+- A hung disk: every leadership is handed to the living voter with the longest log that neither
+  doubts nor has lost it, and given up after the patience of `StallWatch` (S13). A group without
+  another voter keeps its leader. A node that stops hands over by the same rule.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rakit.multiraft.group import Group
 from rakit.multiraft.machine import node_of
 from rakit.multiraft.quiesce import members
 from rakit.multiraft.roster import BIRTH_INDEX
-from rakit.multiraft.stall import StallWatch
+from rakit.multiraft.stall import StallWatch, successor
 from rakit.raft import Message, Role
 
 
@@ -163,10 +164,15 @@ class Succession:
         """Hands the leaderships of this node away: a sync has been under way too long (S13)."""
         self._stall.begin(self._now)
         for group in tuple(self._led_groups()):
-            target = self._stall.successor(group, self.is_up)
-            if target:
-                group.raw.transfer_leader(target)
-                self._floor.touch(group)
+            self.hand_over(group)
+
+    def hand_over(self, group: Group) -> int:
+        """Asks the best successor to lead a group that is led here; returns it, 0 for nobody."""
+        target = successor(group, self.is_up)
+        if target:
+            group.raw.transfer_leader(target)
+            self._floor.touch(group)
+        return target
 
     def disk_synced(self) -> None:
         """Notes that a sync came back."""

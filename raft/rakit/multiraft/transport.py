@@ -8,9 +8,11 @@ either side. Requests of Raft go up the own link, answers go down the peer's ses
     down         HEARTBEAT_RESP, vote answers, READ_INDEX_RESP  APP_RESP
 
 The two channels of a peer have a connection each (S17), so that a megabyte in a socket buffer never
-stands before a heartbeat. A full data lane refuses an append and the group is told, which puts that
-replica's progress on probing; nothing is dropped behind the core's back. Any other message that
-finds its lane full or down is dropped and counted: Raft repeats those.
+stands before a heartbeat. A data lane in which much waits, or that is down, is shut: the groups are
+told and send nothing there until it has room. What they send all the same is refused if it does not
+fit, and its group is told, which puts that replica's progress on probing; nothing is dropped behind
+the core's back. Any other message that finds its lane full or down is dropped and counted: Raft
+repeats those.
 
 Left out: what is in the messages, and every decision about groups and about whether a peer is up;
 `PeerEvents` is where others take over.
@@ -85,6 +87,8 @@ class Transport:
         self._peers: dict[int, _Peer] = {}
         self._sessions: dict[tuple[int, Lane], Session] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        #: Nodes whose data lane takes no more, as was told.
+        self._shut: set[int] = set()
         self._stopped = False
         #: Messages that had no stream to leave by or found it full, appends apart.
         self.dropped_count = 0
@@ -105,8 +109,11 @@ class Transport:
         if known is not None:
             del self._peers[node_id]
             self._later(known.close())
-        if address is None:
-            return
+        if address is not None:
+            self._connect(node_id, address)
+        self._room_changed(node_id)
+
+    def _connect(self, node_id: int, address: str) -> None:
         options = peer_channel_options(self._config)
         channels = (
             grpc.aio.insecure_channel(address, options),
@@ -127,7 +134,16 @@ class Transport:
             config=self._config,
             events=self._events,
             rng=self._rng,
+            room_changed=self._room_changed if lane == DATA else lambda _: None,
         )
+
+    def _room_changed(self, node_id: int) -> None:
+        """Tells when the data lane to a node is shut or opens; the link that it has now counts."""
+        peer, shut = self._peers.get(node_id), node_id in self._shut
+        has_room = peer is not None and peer.data.has_room(paused=shut)
+        if has_room is shut:
+            (self._shut.discard if has_room else self._shut.add)(node_id)
+            self._events.lane_changed(node_id, has_room=has_room)
 
     def channel(self, node_id: int) -> grpc.aio.Channel:
         """Returns the channel of the data link; raises `UnknownPeerError`."""
@@ -160,6 +176,9 @@ class Transport:
                 taken = peer is not None and peer.control.offer(each)
             if not taken:
                 self.dropped_count += 1
+        for node_id in peers:
+            if node_id not in self._shut:
+                self._room_changed(node_id)
 
     def reaches(self, node_id: int) -> bool:
         """Tells whether the control link to a node is up, so that a ping would leave."""

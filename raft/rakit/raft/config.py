@@ -44,13 +44,21 @@ class Config:
     #: Bytes on their way to one peer; what a slow follower can pin in the leader's send queue.
     max_inflight_bytes: int = 16 * _MIB
 
+    #: Bytes of entries that one `Ready` sends to one peer, the message that goes beyond included;
+    #: the next `Ready` goes on. So one that has much to catch up with is served in turn with the
+    #: others.
+    max_sent_bytes_per_ready: int = 2 * _MIB
+
     #: Payload bytes that a leader has appended and not yet handed out as committed; beyond it
     #: proposals are dropped, so that a leader without a quorum does not grow for ever.
     max_uncommitted_bytes: int = 64 * _MIB
 
     #: Payload bytes in one `Ready.committed_entries` (at least one entry), and what may be handed
     #: out without being reported as applied.
-    max_committed_bytes_per_ready: int = 4 * _MIB
+    max_committed_bytes_per_ready: int = _MIB
+
+    #: The same limit by number: small entries cost more than their bytes.
+    max_committed_entries_per_ready: int = 256
 
     #: Reads that wait for their round of heartbeats, or, on a follower, for the leader's answer.
     max_pending_reads: int = 4096
@@ -79,8 +87,10 @@ class Config:
             "max_size_per_msg_bytes": self.max_size_per_msg_bytes,
             "max_inflight_messages": self.max_inflight_messages,
             "max_inflight_bytes": self.max_inflight_bytes,
+            "max_sent_bytes_per_ready": self.max_sent_bytes_per_ready,
             "max_uncommitted_bytes": self.max_uncommitted_bytes,
             "max_committed_bytes_per_ready": self.max_committed_bytes_per_ready,
+            "max_committed_entries_per_ready": self.max_committed_entries_per_ready,
             "max_pending_reads": self.max_pending_reads,
         }
         for name, value in positive.items():

@@ -25,7 +25,6 @@ Rules:
 from __future__ import annotations
 
 from rakit.raft import doubt, messages
-from rakit.raft.errors import EntriesTemporarilyUnavailableError
 from rakit.raft.leader import become_leader
 from rakit.raft.quorum import VoteResult
 from rakit.raft.state import Raft
@@ -59,13 +58,7 @@ def campaign(raft: Raft, *, pre_vote: bool, forced: bool = False) -> bool:
 
 def _has_unapplied_change(raft: Raft) -> bool:
     log = raft.log
-    try:
-        return log.holds_conf_change(
-            log.applied + 1, log.committed + 1, raft.config.max_size_per_msg_bytes
-        )
-    except EntriesTemporarilyUnavailableError:
-        # Not known is not no; the next time-out asks again.
-        return True
+    return log.holds_conf_change(log.applied + 1, log.committed + 1)
 
 
 def _become_pre_candidate(raft: Raft) -> None:

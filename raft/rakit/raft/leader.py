@@ -138,6 +138,8 @@ def transfer(raft: Raft, target: int) -> None:
         raise TransferRefusedError(f"{target} does not vote in the current configuration")
     if progress.doubtful:
         raise TransferRefusedError(f"{target} doubts its log (S8)")
+    if progress.lost_log:
+        raise TransferRefusedError(f"{target} lost what it had acknowledged")
     if raft.lead_transferee == target:
         return
     raft.lead_transferee = target

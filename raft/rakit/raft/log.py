@@ -43,6 +43,7 @@ class RaftLog:
 
     __slots__ = (
         "_apply_bytes_max",
+        "_apply_count_max",
         "applied",
         "applying",
         "applying_bytes",
@@ -53,7 +54,12 @@ class RaftLog:
     )
 
     def __init__(
-        self, storage: LogStorage, hard_state: HardState, applied: int, apply_bytes_max: int
+        self,
+        storage: LogStorage,
+        hard_state: HardState,
+        applied: int,
+        apply_bytes_max: int,
+        apply_count_max: int,
     ) -> None:
         """Opens a stored log; raises when it contradicts the stored vote record."""
         first, last = storage.first_index(), storage.last_index()
@@ -80,6 +86,7 @@ class RaftLog:
         #: Payload bytes handed out and not reported as applied.
         self.applying_bytes = 0
         self._apply_bytes_max = apply_bytes_max
+        self._apply_count_max = apply_count_max
         #: The host is fetching the entries to be applied next.
         self.fetching = False
 
@@ -168,14 +175,13 @@ class RaftLog:
             index -= 1
         return 0, 0
 
-    def holds_conf_change(self, low: int, high: int, page_bytes: int) -> bool:
+    def holds_conf_change(self, low: int, high: int) -> bool:
         """Tells whether a configuration change lies in [low, high)."""
-        while low < high:
-            page = self.slice(low, high, page_bytes)
-            if any(entry.type is EntryType.CONF_CHANGE for entry in page):
-                return True
-            low = page[-1].index + 1
-        return False
+        offset = self.unstable.offset
+        if low < offset and self.storage.holds_conf_change(low, min(high, offset)):
+            return True
+        waiting = self.unstable.entries[max(0, low - offset) : max(0, high - offset)]
+        return any(entry.type is EntryType.CONF_CHANGE for entry in waiting)
 
     # Appending.
 
@@ -250,7 +256,7 @@ class RaftLog:
 
     def hand_out_committed(self) -> list[Entry]:
         """Returns the next entries to be applied and notes them as handed out."""
-        high = min(self.committed, self.durable_index) + 1
+        high = min(self.committed, self.durable_index, self.applying + self._apply_count_max) + 1
         room = self._apply_bytes_max - self.applying_bytes
         entries = self.slice(self.applying + 1, high, room)
         assert entries[0].index == self.applying + 1, "an entry would be skipped"

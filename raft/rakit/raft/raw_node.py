@@ -25,7 +25,7 @@ Several Readys may be in flight (safety S18). What a completion may be taken for
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rakit.raft import election, leader, membership, raft, reads, replication, status
@@ -154,6 +154,26 @@ class RawNode:
         if progress is not None:
             replication.report_reachable(self._raft, progress)
 
+    def hold(self, full: Callable[[int], bool]) -> list[int]:
+        """Sends no more appends to the peers for which `full` says so, until they are released.
+
+        Returns them; nobody if this replica does not lead. A new leadership holds nobody.
+        """
+        r = self._raft
+        if r.role is not Role.LEADER:
+            return []
+        found = [(id_, progress) for id_, progress in r.tracker.peers if full(id_)]
+        for _, progress in found:
+            progress.held = True
+        return [id_ for id_, _ in found]
+
+    def release(self, peer: int) -> None:
+        """Lets a peer be sent what it needs again."""
+        progress = self._peer(peer)
+        if progress is not None and progress.held:
+            progress.held = False
+            self._raft.append_pending = True
+
     def report_snapshot(self, peer: int, ok: bool) -> None:
         """Notes whether the base sent to a peer was delivered."""
         progress = self._peer(peer)
@@ -219,6 +239,8 @@ class RawNode:
         if r.role is not self._soft_state.role or r.lead != self._soft_state.lead:
             ready.soft_state = self._soft_state = SoftState(r.lead, r.role)
         self._take_off(ready)
+        if r.sent_bytes:
+            ready.sent_bytes, r.sent_bytes = r.sent_bytes, 0
         if log.has_next_to_apply:
             ready.committed_entries = self._next_to_apply()
         if r.read_states:

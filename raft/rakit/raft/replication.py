@@ -15,6 +15,8 @@ Rules:
 - Rule L3: a heartbeat carries min(match, commit), since the peer may lack what lies above.
 - Rule L4: a base goes only to a peer that was heard of lately; it is the one message that nobody
   repeats for a full quorum-check period.
+- Rule L5: what one flush sends to a peer is bounded, whatever its window has room for: reading for
+  one that was away must hold up neither the others nor the host. The next Ready goes on.
 """
 
 from __future__ import annotations
@@ -45,8 +47,10 @@ def flush(raft: Raft) -> None:
     raft.append_pending = False
     last = raft.log.last_index
     commit = raft.log.committed
+    share = raft.config.max_sent_bytes_per_ready
     cut: list[Entry] = []
     for id_, progress in raft.tracker.peers:
+        room = share
         while not progress.paused:
             # Peers are mostly at the same place: the run that was cut for one serves the next.
             low = progress.next
@@ -64,7 +68,12 @@ def flush(raft: Raft) -> None:
                 if found is None:
                     break
                 entries = cut = found
-            if not _send_append(raft, id_, progress, entries):
+            size = _send_append(raft, id_, progress, entries)
+            if size is None:
+                break
+            room -= size
+            if room <= 0:
+                raft.append_pending = True
                 break
 
 
@@ -80,14 +89,14 @@ def _read(raft: Raft, id_: int, progress: Progress) -> list[Entry] | None:
     return None
 
 
-def _send_append(raft: Raft, id_: int, progress: Progress, entries: list[Entry]) -> bool:
-    """Sends entries, perhaps none, behind `next - 1`; tells whether that was possible."""
+def _send_append(raft: Raft, id_: int, progress: Progress, entries: list[Entry]) -> int | None:
+    """Sends entries, perhaps none, behind `next - 1`; returns their bytes, None if it cannot."""
     prev_index = progress.next - 1
     try:
         prev_term = raft.log.term(prev_index)
     except CompactedError:
         _send_snapshot(raft, id_, progress)
-        return False
+        return None
     commit = raft.log.committed
     raft.post(
         messages.append(
@@ -100,8 +109,10 @@ def _send_append(raft: Raft, id_: int, progress: Progress, entries: list[Entry])
             context=doubt.absolution(progress, commit),
         )
     )
-    progress.sent(len(entries), prev_index + len(entries), message_bytes(entries), commit)
-    return True
+    size = message_bytes(entries)
+    progress.sent(len(entries), prev_index + len(entries), size, commit)
+    raft.sent_bytes += size
+    return size
 
 
 def _send_snapshot(raft: Raft, id_: int, progress: Progress) -> None:
@@ -115,6 +126,7 @@ def _send_snapshot(raft: Raft, id_: int, progress: Progress) -> None:
     assert base.index <= raft.log.applied, "a base must be as of an applied index"
     assert base.index + 1 >= raft.log.first_index, "a base must be continued by what is kept"
     progress.become_snapshot(base.index)
+    raft.sent_bytes += len(base.data)
     raft.post(messages.snapshot(id_, raft.id, raft.term, base))
 
 

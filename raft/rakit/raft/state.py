@@ -87,6 +87,7 @@ class Raft:
         "removed",
         "rng",
         "role",
+        "sent_bytes",
         "stamp",
         "term",
         "term_start",
@@ -104,7 +105,11 @@ class Raft:
         self.config = config
         self.rng: random.Random = config.rng
         self.log = RaftLog(
-            storage, hard_state, config.applied, config.max_committed_bytes_per_ready
+            storage,
+            hard_state,
+            config.applied,
+            config.max_committed_bytes_per_ready,
+            config.max_committed_entries_per_ready,
         )
         self.window = Window(config.max_inflight_messages, config.max_inflight_bytes)
         self.tracker = Tracker()
@@ -144,6 +149,8 @@ class Raft:
         #: Some peer may have to be sent something; looked into when a Ready is taken, so that
         #: proposals made together leave together.
         self.append_pending = False
+        #: What was read and sent since the last Ready.
+        self.sent_bytes = 0
         self.reads = ReadOnly()
 
         # Output that waits for the next Ready.

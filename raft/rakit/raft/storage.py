@@ -24,7 +24,7 @@ from rakit.raft.errors import (
     SnapshotTemporarilyUnavailableError,
     UnavailableError,
 )
-from rakit.raft.types import ConfState, Entry, HardState, Snapshot, message_bytes
+from rakit.raft.types import ConfState, Entry, EntryType, HardState, Snapshot, message_bytes
 
 
 class LogStorage(Protocol):
@@ -43,6 +43,14 @@ class LogStorage(Protocol):
 
     def term(self, i: int) -> int:
         """Returns the term at `i`, first_index() - 1 to last_index(); raises like `entries`."""
+        ...
+
+    def holds_conf_change(self, lo: int, hi: int) -> bool:
+        """Tells whether a configuration change lies in [lo, hi), above the applied index.
+
+        Known without reading: it is asked before every campaign, also by a replica that has much
+        to apply.
+        """
         ...
 
     def first_index(self) -> int:
@@ -98,6 +106,11 @@ class MemoryStorage:
         if i > self.last_index():
             raise UnavailableError(f"{i} lies behind {self.last_index()}")
         return base_term if i == base else self._entries[i - base - 1].term
+
+    def holds_conf_change(self, lo: int, hi: int) -> bool:
+        """Tells whether a configuration change lies in [lo, hi)."""
+        kept = self._entries[max(0, lo - self.first_index()) : max(0, hi - self.first_index())]
+        return any(entry.type is EntryType.CONF_CHANGE for entry in kept)
 
     def first_index(self) -> int:
         """Returns the index of the first entry."""

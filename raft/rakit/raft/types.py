@@ -238,6 +238,8 @@ class Ready:
     #: Entries, a snapshot, a term or a vote changed. A commit index alone never forces a sync.
     must_sync: bool = False
     messages: list[Message] = field(default_factory=list[Message])
+    #: Bytes of entries and bases among the messages: what reading and sending them costs.
+    sent_bytes: int = 0
     messages_after_persist: list[Message] = field(default_factory=list[Message])
     committed_entries: list[Entry] = field(default_factory=list[Entry])
     read_states: list[ReadState] = field(default_factory=list[ReadState])

@@ -28,8 +28,9 @@ GROUP = 7
 class ListMachine:
     """Remembers what was applied; a command starting with b"trim" moves the log's start.
 
-    b"checkpoint" asks for a checkpoint as of itself, b"trim" lets the log go up to the latest one,
-    b"boom" cannot be applied.
+    b"checkpoint" asks for a checkpoint as of itself, b"trim" lets the log go up to the latest one;
+    b"keep checkpoint" takes one that is kept, b"keep trim" goes up to the oldest that is; b"boom"
+    cannot be applied.
     """
 
     def __init__(self, meta: GroupMeta) -> None:
@@ -39,6 +40,7 @@ class ListMachine:
         self._due = False
         self._checkpoint_index = 0
         self._trim_index = 0
+        self._kept: list[int] = []
 
     def apply(self, entry: Entry, writes: WriteBatch) -> object:
         writes.put(keys.position(self.meta.group_id, entry.index), b"")
@@ -47,27 +49,33 @@ class ListMachine:
         if entry.data.endswith(b"checkpoint"):
             self._due = True
             self._checkpoint_index = entry.index
+            if entry.data.startswith(b"keep"):
+                self._kept.append(entry.index)
         if entry.data.endswith(b"trim"):
-            self._trim_index = self._checkpoint_index
+            kept = entry.data.startswith(b"keep")
+            self._trim_index = self._kept.pop(0) if kept else self._checkpoint_index
         return len(self.items)
 
     def snapshot(self) -> bytes:
         self._due = False
-        head = b"%d %d" % (self._checkpoint_index, self._trim_index)
-        return b"\n".join([head, *self.items])
+        head = [self._checkpoint_index, self._trim_index, *self._kept]
+        return b"\n".join([b" ".join(b"%d" % each for each in head), *self.items])
 
     def restore(self, data: bytes, index: int) -> None:
         self.restored_at = index
         self.items = []
         if data:
             head, *self.items = data.split(b"\n")
-            self._checkpoint_index, self._trim_index = map(int, head.split())
+            self._checkpoint_index, self._trim_index, *self._kept = map(int, head.split())
 
     def checkpoint_due(self) -> bool:
         return self._due
 
     def trim_index(self) -> int:
         return self._trim_index
+
+    def trim_targets(self) -> list[int]:
+        return [self._checkpoint_index, *self._kept]
 
 
 @dataclass(eq=False)

@@ -234,3 +234,48 @@ def test_a_farewell_from_an_earlier_term_changes_nothing() -> None:
     follower.driver.receive(farewell)
     cluster.pump()
     assert follower.group.leader_replica == leader.group.meta.replica_id
+
+
+def test_a_replica_that_is_shut_out_answers_the_reads_that_wait() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    cluster.filter = lambda envelope: envelope.message.type is not MessageType.HEARTBEAT_RESP
+    leader.driver.read_index(GROUP, "asked")
+    cluster.pump()
+    leader.driver.read_index(GROUP, "queued")
+    leader.driver.quarantine(GROUP, "a reader found damage")
+    cluster.pump()
+    assert {(read.token, read.lost) for read in leader.reads} == {("asked", True), ("queued", True)}
+    assert len(leader.reads) == 2
+
+
+def test_a_base_that_jumps_over_proposals_answers_them_as_unknown() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    # The others commit it; the leader, whose disk hangs, cannot apply it, and hands over.
+    leader.hung = True
+    cluster.propose(leader, b"a", "token")
+    cluster.pump()
+    # What follows does not reach it, until all of that is in a base.
+    cluster.filter = lambda envelope: (
+        node_of(envelope.to_replica) != leader.node_id
+        or envelope.message.type is not MessageType.APP
+    )
+    leader.driver.disk_stalled()
+    new = cluster.await_other_leader(leader)
+    assert leader.completions == [], "it may be applied here yet"
+    for item in (b"checkpoint", b"b", b"trim"):
+        cluster.propose(new, item)
+        cluster.pump()
+    base = new.group.storage.base.index
+    assert base > leader.group.storage.last_index()
+    new.driver.node_down(leader.node_id)
+    new.driver.node_up(leader.node_id)
+    cluster.pump()
+    assert leader.group.applied == base
+    assert [(done.token, done.lost) for done in leader.completions] == [("token", True)]
+    cluster.heal()
+    leader.hung = False
+    cluster.await_applied(leader, new)
+    assert len(leader.completions) == 1
+    assert cluster.check_replicas_agree() == [b"a", b"checkpoint", b"b", b"trim"]

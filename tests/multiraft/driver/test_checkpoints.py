@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rakit.multiraft import keys
+from rakit.multiraft import keys, loading
 from rakit.multiraft.errors import ConfChangeRefusedError, GroupRefusedError
 from rakit.multiraft.kv import Op
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
+from rakit.multiraft.records import StoredCheckpoint, decode_checkpoint
 from rakit.raft import (
     ConfChange,
     ConfChangeSingle,
@@ -110,10 +111,78 @@ def test_s1_the_base_is_the_earliest_checkpoint() -> None:
     leader = cluster.create_and_elect()
     propose_all(cluster, leader, b"a", b"checkpoint", b"b", b"checkpoint", b"c")
     log = leader.group.storage
-    assert len(stored_indexes(leader, keys.CHECKPOINT)) == 3
     assert log.snapshot(0).index == 1
     propose_all(cluster, leader, b"trim")
     assert log.snapshot(0).index == log.base.index == log.latest.index
+
+
+def test_s1_only_checkpoints_that_the_log_may_be_cut_at_are_kept() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    for item in (b"keep checkpoint", b"checkpoint") * 2 + (b"checkpoint",):
+        propose_all(cluster, leader, b"a", item)
+    first, third, latest = 4, 8, 12
+    assert leader.group.storage.latest.index == latest
+    for node in cluster.nodes.values():
+        assert stored_indexes(node, keys.CHECKPOINT) == [1, first, third, latest]
+    # The word of a machine that was restored is the same.
+    follower = cluster.followers()[0]
+    cluster.crash(follower)
+    cluster.restart(follower)
+    for start in (first, third):
+        propose_all(cluster, leader, b"keep trim")
+        for node in cluster.nodes.values():
+            log = node.group.storage
+            assert log.base.index == log.snapshot(0).index == start
+            assert log.term(start) == log.base.term
+            assert stored_indexes(node, keys.CHECKPOINT)[0] == start
+    assert cluster.check_replicas_agree()[-1] == b"keep trim"
+
+
+def test_s1_a_crash_before_the_log_was_cut_leaves_the_checkpoint_that_it_is_cut_at() -> None:
+    cluster = Cluster(count=1)
+    cluster.create()
+    cluster.pump()
+    node = cluster.nodes[1]
+    node.hung = True
+    for item in (b"keep checkpoint", b"keep trim", b"checkpoint", b"b"):
+        cluster.propose(node, item)
+    cluster.pump()
+    node.disk.sync()
+    node.driver.synced(node.effects[-1].number)
+    # All are applied now, the checkpoints reach the disk, and the power goes.
+    cluster.pump()
+    target = node.machine().trim_index()
+    assert node.group.storage.base.index == 1
+    assert node.group.storage.latest.index > target > 1
+    node.disk.sync()
+    cluster.crash(node)
+    node.hung = False
+    cluster.restart(node)
+    assert node.group.storage.base.index == target
+    assert stored_indexes(node, keys.CHECKPOINT)[0] == target
+
+
+def test_a_start_reads_two_checkpoints_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    propose_all(cluster, leader, *[b"keep checkpoint"] * 10)
+    follower = cluster.followers()[0]
+    stored = stored_indexes(follower, keys.CHECKPOINT)
+    assert len(stored) == 11
+    read: list[int] = []
+
+    def counted(group_id: int, index: int, value: bytes) -> StoredCheckpoint:
+        read.append(index)
+        return decode_checkpoint(group_id, index, value)
+
+    monkeypatch.setattr(loading, "decode_checkpoint", counted)
+    cluster.crash(follower)
+    cluster.restart(follower)
+    assert read == [stored[0], stored[-1]]
+    assert follower.machine().restored_at == stored[-1]
 
 
 def newcomer(cluster: Cluster, leader: Node) -> Node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import WriteBatch
-from rakit.multiraft.log_storage import CheckpointMark, GroupLog
+from rakit.multiraft.log_storage import GroupLog
 from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.multiraft.records import (
     BirthRecord,
@@ -43,6 +43,7 @@ from rakit.raft import (
 from tests.multiraft.driver.memory_disk import MemoryDisk
 
 GROUP = 5
+KINDS = [EntryType.NORMAL, EntryType.NORMAL, EntryType.CONF_CHANGE]
 REPLICA = replica_id(1, 1)
 CONF = ConfState(voters=(1, 2), learners=(3,), voters_outgoing=(1, 4), learners_next=(4,))
 
@@ -60,14 +61,17 @@ class Log:
         batch = WriteBatch()
         change(batch)
         self.disk.write(batch)
-        self.log.base_written()
 
     def append(self, *entries: Entry) -> None:
         self._write(lambda batch: self.log.append(list(entries), batch))
 
-    def checkpoint(self, index: int) -> None:
+    def checkpoint(self, index: int, wanted: Collection[int] = ()) -> None:
         at = Checkpoint(index, self.log.term(index), CONF, b"state %d" % index)
-        self._write(lambda batch: self.log.add_checkpoint(at, batch))
+        self._write(lambda batch: self.log.add_checkpoint(at, wanted, batch))
+
+    def checkpoints(self) -> list[int]:
+        bounds = keys.group_range(keys.CHECKPOINT, GROUP)
+        return [keys.number_of(key) for key, _ in self.disk.scan(*bounds)]
 
     def trim(self, index: int) -> None:
         self._write(lambda batch: self.log.trim(index, batch))
@@ -80,6 +84,7 @@ def test_the_log_equals_a_list(seed: int, cache_bytes: int) -> None:
     log = stored.log
     model: list[Entry] = []
     base, settled, term = 1, 1, 1
+    kept: list[int] = []
     for _ in range(30):
         last = base + len(model)
         action = rng.choice(["append", "append", "replace", "checkpoint", "trim"])
@@ -90,19 +95,27 @@ def test_the_log_equals_a_list(seed: int, cache_bytes: int) -> None:
                 term += 1
             term += rng.random() < 0.2
             fresh = [
-                Entry(term, first + i, data=rng.randbytes(rng.randrange(200)))
+                Entry(term, first + i, rng.choice(KINDS), rng.randbytes(rng.randrange(200)))
                 for i in range(rng.randint(1, 4))
             ]
             model[first - base - 1 :] = fresh
             stored.append(*fresh)
         elif action == "checkpoint" and last > settled:
+            kept = [each for each in [*kept, settled] if each > base and rng.random() < 0.7]
             settled = rng.randint(settled + 1, last)
-            stored.checkpoint(settled)
-        elif action == "trim" and log.latest.index > base:
-            del model[: log.latest.index - base]
-            base = log.latest.index
+            stored.checkpoint(settled, kept)
+        elif action == "trim" and settled > base:
+            start = rng.choice([*kept, settled])
+            del model[: start - base]
+            base = start
+            kept = [each for each in kept if each > base]
             stored.trim(base)
         check_equal(log, base, model, rng)
+        assert stored.checkpoints() == sorted({base, *kept, settled})
+        assert [log.checkpoint_at_or_below(each) for each in (base, settled)] == [base, settled]
+        for entry in model[settled - base :]:
+            change = entry.type is EntryType.CONF_CHANGE
+            assert log.holds_conf_change(entry.index, entry.index + 1) is change
     assert stored.cache.size_bytes <= max(cache_bytes, 0)
 
 
@@ -133,9 +146,12 @@ def test_terms_before_the_latest_checkpoint_are_read_from_the_disk() -> None:
     stored.append(Entry(1, 2), Entry(3, 3), Entry(3, 4), Entry(4, 5))
     stored.checkpoint(4)
     log = GroupLog(GROUP, REPLICA, stored.disk, TailCache(0, 10))
-    marks = [CheckpointMark(1, 1, 0), CheckpointMark(4, 3, 0)]
-    log.loaded(HardState(4, 0, 4), marks, Checkpoint(4, 3, CONF, b""))
-    log.loaded_entry(Entry(4, 5))
+    base, latest = (
+        StoredCheckpoint(Checkpoint(index, term, CONF, b""), 0, REPLICA)
+        for index, term in ((1, 1), (4, 3))
+    )
+    log.loaded(HardState(4, 0, 4), base, latest)
+    log.loaded_entries([Entry(4, 5)])
     assert [log.term(index) for index in range(1, 6)] == [1, 1, 3, 3, 4]
 
 

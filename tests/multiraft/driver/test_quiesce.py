@@ -1,14 +1,18 @@
 """Idle groups go quiet, cost nothing, and wake for everything that matters (S15, S16)."""
 
+# A test may look inside.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from rakit.multiraft.driver import DriverConfig, Envelope
 from rakit.multiraft.elections import Agenda
-from rakit.multiraft.quiesce import QuiesceMark, disturbs
+from rakit.multiraft.quiesce import QuiesceMark, disturbs, may_rest
 from rakit.raft import Message, MessageType, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster, Node
 
@@ -252,3 +256,43 @@ def test_s15_a_quiet_group_whose_farewell_was_lost_is_woken_by_the_announcement(
     for node in others:
         node.driver.leader_ended(GROUP)
     cluster.run_until(cluster.leads)
+
+
+def test_s15_who_holds_the_leader_for_dead_does_not_rest_on_its_word() -> None:
+    cluster = Cluster()
+    first = cluster.create_and_elect()
+    leader = cluster.followers()[0]
+    others = [node for node in cluster.nodes.values() if node is not leader]
+    # Their pings to it do not get through, though everybody's messages do.
+    for node in others:
+        node.driver.node_down(leader.node_id)
+    first.driver.transfer_leader(GROUP, leader.group.meta.replica_id)
+    cluster.run_until(lambda: cluster.leader() is leader, ticks=20)
+    cluster.tick(120)
+    assert cluster.leader() is leader
+    assert not any(node.group.quiet for node in others)
+    # And so they notice its end, of which nobody can tell them: it was down already.
+    cluster.crash(leader)
+    cluster.run_until(cluster.leads, ticks=4 * cluster.config.election_ticks)
+    cluster.tick(120)
+    assert all(node.group.quiet for node in others)
+
+
+def test_s8_a_replica_in_doubt_does_not_rest() -> None:
+    cluster, leader = quiet_cluster()
+    follower = cluster.followers()[0]
+    at_rest = follower.group.applied
+    cluster.crash(follower, surviving_batches=follower.disk.unsynced_batches)
+    cluster.isolate(follower)
+    cluster.restart(follower, doubtful=True)
+    group, own = follower.group, leader.group.meta.replica_id
+    assert group.applied == at_rest
+    mark = QuiesceMark(group.term, at_rest, ()).encode()
+    me = group.meta.replica_id
+    word = Message(MessageType.HEARTBEAT, me, own, group.term, commit=at_rest, context=mark)
+    follower.driver.receive(Envelope(GROUP, own, me, replace(word, context=b"")))
+    cluster.pump()
+    assert group.doubtful
+    assert not may_rest(group, word, lambda _: True)
+    group.raw._raft.doubtful = False
+    assert may_rest(group, word, lambda _: True), "nothing else keeps it awake"

@@ -38,6 +38,8 @@ class FaultyEngine(RocksEngine):
         super().__init__(path, config, create=create)
         self.flushes = threading.Event()
         self.flushes.set()
+        #: A flush has met a disk that hangs.
+        self.hanging = threading.Event()
         self.batches: list[Sequence[Operation]] = []
 
     def write(self, operations: Sequence[Operation]) -> None:
@@ -52,6 +54,8 @@ class FaultyEngine(RocksEngine):
         super().write(operations)
 
     def flush_wal(self) -> None:
+        if not self.flushes.is_set():
+            self.hanging.set()
         assert self.flushes.wait(30), "a test must let the disk go on"
         if self.flush_fault is not None:
             raise EngineError(self.flush_fault, "IO error: injected")
@@ -69,6 +73,12 @@ class Node:
         self.clock_offset_ms = 0
 
     async def start(self) -> None:
+        await self.open()
+        await self.host.start()
+        self.running = True
+
+    async def open(self) -> None:
+        """Does all that a start does but for the host's own."""
         config = StoreConfig.small(self._directory / f"node-{self.node_id}")
         self.store = RocksStore.open(config, f"node-{self.node_id}", open_engine=FaultyEngine)
         if not self.store.identity.cluster_id:
@@ -85,8 +95,6 @@ class Node:
         self.host.servicer.add_to(self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
-        await self.host.start()
-        self.running = True
 
     async def stop(self) -> None:
         """Ends the node the way that a terminated process does."""

@@ -67,6 +67,9 @@ class Journal:
     def trim_index(self) -> int:
         return 0
 
+    def trim_targets(self) -> tuple[int, ...]:
+        return ()
+
 
 async def until(holds: Callable[[], object], seconds: float = 10) -> None:
     """Waits for a condition, looking often."""
@@ -176,6 +179,9 @@ class End:
 
     def led_here(self) -> dict[int, int]:
         return dict(self.led)
+
+    def lane_changed(self, node_id: int, *, has_room: bool) -> None:
+        self.told.append(("lane has room" if has_room else "lane is full", node_id))
 
     def unreachable(self, group_id: int, replica_id: int) -> None:
         self.told.append(("unreachable", group_id, replica_id))

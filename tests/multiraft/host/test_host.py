@@ -17,6 +17,7 @@ from rakit.multiraft.barriers import BarrierLostError
 from rakit.multiraft.errors import NotLeadingError, UnknownGroupError
 from rakit.multiraft.host import HostStoppedError
 from rakit.multiraft.machine import replica_id
+from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import ConfChange, ConfChangeSingle, ConfChangeType, ConfState, Role
 from tests.multiraft.host.nodes import FAST, GROUP, Cluster, cabled
 from tests.multiraft.host.support import until
@@ -74,6 +75,85 @@ async def test_a_stopped_leader_hands_over_first(cluster: Cluster) -> None:
     leader = await cluster.leader()
     await leader.stop()
     assert (await cluster.leader(0.5)) is not leader, "it was handed over before the stop ended"
+
+
+async def test_s8_a_stop_does_not_turn_to_voters_in_doubt(cluster: Cluster) -> None:
+    leader = await cluster.leader()
+    group = leader.host.group(GROUP)
+    assert group is not None
+    for _, progress in group.raw._raft.tracker.peers:
+        progress.doubtful = True  # as after a start whose tail was cut, until the leader's word
+    await leader.stop()
+    assert leader.host._steps._task is not None
+    assert leader.host._steps._task.done()
+
+
+async def test_a_stop_ends_everything_though_something_in_it_fails(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = await cluster.leader()
+    leader.engine.flushes.clear()
+    leader.host.propose(GROUP, b"meets the disk that hangs")
+    await until(leader.engine.hanging.is_set)
+    waiting = leader.host.propose(GROUP, b"x")
+
+    def broken(_: int) -> int:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(leader.host.driver, "hand_over", broken)
+    stopping = asyncio.create_task(leader.host.stop())
+    await until(lambda: leader.host._stopped)
+    leader.engine.flushes.set()
+    with pytest.raises(ValueError, match="a bug"):
+        await stopping
+    assert (await waiting.done).lost
+    assert leader.host._peers.transport.peers == []
+    assert leader.host._steps._task is not None
+    assert leader.host._steps._task.done()
+    assert not leader.host._steps._syncer._thread.is_alive()
+
+
+async def test_a_start_leaves_turns_to_others_and_answers_no_ping_before_its_end(
+    cluster: Cluster,
+) -> None:
+    await cluster.propose(*[b"%d" % each for each in range(2000)])
+    await cluster.agreed(2000)
+    node = cluster.followers()[0]
+    await node.kill()
+    pings: list[wire.Ping | None] = []
+
+    async def ping_all_the_time() -> None:
+        while True:
+            pings.append(node.host._peers.pinged(wire.Ping(number=1)))
+            await asyncio.sleep(0)
+
+    await node.open()
+    pinging = asyncio.create_task(ping_all_the_time())
+    await node.host.start()
+    assert len(pings) >= 2000 // 256, "the log is read in one go"
+    assert not any(pings), "its peers would count on it already"
+    await until(lambda: pings[-1])
+    pinging.cancel()
+    node.running = True
+    cluster.introduce(node)
+    await cluster.agreed(2000)
+
+
+async def test_a_start_can_be_broken_off(cluster: Cluster) -> None:
+    await cluster.propose(*[b"%d" % each for each in range(2000)])
+    await cluster.agreed(2000)
+    node = cluster.followers()[0]
+    await node.kill()
+    await node.open()
+    starting = asyncio.create_task(node.host.start())
+    await asyncio.sleep(0)
+    assert not starting.done()
+    starting.cancel()
+    node.running = True
+    async with asyncio.timeout(5):
+        await node.stop()
+    await cluster.restart(node)
+    await cluster.agreed(2000)
 
 
 async def test_a_stopped_host_leaves_nothing_and_refuses_everything(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from rakit.multiraft.inbox import Arrival, Inbox
+from tests.multiraft.host.support import append
 
 
 def arrival(size_bytes: int, *, urgent: bool = False) -> Arrival:
@@ -19,12 +20,12 @@ async def test_a_full_inbox_lets_the_reader_wait_and_drops_nothing() -> None:
     waiting = [asyncio.create_task(inbox.put(each)) for each in (second, third)]
     await asyncio.sleep(0)
     assert len(inbox) == 1
-    assert inbox.take(1000) == [first]
+    assert inbox.take(1000, 1000) == [first]
     await waiting[0]
     assert not waiting[1].done()
-    assert inbox.take(1000) == [second]
+    assert inbox.take(1000, 1000) == [second]
     await waiting[1]
-    assert inbox.take(1000) == [third]
+    assert inbox.take(1000, 1000) == [third]
     assert len(woken) == 3
 
 
@@ -39,11 +40,20 @@ async def test_s17_what_is_urgent_comes_first_and_has_room_of_its_own() -> None:
     bulk, beat = arrival(100), arrival(10, urgent=True)
     await inbox.put(bulk)
     await inbox.put(beat)
-    assert inbox.take(1000) == [beat, bulk]
+    assert inbox.take(1000, 1000) == [beat, bulk]
+
+
+async def test_many_small_messages_count_for_what_it_takes_to_step_them() -> None:
+    inbox = Inbox(1 << 20, lambda: None)
+    for _ in range(8):
+        await inbox.put(Arrival([append(10)] * 1100, 50_000, urgent=True))
+    assert [len(inbox.take(8 << 20, 0)) for _ in range(4)] == [2, 2, 2, 2]
+    await inbox.put(arrival(1 << 20, urgent=True))
+    assert len(inbox) == 1, "what was taken leaves room by its bytes"
 
 
 async def test_a_turn_takes_a_bounded_part() -> None:
     inbox = Inbox(1000, lambda: None)
     for _ in range(10):
         await inbox.put(arrival(100))
-    assert [len(inbox.take(250)) for _ in range(4)] == [3, 3, 3, 1]
+    assert [len(inbox.take(250, 250)) for _ in range(4)] == [3, 3, 3, 1]

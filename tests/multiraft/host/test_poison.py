@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rakit.multiraft.config import HostConfig
 from rakit.multiraft.host import HostStoppedError
 from rakit.multiraft.kv import Op
 from rakit.multiraft.store.errors import Fault
@@ -89,6 +90,60 @@ async def test_s13_a_leader_whose_disk_hangs_is_replaced(cluster: Cluster) -> No
     await cluster.agreed(2)
     if not completion.lost:
         assert b"hanging" in leader.journal.payloads
+
+
+HURRIED = HostConfig(stop_transfer_ms_max=200, stop_flush_ms_max=200, stop_sync_ms_max=200)
+
+
+async def test_s13_a_stop_does_not_wait_for_a_disk_that_hangs(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, config=HURRIED)
+    await cluster.start()
+    leader = await cluster.leader()
+    leader.engine.flushes.clear()
+    hanging = leader.host.propose(GROUP, b"hanging")
+    await until(leader.engine.hanging.is_set)
+    async with asyncio.timeout(5):
+        await leader.host.stop()
+    assert leader.host.disk_hangs
+    assert (await hanging.done).lost, "whoever waits is answered"
+    # What the flush says when it comes back after all is heard by nobody.
+    leader.engine.flushes.set()
+    leader.running = False
+    await leader.server.stop(None)
+    await until(lambda: not leader.host._steps._syncer._thread.is_alive())
+    leader.store.close()
+    await cluster.propose(b"the rest goes on")
+    await cluster.stop()
+
+
+async def test_s12_a_failed_write_ends_the_node_also_while_a_flush_hangs(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, config=HURRIED)
+    await cluster.start()
+    leader = await cluster.leader()
+    leader.engine.flushes.clear()
+    leader.host.propose(GROUP, b"hanging")
+    await until(leader.engine.hanging.is_set)
+    leader.engine.write_fault = Fault.DISK_FULL
+    leader.host.propose(GROUP, b"fails")
+    assert (await leader.host.failed).exit_code == 10
+    async with asyncio.timeout(5):
+        await leader.host.stop()
+    assert leader.host.disk_hangs
+    leader.engine.flushes.set()
+    leader.running = False
+    await leader.server.stop(None)
+    await until(lambda: not leader.host._steps._syncer._thread.is_alive())
+    leader.store.close()
+    await cluster.stop()
+
+
+async def test_a_stop_that_a_healthy_disk_serves_leaves_the_store_to_be_closed(
+    cluster: Cluster,
+) -> None:
+    await cluster.propose(b"x")
+    leader = await cluster.leader()
+    await leader.host.stop()
+    assert not leader.host.disk_hangs
 
 
 async def test_s13_a_node_whose_writes_stall_is_silent(cluster: Cluster) -> None:

@@ -20,7 +20,7 @@ from rakit.multiraft.link import METHOD
 from rakit.multiraft.transport import UnknownPeerError
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import MessageType
-from tests.multiraft.host.support import End, append, linked, message, until
+from tests.multiraft.host.support import Cable, End, append, linked, message, until
 
 MakeEnd: TypeAlias = Callable[..., Awaitable[End]]
 KIB = 1 << 10
@@ -138,6 +138,63 @@ async def test_s17_a_full_data_lane_refuses_appends_and_tells_their_groups(make:
     b.step(b.arrivals[0])
     await until(lambda: len(b.arrivals) == 2)
     assert sum(b.sizes()) == 2
+
+
+def room(end: End, node_id: int = 2) -> list[object]:
+    """What was told of the data lane to a node, in order."""
+    return [each[0] for each in end.told if each[1:] == (node_id,) and "lane" in str(each[0])]
+
+
+async def test_s17_a_lane_in_which_much_waits_is_told_until_half_of_that_has_left(
+    make: MakeEnd,
+) -> None:
+    config = LinkConfig(
+        bulk_bytes_min=16 * KIB,
+        request_bytes_max=16 * KIB,
+        bulk_in_flight_count_max=1,
+        data_queue_bytes_max=160 * KIB,
+    )
+    a, b = await pair(make, config)
+    assert room(a) == ["lane is full", "lane has room"], "there was none before it came up"
+    a.transport.send([append(10 * KIB)])
+    await until(b.requests)
+    a.transport.send([append(10 * KIB) for _ in range(3)])
+    assert room(a)[2:] == []
+    a.transport.send([append(10 * KIB) for _ in range(2)])
+    assert room(a)[2:] == ["lane is full"]
+    for request in range(1, 5):
+        await until(partial(received, b, request))
+        assert a.transport.waiting_bytes(2) > 20 * KIB
+        assert room(a)[3:] == []
+        b.step(b.requests()[-1])
+    await until(partial(received, b, 5))
+    assert room(a)[3:] == ["lane has room"]
+    assert a.transport.refused_count == 0
+
+
+async def test_s17_a_lane_that_is_down_has_no_room(make: MakeEnd) -> None:
+    a, b = await pair(make)
+    a.told.clear()
+    await b.die()
+    await until(lambda: room(a) == ["lane is full"])
+    await b.serve(b.port)
+    await until(lambda: room(a) == ["lane is full", "lane has room"])
+
+
+async def test_s17_the_end_of_an_earlier_link_says_nothing_about_the_one_in_use(
+    make: MakeEnd,
+) -> None:
+    a, b = await pair(make)
+    a.told.clear()
+    cable = await Cable(b.port).lay()
+    a.transport.set_peer(2, f"127.0.0.1:{cable.port}")
+    await until(lambda: room(a)[-1:] == ["lane has room"])
+    # Both links of before are closed by now, later than the new one was made.
+    await until(lambda: not a.transport._closing)
+    assert room(a) == ["lane is full", "lane has room"]
+    a.transport.set_peer(2, None)
+    assert room(a)[2:] == ["lane is full"], "there is nobody to read for"
+    await cable.close()
 
 
 async def test_without_a_link_appends_are_refused_and_the_rest_is_dropped(make: MakeEnd) -> None:

@@ -71,7 +71,7 @@ def unsynced(config: StoreConfig) -> RocksStore:
         if number == store.last_number:
             synced.set()
 
-    syncer = Syncer(store, note, lambda error: sys.exit(str(error)))
+    syncer = Syncer(store, note, lambda error: sys.exit(str(error)), lambda: None)
     syncer.start()
     for number in range(50):
         store.write(entries(number, b"synced"))

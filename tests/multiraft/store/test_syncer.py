@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Reports:
     def __init__(self) -> None:
         self.synced: list[int] = []
         self.failures: list[StoreFailedError] = []
+        self.ended = threading.Event()
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def reports() -> Reports:
 
 @pytest.fixture
 def syncer(store: RocksStore, engine: FailingEngine, reports: Reports) -> Iterator[Syncer]:
-    syncer = Syncer(store, reports.synced.append, reports.failures.append)
+    syncer = Syncer(store, reports.synced.append, reports.failures.append, reports.ended.set)
     syncer.start()
     yield syncer
     engine.flush_gate.set()
@@ -160,8 +162,10 @@ def test_closing_serves_what_was_requested(
 ) -> None:
     number = write_some(store, 5)
     syncer.request(number)
+    assert not reports.ended.is_set()
     syncer.close()
     assert reports.synced[-1] == number
+    assert reports.ended.is_set()
 
 
 def test_s12_a_failed_flush_is_reported_once_and_never_tried_again(
@@ -172,6 +176,7 @@ def test_s12_a_failed_flush_is_reported_once_and_never_tried_again(
     wait_until(lambda: bool(reports.failures))
     syncer.request(store.last_number + 1)
     syncer.close()
+    assert reports.ended.is_set()
     assert [failure.exit_code for failure in reports.failures] == [11]
     assert engine.calls.count("flush_wal") == 1
     assert reports.synced == []

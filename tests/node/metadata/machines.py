@@ -49,6 +49,9 @@ class Nothing:
     def trim_index(self) -> int:
         return 0
 
+    def trim_targets(self) -> tuple[int, ...]:
+        return ()
+
 
 def free_port() -> int:
     with socket.socket() as probe:

@@ -114,6 +114,7 @@ def test_the_log_is_kept_between_the_last_two_checkpoints(monkeypatch: pytest.Mo
     indexes = [index for index, _ in log.checkpoints]
     assert indexes == [11, 21, 31]
     assert sorted(set(trims)) == [0, 11, 21]
+    assert log.machine.trim_targets() == (31,), "where the next one lets the log begin"
     # A replica that starts from any of them takes the next ones at the same entries.
     for index, data in log.checkpoints[:2]:
         late = MetadataMachine()

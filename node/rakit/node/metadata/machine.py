@@ -88,6 +88,10 @@ class MetadataMachine:
         """The checkpoint before the last one."""
         return self._previous_index
 
+    def trim_targets(self) -> tuple[int]:
+        """The last checkpoint, which is the one before the last when the next is taken."""
+        return (self._checkpoint_index,)
+
     def snapshot(self) -> bytes:
         """The whole state."""
         return state.encode(self.registry, self._checkpoint_index, self._previous_index)

@@ -81,3 +81,7 @@ class PartitionMachine:
     def trim_index(self) -> int:
         """Returns the index of the checkpoint that the log was last cut at; 0: never cut."""
         return self.state.start.index
+
+    def trim_targets(self) -> list[int]:
+        """Returns the indexes of the marks at which the log may yet be cut."""
+        return [mark.index for mark in self.state.marks]

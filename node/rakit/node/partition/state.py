@@ -18,8 +18,8 @@ Invariants:
 
 A mark is added by every entry that takes a checkpoint, and the log is cut at marks only (S1).
 There are at most `MARK_COUNT_MAX` of them; beyond it every second one is dropped, which makes old
-marks coarse before it makes new ones coarse. A checkpoint whose mark was dropped stays on the disk
-until the log is cut above it.
+marks coarse before it makes new ones coarse. A checkpoint whose mark was dropped goes from the disk
+with the next one.
 
 Left out: what to trim and whom to forget (`retention`), the encoding (`commands`, `snapshots`).
 """

@@ -21,6 +21,7 @@ refused. Opening the store holds the interpreter's lock for as long as RocksDB r
 open it before anything that must answer in time is started.
 """
 
+from rakit.multiraft.store.closing import close_in_time
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.errors import (
     IdentityMismatchError,
@@ -51,4 +52,5 @@ __all__ = [
     "StoreLockedError",
     "Syncer",
     "WriteStalledError",
+    "close_in_time",
 ]

@@ -262,11 +262,25 @@ class RocksStore:
             size = min(4 * size, self._config.scan_chunk_bytes)
 
     def last_below(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
-        """See ``KeyValue.last_below``."""
+        """See ``KeyValue.last_below``.
+
+        Damage that lies before the range, where a look from behind goes on to, is somebody else's:
+        a walk forwards does not meet it.
+        """
         try:
             return self._engine.last_below(lo, hi)
+        except EngineError:
+            return self._last_of_walk(lo, hi)
+
+    def _last_of_walk(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
+        last: tuple[bytes, bytes] | None = None
+        try:
+            while pairs := self._engine.chunk(lo, hi, _FIRST_CHUNK_BYTES):
+                last = pairs[-1]
+                lo = last[0] + b"\0"
         except EngineError as error:
             raise _unreadable(error) from error
+        return last
 
     # -- the end -----------------------------------------------------------------------------
 

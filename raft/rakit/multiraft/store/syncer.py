@@ -10,6 +10,9 @@ by then. Once per interval, after the report and off the acknowledgement's way, 
 brought up to date if anything was written (S7), and the store looks after its room (S12).
 
 The first failure is reported once and ends the thread: a flush is never tried again (S12).
+
+A disk may hang for ever, and a call of RocksDB cannot be broken off. So the thread tells when it
+has ended, and whoever stops it may give up waiting; the process then has to end without it.
 """
 
 from __future__ import annotations
@@ -33,10 +36,12 @@ class Syncer:
         store: RocksStore,
         on_synced: Callable[[int], None],
         on_failed: Callable[[StoreFailedError], None],
+        on_ended: Callable[[], None],
     ) -> None:
         self._store = store
         self._on_synced = on_synced
         self._on_failed = on_failed
+        self._on_ended = on_ended
         self._wake = threading.Condition()
         self._requested = store.last_number
         self._synced = store.last_number
@@ -60,15 +65,29 @@ class Syncer:
         """When (``time.monotonic``) the disk was last given work that is not done yet (S13)."""
         return self._in_flight_since
 
-    def close(self) -> None:
-        """Serve what was requested, then end the thread. Waits for it."""
+    def stop(self) -> None:
+        """Have the thread end when it has served what was requested. Does not wait."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
+
+    def close(self) -> None:
+        """Serve what was requested, then end the thread. Waits for it."""
+        self.stop()
         if self._thread.is_alive():
             self._thread.join()
 
+    def abandon(self) -> None:
+        """Report nothing any more: whoever listened has given up waiting."""
+        self._on_synced = self._on_failed = self._on_ended = _ignore
+
     def _run(self) -> None:
+        try:
+            self._serve_until_stopped()
+        finally:
+            self._on_ended()
+
+    def _serve_until_stopped(self) -> None:
         due = time.monotonic() + self._store.witness_interval_seconds
         try:
             while self._wait(due):
@@ -113,3 +132,7 @@ class Syncer:
         self._in_flight_since = time.monotonic()
         self._synced = self._store.flush_wal()
         self._on_synced(self._synced)
+
+
+def _ignore(_: object = None) -> None:
+    """What is reported to nobody."""

@@ -18,6 +18,7 @@ Rules:
   between the ticks, which reads ask for, do not count: they would repeat a probe at their rate.
 - Rule T4: any acknowledgement that joins the leader's log ends SNAPSHOT, also one below the
   snapshot's index (etcd-io/raft#110).
+- Rule T5: a peer that the host holds is sent nothing, whatever else happens, until it is released.
 
 The leader's own entry is kept here too: its `match` is what its own disk holds (safety S13).
 """
@@ -55,6 +56,7 @@ class Progress:
         "counts",
         "doubtful",
         "heard_heartbeat",
+        "held",
         "inflights",
         "is_learner",
         "lost_log",
@@ -92,6 +94,8 @@ class Progress:
         self.send_empty = False
         #: The host is fetching entries for this peer.
         self.waits_for_fetch = False
+        #: The host has no room for what would be sent (rule T5).
+        self.held = False
         self.inflights = inflights
         self.is_learner = learner
         #: Number of the peer's boot, as far as it has told.
@@ -110,7 +114,9 @@ class Progress:
     @property
     def paused(self) -> bool:
         """Whether nothing may be sent now."""
-        return self.waits or self.waits_for_fetch or self.state is ProgressState.SNAPSHOT
+        return (
+            self.waits or self.held or self.waits_for_fetch or self.state is ProgressState.SNAPSHOT
+        )
 
     def _become(self, state: ProgressState) -> None:
         self.waits = False

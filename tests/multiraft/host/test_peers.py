@@ -1,0 +1,92 @@
+"""What streams, pings and announcements mean for the groups: everything is passed on."""
+
+from __future__ import annotations
+
+import random
+
+from rakit.multiraft.config import HostConfig
+from rakit.multiraft.hello import CONTROL, DATA, NodeIdentity, StoreMemory
+from rakit.multiraft.inbox import Inbox
+from rakit.multiraft.peers import Peers, Surroundings
+from rakit.peer.v1 import raft_service_pb2 as wire
+from tests.multiraft.host.support import DictDisk
+
+
+class Groups:
+    """The driver's ear: writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[object, ...]] = []
+        self.quarantined: dict[int, object] = {}
+
+    def node_up(self, node_id: int) -> None:
+        self.heard.append(("up", node_id))
+
+    def node_down(self, node_id: int) -> None:
+        self.heard.append(("down", node_id))
+
+    def leader_ended(self, group_id: int) -> None:
+        self.heard.append(("leader ended", group_id))
+
+    def unreachable(self, group_id: int, replica_id: int) -> None:
+        self.heard.append(("unreachable", group_id, replica_id))
+
+    def link_lost(self, node_id: int) -> None:
+        self.heard.append(("link lost", node_id))
+
+    def lane_shut(self, node_id: int) -> None:
+        self.heard.append(("shut", node_id))
+
+    def lane_open(self, node_id: int) -> None:
+        self.heard.append(("open", node_id))
+
+
+class Parts:
+    def __init__(self) -> None:
+        self.groups = Groups()
+        self.wakes = 0
+        around = Surroundings(
+            groups=self.groups,
+            inbox=Inbox(1000, self.wake),
+            memory=StoreMemory(DictDisk()),
+            wake=self.wake,
+            clock_ms=lambda: 0,
+            now_ms=lambda: 0,
+            synced_counter=lambda: 1,
+            responsive=lambda: True,
+        )
+        identity = NodeIdentity("cluster", 1, "store-1", boot_epoch=1, opened_counter=1)
+        self.peers = Peers(identity, HostConfig(), around, random.Random(1))
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+async def test_appends_on_a_data_lane_that_broke_are_sent_again_at_once() -> None:
+    parts = Parts()
+    parts.peers.disconnected(2, CONTROL)
+    assert parts.groups.heard == [], "what was on it is repeated by itself"
+    parts.peers.disconnected(2, DATA)
+    assert parts.groups.heard == [("link lost", 2)]
+    assert parts.wakes == 1
+
+
+async def test_s15_a_leader_that_a_peer_no_longer_is_is_told_to_its_group() -> None:
+    parts = Parts()
+    led = wire.Leaderships(complete=True, group_ids=[5, 6], terms=[3, 3])
+    parts.peers.announced(2, led)
+    assert parts.groups.heard == []
+    parts.peers.announced(2, wire.Leaderships(ended_group_ids=[5]))
+    assert parts.groups.heard == [("leader ended", 5)]
+    assert parts.wakes == 1
+    # A complete list says it of everything that is not in it.
+    parts.peers.announced(2, wire.Leaderships(complete=True))
+    assert parts.groups.heard == [("leader ended", 5), ("leader ended", 6)]
+
+
+async def test_s17_a_lane_without_room_is_told_and_one_with_room_makes_a_turn() -> None:
+    parts = Parts()
+    parts.peers.lane_changed(2, has_room=False)
+    assert (parts.groups.heard, parts.wakes) == ([("shut", 2)], 0)
+    parts.peers.lane_changed(2, has_room=True)
+    assert (parts.groups.heard, parts.wakes) == ([("shut", 2), ("open", 2)], 1)
