@@ -362,8 +362,8 @@ class Host:
     def _can_send(self) -> bool:
         return self._peers.transport.can_send
 
-    def _send(self, envelopes: list[Envelope]) -> None:
-        self._peers.transport.send(envelopes)
+    def _send(self, envelopes: list[Envelope]) -> bool:
+        return self._peers.transport.send(envelopes)
 
     def _deliver(self, effects: Effects) -> None:
         for completion in effects.completions:

@@ -86,6 +86,8 @@ class _Queue:
 
     def take(self, bytes_max: int) -> list[Arrival]:
         taken, cost = list[Arrival](), 0
+        if not self.arrivals:
+            return taken
         while self.arrivals and cost < bytes_max:
             arrival = self.arrivals.popleft()
             self._size_bytes -= arrival.size_bytes

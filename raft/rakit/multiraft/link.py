@@ -12,8 +12,7 @@ Rules:
   better (`poke`).
 - Requests follow `gather.Window`. Pings and announcements do not: they are few and must not wait
   for anybody's disk.
-- A data lane tells whenever it may have got room or lost it (S17): when it comes up or breaks, and
-  when something has left. Whoever puts messages in looks by himself.
+- A data lane tells when it has got room or has none left (S17); one that is down has none.
 - Nothing is written before the peer's hello came and was judged.
 """
 
@@ -29,6 +28,7 @@ import grpc
 import grpc.aio
 
 from rakit.multiraft import codec
+from rakit.multiraft.bell import Bell
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.effects import Envelope
 from rakit.multiraft.gather import Gather, LinkProtocolError, Window, check_senders
@@ -75,6 +75,10 @@ class Link:
         is_data = lane == DATA
         bytes_max = config.data_queue_bytes_max if is_data else config.control_queue_bytes_max
         self._gather = Gather(bytes_max, config.queue_count_max)
+        #: Whether more should be read to be sent here; after a pause, only when half has left.
+        self.has_room = False
+        self._pause_at = (config.data_pause_bytes, config.data_pause_count)
+        self._go_on_at = (config.data_pause_bytes // 2, config.data_pause_count // 2)
         self._window = Window(config)
         #: Set while commit news wait for company; they have waited long enough when it rings.
         self._news_timer: asyncio.TimerHandle | None = None
@@ -86,7 +90,7 @@ class Link:
         self._connected = False
         #: A task group whose child fails at the moment of a cancellation swallows that.
         self._closed = False
-        self._wake = asyncio.Event()
+        self._wake = Bell()
         self._poke = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -99,12 +103,6 @@ class Link:
     def idle(self) -> bool:
         """Whether a request would leave at once."""
         return self._connected and not len(self._gather) and self._window.is_open(0)
-
-    def has_room(self, *, paused: bool) -> bool:
-        """Whether more should be read to be sent; after a pause, only when half has left."""
-        share = 2 if paused else 1
-        size, count = self._config.data_pause_bytes, self._config.data_pause_count
-        return self._connected and not self._gather.holds(size // share, count // share)
 
     @property
     def waiting_bytes(self) -> int:
@@ -132,7 +130,8 @@ class Link:
         """Takes a request to be sent; False when the lane is down or full."""
         if not self._connected or not self._gather.offer(envelope):
             return False
-        self._wake.set()
+        self._judge_room()
+        self._wake.ring()
         return True
 
     def offer_news(self, envelope: Envelope) -> bool:
@@ -148,13 +147,13 @@ class Link:
         """Sends a ping past everything that waits; a newer one replaces one that waits."""
         if self._connected:
             self._ping = ping
-            self._wake.set()
+            self._wake.ring()
 
     def announce(self, group_id: int, term: int) -> None:
         """Tells the peer in which term this node leads a group; 0: it no longer does."""
         if self._connected:
             self._leaderships[group_id] = term
-            self._wake.set()
+            self._wake.ring()
 
     def poke(self) -> None:
         """Ends the waiting between two attempts: the peer has shown itself."""
@@ -213,7 +212,7 @@ class Link:
         if self.lane == CONTROL:
             self._leaderships = self._events.led_here()
             self._leaderships_complete = True
-        self._room_changed(self.node_id)
+        self._judge_room()
         self._events.introduced(self.node_id, answer.boot_epoch)
 
     async def _exchange(self, call: _Call) -> None:
@@ -225,8 +224,7 @@ class Link:
         while True:
             request = self._next_request()
             if request is None:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._wake.heard()
                 continue
             try:
                 await call.write(request)
@@ -238,13 +236,17 @@ class Link:
         if self._ping is not None or self._leaderships or self._leaderships_complete:
             return self._notice()
         gather = self._gather
-        due = len(gather) or (self._news_due and gather.has_news)
-        if due and self._window.is_open(gather.size_bytes):
+        if self._is_due and self._window.is_open(gather.size_bytes):
             envelopes = gather.take(self._config.request_bytes_max)
             self._news_due = False
-            self._room_changed(self.node_id)
+            self._judge_room()
             return codec.encode_request(self._window.next_number(), envelopes)
         return None
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether something waits for the window only."""
+        return len(self._gather) > 0 or (self._news_due and self._gather.has_news)
 
     def _notice(self) -> bytes:
         """Returns a request outside the window: a ping, announcements, or both."""
@@ -272,13 +274,21 @@ class Link:
                 await self._events.arrived(Arrival(envelopes, len(data), urgent))
             if response.processed > self._window.processed:
                 self._window.worked_off(response.processed)
-                self._wake.set()
+                if self._is_due:
+                    self._wake.ring()
+
+    def _judge_room(self) -> None:
+        bytes_min, count_min = self._pause_at if self.has_room else self._go_on_at
+        has_room = self._connected and not self._gather.holds(bytes_min, count_min)
+        if has_room is not self.has_room:
+            self.has_room = has_room
+            self._room_changed(self.node_id)
 
     def _news_waited(self) -> None:
         self._news_timer = None
         if self._gather.has_news:
             self._news_due = True
-            self._wake.set()
+            self._wake.ring()
 
     def _broke(self, *, was_up: bool) -> None:
         self._connected = False
@@ -287,7 +297,7 @@ class Link:
             self._news_timer = None
         self._gather.clear()
         self._ping = None
-        self._room_changed(self.node_id)
+        self._judge_room()
         if was_up:
             self._events.disconnected(self.node_id, self.lane)
 

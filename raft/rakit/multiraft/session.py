@@ -16,6 +16,7 @@ import asyncio
 import grpc.aio
 
 from rakit.multiraft import codec
+from rakit.multiraft.bell import Bell
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.effects import Envelope
 from rakit.multiraft.gather import Arrears, Gather, LinkProtocolError, check_senders
@@ -47,7 +48,7 @@ class Session:
         self._told = 0
         self._received = 0
         self._pong: wire.Ping | None = None
-        self._wake = asyncio.Event()
+        self._wake = Bell()
         self._end_reason: str | None = None
 
     @property
@@ -64,23 +65,23 @@ class Session:
         """Takes an answer to be sent; False when too many wait."""
         if not self._answers.offer(envelope):
             return False
-        self._wake.set()
+        self._wake.ring()
         return True
 
     def stepped(self, number: int, write: int) -> None:
         """Notes that a request was stepped; `write` names the write that it waits for, or 0."""
         if self._arrears.stepped(number, write if self.lane == DATA else 0):
-            self._wake.set()
+            self._wake.ring()
 
     def synced(self, write: int) -> None:
         """Notes that every write up to this one is durable."""
         if self._arrears.synced(write):
-            self._wake.set()
+            self._wake.ring()
 
     def end(self, reason: str) -> None:
         """Has `run` raise `SessionEndedError` soon."""
         self._end_reason = reason
-        self._wake.set()
+        self._wake.ring()
 
     async def run(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Serves the stream until the peer ends it; raises what ended it otherwise."""
@@ -94,7 +95,7 @@ class Session:
             request, envelopes = codec.read_request(data)
             if request.HasField("ping"):
                 self._pong = self._events.pinged(request.ping)
-                self._wake.set()
+                self._wake.ring()
             if request.HasField("leaderships"):
                 self._events.announced(self.node_id, request.leaderships)
             if request.number:
@@ -115,8 +116,7 @@ class Session:
                 raise SessionEndedError(self._end_reason)
             processed = self._arrears.processed
             if processed == self._told and not len(self._answers) and self._pong is None:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._wake.heard()
                 continue
             self._told, pong, self._pong = processed, self._pong, None
             answers = self._answers.take(self._bytes_max)

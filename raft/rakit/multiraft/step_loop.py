@@ -34,8 +34,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
+from rakit.multiraft.bell import Bell
 from rakit.multiraft.config import HostConfig
 from rakit.multiraft.driver import Driver
 from rakit.multiraft.effects import Effects, Envelope
@@ -46,10 +46,6 @@ from rakit.multiraft.store.errors import StoreFailedError, WriteStalledError
 from rakit.multiraft.store.rocks import RocksStore
 from rakit.multiraft.store.syncer import Syncer
 
-#: A batch from this size on is written after the links had a turn to send: the followers then
-#: work while this node's write holds the interpreter.
-_YIELD_BYTES_MIN: Final = 64 << 10
-
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +53,8 @@ _log = logging.getLogger(__name__)
 class Rim:
     """What the loop calls outwards; everything returns at once."""
 
-    send: Callable[[list[Envelope]], None]
+    #: Tells whether anything may leave at once.
+    send: Callable[[list[Envelope]], bool]
     #: Whether an append to some peer would leave at once.
     can_send: Callable[[], bool]
     #: Every write up to this number is durable.
@@ -87,8 +84,8 @@ class StepLoop:
         self._memory = memory
         self._rim = rim
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
-        self.inbox = Inbox(config.inbox_bytes_max, self._wake.set)
+        self._wake = Bell()
+        self.inbox = Inbox(config.inbox_bytes_max, self._wake.ring)
         self._syncer = Syncer(
             store, self._synced_elsewhere, self._failed_elsewhere, self._ended_elsewhere
         )
@@ -146,7 +143,7 @@ class StepLoop:
 
     def wake(self) -> None:
         """Has a turn made soon, since the driver was given an input."""
-        self._wake.set()
+        self._wake.ring()
 
     def proposed(self, size_bytes: int) -> None:
         """Has a turn made for a proposal when that helps it.
@@ -159,7 +156,7 @@ class StepLoop:
         self._proposed_bytes += size_bytes
         helps = not self._unsynced or self._rim.can_send()
         if helps or self._proposed_bytes >= self._config.gather_bytes_max:
-            self._wake.set()
+            self._wake.ring()
 
     @property
     def responsive(self) -> bool:
@@ -176,11 +173,10 @@ class StepLoop:
     async def _run(self) -> None:
         try:
             while True:
-                await self._wake.wait()
-                self._wake.clear()
+                await self._wake.heard()
                 await self._turn()
-                if self._wake.is_set():
-                    await asyncio.sleep(0)  # a set event does not wait, and others want a turn
+                if self._wake.is_rung:
+                    await asyncio.sleep(0)  # it would not be waited for, and others want a turn
         except StoreFailedError as error:
             self._fail(error)
         except Exception as error:
@@ -194,7 +190,8 @@ class StepLoop:
         self._proposed_bytes = 0
         self._take_arrivals()
         self._tick()
-        await self._note_stores()
+        if self._memory.is_urgent:
+            await self._note_stores()
         ends_at = self._ticked_at + self._config.tick_ms / 1000
         steps = cost = 0
         while True:
@@ -211,7 +208,7 @@ class StepLoop:
                 or steps >= self._config.round_steps_max
                 or self._loop.time() >= ends_at
             ):
-                self._wake.set()  # for the next turn, once others had theirs
+                self._wake.ring()  # for the next turn, once others had theirs
                 self._settle(over=False)
                 return
 
@@ -225,16 +222,18 @@ class StepLoop:
                 self._taken.append((laps, arrival))
                 self._taken_bytes += arrival.size_bytes
         if len(self.inbox):
-            self._wake.set()
+            self._wake.ring()
 
     async def _carry_out(self, effects: Effects) -> None:
-        if effects.sends:
-            self._rim.send(effects.sends)
+        if effects.sends and self._rim.send(effects.sends):
+            # An answer and the mark that its request is worked off leave together.
+            self._rim.synced(self._known_write)
+            if effects.batch:
+                # They leave before this node's write holds the interpreter: others work meanwhile.
+                await asyncio.sleep(0)
         if effects.batch:
             if self._memory.has_news:
                 effects.batch.extend(self._memory.take_notes())
-            if effects.sends and effects.batch.size_bytes >= _YIELD_BYTES_MIN:
-                await asyncio.sleep(0)
             await self._write(effects.batch)
         self._driver.written(effects.number)
         self._rim.deliver(effects)
@@ -298,7 +297,6 @@ class StepLoop:
             arrival.requester.stepped(arrival.number, waits_for)
         if over:
             self._turn_write = 0
-        # After the sends: an answer and the mark that its request is worked off leave together.
         self._rim.synced(self._known_write)
 
     def _tick(self) -> None:
@@ -327,9 +325,8 @@ class StepLoop:
 
     async def _note_stores(self) -> None:
         """Writes down what was heard of other stores and must not wait for company (S7)."""
-        if self._memory.is_urgent:
-            await self._write(self._memory.take_notes())
-            self._syncer.request(self._store.last_number)
+        await self._write(self._memory.take_notes())
+        self._syncer.request(self._store.last_number)
 
     def _set_timer(self) -> None:
         self._timer = self._loop.call_at(
@@ -340,7 +337,7 @@ class StepLoop:
         now, tick = self._loop.time(), self._config.tick_ms / 1000
         self.lag_ms = max(0.0, (now - self._ticked_at - tick) * 1000)
         self.lag_ms_max = max(self.lag_ms_max, self.lag_ms)
-        self._wake.set()
+        self._wake.ring()
         self._timer = self._loop.call_at(now + tick, self._timer_rang)
 
     def _synced_elsewhere(self, write: int) -> None:
@@ -349,7 +346,7 @@ class StepLoop:
 
     def _synced_here(self, write: int) -> None:
         self._durable_write = max(self._durable_write, write)
-        self._wake.set()
+        self._wake.ring()
 
     def _ended_elsewhere(self) -> None:
         """Called on the syncer's thread."""
@@ -361,7 +358,7 @@ class StepLoop:
 
     def _failed_here(self, error: StoreFailedError) -> None:
         self._failure = error
-        self._wake.set()
+        self._wake.ring()
 
     def _fail(self, error: StoreFailedError) -> None:
         if self._timer is not None:

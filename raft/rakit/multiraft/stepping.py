@@ -67,6 +67,7 @@ def step_group(group: Group, effects: Effects, batch_bytes_max: int, share_bytes
     """
     moved_max = effects.moved_bytes + share_bytes
     effects.moved_bytes += _CALL_COST_BYTES
+    may_have_more = True
     for _ in range(_READYS_PER_STEP_MAX):
         if group.remainder is not None:
             if not _write_remainder(group, group.remainder, effects, batch_bytes_max):
@@ -74,13 +75,14 @@ def step_group(group: Group, effects: Effects, batch_bytes_max: int, share_bytes
         elif group.raw.has_ready():
             _take_ready(group, effects, batch_bytes_max)
         else:
+            may_have_more = False
             break
         if effects.batch.size_bytes >= batch_bytes_max or effects.moved_bytes >= moved_max:
             break
     _trim(group, effects.batch)
     answer_reads(group, effects)
     _announce(group, effects)
-    return group.remainder is not None or group.raw.has_ready()
+    return may_have_more and (group.remainder is not None or group.raw.has_ready())
 
 
 def land(group: Group, synced_number: int) -> list[Envelope]:

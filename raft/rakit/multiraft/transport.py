@@ -90,6 +90,7 @@ class Transport:
         #: Nodes whose data lane takes no more, as was told.
         self._shut: set[int] = set()
         self._stopped = False
+        self._synced_write = 0
         #: Messages that had no stream to leave by or found it full, appends apart.
         self.dropped_count = 0
         #: Appends that a full or missing link refused.
@@ -140,7 +141,7 @@ class Transport:
     def _room_changed(self, node_id: int) -> None:
         """Tells when the data lane to a node is shut or opens; the link that it has now counts."""
         peer, shut = self._peers.get(node_id), node_id in self._shut
-        has_room = peer is not None and peer.data.has_room(paused=shut)
+        has_room = peer is not None and peer.data.has_room
         if has_room is shut:
             (self._shut.discard if has_room else self._shut.add)(node_id)
             self._events.lane_changed(node_id, has_room=has_room)
@@ -152,9 +153,9 @@ class Transport:
             raise UnknownPeerError(f"no address is known for node {node_id}")
         return peer.channels[1]
 
-    def send(self, envelopes: Iterable[Envelope]) -> None:
-        """Puts every message on its lane."""
-        peers, sessions = self._peers, self._sessions
+    def send(self, envelopes: Iterable[Envelope]) -> bool:
+        """Puts every message on its lane; tells whether any may leave at once."""
+        peers, sessions, may_leave = self._peers, self._sessions, False
         for each in envelopes:
             kind, node_id = each.message.type, node_of(each.to_replica)
             if kind in _UP_DATA:
@@ -163,6 +164,7 @@ class Transport:
                     taken = peer.data.offer_news(each)
                 else:
                     taken = peer is not None and peer.data.offer(each)
+                    may_leave = may_leave or taken
                 if not taken:
                     self.refused_count += 1
                     self._events.unreachable(each.group_id, each.to_replica)
@@ -174,11 +176,10 @@ class Transport:
             else:
                 peer = peers.get(node_id)
                 taken = peer is not None and peer.control.offer(each)
+            may_leave = may_leave or taken
             if not taken:
                 self.dropped_count += 1
-        for node_id in peers:
-            if node_id not in self._shut:
-                self._room_changed(node_id)
+        return may_leave
 
     def reaches(self, node_id: int) -> bool:
         """Tells whether the control link to a node is up, so that a ping would leave."""
@@ -197,6 +198,9 @@ class Transport:
 
     def synced(self, write: int) -> None:
         """Notes that every write up to this one is durable: requests are worked off."""
+        if write == self._synced_write:
+            return
+        self._synced_write = write
         for session in self._sessions.values():
             session.synced(write)
 

@@ -110,7 +110,7 @@ class Stage:
     def __init__(self, config: HostConfig = CONFIG) -> None:
         self.script, self.disk, self.requests = Script(), Disk(), Requests()
         rim = Rim(
-            send=lambda _: None,
+            send=lambda _: False,
             can_send=lambda: True,
             synced=lambda _: None,
             deliver=lambda _: None,

@@ -21,6 +21,7 @@ from typing import Final
 
 from rakit.api.v1 import error_pb2
 from rakit.api.v1.log_service_pb2 import PartitionRestarted, ProduceStreamResponse
+from rakit.multiraft.bell import Bell
 from rakit.node.errors import RakitError, to_status
 from rakit.node.forwarding.lanes import Lane, Parking, Request, Surroundings
 from rakit.node.services.handlers import Call, Stream, draining_error
@@ -42,7 +43,7 @@ class ProduceSession:
         self._parts = parts
         self._tasks: asyncio.TaskGroup
         self._answers: deque[tuple[int, ProduceStreamResponse]] = deque()
-        self._answer_ready = asyncio.Event()
+        self._answer_ready = Bell()
         # Without a written answer.
         self._bytes = 0
         self._count = 0
@@ -107,8 +108,7 @@ class ProduceSession:
                 self._bytes -= size
                 self._count -= 1
                 self._room.set()
-            self._answer_ready.clear()
-            await self._answer_ready.wait()
+            await self._answer_ready.heard()
 
     def _take(self, request: OpaqueProduceStreamRequest, size: int) -> None:
         tag = request.tag
@@ -161,4 +161,4 @@ class ProduceSession:
         self._open_count -= 1
         self._parts.in_flight.give(size)
         self._answers.append((size, answer))
-        self._answer_ready.set()
+        self._answer_ready.ring()
