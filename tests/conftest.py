@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -21,6 +22,10 @@ import pytest
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from tests.loop_guard import watched_loop
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+hypothesis.settings.register_profile("rakit", deadline=None)
+hypothesis.settings.load_profile("rakit")
 
 # Threads that the libraries keep for the life of the process, by the beginning of their names.
 LIBRARY_THREADS = ("grpc", "asyncio_", "ThreadPoolExecutor", "execnet", "pytest_timeout", "Dummy")

@@ -60,8 +60,9 @@ def test_every_planted_bug_is_told_in_plain_words() -> None:
     section = document().partition("## Bugs that are planted")[2]
     told = re.findall(r"^\d+\. (.*)$", section, re.MULTILINE)
     assert len(told) == len(BUGS)
-    for name in BUGS:
-        assert any(line.startswith(name.replace("_", " ")) for line in told), name
+    for name, bug in BUGS.items():
+        start, end = f"{name.replace('_', ' ')}: ", f"(`{bug.trips.name}`)"
+        assert any(line.startswith(start) and end in line for line in told), name
 
 
 @pytest.mark.parametrize("path", ["test_guarantees.py", "sim/planted.py"])

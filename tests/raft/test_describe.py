@@ -127,6 +127,7 @@ def test_peers() -> None:
         inflight_messages=2,
         inflight_bytes=10,
         doubtful=True,
+        holds_changes=False,
         lost_log=True,
     )
     assert peer_text(peer) == (

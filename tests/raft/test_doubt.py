@@ -202,6 +202,39 @@ def test_s8_a_doubtful_replica_is_not_stopped_by_an_old_commit_index() -> None:
     assert node.node.basic_status().commit == 0
 
 
+def test_s8_a_doubtful_replica_takes_no_commit_index_from_a_heartbeat() -> None:
+    """Its entries 2 and 3 of term 2 are back; what it acknowledged in term 3 had replaced them."""
+    node = Single([1, 2, 2], commit=1, doubtful=True, boot=7)
+    node.step(HEARTBEAT, 2, term=3, commit=3)
+    assert node.node.basic_status().commit == 1
+    node.append(2, (1, 1), 3, 3, term=3, commit=3)
+    assert node.node.basic_status().commit == 3, "an append compares the logs first"
+
+
+def test_s8_what_a_cut_brings_back_is_not_committed_by_the_leaders_old_view() -> None:
+    network = Network((1, 2, 3), number_boots=True)
+    network.elect(2)
+    network.isolate(2)
+    network[2].propose_batch([b"x", b"y", b"z"])
+    network.process(2)
+    network.pending.clear()
+    network.elect(1)
+    network[1].propose_batch([b"p", b"q"])
+    network.run()
+    network.heal()
+    second = network.replicas[2]
+    written = len(second.history)
+    network.tick(4)
+    assert second.commands == [b"p", b"q"], "x, y and z are replaced"
+    second.lose(len(second.history) - written)
+    second.crash(doubtful=True)
+    network.pending.clear()
+    network.tick(3)
+    network[1].propose(b"new")
+    network.run()
+    assert [r.commands for r in network.replicas.values()] == [[b"p", b"q", b"new"]] * 3
+
+
 def test_s8_doubtful_replicas_are_no_quorum_for_a_leader() -> None:
     node = leader_of_five()
     for replica_id in (2, 3, 4):
@@ -242,6 +275,38 @@ def test_s8_the_doubt_ends_by_an_entry_that_others_committed() -> None:
     assert not peer(node, 4).doubtful
 
 
+def test_s8_each_start_in_doubt_needs_an_entry_of_its_own() -> None:
+    """The entry that a first absolution rested on may be what the second cut took away."""
+    node = leader_of_five()
+    node.step(APP_RESP, 4, index=1, context=DOUBTFUL_7)
+    first = node.node.basic_status().last_index
+    for voter in (2, 3):
+        node.step(APP_RESP, voter, index=first)
+    again = encode_stamp(8, doubtful=True)
+    sent = node.step(APP_RESP, 4, index=first, context=again)
+    second = node.node.basic_status().last_index
+    assert second == first + 1
+    assert [m.context for m in of_kind(sent, APP) if m.context] == []
+    for voter in (2, 3):
+        node.step(APP_RESP, voter, index=second)
+    sent = node.step(APP_RESP, 4, index=second, context=again)
+    assert [m.context for m in of_kind(sent, APP) if m.to == 4] == [encode_boot(8)]
+
+
+def test_s8_the_word_is_repeated_until_it_has_arrived() -> None:
+    """The group is idle: nothing but the heartbeats would carry it."""
+    node = leader_of_five()
+    node.step(APP_RESP, 4, index=1, context=DOUBTFUL_7)
+    end = node.node.basic_status().last_index
+    for voter in (2, 3):
+        node.step(APP_RESP, voter, index=end)
+    node.step(APP_RESP, 4, index=end, context=DOUBTFUL_7)
+    for _ in range(3):  # its answer to a heartbeat, since the append did not reach it
+        sent = node.step(APP_RESP, 4, index=0, context=DOUBTFUL_7)
+        assert [(m.to, m.context) for m in of_kind(sent, APP)] == [(4, encode_boot(7))]
+    assert of_kind(node.step(APP_RESP, 4, index=end, context=CLEAR_7), APP) == []
+
+
 def test_s8_only_the_word_for_this_boot_ends_the_doubt() -> None:
     node = Single([1], doubtful=True, boot=7)
     node.append(2, (1, 1), 2, term=2, context=encode_boot(6))
@@ -251,6 +316,34 @@ def test_s8_only_the_word_for_this_boot_ends_the_doubt() -> None:
     (answer,) = node.append(2, (2, 2), term=2, context=encode_boot(7))
     assert not node.node.basic_status().doubtful
     assert decode_stamp(answer.context) == (7, False)
+
+
+def test_s8_a_doubtful_leader_that_not_all_have_elected_does_not_count_itself() -> None:
+    node = candidate(FIVE, doubtful=True, boot=7)
+    for voter in (2, 3, 4):
+        node.step(VOTE_RESP, voter)
+    assert node.role() is Role.LEADER
+    for voter in (2, 3):
+        node.step(APP_RESP, voter, index=2)
+    assert node.node.basic_status().commit == 0
+    node.step(APP_RESP, 4, index=2)
+    assert node.node.basic_status().commit == 2
+
+
+def test_s8_a_leader_counts_itself_once_its_own_term_is_committed() -> None:
+    node = candidate(FIVE, doubtful=True, boot=7)
+    for voter in (2, 3, 4):
+        node.step(VOTE_RESP, voter)
+    assert peer(node, 1).doubtful
+    for voter in (2, 3, 4):
+        node.step(APP_RESP, voter, index=2)
+    assert not peer(node, 1).doubtful
+    _, index = node.node.propose(b"x")
+    node.drain()
+    node.step(APP_RESP, 2, index=index)
+    assert node.node.basic_status().commit == 2
+    node.step(APP_RESP, 3, index=index)
+    assert node.node.basic_status().commit == index, "1 makes the majority with 2 and 3"
 
 
 def test_s8_after_a_unanimous_election_doubtful_replicas_count_for_that_leader() -> None:

@@ -521,7 +521,8 @@ def test_bug_21_no_change_before_the_new_leader_has_applied_its_first_entry() ->
 def test_bug_21_no_second_promotion_before_the_first_is_applied() -> None:
     node = Single([1], conf=ConfState((1, 2, 3), (4, 5)))
     node.win()
-    node.step(APP_RESP, 2, index=2)
+    for peer in (2, 4, 5):
+        node.step(APP_RESP, peer, index=2)
     node.node.propose_conf_change(parse_change(["v4"]))
     with pytest.raises(ConfChangePendingError):
         node.node.propose_conf_change(parse_change(["v5"]))

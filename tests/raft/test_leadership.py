@@ -6,18 +6,21 @@ import pytest
 
 from rakit.raft import (
     ConfChangeInvalidError,
+    ConfChangePendingError,
     ConfigurationLostError,
     ConfState,
     DropKind,
     Message,
     MessageType,
     NotLeaderError,
+    PeerStatus,
     ReadLimitError,
     Role,
     TransferPendingError,
     TransferRefusedError,
     TwoLeadersError,
 )
+from rakit.raft.messages import encode_stamp
 from tests.raft.network import Network
 from tests.raft.script import parse_change
 from tests.raft.single import Single, append_message, of_kind
@@ -38,6 +41,11 @@ def leader(conf: ConfState | None = None, **options: int) -> Single:
             node.step(APP_RESP, peer.id, index=2)
     node.readys.clear()
     return node
+
+
+def peer_status(network: Network, replica_id: int) -> PeerStatus:
+    peers = network[network.leader()].status().peers
+    return next(peer for peer in peers if peer.id == replica_id)
 
 
 def read_states(node: Single) -> list[bytes]:
@@ -123,11 +131,18 @@ def test_reads_are_bounded() -> None:
         node.node.read_index(b"c")
     answers = node.step(READ_INDEX, 2, term=0, context=b"d")
     assert [a.reject for a in of_kind(answers, READ_INDEX_RESP)] == [True]
-    follower = Single([1], term=2, max_pending_reads=1)
-    follower.step(HEARTBEAT, 3)
-    follower.node.read_index(b"a")
-    with pytest.raises(ReadLimitError):
-        follower.node.read_index(b"b")
+
+
+def test_a_follower_whose_questions_are_lost_can_always_ask_another() -> None:
+    node = Single([1], term=2, max_pending_reads=2)
+    node.step(HEARTBEAT, 3)
+    for number in range(5):
+        node.node.read_index(b"%d" % number)
+    node.drain()
+    assert dropped_reads(node) == [b"0", b"1", b"2"], "the oldest make room"
+    for number in range(5):
+        node.step(READ_INDEX_RESP, 3, context=b"%d" % number, index=1)
+    assert read_states(node) == [b"3", b"4"]
 
 
 def test_a_smaller_quorum_answers_reads_that_waited() -> None:
@@ -193,6 +208,18 @@ def test_removing_or_demoting_the_target_ends_the_transfer(steps: str) -> None:
         node.node.propose(b"x")
     node.node.apply_conf_change(parse_change([steps]))
     node.node.propose(b"x")
+
+
+def test_a_transfer_has_a_whole_election_timeout_however_late_it_is_asked_for() -> None:
+    node = leader(check_quorum=False)
+    for _ in range(9):
+        node.node.tick()
+    node.node.transfer_leader(2)
+    for _ in range(9):
+        node.node.tick()
+    assert node.node.basic_status().lead_transferee == 2
+    node.node.tick()
+    assert node.node.basic_status().lead_transferee == 0
 
 
 def test_another_target_replaces_the_first() -> None:
@@ -289,6 +316,47 @@ def test_an_invalid_change_is_refused_before_it_is_an_entry() -> None:
     with pytest.raises(ConfChangeInvalidError):
         node.node.propose_conf_change(parse_change(["r1"]))
     assert node.terms() == [1, 2]
+
+
+def test_s2_a_learner_gets_no_vote_before_it_knows_that_it_belongs_to_the_group() -> None:
+    """Until then it does not vote: after one more failure nobody is elected who could tell it."""
+    network = Network((1, 2, 3))
+    network.elect(1)
+    network[1].propose_batch([b"%d" % number for number in range(9)])
+    network.run()
+    network.replicas[3].alive = False  # it is to be replaced
+    network.offer_base(1, 8)
+    network.add(4, None)
+    network[1].propose_conf_change(parse_change(["l4"]))
+    # The base arrives; what follows, the addition among it, is on its way for a while.
+    network.filter = lambda m: not (m.to == 4 and m.entries)
+    network.run()
+    network.tick(4)
+    assert peer_status(network, 4).match == 8
+    with pytest.raises(ConfChangePendingError, match="4"):
+        network[1].propose_conf_change(parse_change(["v4", "r3"]))
+    network.heal()
+    network.tick(4)
+    network[1].propose_conf_change(parse_change(["v4", "r3"]))
+    network.run()
+    network.tick(20)
+    assert network[1].status().conf_state == ConfState((1, 2, 4))
+    network.replicas[1].alive = False
+    network.tick(60, ids=[2, 4])
+    assert network.leader() in {2, 4}
+
+
+def test_a_learner_in_doubt_gets_no_vote() -> None:
+    """Its acknowledgements would not count, nor its vote unless everybody else voted as well."""
+    node = Single([1], conf=ConfState((1, 2, 3), (4,)), boot=1)
+    node.win()
+    for peer in (2, 3):
+        node.step(APP_RESP, peer, index=2)
+    node.step(APP_RESP, 4, index=2, context=encode_stamp(7, doubtful=True))
+    with pytest.raises(ConfChangePendingError, match="4"):
+        node.node.propose_conf_change(parse_change(["v4"]))
+    node.step(APP_RESP, 4, index=2, context=encode_stamp(7, doubtful=False))
+    node.node.propose_conf_change(parse_change(["v4"]))
 
 
 def test_a_configuration_that_makes_no_sense_stops_the_replica() -> None:

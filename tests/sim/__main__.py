@@ -28,7 +28,7 @@ def replay(seed: int) -> int:
         raise
     print(
         f"seed {seed}: {world.plan}, {world.steps} steps,"
-        f" {world.oracle.acknowledged} batches acknowledged, kept"
+        f" {world.traffic.oracle.acknowledged} batches acknowledged, kept"
     )
     return 0
 

@@ -4,13 +4,14 @@ Producers keep one batch in flight. An idempotent producer repeats a batch whose
 know, at any node, until it gets an answer; a plain one gives the batch up. Every batch has its
 own content, so that the log tells who wrote what, and how often.
 
-The oracle holds the promises at the client's edge:
+The oracle holds the promises at the client's edge, against the ledger, which has read every entry
+that was ever applied:
 
-- P1: an acknowledged batch stands in the log of every replica, at its offset, in the end (or
-  below the log's start).
-- P2: no two acknowledgements name the same offset.
-- P3: an idempotent batch stands in the log at most once.
-- A batch that was refused (NOT_APPLIED) never appears, unless a later try of it was accepted.
+- P1, P2: an acknowledged batch stands in the log, at the offset that was told; an answer counts
+  also if it comes after the client has given up.
+- A batch that was refused (NOT_APPLIED) never appears. A refusal by a node that does not lead is
+  one as well: a plain producer takes its word and gives up, or offers the same batch again, which
+  the ledger then must not see twice (P3).
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.state import Stored
 from tests.sim.broker import Answer, Refused, Unknown
-from tests.sim.invariants import ViolationError
+from tests.sim.ledger import Ledger
+from tests.sim.violations import Invariant, ViolationError
+
+PATIENCE_MS = 700
 
 
 @dataclass(slots=True)
@@ -33,10 +37,9 @@ class Sent:
 
     group_id: int
     batch: Batch
-    idempotent: bool
-    stored: Stored | None = None
     unknown: bool = False
     refused: bool = False
+    acknowledged: bool = False
 
 
 @dataclass(slots=True)
@@ -44,65 +47,48 @@ class Oracle:
     """What the clients were told."""
 
     sent: dict[bytes, Sent] = field(default_factory=dict[bytes, Sent])
-    offsets: dict[tuple[int, int], bytes] = field(default_factory=dict[tuple[int, int], bytes])
+    ledger: Ledger = field(init=False)
     acknowledged: int = 0
 
-    def answered(self, sent: Sent, answer: Answer) -> None:
-        content = sent.batch.content
-        if isinstance(answer, Unknown):
-            sent.unknown = True
-            return
-        if isinstance(answer, Refused):
-            sent.refused = True
-            return
-        if sent.stored is not None and sent.stored.base_offset != answer.base_offset:
-            raise ViolationError(f"{content!r} was acknowledged at {sent.stored} and at {answer}")
-        sent.stored = answer
-        self.acknowledged += 1
-        for offset in range(answer.base_offset, answer.end_offset):
-            if self.offsets.setdefault((sent.group_id, offset), content) != content:
-                raise ViolationError(
-                    f"offset {offset} of group {sent.group_id} was acknowledged twice: "
-                    f"{self.offsets[sent.group_id, offset]!r}, {content!r}"
-                )
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.sent.__contains__)
 
-    def judge_log(
-        self, group_id: int, start_offset: int, log: list[tuple[int, int, bytes]]
-    ) -> None:
-        """Judges the committed log of a healed replica: (base offset, count, content) in order."""
-        at: dict[bytes, int] = {}
-        for base, _count, content in log:
-            sent = self.sent.get(content)
-            if sent is None:
-                raise ViolationError(f"{content!r} stands in group {group_id}, and nobody sent it")
-            if content in at:
+    def stored(self, sent: Sent, answer: Stored) -> None:
+        """Somebody was told where a batch is; the node that said so has applied it."""
+        content = sent.batch.content
+        base = self.ledger.page(sent.group_id).at.get(content)
+        end = answer.base_offset + sent.batch.record_count
+        if base != answer.base_offset or answer.end_offset != end:
+            raise ViolationError(
+                Invariant.ACKNOWLEDGED,
+                f"{content!r} was acknowledged at {answer} of group {sent.group_id},"
+                f" the log has it at {base}",
+            )
+        self.acknowledged += not sent.acknowledged
+        sent.acknowledged = True
+
+    def judge(self, group_id: int) -> None:
+        """Judges what was refused, once nothing is under way any more."""
+        for content, base in self.ledger.page(group_id).at.items():
+            sent = self.sent[content]
+            if sent.refused and not sent.unknown and not sent.acknowledged:
                 raise ViolationError(
-                    f"{content!r} stands at {at[content]} and at {base} of group {group_id}"
-                )
-            at[content] = base
-            if sent.refused and sent.stored is None and not sent.unknown:
-                raise ViolationError(
-                    f"{content!r} was refused and stands at {base} of group {group_id}"
-                )
-        for content, sent in self.sent.items():
-            if (
-                sent.group_id != group_id
-                or sent.stored is None
-                or sent.stored.end_offset <= start_offset
-            ):
-                continue
-            if at.get(content) != sent.stored.base_offset:
-                raise ViolationError(
-                    f"{content!r} was acknowledged at {sent.stored.base_offset}"
-                    f" of group {group_id}, "
-                    f"the log has it at {at.get(content)}"
+                    Invariant.NOT_APPLIED,
+                    f"{content!r} was refused and stands at {base} of group {group_id}",
                 )
 
 
 class Producer:
     """One producer of one partition; the world calls `turn` again and again."""
 
-    def __init__(self, producer_id: int, group_id: int, rng: random.Random, oracle: Oracle) -> None:
+    def __init__(
+        self,
+        producer_id: int,
+        group_id: int,
+        rng: random.Random,
+        oracle: Oracle,
+        serial: int = 0,
+    ) -> None:
         self.producer_id = producer_id  # 0: not idempotent
         self.group_id = group_id
         self.rng = rng
@@ -113,14 +99,14 @@ class Producer:
         self.waiting_since_ms = -1
         self.attempt = 0
         self.target = 0
-        self.serial = 0
+        self.serial = serial  # of its last batch
 
     def turn(
         self, now_ms: int, nodes: list[int], send: Callable[[int, Producer, int], None]
     ) -> None:
         """Begins a batch, or repeats one that has waited too long."""
         if self.waiting_since_ms >= 0:
-            if now_ms - self.waiting_since_ms < 700:
+            if now_ms - self.waiting_since_ms < PATIENCE_MS:
                 return
             self._unknown()
         if self.current is None:
@@ -138,7 +124,7 @@ class Producer:
         content = b"%d.%d.%d" % (self.group_id, self.producer_id, self.serial)
         content += b"." * self.rng.randint(0, 60)
         batch = Batch(content=content, compressed=False, record_count=count, crc32c=crc32c(content))
-        self.current = Sent(self.group_id, batch, self.producer_id != 0)
+        self.current = Sent(self.group_id, batch)
         self.oracle.sent[content] = self.current
 
     def stamp(self) -> Stamp | None:
@@ -154,21 +140,30 @@ class Producer:
         if not self.producer_id:
             self.current = None
 
-    def answered(self, attempt: int, answer: Answer) -> None:
-        """Takes an answer; one to an attempt that was given up is only noted."""
-        sent = self.current
-        if attempt != self.attempt or self.waiting_since_ms < 0 or sent is None:
+    def answered(self, attempt: int, sent: Sent, answer: Answer) -> None:
+        """Takes an answer; one to an attempt that was given up changes nothing here."""
+        if isinstance(answer, Stored):
+            self.oracle.stored(sent, answer)
+        if attempt != self.attempt or self.waiting_since_ms < 0:
             return
+        assert sent is self.current, "the newest attempt is about the current batch"
         if isinstance(answer, Unknown):
             self._unknown()
             return
-        if isinstance(answer, Refused) and answer.elsewhere:
-            self.waiting_since_ms = -1
-            self.target = 0
-            return
-        self.oracle.answered(sent, answer)
-        if isinstance(answer, Refused) and self.producer_id:
-            raise ViolationError(f"producer {self.producer_id} was refused: {answer.reason}")
         self.waiting_since_ms = -1
-        self.last_stored = self.sequence
-        self.current = None
+        if isinstance(answer, Refused):
+            self._refused(sent, answer)
+        else:
+            self.last_stored = self.sequence
+            self.current = None
+
+    def _refused(self, sent: Sent, answer: Refused) -> None:
+        if self.producer_id and not answer.elsewhere:
+            raise ViolationError(
+                Invariant.ACKNOWLEDGED,
+                f"producer {self.producer_id} was refused: {answer.reason}",
+            )
+        self.target = 0
+        if not self.producer_id and self.rng.random() < 0.5:
+            sent.refused = True
+            self.current = None

@@ -60,15 +60,12 @@ class SimDisk:
         # What a cut may not touch, and the synced batches after it; None when nothing is ever cut.
         self.witnessed: Image | None = None
         self.unwitnessed: list[WriteBatch] = []
-        self.lies_about_sync = False  # planted: a disk that acknowledges a flush it never made
 
     def write(self, number: int, batch: WriteBatch) -> None:
         self.live.apply(batch)
         self.pending.append((number, batch))
 
     def sync(self, number: int) -> None:
-        if self.lies_about_sync:
-            return
         while self.pending and self.pending[0][0] <= number:
             self._make_durable(self.pending.popleft()[1])
 
@@ -84,24 +81,29 @@ class SimDisk:
             self.witnessed.apply(batch)
         self.unwitnessed.clear()
 
-    def cut(self, rng: random.Random) -> Image:
-        """Loses a part of what is newer than the witness; returns what was durable before."""
+    def cut(self, kept: int) -> Image:
+        """Loses what is newer than the witness but for `kept` batches; returns what was durable."""
         assert self.witnessed is not None, "this disk keeps no witness"
         assert not self.pending, "a disk is cut after its crash"
         before = self.durable
-        kept = rng.randint(0, len(self.unwitnessed))
         del self.unwitnessed[kept:]
         self.witness()
         self.durable, self.live = self.witnessed.copy(), self.witnessed.copy()
         return before
 
-    def crash(self, rng: random.Random) -> None:
-        """Keeps a random prefix of what was not synced; half of the time nothing of it."""
+    def crash(self, rng: random.Random) -> int:
+        """Keeps a random prefix of what was not synced; half of the time nothing of it.
+
+        Returns the number of the last write that it kept, 0 for none.
+        """
+        last = 0
         kept = 0 if rng.random() < 0.5 else rng.randint(0, len(self.pending))
         for _ in range(kept):
-            self._make_durable(self.pending.popleft()[1])
+            last, batch = self.pending.popleft()
+            self._make_durable(batch)
         self.pending.clear()
         self.live = self.durable.copy()
+        return last
 
     def get(self, key: bytes) -> bytes | None:
         return self.live.rows.get(key)

@@ -5,42 +5,44 @@ checks share nothing with the core's code: they read logs from disks and roles f
 keep their own record of what was committed.
 
 - Election safety: one leader per group and term (paper, figure 3).
-- One vote per term, also across restarts (section 5.2): judged by the grants that leave a node.
 - Log matching (section 5.3): an (index, term) names one content and one predecessor's term, for
   ever.
 - Committed is durable on a majority: when a replica first counts an index as committed, a quorum
   of every half of its configuration holds the entry on its synced disk, crashed voters included.
   Where members change, it may be the configuration of a step before, or one that another replica
   has applied; where a disk lost what it had synced (S8), what it once held counts for that entry.
+- One change at a time (dissertation 4.1): no log holds two changes of members above its commit
+  index, or its replica might count by a majority that need not meet that of the others.
+- The commit rule (section 5.4.2): the commit index of a leader moves to an entry of its own term.
 - State machine safety (section 5.4.3): nobody ever holds another entry as committed at the same
   index.
-- Leader completeness (section 5.4): a new leader holds everything that was committed.
-- A replica that was shut out says nothing and does nothing any more, also after restarts (S9).
-- Terms never fall, not even across a restart; commit and applied indexes never fall while a
-  process lives.
+- Leader completeness (section 5.4): a new leader holds everything that was committed, and what is
+  committed under an earlier leader while it leads is in its log already.
+- Terms, commit and applied indexes never fall while a process lives.
+
+Votes are judged by `Votes`, and what the entries of a partition say by the ledger, which is told
+of what is applied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rakit.multiraft import keys
 from rakit.multiraft.driver import Driver
-from rakit.multiraft.effects import Envelope
 from rakit.multiraft.group import Group
 from rakit.multiraft.kv import Op, WriteBatch
 from rakit.multiraft.machine import node_of
-from rakit.raft import ConfState, MessageType, Role
+from rakit.raft import ConfState, Role
 from tests.sim.disk import Image, SimDisk
-from tests.sim.records import entry_term, hard_state_of, term_at
+from tests.sim.ledger import Ledger
+from tests.sim.records import entry_term, hard_state_of, is_conf_change, term_at
+from tests.sim.violations import Invariant, ViolationError
+from tests.sim.votes import Votes
 
 #: Configurations of a group that count, beside the ones of the replica that is looked at.
 _CONFS_KEPT = 2
-
-
-class ViolationError(AssertionError):
-    """A promise was broken."""
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class Seen:
     term: int = 0
     commit: int = 0
     applied: int = 0
+    base: int = 0
     leads_term: int = 0
     conf: ConfState | None = None
 
@@ -59,13 +62,11 @@ class GroupRecord:
     """What is known of one group from outside."""
 
     leaders: dict[int, int] = field(default_factory=dict[int, int])
-    grants: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     # (index, term) -> (digest of the stored row, term of the entry before it)
     rows: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     before: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     committed: dict[int, int] = field(default_factory=dict[int, int])
     committed_up_to: int = 1
-    durable_terms: dict[int, int] = field(default_factory=dict[int, int])
     # The newest configuration that any replica has shown, and the one before it.
     confs: tuple[ConfState, ...] = ()
     # (node, index, term) of entries that were synced and lost with a tail that was cut, or with a
@@ -76,12 +77,18 @@ class GroupRecord:
 class Checker:
     """Watches every node of one world."""
 
-    def __init__(self, disk_of: Callable[[int], SimDisk]) -> None:
+    def __init__(
+        self,
+        disk_of: Callable[[int], SimDisk],
+        driver_of: Callable[[int], Driver | None],
+        ledger: Ledger,
+    ) -> None:
         self.disk_of = disk_of
+        self.driver_of = driver_of
+        self.ledger = ledger
         self.groups: dict[int, GroupRecord] = {}
         self.seen: dict[tuple[int, int], Seen] = {}
-        # (group, replica) of those whose quarantine is durable.
-        self.shut_out: set[tuple[int, int]] = set()
+        self.votes = Votes(disk_of)
 
     def record(self, group_id: int) -> GroupRecord:
         record = self.groups.get(group_id)
@@ -89,115 +96,93 @@ class Checker:
             record = self.groups[group_id] = GroupRecord()
         return record
 
-    def restarted(self, node_id: int) -> None:
-        for key in [key for key in self.seen if key[0] == node_id]:
-            del self.seen[key]
-
-    # ---------------------------------------------------------------- what leaves a node
-
-    def sent(self, envelopes: Iterable[Envelope]) -> None:
-        for envelope in envelopes:
-            message = envelope.message
-            if (envelope.group_id, envelope.from_replica) in self.shut_out:
-                raise ViolationError(
-                    f"group {envelope.group_id}: replica {envelope.from_replica:x} is shut out and"
-                    f" sends {message.type.name}"
-                )
-            if message.type is not MessageType.VOTE_RESP or message.reject:
-                continue
-            grants = self.record(envelope.group_id).grants
-            key = (envelope.from_replica, message.term)
-            if grants.setdefault(key, envelope.to_replica) != envelope.to_replica:
-                raise ViolationError(
-                    f"group {envelope.group_id}: replica {envelope.from_replica:x} voted"
-                    f" twice in term {message.term}"
-                )
-
     # ---------------------------------------------------------------- what is written
 
-    def wrote(self, node_id: int, batch: WriteBatch) -> None:
+    def wrote(self, node_id: int, number: int, batch: WriteBatch) -> None:
         for kind, key, value in batch.ops:
             if kind != Op.PUT:
                 continue
             if key[0] == keys.ENTRY:
                 self._entry_written(node_id, key, value)
             elif key[0] == keys.HARD_STATE:
-                self._hard_state_written(node_id, key, value)
+                self.votes.wrote(node_id, number, key, value)
 
     def _entry_written(self, node_id: int, key: bytes, value: bytes) -> None:
         group_id, index, term = keys.group_of(key), keys.number_of(key), entry_term(value)
         record = self.record(group_id)
         digest = hash(value)
         if record.rows.setdefault((index, term), digest) != digest:
-            raise ViolationError(f"group {group_id}: two entries at index {index}, term {term}")
+            raise ViolationError(
+                Invariant.LOG_MATCHING,
+                f"group {group_id}: two entries at index {index}, term {term}",
+            )
+        if is_conf_change(value):
+            self._one_change(node_id, group_id, index)
         previous = self.disk_of(node_id).live.rows.get(keys.entry(group_id, index - 1))
         if previous is None:
             return  # the entry before it has been trimmed, or is the checkpoint
         before = entry_term(previous)
         if record.before.setdefault((index, term), before) != before:
             raise ViolationError(
-                f"group {group_id}: the log forks below index {index}, term {term}"
+                Invariant.LOG_MATCHING,
+                f"group {group_id}: the log forks below index {index}, term {term}",
             )
 
-    def _hard_state_written(self, node_id: int, key: bytes, value: bytes) -> None:
-        group_id, term = keys.group_of(key), hard_state_of(keys.group_of(key), value).term
-        terms = self.record(group_id).durable_terms
-        if terms.get(node_id, 0) > term:
-            raise ViolationError(
-                f"group {group_id}: node {node_id} stored term {term} after {terms[node_id]}"
-            )
-        terms[node_id] = term
+    def _one_change(self, node_id: int, group_id: int, index: int) -> None:
+        rows = self.disk_of(node_id).live.rows
+        stored = rows.get(keys.hard_state(group_id))
+        commit = hard_state_of(group_id, stored).commit if stored else 0
+        for other in range(commit + 1, index):
+            row = rows.get(keys.entry(group_id, other))
+            if row is not None and is_conf_change(row):
+                raise ViolationError(
+                    Invariant.ONE_CHANGE,
+                    f"group {group_id}: node {node_id} holds changes of members at {other} and"
+                    f" {index}, and knows {commit} as committed",
+                )
 
-    def crashed(self, node_id: int) -> None:
-        """What was written and not synced is gone, and terms may be taken back with it."""
-        rows = self.disk_of(node_id).durable.rows
-        for group_id, record in self.groups.items():
-            stored = rows.get(keys.hard_state(group_id))
-            record.durable_terms[node_id] = hard_state_of(group_id, stored).term if stored else 0
+    def crashed(self, node_id: int, kept: int) -> None:
+        """The process has gone, with what was written after write `kept`."""
+        self.votes.crashed(node_id, kept)
+        for key in [key for key in self.seen if key[0] == node_id]:
+            del self.seen[key]
 
     def cut(self, node_id: int, before: Image) -> None:
         """A disk lost what it had synced: what it held counts for what was committed by it."""
+        self.votes.forgotten(node_id)
         now = self.disk_of(node_id).durable.rows
         for key, value in before.rows.items():
             if key[0] == keys.ENTRY and now.get(key) != value:
                 entry = (node_id, keys.number_of(key), entry_term(value))
                 self.record(keys.group_of(key)).cut.add(entry)
-        for record in self.groups.values():
-            # Votes that it cast and forgot; it may cast them again, and they do not count then.
-            for grant in [one for one in record.grants if node_of(one[0]) == node_id]:
-                del record.grants[grant]
 
     def replaced(self, node_id: int, group_id: int) -> None:
         """A new replica takes the place of one that is shut out: what that held goes with it."""
-        record = self.record(group_id)
         lo, hi = keys.group_range(keys.ENTRY, group_id)
+        cut = self.record(group_id).cut
         for key, value in self.disk_of(node_id).durable.rows.items():
             if lo <= key < hi:
-                record.cut.add((node_id, keys.number_of(key), entry_term(value)))
-        record.durable_terms.pop(node_id, None)
+                cut.add((node_id, keys.number_of(key), entry_term(value)))
+        self.votes.replaced(node_id, group_id)
         self.seen.pop((node_id, group_id), None)
 
     # ---------------------------------------------------------------- what a node holds
 
     def stepped(self, node_id: int, driver: Driver) -> None:
+        """The node has carried out effects; nothing else changes what is looked at here."""
         for group_id, group in driver.groups.items():
             self._group(node_id, group_id, group)
 
     def _group(self, node_id: int, group_id: int, group: Group) -> None:
-        if (group_id, group.meta.replica_id) in self.shut_out:
-            raise ViolationError(f"group {group_id}: node {node_id} has forgotten a quarantine")
         seen = self.seen.get((node_id, group_id))
         if seen is None:
             seen = self.seen[node_id, group_id] = Seen()
         term, commit, applied = group.term, group.commit, group.applied
-        if term < seen.term or commit < seen.commit or applied < seen.applied:
+        if term < seen.term or commit < seen.commit or applied < seen.applied or applied > commit:
             raise ViolationError(
-                f"group {group_id}: node {node_id} went back from {seen}"
-                f" to {term}, {commit}, {applied}"
-            )
-        if applied > commit:
-            raise ViolationError(
-                f"group {group_id}: node {node_id} applied {applied}, committed {commit}"
+                Invariant.MONOTONE,
+                f"group {group_id}: node {node_id} went from {seen} to term {term},"
+                f" commit {commit}, applied {applied}",
             )
         seen.term = term
         if group.conf_state is not seen.conf:
@@ -206,7 +191,13 @@ class Checker:
             self._commit_grew(node_id, group_id, group, max(seen.commit, 1), commit)
             seen.commit = commit
         seen.conf = group.conf_state
-        seen.applied = applied
+        if applied > seen.applied:
+            seen.applied = applied
+            self.ledger.applied(group, self.disk_of(node_id))
+        base = group.storage.base.index
+        if base != seen.base:
+            seen.base = base
+            self.ledger.begins_after(node_id, group_id, base)
         if group.role is Role.LEADER and seen.leads_term != term:
             seen.leads_term = term
             self._new_leader(group_id, group, term)
@@ -221,23 +212,35 @@ class Checker:
         replica = group.meta.replica_id
         if record.leaders.setdefault(term, replica) != replica:
             raise ViolationError(
+                Invariant.ELECTION_SAFETY,
                 f"group {group_id}: {record.leaders[term]:x} and {replica:x}"
-                f" both lead in term {term}"
+                f" both lead in term {term}",
             )
         last = record.committed_up_to
-        end = group.storage.last_index()
-        if end < last:
+        while record.committed.get(last, 0) > term:
+            # It was elected in an earlier term, and has only now heard of it.
+            last -= 1
+        if last in record.committed:
+            self._holds_committed(group_id, group, last, record.committed[last])
+
+    def _holds_committed(self, group_id: int, leader: Group, index: int, term: int) -> None:
+        end = leader.storage.last_index()
+        if end < index or term_at(leader, index) not in {term, None}:
             raise ViolationError(
-                f"group {group_id}: leader {replica:x} of term {term} ends at {end},"
-                f" {last} is committed"
-            )
-        if last in record.committed and term_at(group, last) not in {record.committed[last], None}:
-            raise ViolationError(
-                f"group {group_id}: leader {replica:x} of term {term} lacks committed entry {last}"
+                Invariant.LEADER_COMPLETENESS,
+                f"group {group_id}: leader {leader.meta.replica_id:x} of term {leader.term} lacks"
+                f" ({term}, {index}), which is committed; its log ends at {end}",
             )
 
     def _commit_grew(self, node_id: int, group_id: int, group: Group, old: int, new: int) -> None:
         record = self.record(group_id)
+        seen = self.seen[node_id, group_id]
+        if seen.leads_term == group.term and term_at(group, new) not in {group.term, None}:
+            raise ViolationError(
+                Invariant.COMMIT_RULE,
+                f"group {group_id}: node {node_id} leads in term {group.term} and counts"
+                f" ({term_at(group, new)}, {new}) as committed",
+            )
         for index in range(old + 1, new + 1):
             term = term_at(group, index)
             if term is None:
@@ -245,13 +248,22 @@ class Checker:
             known = record.committed.get(index)
             if known is None:
                 self._durable_on_a_majority(node_id, group_id, group, index, term)
+                self._later_leaders_hold(group_id, index, term)
                 record.committed[index] = term
                 record.committed_up_to = max(record.committed_up_to, index)
             elif known != term:
                 raise ViolationError(
+                    Invariant.STATE_MACHINE_SAFETY,
                     f"group {group_id}: node {node_id} commits ({term}, {index}),"
-                    f" but term {known} is committed there"
+                    f" but term {known} is committed there",
                 )
+
+    def _later_leaders_hold(self, group_id: int, index: int, term: int) -> None:
+        for later, replica in self.record(group_id).leaders.items():
+            driver = self.driver_of(node_of(replica)) if later > term else None
+            leader = driver.groups.get(group_id) if driver is not None else None
+            if leader is not None and (leader.role, leader.term) == (Role.LEADER, later):
+                self._holds_committed(group_id, leader, index, term)
 
     def _durable_on_a_majority(
         self, node_id: int, group_id: int, group: Group, index: int, term: int
@@ -262,8 +274,9 @@ class Checker:
             everybody = sorted({one for conf in confs for one in (*conf.voters,)})
             holders = [one for one in everybody if self._holds(one, group_id, index, term)]
             raise ViolationError(
+                Invariant.DURABLE_COMMIT,
                 f"group {group_id}: ({term}, {index}) counts as committed, "
-                f"durable on {[node_of(one) for one in holders]} under {confs[0]}"
+                f"durable on {[node_of(one) for one in holders]} under {confs[0]}",
             )
 
     def _has_quorum(self, conf: ConfState, group_id: int, index: int, term: int) -> bool:

@@ -20,6 +20,8 @@ class Weather:
     # A message that takes much longer than the others: this is what reorders.
     straggling: float = 0.0
     straggle_ms: int = 400
+    # An append that finds the queue full: it is refused, and its sender is told (S17).
+    refusal: float = 0.0
 
 
 CALM = Weather()
@@ -33,6 +35,13 @@ class Network:
         self.weather = CALM
         # Directed pairs (from, to) through which nothing passes.
         self.cuts: set[tuple[int, int]] = set()
+        # How often a link was broken; what is on its way over it is lost then.
+        self.breaks: dict[tuple[int, int], int] = {}
+
+    def refuses(self) -> bool:
+        """Tells whether an append is refused by a full queue."""
+        refusal = self.weather.refusal
+        return refusal > 0 and self.rng.random() < refusal
 
     def arrivals_ms(self, source: int, target: int) -> list[int]:
         """Returns the delays after which copies of a message arrive; empty when it is lost."""
@@ -41,11 +50,13 @@ class Network:
         rng, weather = self.rng, self.weather
         if weather.loss and rng.random() < weather.loss:
             return []
-        copies = 2 if weather.duplication and rng.random() < weather.duplication else 1
-        return [self._delay(rng, weather) for _ in range(copies)]
+        if weather.duplication and rng.random() < weather.duplication:
+            return [self._delay(rng, weather), self._delay(rng, weather)]
+        return [self._delay(rng, weather)]
 
     def _delay(self, rng: random.Random, weather: Weather) -> int:
-        delay = rng.randint(*weather.delay_ms)
+        shortest, longest = weather.delay_ms
+        delay = shortest + int(rng.random() * (longest - shortest + 1))
         if weather.straggling and rng.random() < weather.straggling:
             delay += rng.randint(0, weather.straggle_ms)
         return delay
@@ -59,6 +70,10 @@ class Network:
             for b in sorted(right):
                 self.cuts.add((a, b))
                 self.cuts.add((b, a))
+
+    def break_link(self, source: int, target: int) -> None:
+        """Loses what is on its way; what is sent from now on passes."""
+        self.breaks[source, target] = self.breaks.get((source, target), 0) + 1
 
     def heal(self) -> None:
         self.cuts.clear()

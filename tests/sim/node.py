@@ -32,6 +32,8 @@ class Wiring:
     hand_out: Callable[[int, Effects], None]
     may_crash: Callable[[int, str], None]  # raises CrashError where the power goes
     wrote: Callable[[int, Effects], None]
+    synced: Callable[[int, int], None]
+    stepped: Callable[[int], None]
 
 
 class SimNode:
@@ -61,13 +63,14 @@ class SimNode:
         assert self.driver is None, "a running node cannot be started"
         self.boot += 1
         self.written, self.syncing = 0, False
-        config = dataclasses.replace(self.config, doubtful=self.was_cut)
+        config = dataclasses.replace(self.config, boot=self.boot, doubtful=self.was_cut)
         self.driver = Driver(config, self.node_id, self.disk, self.factory, rng)
         self.driver.load()
 
-    def crash(self, rng: random.Random) -> None:
+    def crash(self, rng: random.Random) -> int:
+        """Loses the process; returns the number of the last write that survives."""
         self.driver = None
-        self.disk.crash(rng)
+        return self.disk.crash(rng)
 
     def step(self) -> None:
         """Carries out all that the driver asks for; raises CrashError where the power goes."""
@@ -75,7 +78,8 @@ class SimNode:
         assert driver is not None, "a node that is down does not step"
         while (effects := driver.advance()) is not None:
             number = effects.number
-            self.wiring.send(self.node_id, effects.sends)
+            if effects.sends:
+                self.wiring.send(self.node_id, effects.sends)
             self.wiring.may_crash(self.node_id, "before the write")
             self.disk.write(number, effects.batch)
             self.wiring.wrote(self.node_id, effects)
@@ -83,6 +87,7 @@ class SimNode:
             self.wiring.may_crash(self.node_id, "after the write")
             driver.written(number)
             self.wiring.hand_out(self.node_id, effects)
+            self.wiring.stepped(self.node_id)
             if effects.must_sync and not self.syncing:
                 self.syncing = True
                 self.wiring.start_sync(self.node_id)
@@ -91,6 +96,7 @@ class SimNode:
         """A flush that covered every write up to `number` has returned."""
         assert self.driver is not None, "a node that is down has no syncer"
         self.disk.sync(number)
+        self.wiring.synced(self.node_id, number)
         self.wiring.may_crash(self.node_id, "after the sync")
         self.driver.synced(number)
         self.was_cut = False

@@ -4,39 +4,87 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Topic(Enum):
+    """What a run is about, beside the usual faults."""
+
+    EVERYTHING = auto()
+    #: Members come and go, and some are damaged and replaced; nodes without a replica are spare.
+    MEMBERS = auto()
+    #: Disks lose tails that they had synced, when it hurts most (S8).
+    CUTS = auto()
+    #: The metadata group runs beside the partitions.
+    REGISTRY = auto()
+    #: Leaders that reach a minority, crash, and come back: figure 8 of the paper.
+    FIGURE_8 = auto()
+    #: Rival candidates, and voters that crash as soon as they have voted.
+    VOTES = auto()
+    #: Readers find replicas damaged: they are shut out, and some are replaced (S9).
+    DAMAGE = auto()
+    #: A group is deleted while it is at work.
+    DELETION = auto()
+
+
+_TOPICS = [
+    Topic.EVERYTHING,
+    Topic.EVERYTHING,
+    Topic.MEMBERS,
+    Topic.MEMBERS,
+    Topic.CUTS,
+    Topic.CUTS,
+    Topic.REGISTRY,
+    Topic.FIGURE_8,
+    Topic.VOTES,
+    Topic.VOTES,
+    Topic.DAMAGE,
+    Topic.DELETION,
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how hard a run is, and what it is about beside the usual faults."""
+    """How long and how hard a run is, and what it is about."""
 
+    topic: Topic
     nodes: int
     groups: int
     chaos_ms: int
     strike_every_ms: int
     # Few ticks make rival candidates likely.
     election_ticks: int
-    # Nodes without a replica in the beginning; with some, members come and go.
-    spares: int = 0
-    # Disks lose tails that they had synced (S8).
-    cuts: bool = False
-    # The metadata group runs beside the partitions.
-    registry: bool = False
-    # Readers find replicas damaged, which are shut out, and some of them replaced (S9).
-    damage: bool = False
+    # Small messages divide what a follower lacks among several, small batches what it writes.
+    message_bytes: int
+    batch_bytes: int
+    # Nodes without a replica in the beginning.
+    spares: int
     heal_ms: int = 25_000
 
     @staticmethod
     def drawn(rng: random.Random) -> Plan:
-        about = rng.choice(["members", "members", "cuts", "registry", "damage", "", ""])
+        topic = rng.choice(_TOPICS)
+        nodes, groups = rng.choice([3, 3, 3, 5]), rng.choice([1, 1, 2])
+        ticks, message_bytes = rng.choice([4, 10, 10]), 400
+        strike_every_ms = rng.choice([250, 500, 900])
+        if topic is Topic.FIGURE_8:
+            nodes, groups, message_bytes = rng.choice([3, 5]), 1, 150
+        elif topic is Topic.VOTES:
+            ticks, strike_every_ms = 4, 300
+        elif topic is Topic.CUTS:
+            strike_every_ms = 400
+        elif topic is Topic.MEMBERS:
+            nodes, strike_every_ms = 3, 400
+        elif topic is Topic.DELETION:
+            groups = 2
         return Plan(
-            nodes=rng.choice([3, 3, 3, 5]),
-            groups=rng.choice([1, 1, 2]),
+            topic=topic,
+            nodes=nodes,
+            groups=groups,
             chaos_ms=rng.randint(4_000, 9_000),
-            strike_every_ms=rng.choice([250, 500, 900]),
-            election_ticks=rng.choice([4, 10, 10]),
-            spares=rng.randint(1, 2) if about == "members" else 0,
-            cuts=about == "cuts",
-            registry=about == "registry",
-            damage=about == "damage",
+            strike_every_ms=strike_every_ms,
+            election_ticks=ticks,
+            message_bytes=message_bytes,
+            batch_bytes=400 if topic is Topic.MEMBERS else 1200,
+            spares=3 if topic is Topic.MEMBERS else 0,
         )

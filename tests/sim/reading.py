@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from rakit.multiraft.driver import Driver
 from rakit.multiraft.effects import ReadReady
 from rakit.multiraft.errors import ProposalRefusedError
-from tests.sim.invariants import ViolationError
+from tests.sim.violations import Invariant, ViolationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,17 @@ class ReadOracle:
         read = answer.token
         assert isinstance(read, Read), "every token of a read is the read"
         if self.waiting.pop(read.number, None) is None:
-            raise ViolationError(f"{read} was answered twice")
+            raise ViolationError(Invariant.READS, f"{read} was answered twice")
         if answer.lost:
             return
         self.confirmed += 1
         if answer.index < read.floor:
-            raise ViolationError(f"{read} was confirmed at {answer.index}")
+            raise ViolationError(Invariant.READS, f"{read} was confirmed at {answer.index}")
         group = driver.group(read.group_id)
         if group is None or group.applied < answer.index:
-            raise ViolationError(f"{read} was confirmed at {answer.index}, which is not applied")
+            raise ViolationError(
+                Invariant.READS, f"{read} was confirmed at {answer.index}, which is not applied"
+            )
 
     def forget(self, node_id: int) -> None:
         """The process has gone, and whoever asked it has to ask again."""

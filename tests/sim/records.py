@@ -10,14 +10,18 @@ import struct
 
 from rakit.multiraft.group import Group
 from rakit.multiraft.records import decode_hard_state
-from rakit.raft import HardState
+from rakit.raft import EntryType, HardState
 
-_HEAD = struct.Struct(">IQ")  # checksum, term
+_HEAD = struct.Struct(">IQB")  # checksum, term, type
 
 
 def entry_term(row: bytes) -> int:
     term: int = _HEAD.unpack_from(row)[1]
     return term
+
+
+def is_conf_change(row: bytes) -> bool:
+    return bool(_HEAD.unpack_from(row)[2] == EntryType.CONF_CHANGE)
 
 
 def hard_state_of(group_id: int, row: bytes) -> HardState:

@@ -17,7 +17,7 @@ from rakit.node.metadata import commands
 from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.peer.v1 import metadata_command_pb2 as pb
-from tests.sim.invariants import ViolationError
+from tests.sim.violations import Invariant, ViolationError
 
 _NAMES = ("a", "b", "c")
 #: Every founder may propose it, however often; the first one counts.
@@ -46,6 +46,7 @@ class Registrars:
     ids: dict[str, int] = field(default_factory=dict[str, int])
     highest: dict[str, int] = field(default_factory=dict[str, int])
     told: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    answers: int = 0
 
     def register(self, driver: Driver, now_ms: int, rng: random.Random) -> None:
         """Asks a node; one that does not lead refuses. The founding comes before all others."""
@@ -69,11 +70,14 @@ class Registrars:
         if completion.lost or not isinstance(token, Registration):
             return
         assert isinstance(result, pb.MetadataResult), "a command leads to a result"
+        self.answers += 1
         ready = result.producer_ready
         if (token.name, ready.epoch) in self.told or ready.epoch <= token.floor:
-            raise ViolationError(f"{token} was told epoch {ready.epoch}")
+            raise ViolationError(Invariant.EPOCHS, f"{token} was told epoch {ready.epoch}")
         if self.ids.setdefault(token.name, ready.producer_id) != ready.producer_id:
-            raise ViolationError(f"{token} was told a second id, {ready.producer_id}")
+            raise ViolationError(
+                Invariant.EPOCHS, f"{token} was told a second id, {ready.producer_id}"
+            )
         self.told.add((token.name, ready.epoch))
         self.highest[token.name] = max(ready.epoch, self.highest.get(token.name, 0))
 
@@ -81,4 +85,6 @@ class Registrars:
         for name, epoch in self.highest.items():
             known = machine.registry.producers.get(name)
             if known is None or known.epoch < epoch:
-                raise ViolationError(f"epoch {epoch} of {name!r} was told; there is {known}")
+                raise ViolationError(
+                    Invariant.EPOCHS, f"epoch {epoch} of {name!r} was told; there is {known}"
+                )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from tests.sim.violations import Invariant, ViolationError
 from tests.sim.world import World
 
 
@@ -12,6 +13,8 @@ from tests.sim.world import World
 class Outcome:
     seed: int
     error: str
+    #: What the error is about; None if it was no judgement of the simulator's.
+    violated: Invariant | None
     steps: int
     acknowledged: int
     cpu_s: float
@@ -21,9 +24,13 @@ def run_seed(seed: int) -> Outcome:
     """Runs one seed; an error is reported, not raised, so that the others go on."""
     began = time.process_time()
     world = World(seed)
-    error = ""
+    error, violated = "", None
     try:
         world.run()
+    except ViolationError as violation:
+        error, violated = str(violation), violation.invariant
     except Exception as failure:  # any exception fails the seed, and is printed with it
         error = f"{type(failure).__name__}: {failure}"
-    return Outcome(seed, error, world.steps, world.oracle.acknowledged, time.process_time() - began)
+    acknowledged = world.traffic.oracle.acknowledged
+    cpu_s = time.process_time() - began
+    return Outcome(seed, error, violated, world.steps, acknowledged, cpu_s)

@@ -1,9 +1,7 @@
-"""What a node remembers about its own starts: how many there were, and which replicas are in doubt.
+"""What a node remembers about starts from a store that was cut: which replicas are in doubt.
 
-The number of the boot is stamped on acknowledgements, so that a leader can tell those of an earlier
-life. It is raised and synced before anything is sent. A doubt mark says that the store was cut at a
-damaged tail while the replica lived in it (safety S8); it outlives restarts and goes when the core
-says that the doubt is over.
+A doubt mark says that the store was cut at a damaged tail while the replica lived in it (safety
+S8); it outlives restarts and goes when the core says that the doubt is over.
 
 What was cut off may have held the birth of a replica too, with all that it promised. A replica that
 is made later on such a store cannot be told from one that is made again, so it is born in doubt.
@@ -22,32 +20,14 @@ import struct
 from typing import Final
 
 from rakit.multiraft import keys
-from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import KeyValue, WriteBatch
 from rakit.multiraft.machine import ID_MAX
 
 _NUMBER: Final = struct.Struct(">Q")
-_BOOT: Final = keys.local(b"boot")
-_SKIP_IN_DOUBT: Final = 1024
 _DOUBT: Final = keys.local(b"doubt:")
 _CUT: Final = keys.local(b"cut")
 #: Greater than every group id.
 EVERY_BIRTH: Final = ID_MAX + 1
-
-
-def next_boot(disk: KeyValue, batch: WriteBatch, *, doubtful: bool) -> int:
-    """Returns the number of this start and has it stored.
-
-    A store that was cut at its tail may have lost the counts of its last starts, so a start in
-    doubt skips further ahead than there can have been starts since the last witness.
-    """
-    value = disk.get(_BOOT)
-    if value is not None and len(value) != _NUMBER.size:
-        raise StoreCorruptError(f"the boot counter is {len(value)} bytes long")
-    last = 0 if value is None else int(_NUMBER.unpack(value)[0])
-    boot = last + (_SKIP_IN_DOUBT if doubtful else 1)
-    batch.put(_BOOT, _NUMBER.pack(boot))
-    return boot
 
 
 def births_doubted_below(disk: KeyValue, batch: WriteBatch, *, doubtful: bool) -> int:

@@ -19,7 +19,6 @@ Rules:
   waits for it is told that the outcome is unknown, its peers are told to elect another, and the
   node goes on (S9). It stays shut out, over restarts, until it is removed. An assertion is a bug
   and stops the node.
-- Nothing is sent before the number of this boot is durable (see `boot`).
 
 The parts: `roster` makes and unmakes replicas, `floor` holds who is awake and who has something to
 do, `stepping` turns Readys into effects, `landing` remembers what waits for which batch,
@@ -384,9 +383,6 @@ class Driver:
             effects.number = self._number + 1
             waiting = self._step_dirty(effects)
             effects.sends += floor.take_farewells()
-            if self._landing.synced_number == 0:
-                # The number of this boot is not durable yet. Raft repeats what matters.
-                effects.sends = []
             if effects:
                 self._number = effects.number
                 self._landing.wait_for_sync(effects.number, waiting)

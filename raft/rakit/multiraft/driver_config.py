@@ -50,6 +50,9 @@ class DriverConfig:
     step_bytes_max: int = 8 * _MIB
     #: Read requests of a group that wait for an answer.
     reads_count_max: int = 4096
+    #: Number of this start, which no other start of the store has, whatever was cut off its tail:
+    #: stamped on acknowledgements, so that a leader can tell those of an earlier life (S8).
+    boot: int = 1
     #: The store was cut at its damaged tail: replicas found on it vote with doubt (S8).
     doubtful: bool = False
 

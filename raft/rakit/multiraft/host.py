@@ -84,7 +84,9 @@ class Host:
         self._store = store
         self._loop = asyncio.get_running_loop()
         rng = random.Random()
-        settings = dataclasses.replace(config.driver, doubtful=bool(store.loss.doubt))
+        settings = dataclasses.replace(
+            config.driver, boot=store.boot, doubtful=bool(store.loss.doubt)
+        )
         self.driver = Driver(settings, node_id, store, factory, rng)
         memory = StoreMemory(store)
         rim = Rim(

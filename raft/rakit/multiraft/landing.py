@@ -15,7 +15,6 @@ class Landing:
     def __init__(self) -> None:
         self._syncs: deque[tuple[int, list[int]]] = deque()
         self.written_number = 0
-        self.synced_number = 0
 
     def wait_for_sync(self, number: int, group_ids: list[int]) -> None:
         """Notes the groups that complete something with the sync of batch `number`."""
@@ -30,7 +29,6 @@ class Landing:
     def synced(self, number: int) -> list[int]:
         """Notes that every batch up to `number` is durable; returns the groups to complete."""
         assert number <= self.written_number, f"batch {number} was synced before it was written"
-        self.synced_number = max(self.synced_number, number)
         group_ids: dict[int, None] = {}
         while self._syncs and self._syncs[0][0] <= number:
             group_ids.update(dict.fromkeys(self._syncs.popleft()[1]))

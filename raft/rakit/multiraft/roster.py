@@ -59,7 +59,7 @@ class Roster:
         self._tombstones: dict[int, int] = {}
         #: Whether the census may have missed a group, for damage.
         self._census_is_whole = True
-        self._boot = 0
+        self._loaded = False
         #: Groups below this id are born in doubt.
         self._births_doubted_below = 0
         #: No group from this id on existed when this start began.
@@ -74,9 +74,9 @@ class Roster:
 
     def load(self, batch: WriteBatch) -> Iterator[None]:
         """Opens every group of the store, in steps, and quarantines the damaged ones."""
-        assert self._boot == 0, "a store is loaded once"
+        assert not self._loaded, "a store is loaded once"
+        self._loaded = True
         cut = self._config.doubtful
-        self._boot = boot.next_boot(self._disk, batch, doubtful=cut)
         self._births_doubted_below = boot.births_doubted_below(self._disk, batch, doubtful=cut)
         census = yield from take_census(self._disk)
         self._tombstones = census.tombstones
@@ -110,7 +110,7 @@ class Roster:
 
     def create(self, meta: GroupMeta, conf: ConfState | None, batch: WriteBatch) -> Group:
         """Makes a replica; raises `GroupRefusedError` where its id or its group is not free."""
-        assert self._boot, "groups are created after the store was loaded"
+        assert self._loaded, "groups are created after the store was loaded"
         assert node_of(meta.replica_id) == self._node_id, "the replica belongs to another node"
         self._make_way(meta, batch)
         log = GroupLog(meta.group_id, meta.replica_id, self._disk, self._cache)
@@ -221,7 +221,7 @@ class Roster:
             max_committed_bytes_per_ready=config.apply_bytes_max,
             max_committed_entries_per_ready=config.apply_count_max,
             max_pending_reads=config.reads_count_max,
-            boot=self._boot,
+            boot=config.boot,
             doubtful=doubtful,
         )
         group = Group(meta, machine, log, RawNode(core, log))

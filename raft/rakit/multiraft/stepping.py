@@ -7,8 +7,10 @@ for the disk is put on a flight that `land` completes when its batch is durable.
 Rules:
 
 - Entries, truncation and vote record of a Ready go into one batch (row 5). A Ready larger than the
-  batch cap is written in several, each a prefix that is a legal log by itself, the term in the
-  first; only the last one completes the Ready, so nothing is promised before all of it is durable.
+  batch cap is written in several, each a prefix that is a legal log by itself: the term in the
+  first, and in each the commit index as far as its entries reach. Without that a crash could leave
+  two configuration changes above the commit index, and a replica that counts by members of two
+  changes ago. Only the last batch completes the Ready: nothing is promised before all is durable.
 - A Ready that need not be synced completes at once if no flight of its group is before it, else
   right after that flight (S18).
 - Applied entries change the machine now; rows that the machine derives join the batch. Both are
@@ -182,9 +184,11 @@ def _write_remainder(group: Group, rest: Remainder, effects: Effects, bytes_max:
         return False
     group.storage.append(chunk, effects.batch)
     effects.must_sync = True
+    state = rest.hard_state
+    if state is not None:
+        commit = min(state.commit, chunk[-1].index)
+        group.storage.set_hard_state(HardState(state.term, state.vote, commit), effects.batch)
     if not rest.entries:
-        if rest.hard_state is not None:
-            group.storage.set_hard_state(rest.hard_state, effects.batch)
         group.remainder = None
         _take_off(
             group,

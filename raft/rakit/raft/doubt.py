@@ -14,6 +14,9 @@ doubtful replica takes part, but others rely on it only under these rules:
 - Rule D4: the doubt ends by the leader's word ("absolution"): an entry appended after the leader
   had learned of the start was committed without the replica's help (or under the exception of D2),
   and the replica holds it. The word names the boot, so that an old word absolves no later boot.
+- Rule D6: it takes no commit index from a heartbeat. That index rests on what it acknowledged, for
+  the leader may not know of the start yet, and in the place of what it lost may stand older entries
+  that those had replaced. An append compares the logs first, so its commit index is good.
 
 - Rule D5: a replica that does not know of its loss gives itself away: after a start it rejects an
   entry that it had acknowledged before. It does not count any more and is reported, to be replaced

@@ -75,14 +75,12 @@ def handle_heartbeat(raft: Raft, message: Message) -> None:
     """Takes a sign of life, and the commit index that comes with it."""
     context = message.context
     if raft.doubtful:
-        # The leader may not know yet that we restarted: tell it. Until it does, its commit index
-        # may lie above what is left here; and a doubtful replica confirms no read (rule D2).
+        # No read is confirmed (rule D2), no commit index taken (rule D6), and the leader told: it
+        # may not know of the restart yet.
         context = b""
         _acknowledge(raft, message, 0)
-        if message.commit > raft.log.last_index:
-            raft.post(messages.heartbeat_response(message.from_, raft.id, raft.term, context))
-            return
-    raft.log.commit_to(message.commit)
+    else:
+        raft.log.commit_to(message.commit)
     raft.post(messages.heartbeat_response(message.from_, raft.id, raft.term, context))
 
 

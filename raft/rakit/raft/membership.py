@@ -13,6 +13,10 @@ etcd's variant). `confchange` computes the configurations; here are the rules ar
 - Rule M5: the leader of a joint configuration with `auto_leave` proposes its end, again and again
   until it is committed; a new leader takes that over.
 - Rule M6: a smaller quorum may complete commits and reads that were waiting.
+- Rule M7: a learner is given a vote only when it vouches for every change so far, its own addition
+  among them. Before that it does not vote (E7): with one more failure nobody could be elected, and
+  nobody could tell it. It learns of a change together with its commit, for its leader has applied
+  its addition before it sends it anything.
 """
 
 from __future__ import annotations
@@ -30,15 +34,27 @@ from rakit.raft.types import ConfChange, ConfState, Entry, EntryID, EntryType, R
 
 
 def propose(raft: Raft, change: ConfChange) -> EntryID:
-    """Appends a change, or raises without having done anything (rules M1 and M2)."""
+    """Appends a change, or raises without having done anything (rules M1, M2 and M7)."""
     check_can_propose(raft)
     if raft.log.applied < raft.pending_conf_index:
         raise ConfChangePendingError(
             f"changes up to {raft.pending_conf_index} may not be applied yet"
             f" (applied {raft.log.applied})"
         )
-    confchange.follow(raft.tracker.membership, change)
+    follows = confchange.follow(raft.tracker.membership, change)
+    late = [
+        id_
+        for id_, progress in raft.tracker.peers
+        if progress.is_learner and id_ in follows.voters.incoming and not holds_changes(raft, id_)
+    ]
+    if late:
+        raise ConfChangePendingError(f"{late} do not know yet that they belong to the group")
     return _append(raft, change)
+
+
+def holds_changes(raft: Raft, id_: int) -> bool:
+    """Tells whether a member vouches for every change of this leader and those before it (M7)."""
+    return raft.tracker.durable_match(id_) >= raft.pending_conf_index
 
 
 def _append(raft: Raft, change: ConfChange) -> EntryID:

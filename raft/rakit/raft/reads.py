@@ -5,8 +5,9 @@ Rules:
 - A leader answers only after it has committed an entry of its own term: before that its commit
   index may lie below what its predecessor acknowledged (etcd-io/etcd#7331). Earlier reads wait.
 - A follower hands its reads to its leader, one hop, and never to another follower.
-- Every read ends: answered, or reported as dropped when the leader changes. Only a lost message
-  leaves one open, which is what the caller's deadline is for.
+- Every read ends: answered, or reported as dropped when the leader changes. A lost message leaves
+  one open, which is what the caller's deadline is for; the core forgets it when its place is needed
+  for a newer one, or lost messages would add up until nothing can be asked any more.
 
 A lease would save the round of heartbeats. It is left out: it rests on clocks, and the core has
 none.
@@ -30,7 +31,7 @@ def request(raft: Raft, context: bytes) -> None:
     if raft.lead == 0:
         raise NotLeaderError(0)
     if len(raft.forwarded_reads) >= raft.config.max_pending_reads:
-        raise ReadLimitError(f"{len(raft.forwarded_reads)} reads wait for the leader")
+        raft.dropped.append(Dropped(DropKind.READ, context=raft.forwarded_reads.pop(0)))
     raft.forwarded_reads.append(context)
     raft.post(messages.read_index(raft.lead, raft.id, context))
 

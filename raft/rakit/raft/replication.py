@@ -182,6 +182,10 @@ def handle_append_response(raft: Raft, message: Message, progress: Progress) -> 
         _handle_reject(raft, message, progress)
         return
     advanced = progress.acknowledge(message.index)
+    if doubt.absolution(progress, raft.log.committed):
+        # Until it has arrived: a doubtful peer answers every heartbeat, and the word may be lost.
+        progress.send_empty = True
+        raft.append_pending = True
     if not advanced and not (
         progress.match == message.index and progress.state is ProgressState.PROBE
     ):
@@ -196,10 +200,7 @@ def handle_append_response(raft: Raft, message: Message, progress: Progress) -> 
         case ProgressState.REPLICATE:
             progress.inflights.free_to(message.index)
     maybe_commit(raft)
-    if doubt.absolution(progress, raft.log.committed):
-        progress.send_empty = True
-        raft.append_pending = True
-    elif progress.next <= raft.log.last_index or progress.can_bump_commit(raft.log.committed):
+    if progress.next <= raft.log.last_index or progress.can_bump_commit(raft.log.committed):
         raft.append_pending = True
     maybe_hand_over(raft, message.from_, progress)
 

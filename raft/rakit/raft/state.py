@@ -290,9 +290,6 @@ class Raft:
                 kept = Progress(
                     0, self.log.last_index + 1, self.window.make(), learner=id_ in learners
                 )
-                if id_ == self.id:
-                    kept.acknowledge(self.log.durable_index)
-                    kept.become_replicate()
                 kept.send_empty = True
             kept.is_learner = id_ in learners
             progress[id_] = kept

@@ -51,6 +51,8 @@ class PeerStatus:
     inflight_messages: int
     inflight_bytes: int
     doubtful: bool
+    #: It vouches for every configuration change so far, so it may be given a vote (rule M7).
+    holds_changes: bool
     #: It lost entries that it had acknowledged: replace it by a new replica.
     lost_log: bool = False
 
@@ -167,5 +169,6 @@ def _peer(raft: Raft, id_: int) -> PeerStatus:
         inflight_messages=len(progress.inflights),
         inflight_bytes=progress.inflights.bytes,
         doubtful=progress.doubtful,
+        holds_changes=membership.holds_changes(raft, id_),
         lost_log=progress.lost_log,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rakit.multiraft import keys
 from rakit.multiraft.driver import (
@@ -111,6 +111,7 @@ class Cluster:
     def __init__(self, count: int = 3, seed: int = 1, config: DriverConfig | None = None) -> None:
         self.config = config or DriverConfig()
         self.rng = random.Random(seed)
+        self.starts = 0
         self.network: list[Envelope] = []
         self.sent: list[Envelope] = []
         #: Keeps an envelope only if this says so.
@@ -128,11 +129,8 @@ class Cluster:
         return node
 
     def _driver(self, node_id: int, disk: MemoryDisk, *, doubtful: bool = False) -> Driver:
-        config = self.config
-        if doubtful:
-            names = config.__dataclass_fields__
-            values = {name: getattr(config, name) for name in names} | {"doubtful": True}
-            config = DriverConfig(**values)
+        self.starts += 1
+        config = replace(self.config, boot=self.starts, doubtful=doubtful)
         rng = random.Random(self.rng.random())
         driver = Driver(config, node_id, disk, ListMachine, rng)
         driver.load()

@@ -7,8 +7,9 @@ import pytest
 from rakit.multiraft import keys
 from rakit.multiraft.driver import DriverConfig, Envelope
 from rakit.multiraft.kv import Op
-from rakit.multiraft.machine import node_of
-from tests.multiraft.driver.cluster import GROUP, Cluster
+from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
+from rakit.raft import ConfChange, ConfChangeSingle, ConfChangeType, EntryType
+from tests.multiraft.driver.cluster import GROUP, Cluster, Node
 
 KIB = 1024
 
@@ -80,6 +81,59 @@ def test_a_crash_within_a_ready_that_took_several_batches_leaves_a_legal_log(
     assert follower.quarantined == []
     cluster.await_applied(follower, leader)
     assert len(cluster.check_replicas_agree()) == 30
+
+
+def change(node: Node, step: ConfChangeType, node_id: int) -> None:
+    single = ConfChangeSingle(step, replica_id(node_id, 1))
+    node.driver.propose_conf_change(GROUP, ConfChange((single,)), None)
+
+
+@pytest.mark.parametrize("survivors", range(6))
+def test_a_crash_within_a_large_ready_leaves_one_change_of_members_to_apply_at_most(
+    survivors: int,
+) -> None:
+    """Else it would count by members of two changes ago, and two majorities might not meet."""
+    cluster = Cluster(count=5, seed=survivors, config=small_batches())
+    cluster.create(node_ids=(1, 2, 3))
+    cluster.run_until(cluster.leads)
+    for node_id in (4, 5):
+        meta = GroupMeta(GROUP, replica_id(node_id, 1), GroupKind.PARTITION)
+        cluster.nodes[node_id].driver.create_group(meta, None)
+    leader = cluster.leader()
+    assert leader is not None
+    late = next(node for node in cluster.nodes.values() if node.node_id < 4 and node is not leader)
+    cluster.isolate(late)
+    # The probe that finds the place brings these alone; all that follows is one Ready.
+    for number in range(2):
+        cluster.propose(leader, bytes([number]) * 10 * KIB)
+    for step in (ConfChangeType.ADD_LEARNER, ConfChangeType.ADD_VOTER):
+        for node_id in (4, 5):
+            change(leader, step, node_id)
+            cluster.settle()
+    for number in range(20):
+        cluster.propose(leader, bytes([number]) * 10 * KIB)
+    cluster.settle()
+
+    def hang(envelope: Envelope) -> bool:
+        if node_of(envelope.to_replica) == late.node_id:
+            kinds = [entry.type for entry in envelope.message.entries]
+            late.hung = late.hung or EntryType.CONF_CHANGE in kinds
+        return True
+
+    cluster.filter = hang
+    cluster.tick(2 * cluster.config.heartbeat_ticks)
+    assert late.disk.unsynced_batches >= 4
+    cluster.crash(late, survivors)
+    late.hung = False
+    cluster.isolate(late)
+    cluster.restart(late)
+    log = late.group.storage
+    above = range(late.group.commit + 1, log.last_index() + 1)
+    kinds = [log.entries(index, index + 1, 1)[0].type for index in above]
+    assert kinds.count(EntryType.CONF_CHANGE) <= 1
+    cluster.heal()
+    cluster.await_applied(late, leader)
+    assert len(late.group.conf_state.voters) == 5
 
 
 @pytest.mark.parametrize("survivors", range(6))

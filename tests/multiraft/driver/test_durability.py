@@ -189,20 +189,3 @@ def test_a_vote_is_kept_over_a_crash() -> None:
     cluster.restart(follower)
     after = follower.group.storage.hard_state
     assert (after.term, after.vote) == (before.term, before.vote)
-
-
-def test_nothing_is_sent_before_the_number_of_the_boot_is_durable() -> None:
-    cluster = Cluster()
-    leader = cluster.create_and_elect()
-    node = cluster.followers()[0]
-    cluster.crash(node)
-    node.hung = True
-    cluster.restart(node)
-    cluster.sent.clear()
-    cluster.tick(100)
-    own = node.group.meta.replica_id
-    assert not [one for one in cluster.sent if one.from_replica == own]
-    node.hung = False
-    cluster.propose(leader, b"x")
-    cluster.tick()
-    assert [one for one in cluster.sent if one.from_replica == own]

@@ -8,10 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from rakit.multiraft import keys
-from rakit.multiraft.boot import next_boot
 from rakit.multiraft.driver import Envelope
 from rakit.multiraft.errors import GroupRefusedError, UnknownGroupError
-from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
 from rakit.multiraft.records import (
     StoredHardState,
@@ -21,7 +19,6 @@ from rakit.multiraft.records import (
 )
 from rakit.raft import Entry, HardState, Message, MessageType, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster, Node
-from tests.multiraft.driver.memory_disk import MemoryDisk
 
 OTHER = 8
 
@@ -363,20 +360,7 @@ def test_a_removed_replica_in_quarantine_leaves_nothing_but_its_tombstone() -> N
     assert not victim.driver.quarantined
     with pytest.raises(GroupRefusedError, match="was removed from this node"):
         victim.driver.create_group(replacement(victim, 1), None)
-    left = [key for key, _ in victim.disk.scan(b"", b"\xff") if key[0] == keys.LOCAL]
-    assert left == [keys.local(b"boot")]
-
-
-def test_s8_a_start_in_doubt_passes_every_boot_number_that_may_have_been_lost() -> None:
-    disk = MemoryDisk()
-    numbers: list[int] = []
-    for doubtful in (False, False, True, False):
-        batch = WriteBatch()
-        numbers.append(next_boot(disk, batch, doubtful=doubtful))
-        disk.write(batch)
-    assert numbers[:2] == [1, 2]
-    assert numbers[2] > 1000
-    assert numbers[3] == numbers[2] + 1
+    assert not [key for key, _ in victim.disk.scan(b"", b"\xff") if key[0] == keys.LOCAL]
 
 
 def test_s8_doubt_is_marked_on_disk_and_ends_with_an_own_term_commit() -> None:

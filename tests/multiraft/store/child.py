@@ -3,6 +3,7 @@
 one-wal     200 synced writes of one entry each in one WAL; the witness stands at write 101
 many-wals   200 synced writes over several WALs, none of which is flushed to a table; the witness
             stands at the last write
+again       three more synced writes to a store that is there
 unsynced    50 synced and 50 unsynced writes through the syncer
 """
 
@@ -54,6 +55,14 @@ def many_wals(config: StoreConfig) -> RocksStore:
     return store
 
 
+def again(config: StoreConfig) -> RocksStore:
+    store = RocksStore.open(config, NODE)
+    for number in range(COUNT, COUNT + 3):
+        store.write(entries(number, b"again"))
+    store.flush_wal()
+    return store
+
+
 def unsynced(config: StoreConfig) -> RocksStore:
     store = RocksStore.open(config, NODE)
     synced = threading.Event()
@@ -74,7 +83,9 @@ def unsynced(config: StoreConfig) -> RocksStore:
 
 
 if __name__ == "__main__":
-    kinds = {"one-wal": one_wal, "many-wals": many_wals, "unsynced": unsynced}
+    kinds = {"one-wal": one_wal, "many-wals": many_wals, "again": again, "unsynced": unsynced}
     # Held until the end: a database that is let go of closes itself, which is no crash.
     kept_open = kinds[sys.argv[2]](StoreConfig.small(Path(sys.argv[1])))
+    sys.stdout.write(str(kept_open.boot))
+    sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -58,11 +58,12 @@ def entries_in(store: RocksStore) -> list[int]:
     return [int.from_bytes(k[1:], "big") for k, _ in store.scan(key(0), key(2**32))]
 
 
-def crash_image(directory: Path, kind: str) -> None:
-    """Let a child process write a store and die by SIGKILL; see ``child``."""
+def crash_image(directory: Path, kind: str) -> int:
+    """Let a child process write a store and die by SIGKILL; see ``child``. Returns its boot."""
     argv = [sys.executable, "-m", "tests.multiraft.store.child", str(directory), kind]
     died = subprocess.run(argv, check=False, capture_output=True, text=True)
     assert died.returncode == -9, f"the child was to kill itself: {died.stderr}"
+    return int(died.stdout)
 
 
 def copy_of(image: Path, target: Path) -> Path:

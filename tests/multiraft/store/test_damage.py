@@ -211,6 +211,22 @@ def test_s8_the_doubt_survives_restarts_until_it_is_settled(one_wal: Path) -> No
     settled.close()
 
 
+def test_s8_no_two_starts_have_one_number_whatever_is_cut_off(one_wal: Path) -> None:
+    """A leader tells the acknowledgements of two lives by it."""
+    numbers: list[int] = []
+    for _ in range(3):
+        numbers.append(crash_image(one_wal, "again"))
+        witness = WitnessFile.load(one_wal / "witness").current
+        # All that the start has written and synced, but for what opening itself wrote.
+        zero(wal_path(one_wal / "db", witness.wal), witness.length)
+    last = open_store(one_wal)
+    assert last.loss.kind is LossKind.DAMAGED_TAIL_AFTER_WITNESS
+    assert entries_in(last) == list(range(COUNT)), "nothing of those starts is there"
+    numbers.append(last.boot)
+    assert numbers == sorted({*numbers}), "each is higher than those before it"
+    last.close()
+
+
 def test_s7_s8_a_store_that_knows_of_its_cut_does_not_look_rolled_back(one_wal: Path) -> None:
     """Peers may have heard of what was cut off, and never talk to a store again that went back."""
     zero(only_wal(one_wal), record_ends(only_wal(one_wal))[150])

@@ -109,7 +109,7 @@ class Leaderships:
             preferred in group.conf_state.voters
             and not group.conf_state.voters_outgoing
             and self._host.node_is_up(node_of(preferred))
-            and preferred in caught_up(group)
+            and preferred in caught_up(group.status())
         )
         return preferred if fit else 0
 

@@ -10,17 +10,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
 
 from rakit.multiraft.errors import ProposalRefusedError
 from rakit.multiraft.machine import node_of
 from rakit.node.metadata import steps
 from rakit.node.metadata.ports import GroupView, HostPort
+from rakit.raft import Status
 
 _log = logging.getLogger(__name__)
-
-#: A learner this close to the end of the log may vote: it costs a commit no more than one round.
-CAUGHT_UP_ENTRIES_COUNT: Final = 100
 
 
 class Tended(Enum):
@@ -68,14 +65,14 @@ async def tend(host: HostPort, group_id: int, wanted: Wanted) -> Tended:
         return Tended.WAITING
 
 
-def caught_up(group: GroupView) -> set[int]:
-    """The members whose log is all but complete, as their leader sees it."""
-    status = group.status()
-    enough = status.basic.last_index - CAUGHT_UP_ENTRIES_COUNT
+def caught_up(status: Status) -> set[int]:
+    """The members whose log is all but complete, as their leader sees it.
+
+    They know of every change of members, and what is committed is there or on its way: what one of
+    them lacks is no more than a window of appends and what waits for commit, both limited in bytes.
+    """
     return {
-        peer.id
-        for peer in status.peers
-        if peer.match > 0 and peer.match >= enough and not peer.pending_snapshot
+        peer.id for peer in status.peers if peer.holds_changes and peer.next > status.basic.commit
     }
 
 
@@ -88,5 +85,5 @@ def _seen(host: HostPort, group: GroupView, wanted: Wanted) -> steps.Group:
         leader=group.meta.replica_id,
         voters_count_max=wanted.voters_count_max,
         up={one for one in everybody if host.node_is_up(node_of(one))},
-        caught_up=caught_up(group),
+        caught_up=caught_up(group.status()),
     )

@@ -59,6 +59,7 @@ class RocksStore:
         self._space = parts.space
         self._reclaimer = Reclaimer(parts.engine, parts.space)
         self._loss = parts.loss
+        self._boot = parts.number
         self._doubt_is_settled = False
         self._number = parts.number
         self._opened = parts.number - 1
@@ -95,6 +96,15 @@ class RocksStore:
     def loss(self) -> LossReport:
         """What opening found at the end of the log."""
         return self._loss
+
+    @property
+    def boot(self) -> int:
+        """The number of this start: of the write that opening made, and had witnessed.
+
+        Later starts have higher numbers. What is cut off a tail lies behind the witness (S8), so
+        not even a start that loses all it wrote takes its number back.
+        """
+        return self._boot
 
     @property
     def failed(self) -> StoreFailedError | None:

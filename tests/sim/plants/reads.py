@@ -1,0 +1,36 @@
+"""Linearizable reads."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from unittest.mock import patch
+
+from rakit.raft import ReadState, messages, reads
+from rakit.raft.read_only import PendingRead, ReadOnly
+from rakit.raft.state import Raft
+from tests.sim.plants import bug
+from tests.sim.violations import Invariant
+
+
+@bug(Invariant.READS)
+def reads_need_no_round() -> Generator[None]:
+    def add(self: ReadOnly, requester: int, context: bytes, commit: int) -> None:
+        self._waiting.append(PendingRead(requester, context, commit, 0))
+
+    with patch.object(ReadOnly, "add", add):
+        yield
+
+
+@bug(Invariant.READS)
+def a_new_leader_reads_before_its_first_commit() -> Generator[None]:
+    def accept(raft: Raft, requester: int, context: bytes) -> None:
+        raft.reads.add(requester, context, raft.log.committed)
+
+    def answer(raft: Raft, requester: int, context: bytes, index: int) -> None:
+        if requester == raft.id:
+            raft.read_states.append(ReadState(index, context))
+        else:
+            raft.post(messages.read_index_response(requester, raft.id, raft.term, index, context))
+
+    with patch.object(reads, "_accept", accept), patch.object(reads, "_answer", answer):
+        yield

@@ -1,0 +1,43 @@
+"""What must hold, by name, and the error that says which of it did not.
+
+A planted bug names the invariant that it must trip (`planted`), so that a simulator which only
+stumbles over it somewhere does not count as one that sees it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Invariant(Enum):
+    """Everything that is judged, with what it says."""
+
+    ELECTION_SAFETY = "one leader in a term (figure 3)"
+    ONE_VOTE = "one vote in a term, also across restarts (5.2)"
+    LOG_MATCHING = "an index and a term name one content and one predecessor, for ever (5.3)"
+    LEADER_COMPLETENESS = "what is committed is in the log of every later leader (5.4)"
+    STATE_MACHINE_SAFETY = "nobody holds another entry as committed at one index (5.4.3)"
+    COMMIT_RULE = "a leader counts up to entries of its own term only (5.4.2)"
+    DURABLE_COMMIT = "what counts as committed is durable on a majority (S13)"
+    ONE_CHANGE = "a log holds one change of members at most above its commit index (4.1)"
+    MONOTONE = "terms, commit and applied indexes do not fall, and come in order"
+    QUORUM_CHECK = "who is heard by no majority stops leading (6.2)"
+    NO_DAMAGE = "no replica is shut out without damage (S9)"
+    SHUT_OUT = "a replica that was shut out does nothing any more, also after restarts (S9)"
+    ACKNOWLEDGED = "what was acknowledged is in the log, at the place that was told (P1, P2)"
+    ONCE = "what stands in the log was sent, and stands there once (P3)"
+    NOT_APPLIED = "what was refused is not in the log"
+    RETENTION = "the log begins where the trims say, not later (S1)"
+    SAME_STATE = "replicas at one index are equal (P9)"
+    READS = "a confirmed read sees what was acknowledged before, and is answered once (S20)"
+    EPOCHS = "no two registrations of a producer are told one epoch (P6)"
+    REST = "after healing, all replicas come to rest at one index (P7)"
+    SERVICE = "after healing, every group serves its clients (P7)"
+
+
+class ViolationError(AssertionError):
+    """A promise was broken."""
+
+    def __init__(self, invariant: Invariant, text: str) -> None:
+        super().__init__(f"{invariant.name}: {text}")
+        self.invariant = invariant
