@@ -33,23 +33,23 @@ async def start_children_while_calling() -> set[int]:
     server.add_generic_rpc_handlers((method_handlers_generic_handler("test.Echo", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    calls, done = 0, False
+    called, done = asyncio.Event(), False
 
     async def call() -> None:
-        nonlocal calls
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             call_once: aio.UnaryUnaryMultiCallable[bytes, bytes]
             call_once = channel.unary_unary("/test.Echo/Call")
             while not done:
                 await call_once(b"x" * 2000)
-                calls += 1
+                called.set()
 
     callers = [asyncio.create_task(call()) for _ in range(CALLERS)]
     codes: set[int] = set()
     for _ in range(CHILDREN):
+        called.clear()
+        await called.wait()
         process = await asyncio.create_subprocess_exec("true")
         codes.add(await process.wait())
-    assert calls > CHILDREN
     done = True
     await asyncio.gather(*callers)
     await server.stop(None)
