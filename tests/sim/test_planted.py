@@ -16,7 +16,7 @@ from tests.sim.planted import BUGS
 from tests.sim.runner import run_seed
 from tests.sim.violations import Invariant
 
-SEEDS = range(1, 121)
+SEEDS = range(1, 201)
 #: What a host tells a driver, but for time and for what was written.
 INPUTS = {
     "campaign",
