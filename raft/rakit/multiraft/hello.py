@@ -15,8 +15,10 @@ Nodes remember the highest count that they ever heard of each store, on their ow
 that opens with less means that the directory was restored from a copy or lost its tail:
 acknowledged entries and votes are gone, and a majority that counts on them is none. What the start
 has written since says nothing, so the refusal is for good, noted and synced: the next start would
-open with more than what was missing. (A store that found the damage to its tail itself, and doubts,
-opens with a number that it never had; see `store.opening`.)
+open with more than what was missing. Only one thing lifts it: a hello of the start before, which
+lacks nothing and still runs, so that the refused one was a second process on an old copy (S11).
+(A store that found the damage to its tail itself, and doubts, opens with a number that it never
+had; see `store.opening`.)
 
 Within one start the count only grows, but hellos of two lanes may overtake each other, and this
 node may itself have started anew meanwhile, so the memory names the start that it was heard of.
@@ -138,7 +140,7 @@ class StoreMemory:
         known = self._known.get(store_uuid)
         if known is None or not known.went_back:
             return None
-        return Rollback(known.node_id, store_uuid, known.synced_counter, known.opened_counter)
+        return Rollback(known.node_id, store_uuid, known.synced_counter, known.returned_counter)
 
     def rollbacks(self) -> list[Rollback]:
         """Returns every store that went back, now or before this start."""
@@ -152,29 +154,32 @@ class StoreMemory:
     def went_back(self, start: StoreStart) -> bool:
         """Tells whether a start of a store lacks what the store had synced, or an earlier one."""
         known = self._known.get(start.store_uuid)
-        if known is None or known.went_back:
-            return known is not None
-        is_known_start = (start.boot_epoch, start.opened_counter) == (
-            known.boot_epoch,
-            known.opened_counter,
-        )
-        return not is_known_start and start.opened_counter < known.synced_counter
+        if known is None or known == _said(known, start):
+            return False
+        return known.went_back or start.opened_counter < known.synced_counter
 
     def condemn(self, start: StoreStart) -> None:
         """Notes for good that a store went back."""
         known = self._known[start.store_uuid]
         if not known.went_back:
-            self._known[start.store_uuid] = replace(_said(known, start), went_back=True)
+            self._known[start.store_uuid] = replace(
+                known, went_back=True, returned_counter=start.opened_counter
+            )
             self._note(start.store_uuid, urgent=True)
 
     def greeted(self, start: StoreStart, synced_counter: int) -> None:
-        """Takes in a hello that was judged."""
+        """Takes in a hello that was judged.
+
+        Where the last good start of a condemned store shows itself, that one still runs on all it
+        had: who was condemned was another process, on an old copy of it.
+        """
         store_uuid = start.store_uuid
         assert not self.is_stale(store_uuid, start.boot_epoch), "stale hellos are not taken in"
         assert not self.went_back(start), "nor are those of lost stores"
         self._epochs[store_uuid] = start.boot_epoch
         known = self._known.get(store_uuid) or RememberedStore(start.node_id)
-        self._take(store_uuid, _said(known, start), synced_counter, urgent=True)
+        said = replace(_said(known, start), went_back=False, returned_counter=0)
+        self._take(store_uuid, said, synced_counter, urgent=True)
 
     def heard(self, store_uuid: str, count: int) -> None:
         """Takes in how far a store is that has greeted before."""
@@ -183,13 +188,17 @@ class StoreMemory:
             far = count - self._noted.get(store_uuid, 0) >= WRITES_BETWEEN_NOTES
             self._take(store_uuid, known, count, urgent=far)
 
+    def is_newest_start(self, store_uuid: str, boot_epoch: int) -> bool:
+        """Tells whether a start is the one of this store that greeted last."""
+        return boot_epoch == self._epochs.get(store_uuid)
+
     def _take(self, store_uuid: str, said: RememberedStore, count: int, *, urgent: bool) -> None:
         if store_uuid not in self._known and len(self._known) >= STORES_COUNT_MAX:
             return
-        if count <= said.synced_counter and store_uuid in self._known:
-            return
-        self._known[store_uuid] = replace(said, synced_counter=count)
-        self._note(store_uuid, urgent=urgent)
+        said = replace(said, synced_counter=max(said.synced_counter, count))
+        if said != self._known.get(store_uuid):
+            self._known[store_uuid] = said
+            self._note(store_uuid, urgent=urgent)
 
     def _note(self, store_uuid: str, *, urgent: bool) -> None:
         self._news.add(store_uuid)
@@ -271,10 +280,13 @@ class Gate:
             return "the hello names an impossible store or count"
         return self._judge_store(hello)
 
-    def heard(self, node_id: int, synced_counter: int) -> None:
-        """Takes in how far the store of a node is by now."""
+    def heard(self, node_id: int, boot_epoch: int, synced_counter: int) -> None:
+        """Takes in how far the store of a node is by now; an earlier process of it does not count.
+
+        It may have run on another store.
+        """
         store_uuid = self._stores.get(node_id)
-        if store_uuid is not None:
+        if store_uuid is not None and self._memory.is_newest_start(store_uuid, boot_epoch):
             self._memory.heard(store_uuid, synced_counter)
 
     def rollback_of(self, start: StoreStart) -> Rollback | None:
@@ -285,8 +297,9 @@ class Gate:
         old copy of the directory, which must cost the original nothing.
         """
         memory = self._memory
-        is_outdated = memory.is_stale(start.store_uuid, start.boot_epoch) or self._is_second(start)
-        if not is_outdated and memory.went_back(start):
+        if not memory.went_back(start):
+            return None
+        if not (memory.is_stale(start.store_uuid, start.boot_epoch) or self._is_second(start)):
             memory.condemn(start)
         return memory.rollback(start.store_uuid)
 

@@ -168,7 +168,7 @@ class Peers:
         """See `PeerEvents`."""
         clocks = (pong.clock_ms, self._around.clock_ms())
         now_ms = self._around.now_ms()
-        self.gate.heard(node_id, pong.synced_counter)
+        self.gate.heard(node_id, pong.boot_epoch, pong.synced_counter)
         self.quarantined_counts[node_id] = pong.quarantined_count
         self._changed(self.liveness.pong(node_id, pong.number, pong.boot_epoch, clocks, now_ms))
 

@@ -70,8 +70,10 @@ class RememberedStore:
     #: The start that it was heard of, and what that start opened with.
     boot_epoch: int = 0
     opened_counter: int = 0
-    #: That start opened with less than had been synced: the store is not talked to any more.
+    #: A later start opened with less than had been synced: the store is not talked to any more.
     went_back: bool = False
+    #: What that start opened with.
+    returned_counter: int = 0
 
 
 def encode_entry(group_id: int, entry: Entry) -> bytes:
@@ -202,6 +204,7 @@ def encode_remembered(key: bytes, known: RememberedStore) -> bytes:
         boot_epoch=known.boot_epoch,
         opened_counter=known.opened_counter,
         went_back=known.went_back,
+        returned_counter=known.returned_counter,
     )
     return _seal(key, record)
 
@@ -215,6 +218,7 @@ def decode_remembered(key: bytes, value: bytes) -> RememberedStore:
         record.boot_epoch,
         record.opened_counter,
         record.went_back,
+        record.returned_counter,
     )
 
 

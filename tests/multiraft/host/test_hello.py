@@ -103,7 +103,7 @@ def test_s7_what_a_rolled_back_store_writes_afterwards_does_not_let_it_in() -> N
     assert door.lets_in(synced_counter=500)
     # It wrote and synced a lot before it called for the first time.
     assert not door.lets_in(boot_epoch=6, opened_counter=400, synced_counter=9000)
-    door.gate.heard(2, 9000)
+    door.gate.heard(2, 5, 9000)
     assert not door.lets_in(boot_epoch=6, opened_counter=400, synced_counter=9500)
     # The next start opens with all that the refused one wrote.
     door.save()
@@ -132,6 +132,8 @@ def test_s7_what_was_heard_is_remembered_over_a_restart() -> None:
     assert not door.restarted().lets_in(boot_epoch=6, opened_counter=499, synced_counter=500)
     again = door.restarted()
     assert again.lets_in(boot_epoch=6, opened_counter=500, synced_counter=500)
+    again.save()
+    assert again.lets_in(boot_epoch=6, opened_counter=500, synced_counter=500)
     assert not again.memory.has_news, "nothing new was heard"
 
 
@@ -139,7 +141,7 @@ def test_s7_a_node_that_restarts_lets_in_a_store_that_went_on_meanwhile() -> Non
     """The peer's start is the one that the memory was heard of, though it opened with less."""
     door = Door()
     assert door.lets_in(opened_counter=99, synced_counter=100)
-    door.gate.heard(2, 5000)
+    door.gate.heard(2, 5, 5000)
     door.save()
     again = door.restarted()
     assert again.lets_in(opened_counter=99, synced_counter=5100)
@@ -152,14 +154,14 @@ def test_s7_pings_move_the_memory_on_with_whatever_is_written() -> None:
     door = Door()
     door.lets_in(synced_counter=500)
     door.save()
-    door.gate.heard(2, 500)
+    door.gate.heard(2, 5, 500)
     assert not door.memory.has_news, "an idle cluster would write for ever"
-    door.gate.heard(2, 501)
+    door.gate.heard(2, 5, 501)
     assert door.memory.has_news
     assert not door.memory.is_urgent, "it waits for a batch that is written anyway"
     assert len(door.memory.take_notes()) == 1
     assert not door.memory.has_news
-    door.gate.heard(2, 1600)
+    door.gate.heard(2, 5, 1600)
     assert door.memory.is_urgent, "but not for ever"
     door.save()
     assert door.restarted().memory.highest("store-2") == 1600
@@ -206,6 +208,47 @@ def test_s11_an_old_copy_that_asks_while_the_first_one_answers_costs_that_one_no
     assert door.gate.judge(hello(boot_epoch=5, synced_counter=500)) is None
     door.answering = 0
     assert door.gate.rollback_of(copy) == Rollback(2, "store-2", 500, 400)
+
+
+def test_s11_an_old_copy_that_comes_first_after_a_restart_costs_the_original_nothing_for_long() -> (
+    None
+):
+    door = Door()
+    assert door.lets_in(boot_epoch=5, opened_counter=0, synced_counter=500)
+    door.save()
+    again = door.restarted()
+    assert not again.lets_in(boot_epoch=9, opened_counter=400, synced_counter=401)
+    again.save()
+    assert again.memory.rollbacks() == [Rollback(2, "store-2", 500, 400)]
+    # The original asks whether it still belongs, and greets.
+    assert again.gate.rollback_of(StoreStart(2, "store-2", 5, 0)) is None
+    assert again.lets_in(boot_epoch=5, opened_counter=0, synced_counter=600)
+    assert not again.memory.rollbacks()
+    again.save()
+    assert not again.restarted().memory.rollbacks()
+    again.answering = 5
+    assert not again.lets_in(boot_epoch=9, opened_counter=400, synced_counter=401)
+    again.answering = 0
+    assert again.lets_in(boot_epoch=11, opened_counter=700, synced_counter=701)
+
+
+def test_s7_a_word_of_an_earlier_process_counts_for_nothing() -> None:
+    """That process may have run on the store which this one replaced, and written far more."""
+    door = Door()
+    assert door.lets_in(boot_epoch=5, synced_counter=90_000)
+    assert door.lets_in(store_uuid="new", boot_epoch=6, opened_counter=0, synced_counter=100)
+    door.gate.heard(2, 5, 90_100)
+    door.gate.heard(2, 6, 200)
+    assert door.memory.highest("new") == 200
+    assert door.lets_in(store_uuid="new", boot_epoch=7, opened_counter=400, synced_counter=401)
+
+
+def test_s7_a_start_is_known_by_its_own_number_even_if_it_had_nothing_new_to_say() -> None:
+    door = Door()
+    assert door.lets_in(boot_epoch=5, opened_counter=0, synced_counter=500)
+    assert door.lets_in(boot_epoch=6, opened_counter=500, synced_counter=500)
+    door.gate.heard(2, 6, 900)
+    assert door.lets_in(boot_epoch=6, opened_counter=500, synced_counter=900)
 
 
 def test_s15_a_process_that_was_started_again_is_let_in_once_the_first_one_is_gone() -> None:

@@ -220,6 +220,7 @@ class RememberedStore(_message.Message):
     BOOT_EPOCH_FIELD_NUMBER: _builtins.int
     OPENED_COUNTER_FIELD_NUMBER: _builtins.int
     WENT_BACK_FIELD_NUMBER: _builtins.int
+    RETURNED_COUNTER_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     synced_counter: _builtins.int
     """The highest counter that was ever heard to be synced."""
@@ -227,7 +228,9 @@ class RememberedStore(_message.Message):
     """The start that it was heard of, and what that start opened with."""
     opened_counter: _builtins.int
     went_back: _builtins.bool
-    """That start opened with less than had been synced: the store is not talked to any more."""
+    """A later start opened with less than had been synced: the store is not talked to any more."""
+    returned_counter: _builtins.int
+    """What that start opened with."""
     def __init__(
         self,
         *,
@@ -236,10 +239,11 @@ class RememberedStore(_message.Message):
         boot_epoch: _builtins.int = ...,
         opened_counter: _builtins.int = ...,
         went_back: _builtins.bool = ...,
+        returned_counter: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "node_id", b"node_id", "opened_counter", b"opened_counter", "synced_counter", b"synced_counter", "went_back", b"went_back"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "node_id", b"node_id", "opened_counter", b"opened_counter", "returned_counter", b"returned_counter", "synced_counter", b"synced_counter", "went_back", b"went_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
