@@ -347,7 +347,7 @@ class Driver:
 
     def lane_open(self, node_id: int) -> None:
         """Notes that the way to a node has room; until told otherwise every one has."""
-        for group_id, replica_id in self._lanes.open(node_id).items():
+        for group_id, replica_id in self._lanes.open(node_id):
             group = self._roster.groups.get(group_id)
             if group is not None:
                 group.raw.release(replica_id)

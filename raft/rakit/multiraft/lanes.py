@@ -18,18 +18,19 @@ class Lanes:
     """The ways to other nodes, as far as they are shut."""
 
     def __init__(self) -> None:
-        #: Of each node that is shut: the groups kept from sending, with the replica there.
-        self.waiting: dict[int, dict[int, int]] = {}
+        #: Of each node that is shut: the groups kept from sending, each with the replica there. A
+        #: group has two on one node while one takes the other's place.
+        self.waiting: dict[int, dict[tuple[int, int], None]] = {}
 
     def shut(self, node_id: int) -> None:
         """Notes that a node takes no more."""
         self.waiting.setdefault(node_id, {})
 
-    def open(self, node_id: int) -> dict[int, int]:
-        """Notes that a node has room; returns the replicas that were held there, by group."""
-        return self.waiting.pop(node_id, {})
+    def open(self, node_id: int) -> list[tuple[int, int]]:
+        """Notes that a node has room; returns (group, replica) of all that were held there."""
+        return list(self.waiting.pop(node_id, {}))
 
     def hold(self, group: Group) -> None:
         """Keeps a group, if it leads, from sending where there is no room; before it is stepped."""
         for replica in group.raw.hold(lambda each: node_of(each) in self.waiting):
-            self.waiting[node_of(replica)][group.meta.group_id] = replica
+            self.waiting[node_of(replica)][group.meta.group_id, replica] = None

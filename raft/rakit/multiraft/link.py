@@ -78,7 +78,10 @@ class Link:
         #: Whether more should be read to be sent here; after a pause, only when half has left.
         self.has_room = False
         self._pause_at = (config.data_pause_bytes, config.data_pause_count)
-        self._go_on_at = (config.data_pause_bytes // 2, config.data_pause_count // 2)
+        self._go_on_at = (
+            max(1, config.data_pause_bytes // 2),
+            max(1, config.data_pause_count // 2),
+        )
         self._window = Window(config)
         #: Set while commit news wait for company; they have waited long enough when it rings.
         self._news_timer: asyncio.TimerHandle | None = None

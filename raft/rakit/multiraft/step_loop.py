@@ -23,7 +23,8 @@ Rules:
   are stepped before them.
 - A request of a peer is worked off when every group that it concerns has had its turn (the driver
   has nothing left, or has gone through all groups since) and, if something had to be durable, when
-  it is. Until then it takes the room of others: a node that is behind takes in no more.
+  it is. Until then it takes the room of others: a node that is behind takes in no more. One of a
+  control lane is worked off at once, or votes and signs of life would wait behind a replay.
 """
 
 from __future__ import annotations
@@ -218,9 +219,13 @@ class StepLoop:
         for arrival in self.inbox.take(room, room - self._taken_bytes):
             for envelope in arrival.envelopes:
                 self._driver.receive(envelope)
-            if arrival.requester is not None:
-                self._taken.append((laps, arrival))
-                self._taken_bytes += arrival.size_bytes
+            if arrival.requester is None:
+                continue
+            if arrival.urgent:
+                arrival.requester.stepped(arrival.number, 0)
+                continue
+            self._taken.append((laps, arrival))
+            self._taken_bytes += arrival.size_bytes
         if len(self.inbox):
             self._wake.ring()
 

@@ -144,12 +144,11 @@ class Succession:
             self._plan(group, lambda node: self.is_up(node) and node != gone)
 
     def _members_on(self, node_id: int) -> Iterator[tuple[Group, int]]:
-        """Yields the groups that have a member on another node, with that member."""
+        """Yields the groups that have members on another node, with each of these."""
         for group in tuple(self._floor.roster.groups.values()):
             for replica in members(group.conf_state):
                 if node_of(replica) == node_id and replica != group.meta.replica_id:
                     yield group, replica
-                    break
 
     # Giving leadership up.
 

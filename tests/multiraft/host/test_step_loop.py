@@ -253,3 +253,23 @@ async def test_a_node_that_is_behind_takes_in_no_more_data_but_every_sign_of_lif
     assert behind[0][1] == 4
     assert taken[-1][0] == 4
     assert stage.loop.flushed
+
+
+async def test_s17_a_sign_of_life_is_worked_off_at_once_by_a_node_that_is_behind(
+    stage: Stage,
+) -> None:
+    """Else votes and heartbeats of all groups would wait, on their one stream, behind a replay."""
+    for _ in range(6):
+        stage.script.wants(moved=64 * KIB)
+    worked_off: list[list[tuple[int, int]]] = []
+    advance = stage.script.advance
+
+    def watched() -> Effects | None:
+        worked_off.append(list(stage.requests.worked_off))
+        return advance()
+
+    stage.script.advance = watched  # type: ignore[method-assign]
+    await stage.request(1, 40 * KIB)
+    await stage.request(2, urgent=True)
+    await until(lambda: len(stage.requests.worked_off) == 2)
+    assert worked_off[0] == [(2, 0)]
