@@ -59,6 +59,8 @@ class Roster:
         self._tombstones: dict[int, int] = {}
         #: Whether the census may have missed a group, for damage.
         self._census_is_whole = True
+        #: Groups whose rows are known whatever the census has missed.
+        self._looked_up: set[int] = set()
         self._loaded = False
         #: Groups below this id are born in doubt.
         self._births_doubted_below = 0
@@ -161,14 +163,19 @@ class Roster:
         self.remove(group_id, batch)
 
     def _look_closer(self, group_id: int) -> None:
-        """Finds what damage hid from the census of one group."""
-        if group_id in self._tombstones or group_id in self.quarantined:
+        """Finds what damage hid from the census of one group.
+
+        A tombstone tells of earlier replicas only: a later one may be here all the same.
+        """
+        if group_id in self._looked_up or group_id in self.quarantined:
             return
         try:
-            is_here, self._tombstones[group_id] = look_up(self._disk, group_id)
+            is_here, dead = look_up(self._disk, group_id)
         except StoreCorruptError as error:
             self.quarantined[group_id] = Quarantined(0, str(error))
             return
+        self._looked_up.add(group_id)
+        self._tombstones[group_id] = max(dead, self._tombstones.get(group_id, 0))
         if is_here:
             reason = "damage to the store hid this group at the start"
             self.quarantined[group_id] = Quarantined(owner_of(self._disk, group_id), reason)
@@ -182,6 +189,9 @@ class Roster:
         replica = group.meta.replica_id if group else shut_out.replica_id if shut_out else 0
         # A replica that is here has a higher id than all that died before it.
         dead = replica or self._tombstones.get(group_id, 0)
+        if replica:
+            # The disk still shows its rows until the batch is written.
+            self._looked_up.add(group_id)
         if dead:
             self._tombstones[group_id] = dead
             batch.put(keys.tombstone(group_id), encode_tombstone(group_id, dead))
