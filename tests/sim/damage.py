@@ -63,11 +63,12 @@ class Damage:
 
     def found(self, node_id: int, effects: Effects) -> None:
         """A node tells which replicas it has shut out, and at its start which it had."""
-        for group_id, reason in effects.quarantined:
+        for group_id, shut_out in effects.quarantined:
             replica = self.replicas.get(group_id)
             if replica is None or node_of(replica) != node_id:
                 raise ViolationError(
-                    Invariant.NO_DAMAGE, f"node {node_id} shut out group {group_id}: {reason}"
+                    Invariant.NO_DAMAGE,
+                    f"node {node_id} shut out group {group_id}: {shut_out.reason}",
                 )
             self._under_way[node_id, group_id] = effects.number
 

@@ -145,7 +145,7 @@ class Driver:
         pending = self._floor.pending
         yield from self._roster.load(pending.batch)
         pending.must_sync = True
-        pending.quarantined += [(each, one.reason) for each, one in self.quarantined.items()]
+        pending.quarantined += self.quarantined.items()
         for group in tuple(self._roster.groups.values()):
             self._floor.enter(group)
             self._succession.enter(group, None)
@@ -180,11 +180,11 @@ class Driver:
         """Takes in that no group from this id on existed when this start began (S8; `boot`)."""
         self._roster.trust_births_from(group_id, self._floor.pending.batch)
 
-    def quarantine(self, group_id: int, reason: str) -> None:
-        """Shuts a replica out, because a reader found it damaged; its data stays."""
+    def quarantine(self, group_id: int, reason: str, *, for_good: bool = True) -> None:
+        """Shuts a replica out, because a reader could not read it; its data stays."""
         group = self._roster.groups.get(group_id)
         if group is not None:
-            self._floor.shut_out(group, reason)
+            self._floor.shut_out(group, reason, for_good=for_good)
 
     # Messages and ticks.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.quarantine import Quarantined
 from rakit.raft import EntryID, Message, Role
 
 
@@ -76,8 +77,10 @@ class Effects:
     roles: list[RoleChange] = field(default_factory=list[RoleChange])
     #: Groups whose applied index grew.
     applied: list[int] = field(default_factory=list[int])
-    #: Groups that were shut out for damage, with the reason.
-    quarantined: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    #: Groups that were shut out, and why.
+    quarantined: list[tuple[int, Quarantined]] = field(
+        default_factory=list[tuple[int, Quarantined]]
+    )
     #: What the step cost beside its batch: bytes sent and applied, and so much for each group that
     #: had its turn, and each entry that was applied, as could be read meanwhile.
     moved_bytes: int = 0

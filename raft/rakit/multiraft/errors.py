@@ -5,6 +5,7 @@
 - `GroupRefusedError`: a replica cannot be created as asked.
 - `StoreCorruptError`: stored bytes are not what was written. One group is affected, unless the
   store says otherwise; it is quarantined (safety S9), never repaired by guessing.
+- `StoreUnreadableError`: the same, but a later start may be able to read what this one cannot.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ class MultiraftError(Exception):
 
 class StoreCorruptError(MultiraftError):
     """What is stored contradicts itself or fails its checksum."""
+
+
+class StoreUnreadableError(StoreCorruptError):
+    """A read failed, for another reason than damage: what is stored may be well."""
 
 
 class ProposalRefusedError(MultiraftError):

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from rakit.multiraft import farewell
+from rakit.multiraft import farewell, quarantine
 from rakit.multiraft.effects import Effects, Envelope, RoleChange
 from rakit.multiraft.errors import MachineFailedError, StoreCorruptError
 from rakit.multiraft.group import Group
@@ -107,14 +107,15 @@ class Floor:
 
     def fail(self, group: Group, error: Exception) -> None:
         """Shuts a group out for an error of its own."""
-        self.shut_out(group, f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        self.shut_out(group, reason, for_good=quarantine.is_for_good(error))
 
-    def shut_out(self, group: Group, reason: str) -> None:
-        """Moves a replica into quarantine, where it stays over restarts."""
+    def shut_out(self, group: Group, reason: str, *, for_good: bool) -> None:
+        """Moves a replica into quarantine, where it stays until a restart or for good."""
         self.leave(group)
-        self.roster.shut_out(group, reason, self.pending.batch)
-        self.pending.must_sync = True
-        self.pending.quarantined.append((group.meta.group_id, reason))
+        shut_out = self.roster.shut_out(group, reason, self.pending.batch, for_good=for_good)
+        self.pending.must_sync = self.pending.must_sync or for_good
+        self.pending.quarantined.append((group.meta.group_id, shut_out))
 
     def leave(self, group: Group) -> None:
         """Lets go of a replica: its waiters are answered, its peers told, its role ends."""

@@ -203,10 +203,10 @@ class Host:
         self.driver.trust_births_from(group_id)
         self._steps.wake()
 
-    def quarantine(self, group_id: int, reason: str) -> None:
-        """Shuts a replica out that a reader found damaged (S9); its data stays."""
+    def quarantine(self, group_id: int, reason: str, *, for_good: bool = True) -> None:
+        """Shuts a replica out that a reader could not read (S9); its data stays."""
         self._refuse_if_stopped()
-        self.driver.quarantine(group_id, reason)
+        self.driver.quarantine(group_id, reason, for_good=for_good)
         self._steps.wake()
 
     def propose(self, group_id: int, data: bytes) -> Proposal:
@@ -377,13 +377,14 @@ class Host:
             self._peers.role_changed(change)
             for role_callback in list(self._role_callbacks):
                 role_callback(change)
-        for group_id, reason in effects.quarantined:
+        for group_id, shut_out in effects.quarantined:
             _log.error(
-                "group %d is shut out on this node for good: %s. Its data stays on the disk; the"
-                " group runs on its other replicas. To have this one made anew, start this node"
-                " with an empty data directory while all others are well.",
+                "group %d is shut out on this node %s: %s. Its data stays on the disk; its other"
+                " replicas go on unless they met the same. %s",
                 group_id,
-                reason,
+                "for good" if shut_out.for_good else "until it starts again",
+                shut_out.reason,
+                shut_out.remedy,
             )
         for group_id, replica in effects.lost_logs:
             if (group_id, replica) not in self._lost_logs:

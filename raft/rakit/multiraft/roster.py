@@ -11,8 +11,9 @@ Rules:
 - A removed replica leaves a tombstone; its id and every lower one of this node in the group are
   dead for good (known bug 22).
 - A damaged group is quarantined: kept on disk, never stepped, its messages dropped (S5, S9). What
-  shuts it out while it works holds for later starts as well (`quarantine`). It goes when it is
-  removed, or when a replica with a higher id takes its place.
+  may have broken its promises while it worked holds for later starts as well (`quarantine`). It
+  goes when it is removed, or when a replica with a higher id takes its place.
+- On a store that was cut a replica is in doubt even if this start cannot open it: the next one may.
 """
 
 from __future__ import annotations
@@ -88,20 +89,20 @@ class Roster:
             yield
 
     def _load_one(self, group_id: int, batch: WriteBatch) -> Iterator[None]:
+        if self._config.doubtful:
+            boot.mark_doubtful(group_id, batch)
         try:
             if (shut_out := quarantine.noted(self._disk, group_id)) is not None:
                 self.quarantined[group_id] = shut_out
                 return
             birth = load_birth(self._disk, group_id)
             found = yield from load_group(self._disk, birth, self._cache, self._factory)
-            doubtful = boot.is_doubtful(self._disk, group_id)
-            if self._config.doubtful and not doubtful:
-                boot.mark_doubtful(group_id, batch)
-                doubtful = True
+            doubtful = self._config.doubtful or boot.is_doubtful(self._disk, group_id)
             self._add(found.meta, found.machine, found.log, doubtful=doubtful)
         except (StoreCorruptError, MachineFailedError, ReplicaFatalError) as error:
             replica = owner_of(self._disk, group_id)
-            self.quarantined[group_id] = Quarantined(replica, str(error))
+            for_good = quarantine.is_for_good(error)
+            self.quarantined[group_id] = Quarantined(replica, str(error), for_good)
 
     def trust_births_from(self, group_id: int, batch: WriteBatch) -> None:
         """Takes in that no group from this id on existed when this start began (see `boot`)."""
@@ -172,13 +173,14 @@ class Roster:
         try:
             is_here, dead = look_up(self._disk, group_id)
         except StoreCorruptError as error:
-            self.quarantined[group_id] = Quarantined(0, str(error))
+            self.quarantined[group_id] = Quarantined(0, str(error), quarantine.is_for_good(error))
             return
         self._looked_up.add(group_id)
         self._tombstones[group_id] = max(dead, self._tombstones.get(group_id, 0))
         if is_here:
             reason = "damage to the store hid this group at the start"
-            self.quarantined[group_id] = Quarantined(owner_of(self._disk, group_id), reason)
+            owner = owner_of(self._disk, group_id)
+            self.quarantined[group_id] = Quarantined(owner, reason, for_good=False)
 
     def remove(self, group_id: int, batch: WriteBatch) -> Group | None:
         """Buries a replica and wipes its data; returns it if it was sound."""
@@ -205,13 +207,18 @@ class Roster:
             group.storage.close()
         return group
 
-    def shut_out(self, group: Group, reason: str, batch: WriteBatch) -> None:
-        """Moves a replica into quarantine for good; its data stays as it is."""
+    def shut_out(
+        self, group: Group, reason: str, batch: WriteBatch, *, for_good: bool
+    ) -> Quarantined:
+        """Moves a replica into quarantine, for this start or for good; its data stays as it is."""
         group_id = group.meta.group_id
         del self.groups[group_id]
-        self.quarantined[group_id] = Quarantined(group.meta.replica_id, reason)
-        quarantine.note(group_id, self.quarantined[group_id], batch)
+        shut_out = Quarantined(group.meta.replica_id, reason, for_good)
+        self.quarantined[group_id] = shut_out
+        if for_good:
+            quarantine.note(group_id, shut_out, batch)
         group.storage.close()
+        return shut_out
 
     def _add(
         self, meta: GroupMeta, machine: StateMachine, log: GroupLog, *, doubtful: bool

@@ -212,16 +212,18 @@ def _take_off(group: Group, effects: Effects, flight: Flight) -> None:
 
 def _install(group: Group, snapshot: Snapshot, effects: Effects) -> None:
     """Replaces log and state by a base; rows derived from the old log go with it."""
-    checkpoint = Checkpoint(snapshot.index, snapshot.term, snapshot.conf_state, snapshot.data)
-    group.storage.install(checkpoint, effects.batch)
-    effects.batch.delete_range(*keys.group_range(keys.POSITION, group.meta.group_id))
-    group.checkpoints_in_flight.append((effects.number, snapshot.index))
     try:
+        # First: a base that the machine cannot take over leaves nothing on the disk, where it would
+        # lie beyond the commit index and look like a vote record that was lost.
         group.machine.restore(snapshot.data, snapshot.index)
     except Exception as error:
         raise MachineFailedError(
             f"taking over the base as of {snapshot.index}: {error!r}"
         ) from error
+    checkpoint = Checkpoint(snapshot.index, snapshot.term, snapshot.conf_state, snapshot.data)
+    group.storage.install(checkpoint, effects.batch)
+    effects.batch.delete_range(*keys.group_range(keys.POSITION, group.meta.group_id))
+    group.checkpoints_in_flight.append((effects.number, snapshot.index))
     group.conf_state = snapshot.conf_state
     group.applied = snapshot.index
     _note_applied(group, effects)

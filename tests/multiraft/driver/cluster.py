@@ -18,7 +18,8 @@ from rakit.multiraft.driver import (
     RoleChange,
 )
 from rakit.multiraft.kv import WriteBatch
-from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
+from rakit.multiraft.machine import GroupKind, GroupMeta, MachineFactory, node_of, replica_id
+from rakit.multiraft.quarantine import Quarantined
 from rakit.raft import ConfState, Entry, Role
 from tests.multiraft.driver.memory_disk import MemoryDisk
 
@@ -93,7 +94,9 @@ class Node:
     completions: list[Completion] = field(default_factory=list[Completion])
     reads: list[ReadReady] = field(default_factory=list[ReadReady])
     roles: list[RoleChange] = field(default_factory=list[RoleChange])
-    quarantined: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    quarantined: list[tuple[int, Quarantined]] = field(
+        default_factory=list[tuple[int, Quarantined]]
+    )
 
     @property
     def group(self) -> Group:
@@ -110,6 +113,8 @@ class Cluster:
 
     def __init__(self, count: int = 3, seed: int = 1, config: DriverConfig | None = None) -> None:
         self.config = config or DriverConfig()
+        #: What nodes that start from now on make their machines with: the release that they run.
+        self.factory: MachineFactory = ListMachine
         self.rng = random.Random(seed)
         self.starts = 0
         self.network: list[Envelope] = []
@@ -132,7 +137,7 @@ class Cluster:
         self.starts += 1
         config = replace(self.config, boot=self.starts, doubtful=doubtful)
         rng = random.Random(self.rng.random())
-        driver = Driver(config, node_id, disk, ListMachine, rng)
+        driver = Driver(config, node_id, disk, self.factory, rng)
         driver.load()
         return driver
 

@@ -193,7 +193,13 @@ async def test_s9_a_replica_that_is_shut_out_is_told_of_once_and_counted_by_ever
         return [one.message for one in caplog.records if "is shut out on this" in one.message]
 
     await until(lambda: len(lines()) == 2)  # once in each life of the process
-    assert "start this node with an empty data directory" in lines()[0]
+    assert all("on this node for good" in line for line in lines())
+    assert "Start that node with an empty data directory" in lines()[0]
+    other = next(one for one in cluster.nodes if one.host.group(GROUP) is not None)
+    other.host.quarantine(GROUP, "too many open files", for_good=False)
+    await until(lambda: len(lines()) == 3)
+    assert "on this node until it starts again: too many open files" in lines()[-1]
+    assert "restart that node with its data" in lines()[-1]
     await cluster.stop()
 
 

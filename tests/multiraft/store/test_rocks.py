@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.quarantine import is_for_good
 from rakit.multiraft.store import (
     LossKind,
     RocksStore,
@@ -162,6 +163,36 @@ def test_a_read_that_fails_raises_and_does_not_pass_for_an_end(tmp_path: Path) -
         list(store.scan(key(0), key(9)))
     with pytest.raises(StoreCorruptError):
         store.last_below(key(0), key(9))
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "damaged"),
+    [
+        ("Corruption: block checksum mismatch", True),
+        ("IO error: While open a file for random read: 7.sst: Too many open files", False),
+        (DEAD_DISK, False),
+    ],
+    ids=["damage", "no file handle", "IO error"],
+)
+def test_s9_only_what_rocksdb_calls_corruption_is_told_as_damage(
+    tmp_path: Path, text: str, damaged: bool
+) -> None:
+    store, database = open_breakable(StoreConfig.small(tmp_path))
+    write_some(store, 3)
+    database.texts.update(get=text, chunk=text, last_below=text)
+    reads: list[Callable[[], object]] = [
+        lambda: store.get(key(1)),
+        lambda: list(store.scan(key(0), key(9))),
+        lambda: store.last_below(key(0), key(9)),
+    ]
+    for read in reads:
+        with pytest.raises(StoreCorruptError) as caught:
+            read()
+        assert isinstance(caught.value, StoreUnreadableError) is not damaged
+        assert is_for_good(caught.value) is damaged
+    database.texts.clear()
+    assert store.get(key(1)) is not None
     store.close()
 
 

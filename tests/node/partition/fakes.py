@@ -70,7 +70,7 @@ class MemoryLog:
         self.held: list[Entry] = []
         #: Every entry that was ever appended, also those that were trimmed since.
         self.history: list[Entry] = []
-        self.damaged = False
+        self.damage: StoreCorruptError | None = None
         #: Nobody may ask for more than this, when it is set.
         self.readable_to: int | None = None
 
@@ -92,8 +92,8 @@ class MemoryLog:
         assert self.readable_to is None or hi <= self.readable_to + 1, "not applied"
         if lo <= self.base:
             raise CompactedError(f"{lo}")
-        if self.damaged:
-            raise StoreCorruptError("entry 3 fails its checksum")
+        if self.damage is not None:
+            raise self.damage
         found: list[Entry] = []
         size = 0
         for entry in self.held[lo - self.base - 1 : hi - self.base - 1]:
@@ -197,7 +197,7 @@ class FakeHost:
         self.hangs = False
         #: Runs in the middle of a barrier: what a leader catches up on.
         self.during_barrier: Callable[[], None] = lambda: None
-        self.quarantined: list[str] = []
+        self.quarantined: list[tuple[str, bool]] = []
         self.refuse: MultiraftError | None = None
 
     @property
@@ -266,7 +266,7 @@ class FakeHost:
         self.callbacks.append(callback)
         return lambda: self.callbacks.remove(callback)
 
-    def quarantine(self, group_id: int, reason: str) -> None:
+    def quarantine(self, group_id: int, reason: str, *, for_good: bool) -> None:
         assert group_id == GROUP
-        self.quarantined.append(reason)
+        self.quarantined.append((reason, for_good))
         self.replica = None

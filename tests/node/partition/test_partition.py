@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rakit.api.v1 import error_pb2, log_service_pb2
+from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.node.errors import RakitError
 from rakit.node.partition.commands import Append, encode_append
 from rakit.node.partition.inquiry import ProducerAnswer
@@ -230,15 +231,26 @@ async def test_only_a_leader_does_the_upkeep() -> None:
 async def test_damage_shuts_the_replica_out_and_is_reported() -> None:
     setting = Setting()
     setting.append(5)
-    setting.host.log.damaged = True
+    setting.host.log.damage = StoreCorruptError("entry 3 fails its checksum")
     with pytest.raises(RakitError) as caught:
         await setting.partition.read(0, 1000)
     assert caught.value.reason == error_pb2.ERROR_REASON_CORRUPT_RECORD
     assert "This replica is damaged and was taken out of service" in caught.value.message
-    assert setting.host.quarantined == ["entry 3 fails its checksum"]
+    assert setting.host.quarantined == [("entry 3 fails its checksum", True)]
     with pytest.raises(RakitError) as caught:
         await setting.partition.read(0, 1000)
     assert caught.value.reason == error_pb2.ERROR_REASON_NODE_UNAVAILABLE
+
+
+async def test_s9_a_read_that_fails_without_damage_is_no_corrupt_record() -> None:
+    setting = Setting()
+    setting.append(5)
+    setting.host.log.damage = StoreUnreadableError("a read failed: Too many open files")
+    with pytest.raises(RakitError) as caught:
+        await setting.partition.read(0, 1000)
+    assert caught.value.reason == error_pb2.ERROR_REASON_NODE_UNAVAILABLE
+    assert "cannot be read and was taken out of service" in caught.value.message
+    assert setting.host.quarantined == [("a read failed: Too many open files", False)]
 
 
 async def test_p9_equal_logs_have_equal_digests_and_unequal_ones_have_not() -> None:

@@ -56,3 +56,13 @@ def test_an_answer_stays_small_on_a_disk_that_is_damaged_all_over() -> None:
     shut_out = {group_id: Quarantined(0, "damage") for group_id in range(2, 20_000)}
     shown = list(damages(DamagedHost(quarantined=shut_out), Log().found(1).registry))
     assert len(shown) == SHOWN_COUNT_MAX
+
+
+def test_s9_what_is_shut_out_for_now_is_not_told_to_lose_its_data() -> None:
+    for_good = Quarantined(replica_id(1, 1), "entry 3 fails its checksum")
+    for_now = Quarantined(replica_id(1, 1), "applying entry 3", for_good=False)
+    host = DamagedHost(quarantined={5: for_good, 6: for_now})
+    lost, kept = damages(host, Log().found(1).registry)
+    assert "with an empty data directory" in lost.message
+    assert "restart that node with its data" in kept.message
+    assert "empty" not in kept.message

@@ -14,7 +14,8 @@ Rules:
 - The appender, with its view of pending entries, belongs to one term. It is made when that term's
   first request comes, from the applied state, and never survives the term.
 - Damage found while reading quarantines the replica and is reported as CORRUPT_RECORD; the answer
-  is never shortened to what could still be read.
+  is never shortened to what could still be read. A read that fails for another reason takes the
+  replica out of service until the next start (`rakit.multiraft.quarantine`): NODE_UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from functools import partial
 
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.errors import MultiraftError, ProposalRefusedError, StoreCorruptError
+from rakit.multiraft.quarantine import is_for_good
 from rakit.node.errors import RakitError
 from rakit.node.partition import retention
 from rakit.node.partition.answers import Appended, not_leading, outcome_unknown, refused
@@ -336,7 +338,13 @@ class Partition:
             # The log was cut between the look at its range and the read.
             raise self._out_of_range(replica, offset) from error
         except StoreCorruptError as error:
-            self._host.quarantine(self.group_id, str(error))
+            for_good = is_for_good(error)
+            self._host.quarantine(self.group_id, str(error), for_good=for_good)
+            if not for_good:
+                raise RakitError(
+                    error_pb2.ERROR_REASON_NODE_UNAVAILABLE,
+                    f"This replica cannot be read and was taken out of service: {error}.",
+                ) from error
             raise RakitError(
                 error_pb2.ERROR_REASON_CORRUPT_RECORD,
                 f"This replica is damaged and was taken out of service: {error}.",

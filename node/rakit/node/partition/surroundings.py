@@ -80,8 +80,8 @@ class ReplicaHost(Protocol):
         """Calls back when a group's applied index grew; returns what ends that."""
         ...
 
-    def quarantine(self, group_id: int, reason: str) -> None:
-        """Shuts a damaged replica out (S9)."""
+    def quarantine(self, group_id: int, reason: str, *, for_good: bool) -> None:
+        """Shuts a replica out that cannot be read (S9), until a restart or for good."""
         ...
 
 

@@ -13,15 +13,11 @@ from typing import Final, Protocol
 from rakit.api.v1 import cluster_service_pb2 as api
 from rakit.multiraft.hello import Rollback
 from rakit.multiraft.machine import node_of
-from rakit.multiraft.quarantine import Quarantined
+from rakit.multiraft.quarantine import REMEDY_FOR_GOOD, Quarantined
 from rakit.node.metadata.registry import Registry
 
 #: A damaged disk may hold thousands of replicas, and an answer has a size.
 SHOWN_COUNT_MAX: Final = 1_000
-_MADE_ANEW: Final = (
-    "Start that node with an empty data directory while all others are well; its replicas are made"
-    " anew."
-)
 
 
 class DamageHost(Protocol):
@@ -67,7 +63,7 @@ def damages(host: DamageHost, registry: Registry) -> Iterator[api.Damage]:
             node_of(replica),
             group_id,
             "It came back without entries that it had acknowledged, and counts no more: its disk"
-            f" went back or lies about its syncs. {_MADE_ANEW}",
+            f" went back or lies about its syncs. {REMEDY_FOR_GOOD}",
         )
     for group_id, shut_out in sorted(host.quarantined.items())[:SHOWN_COUNT_MAX]:
         yield _of_replica(
@@ -75,7 +71,7 @@ def damages(host: DamageHost, registry: Registry) -> Iterator[api.Damage]:
             api.DAMAGE_KIND_REPLICA_SHUT_OUT,
             host.node_id,
             group_id,
-            f"It takes no part any more: {shut_out.reason}. {_MADE_ANEW}",
+            f"It takes no part any more: {shut_out.reason}. {shut_out.remedy}",
         )
 
 

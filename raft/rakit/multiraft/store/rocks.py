@@ -12,7 +12,8 @@ Rules:
 - Any other error of a write or flush poisons the store: every later write and flush raises the
   same ``StoreFailedError`` without touching the disk. Reads go on, so that the node can still say
   goodbye.
-- A read that meets a damaged block raises ``StoreCorruptError``; it never returns less than there
+- A read that meets a damaged block raises ``StoreCorruptError``, any other that fails (no file
+  handle was left, the disk gave an IO error) ``StoreUnreadableError``; none returns less than there
   is.
 - ``fsynced`` is False under --unsafe-no-fsync, so that acknowledgements can say so.
 
@@ -27,7 +28,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.store import identity as identities
 from rakit.multiraft.store import tail
@@ -344,5 +345,7 @@ class RocksStore:
 
 
 def _unreadable(error: EngineError) -> StoreCorruptError:
-    """A block that cannot be read is as good as damaged: whose data it was cannot be trusted."""
-    return StoreCorruptError(f"a read failed: {error}")
+    """Either way the replica cannot go on; only damage is there again at every later start."""
+    if error.fault is Fault.CORRUPTION:
+        return StoreCorruptError(f"a read failed: {error}")
+    return StoreUnreadableError(f"a read failed: {error}")
