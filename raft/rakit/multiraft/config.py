@@ -36,7 +36,8 @@ class LinkConfig:
     #: Size at which a request is closed; a single larger message still goes out, alone.
     request_bytes_max: int = 4 * MEBIBYTE
     #: How long news of a commit waits for an append that it can travel with. Followers only apply
-    #: by it; alone it costs both sides as much as an append does.
+    #: by it; alone it costs both sides as much as an append does. Those of the metadata group leave
+    #: at once: every node acts on what it applies.
     commit_delay_ms: int = 20
     #: Waiting on the data lane of one peer. Beyond it an append is refused and its group told. It
     #: does not come to that: from a quarter of it on groups read nothing more for that peer, until

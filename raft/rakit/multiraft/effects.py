@@ -22,6 +22,9 @@ class Envelope:
     from_replica: int
     to_replica: int
     message: Message
+    #: News of a commit in it do not wait for company: a follower that applies late holds others up.
+    #: Known to the sender only.
+    is_prompt: bool = False
 
 
 @dataclass(slots=True)

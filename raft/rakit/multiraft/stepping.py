@@ -35,6 +35,7 @@ from rakit.multiraft.effects import Completion, Effects, Envelope, ReadReady, Ro
 from rakit.multiraft.errors import MachineFailedError
 from rakit.multiraft.group import Flight, Group, Remainder
 from rakit.multiraft.kv import OPERATION_OVERHEAD_BYTES, WriteBatch
+from rakit.multiraft.machine import GroupKind
 from rakit.multiraft.records import ENTRY_HEAD_BYTES, stored_bytes
 from rakit.multiraft.waiters import Settled
 from rakit.raft import (
@@ -326,4 +327,6 @@ def _announce(group: Group, effects: Effects) -> None:
 
 def _envelopes(group: Group, messages: list[Message]) -> list[Envelope]:
     group_id, own = group.meta.group_id, group.meta.replica_id
-    return [Envelope(group_id, own, message.to, message) for message in messages]
+    # Nodes make and elect the replicas of a topic when they apply it: all at nearly one time.
+    prompt = group.meta.kind is GroupKind.METADATA
+    return [Envelope(group_id, own, message.to, message, prompt) for message in messages]

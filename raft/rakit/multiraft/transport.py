@@ -160,7 +160,8 @@ class Transport:
             kind, node_id = each.message.type, node_of(each.to_replica)
             if kind in _UP_DATA:
                 peer = peers.get(node_id)
-                if peer is not None and kind is MessageType.APP and not each.message.entries:
+                may_wait = kind is MessageType.APP and not (each.message.entries or each.is_prompt)
+                if peer is not None and may_wait:
                     taken = peer.data.offer_news(each)
                 else:
                     taken = peer is not None and peer.data.offer(each)

@@ -118,3 +118,19 @@ def test_s16_a_sole_voter_leads_at_once_and_after_a_restart() -> None:
     cluster.restart(node)
     assert node.group.ready
     assert node.machine().items == [b"alone"]
+
+
+@pytest.mark.parametrize("kind", list(GroupKind))
+def test_only_the_metadata_group_tells_of_commits_at_once(kind: GroupKind) -> None:
+    """All nodes make the replicas of a topic when they apply it, or its first leader calls late."""
+    cluster = Cluster()
+    cluster.create(kind=kind)
+    cluster.run_until(cluster.leads)
+    leader = cluster.leader()
+    assert leader is not None
+    leader.effects.clear()
+    cluster.propose(leader, b"x")
+    cluster.pump()
+    sent = [each for effects in leader.effects for each in effects.sends]
+    assert sent
+    assert {each.is_prompt for each in sent} == {kind is GroupKind.METADATA}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -63,6 +64,17 @@ async def test_one_small_request_is_in_flight_and_the_rest_gathers(make: MakeEnd
     assert b.sizes() == [1]
     b.step(b.arrivals[0])
     await until(lambda: b.sizes() == [1, 10])
+
+
+async def test_news_of_a_commit_wait_for_company_unless_they_are_prompt(make: MakeEnd) -> None:
+    a, b = await pair(make, LinkConfig(commit_delay_ms=60_000))
+    news = message(MessageType.APP, 1, 2)
+    assert not a.transport.send([news]), "nothing may leave"
+    a.transport.ping(2, wire.Ping(number=1))
+    await until(lambda: a.count("ponged", 2, 1))
+    assert b.sizes() == []
+    assert a.transport.send([replace(news, is_prompt=True)])
+    await until(lambda: b.sizes() == [1])
 
 
 async def test_bulk_opens_the_window(make: MakeEnd) -> None:
