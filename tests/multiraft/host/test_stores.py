@@ -45,6 +45,8 @@ async def make_solo_group(node: Node) -> None:
 
 
 async def write_alone(node: Node, count: int) -> None:
+    # A sole voter leads when its own vote is durable.
+    await until(lambda: node.host.groups[SOLO].ready)
     for number in range(count):
         await node.host.propose(SOLO, b"%d" % number).done
 
