@@ -1,7 +1,9 @@
 """`python -m tests.sim --seed 7` replays one run with its trace; `--seeds 500` runs many.
 
 A failing seed is printed with the last events before the failure. Runs are spread over processes,
-one per core.
+one per core; some of them are judged by the specification of Raft as well (`tracing`).
+
+`--seed 7 --trace FILE` writes what the Raft core of each group did, for `tests.sim.trace_check`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import os
 import sys
 import time
 
-from tests.sim.runner import Outcome, run_seed
+from pathlib import Path
+
+from tests.sim.runner import Outcome, run_one_of_many
+from tests.sim.tracing import Tracing
 from tests.sim.world import World
 
 TRACE_LINES = 400
@@ -33,13 +38,24 @@ def replay(seed: int) -> int:
     return 0
 
 
+def write_trace(seed: int, file: Path) -> int:
+    """Runs one seed and writes its trace, up to where it failed if it did."""
+    with file.open("w", encoding="utf-8") as out:
+        tracing = Tracing(out)
+        try:
+            World(seed, tracing=tracing).run()
+        finally:
+            tracing.judge()
+    return 0
+
+
 def run_many(first: int, count: int) -> int:
     """Runs many seeds and prints a summary; 1 if any failed."""
     began = time.monotonic()
     failed: list[Outcome] = []
     cpu_s = acknowledged = steps = 0.0
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        for outcome in pool.imap_unordered(run_seed, range(first, first + count), chunksize=4):
+        for outcome in pool.imap_unordered(run_one_of_many, range(first, first + count), chunksize=4):
             cpu_s += outcome.cpu_s
             steps += outcome.steps
             acknowledged += outcome.acknowledged
@@ -61,7 +77,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="replay this one, with its trace")
     parser.add_argument("--seeds", type=int, default=500, help="how many to run")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
+    parser.add_argument("--trace", type=Path, help="with --seed: where to write its trace")
     options = parser.parse_args()
+    if options.trace is not None:
+        if options.seed is None:
+            parser.error("--trace needs --seed")
+        return write_trace(options.seed, options.trace)
     if options.seed is not None:
         return replay(options.seed)
     return run_many(options.first, options.seeds)

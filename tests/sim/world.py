@@ -38,6 +38,7 @@ from tests.sim.nemesis import strike
 from tests.sim.network import Network
 from tests.sim.node import CrashError, SimNode, Wiring
 from tests.sim.plan import Plan, Topic
+from tests.sim.tracing import Tracing
 from tests.sim.traffic import Traffic
 from tests.sim.watch import Watch
 
@@ -56,7 +57,11 @@ def new_machine(meta: GroupMeta) -> StateMachine:
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int, trace_lines: int = 0) -> None:
+    def __init__(
+        self, seed: int, trace_lines: int = 0, tracing: Tracing | None = None
+    ) -> None:
+        # Reads no random number and changes nothing: a run is the same with and without it.
+        self.tracing = tracing
         self.rng = random.Random(seed)
         self.plan = plan = Plan.drawn(self.rng)
         self.trace: deque[str] | None = deque(maxlen=trace_lines) if trace_lines else None
@@ -109,6 +114,7 @@ class World:
             apply_count_max=4,
             step_bytes_max=100_000,  # what a dozen applied entries count for
             uncommitted_bytes_max=800,
+            tracer=self.tracing.tracer if self.tracing is not None else None,
         )
         ids = range(1, plan.nodes + plan.spares + 1)
         nodes = {one: SimNode(one, wiring, config, new_machine) for one in ids}
@@ -311,6 +317,8 @@ class World:
         self.damage.synced(node_id, number)
 
     def _stepped(self, node_id: int) -> None:
+        if self.tracing is not None:
+            self.tracing.judge()
         driver = self.nodes[node_id].driver
         assert driver is not None, "a node that is down does not step"
         self.checker.stepped(node_id, driver)
@@ -394,6 +402,8 @@ class World:
         self._heal()
         self.run_until(self.events.now_ms + self.plan.heal_ms, partial(judgement.at_rest, self))
         judgement.judge(self)
+        if self.tracing is not None:
+            self.tracing.judge()
 
     def _strike(self) -> None:
         if self.striking:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from rakit.raft import Tracer
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
@@ -55,10 +58,14 @@ class DriverConfig:
     boot: int = 1
     #: The store was cut at its damaged tail: replicas found on it vote with doubt (S8).
     doubtful: bool = False
+    #: Gives the tracer of a group's core (`rakit.raft.trace`); None: nothing is traced.
+    tracer: Callable[[int], Tracer] | None = None
 
     def __post_init__(self) -> None:
         """Refuses settings that could not work."""
         for name in self.__dataclass_fields__:
+            if name == "tracer":
+                continue
             value = getattr(self, name)
             lowest = 0 if name in {"quiesce_ticks", "doubtful"} else 1
             if value < lowest:

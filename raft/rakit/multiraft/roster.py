@@ -240,6 +240,7 @@ class Roster:
             max_pending_reads=config.reads_count_max,
             boot=config.boot,
             doubtful=doubtful,
+            tracer=config.tracer(meta.group_id) if config.tracer is not None else None,
         )
         group = Group(meta, machine, log, RawNode(core, log))
         group.doubtful = doubtful

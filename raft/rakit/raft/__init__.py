@@ -57,6 +57,7 @@ Where to read what
     log, log_unstable, storage      the log: durable, in flight, waiting
     quorum                          majorities, joint majorities
     messages, describe              one constructor for each kind; text for people
+    trace                           events, to check a run against the specification
 
 Caveats
 -------
@@ -107,6 +108,7 @@ from rakit.raft.errors import (
 from rakit.raft.raw_node import RawNode
 from rakit.raft.status import BasicStatus, PeerStatus, QuiesceStatus, Status
 from rakit.raft.storage import LogStorage, MemoryStorage
+from rakit.raft.trace import TraceEvent, Tracer
 from rakit.raft.tracker import ProgressState
 from rakit.raft.types import (
     ENTRY_OVERHEAD_BYTES,
@@ -183,6 +185,8 @@ __all__ = [
     "StepRefusedError",
     "StepWrongReplicaError",
     "StorageReadError",
+    "TraceEvent",
+    "Tracer",
     "TransferPendingError",
     "TransferRefusedError",
     "TwoLeadersError",

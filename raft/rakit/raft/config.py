@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rakit.raft.trace import Tracer
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
@@ -78,6 +81,9 @@ class Config:
     #: This replica's store may have lost what it once promised (safety S8): its vote and its
     #: acknowledgements count only under the rules of `doubt`.
     doubtful: bool = False
+
+    #: Is told every event, for a check against the specification (see `trace`); None tells nobody.
+    tracer: Tracer | None = None
 
     def __post_init__(self) -> None:
         """Refuses a configuration that could not work."""

@@ -24,7 +24,7 @@ Rules:
 
 from __future__ import annotations
 
-from rakit.raft import doubt, messages
+from rakit.raft import doubt, messages, trace
 from rakit.raft.leader import become_leader
 from rakit.raft.quorum import VoteResult
 from rakit.raft.state import Raft
@@ -63,8 +63,11 @@ def _has_unapplied_change(raft: Raft) -> bool:
 
 def _become_pre_candidate(raft: Raft) -> None:
     assert raft.role is not Role.LEADER, "a leader does not ask whether it could win"
+    gives_up = raft.role is Role.CANDIDATE
     raft.reset(raft.term)
     raft.role = Role.PRE_CANDIDATE
+    if gives_up and raft.tracer is not None:
+        trace.became(raft)
 
 
 def _become_candidate(raft: Raft) -> None:
@@ -73,6 +76,9 @@ def _become_candidate(raft: Raft) -> None:
     assert raft.vote == 0, "a new term begins without a vote (rule E1)"
     raft.vote = raft.id
     raft.role = Role.CANDIDATE
+    if raft.tracer is not None:
+        trace.became(raft)
+        trace.sent(raft, trace.own_vote(raft))
 
 
 def own_vote_durable(raft: Raft) -> None:
@@ -83,6 +89,8 @@ def own_vote_durable(raft: Raft) -> None:
         and raft.durable_vote == raft.id
         and raft.id not in raft.votes
     ):
+        if raft.tracer is not None:
+            trace.received(raft, trace.own_vote(raft))
         doubt.note_vote(raft, raft.id, raft.stamp, granted=True)
         _conclude(raft)
 

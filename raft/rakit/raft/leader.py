@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rakit.raft import doubt
+from rakit.raft import doubt, trace
 from rakit.raft.errors import (
     NotLeaderError,
     TransferPendingError,
@@ -48,6 +48,8 @@ def become_leader(raft: Raft) -> None:
     # applied, and with it they are.
     raft.pending_conf_index = raft.term_start
     assert log.term(log.last_index) < raft.term, "a new leader's term has no entries yet"
+    if raft.tracer is not None:
+        trace.became(raft)
     append_own(raft, [Entry(raft.term, raft.term_start)])
 
 

@@ -21,7 +21,7 @@ etcd's variant). `confchange` computes the configurations; here are the rules ar
 
 from __future__ import annotations
 
-from rakit.raft import confchange, reads
+from rakit.raft import confchange, reads, trace
 from rakit.raft.errors import (
     ConfChangeInvalidError,
     ConfChangePendingError,
@@ -63,6 +63,8 @@ def _append(raft: Raft, change: ConfChange) -> EntryID:
     index = raft.log.last_index + 1
     raft.uncommitted_bytes += len(data)
     raft.pending_conf_index = index
+    if raft.tracer is not None:
+        trace.change_conf(raft, change)
     append_own(raft, [Entry(raft.term, index, EntryType.CONF_CHANGE, data)])
     return raft.term, index
 

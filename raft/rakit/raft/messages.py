@@ -47,6 +47,11 @@ def encode_boot(boot: int) -> bytes:
     return _BOOT.pack(boot)
 
 
+def decode_boot(word: bytes) -> int:
+    """Returns the boot that an absolution names."""
+    return int(_BOOT.unpack(word)[0])
+
+
 def append(
     to: int,
     sender: int,

@@ -15,7 +15,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from rakit.raft import election, follower, leader, membership, messages, reads, replication
+from rakit.raft import (
+    election,
+    follower,
+    leader,
+    membership,
+    messages,
+    reads,
+    replication,
+    trace,
+)
 from rakit.raft.errors import (
     StepLocalMessageError,
     StepMalformedError,
@@ -54,6 +63,8 @@ _LEADERS: Final = frozenset({MessageType.APP, MessageType.HEARTBEAT, MessageType
 def step(raft: Raft, message: Message) -> None:
     """Takes a peer's message; raises a `StepRefusedError` if it is not for this replica."""
     _check(raft, message)
+    if raft.tracer is not None:
+        trace.received(raft, message)
     kind = message.type
     if kind is MessageType.READ_INDEX:
         # It carries no term: a read promises nothing and asks for nothing of a term.

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rakit.raft import election, leader, membership, raft, reads, replication, status
+from rakit.raft import election, leader, membership, raft, reads, replication, status, trace
 from rakit.raft.config import Config
 from rakit.raft.errors import EntriesTemporarilyUnavailableError
 from rakit.raft.state import Raft
@@ -249,6 +249,8 @@ class RawNode:
             ready.dropped, r.dropped = r.dropped, []
         if r.lost_logs:
             ready.lost_logs, r.lost_logs = r.lost_logs, []
+        if r.tracer is not None:
+            trace.ready(r)
         return ready
 
     def _change_hard_state(self, ready: Ready) -> bool:

@@ -21,7 +21,7 @@ Rules:
 
 from __future__ import annotations
 
-from rakit.raft import doubt, messages, reads
+from rakit.raft import doubt, messages, reads, trace
 from rakit.raft.errors import (
     CompactedError,
     EntriesTemporarilyUnavailableError,
@@ -37,7 +37,11 @@ def append_own(raft: Raft, entries: list[Entry]) -> None:
     """Appends entries of this leader's term; they leave with the next flush."""
     assert raft.role is Role.LEADER, "only a leader makes entries"
     assert entries[0].term == raft.term, "a leader's entries carry its term"
+    if raft.tracer is not None:
+        trace.append_own(raft, entries)
     raft.log.append(entries)
+    if raft.tracer is not None:
+        trace.sent(raft, trace.own_ack(raft, raft.log.last_index))
     raft.append_pending = True
 
 
@@ -151,6 +155,8 @@ def maybe_commit(raft: Raft) -> bool:
     first_of_term = log.committed < raft.term_start
     log.commit_to(index)
     assert raft.role is Role.LEADER, "only a leader commits by counting"
+    if raft.tracer is not None:
+        trace.commit(raft)
     raft.append_pending = True
     if raft.doubtful:
         doubt.committed_own_term(raft)
@@ -163,6 +169,8 @@ def own_disk_advanced(raft: Raft) -> None:
     """Counts this leader's own disk (rule L1)."""
     own = raft.tracker.progress.get(raft.id)
     if own is not None and own.acknowledge(raft.log.durable_index):
+        if raft.tracer is not None:
+            trace.received(raft, trace.own_ack(raft, own.match))
         maybe_commit(raft)
 
 

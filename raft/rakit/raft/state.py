@@ -29,7 +29,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from rakit.raft import confchange, messages
+from rakit.raft import confchange, messages, trace
 from rakit.raft.config import Config
 from rakit.raft.errors import ConfChangeInvalidError, ConfigurationLostError
 from rakit.raft.log import RaftLog
@@ -91,6 +91,7 @@ class Raft:
         "stamp",
         "term",
         "term_start",
+        "tracer",
         "tracker",
         "uncommitted_bytes",
         "vote",
@@ -104,6 +105,7 @@ class Raft:
         self.id = config.id
         self.config = config
         self.rng: random.Random = config.rng
+        self.tracer: trace.Tracer | None = None
         self.log = RaftLog(
             storage,
             hard_state,
@@ -169,6 +171,9 @@ class Raft:
         except ConfChangeInvalidError as error:
             raise ConfigurationLostError(f"the stored configuration: {error}") from error
         self.randomize_timeout()
+        self.tracer = config.tracer
+        if self.tracer is not None:
+            trace.init_state(self)
 
     # Sending.
 
@@ -181,6 +186,8 @@ class Raft:
             self.outbox.append(message)
         else:
             self.outbox_durable.append(message)
+        if self.tracer is not None:
+            trace.sent(self, message)
 
     def post_ack(self, message: Message) -> None:
         """Queues an acknowledgement, which speaks for earlier ones that still wait.
@@ -191,9 +198,11 @@ class Raft:
         if last is not None and last.to == message.to and last.term == message.term:
             last.index = max(last.index, message.index)
             last.context = message.context
-            return
-        self._last_ack = message
-        self.outbox_durable.append(message)
+        else:
+            self._last_ack = last = message
+            self.outbox_durable.append(message)
+        if self.tracer is not None:
+            trace.sent(self, last)
 
     def take_messages(self) -> tuple[list[Message], list[Message]]:
         """Empties the outboxes: what may leave at once, and what waits for the disk."""
@@ -213,6 +222,8 @@ class Raft:
         self.reset(term)
         self.role = Role.FOLLOWER
         self.lead = lead
+        if self.tracer is not None:
+            trace.became(self)
         if was_leader:
             # Progress says nothing any more; let go of what the windows hold.
             for _, progress in self.tracker.peers:
@@ -279,6 +290,8 @@ class Raft:
 
     def install_membership(self, membership: Membership) -> None:
         """Takes over a configuration, keeping the progress of those who stay."""
+        if self.tracer is not None:
+            trace.apply_conf_change(self, membership)
         was_member = self.is_member
         old = self.tracker.progress
         learners = membership.learners

@@ -1,0 +1,94 @@
+"""The checker sees bugs in the core from its trace alone, each by the rule that it breaks.
+
+The bugs are those of the simulator (`tests/sim/plants`), run in its worlds, but what the simulator
+itself notices of replicas, disks and votes counts for nothing here and stops nothing. Where a client
+was told something wrong the run ends, and the trace is judged as far as it goes.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from tests.sim.plan import Plan
+from tests.sim.planted import BUGS
+from tests.sim.trace_check.rules import BrokenRuleError, Rule
+from tests.sim.tracing import Tracing
+from tests.sim.violations import ViolationError
+from tests.sim.world import World
+
+CAUGHT_BY = {
+    "the_vote_is_cleared_within_a_term": Rule.ONE_VOTE,
+    "the_vote_for_oneself_is_not_stored": Rule.DURABLE,
+    "half_of_the_votes_are_enough": Rule.MAJORITY_OF_VOTES,
+    "votes_go_to_shorter_logs": Rule.UP_TO_DATE,
+    "answers_leave_before_the_sync": Rule.DURABLE,
+    "a_disk_that_says_it_has_synced": Rule.DURABLE,
+    "an_older_vote_record_is_written_over_a_newer": Rule.DURABLE,
+    "a_leader_counts_itself_before_its_disk_has_synced": Rule.MAJORITY_OF_LOGS,
+    "entries_of_earlier_terms_are_counted": Rule.OWN_TERM,
+    "the_commit_index_is_taken_up_to_the_own_end": Rule.COMMIT_OF_FOLLOWER,
+    "every_append_truncates": Rule.LOG_OF_FOLLOWER,
+    "an_append_is_taken_without_a_look_at_the_entry_before_it": Rule.LOG_OF_FOLLOWER,
+    "acknowledgements_in_doubt_count": Rule.DOUBTFUL_ACK,
+    "what_was_acknowledged_before_a_loss_is_believed": Rule.COVERED,
+    "what_lost_its_tail_is_trusted": Rule.DURABLE,
+    "a_doubt_ends_at_once": Rule.DOUBT_ENDS,
+    "a_commit_index_is_believed_in_doubt": Rule.DOUBTFUL_COMMIT,
+}
+SEEDS = range(1, 201)
+
+
+class Unheard:
+    """Part of the simulator's judgement, which goes on and is not listened to."""
+
+    def __init__(self, judge: Any) -> None:
+        self.__dict__["judge"] = judge
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.judge, name)
+        if not callable(found):
+            return found
+
+        def ask(*args: Any) -> Any:
+            try:
+                return found(*args)
+            except ViolationError:
+                return None
+
+        return ask
+
+
+def broken_rule(seed: int) -> Rule | None:
+    """Runs a seed; returns the first rule that its trace breaks."""
+    tracing = Tracing()
+    world: Any = World(seed, tracing=tracing)
+    votes = Unheard(world.checker.votes)
+    world.checker, world.damage = Unheard(world.checker), Unheard(world.damage)
+    world.checker.__dict__["votes"] = votes
+    try:
+        try:
+            world.run()
+        except BrokenRuleError:
+            raise
+        except Exception:  # noqa: S110 - what a bug leads to; the trace up to here is judged
+            pass
+        tracing.judge()
+    except BrokenRuleError as broken:
+        return broken.rule
+    return None
+
+
+@pytest.mark.parametrize("name", sorted(CAUGHT_BY))
+def test_a_trace_shows_the_bug_by_its_rule(name: str) -> None:
+    bug = BUGS[name]
+    seeds = [s for s in SEEDS if bug.topic in {None, Plan.drawn(random.Random(s)).topic}]
+    with bug.plant():
+        broken = next(filter(None, map(broken_rule, seeds)), None)
+    assert broken is CAUGHT_BY[name]
+
+
+def test_without_a_bug_no_rule_is_broken() -> None:
+    assert [seed for seed in range(1, 9) if broken_rule(seed) is not None] == []
