@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import sys
 import time
-
 from pathlib import Path
 
 from tests.sim.runner import Outcome, run_one_of_many
@@ -55,7 +54,9 @@ def run_many(first: int, count: int) -> int:
     failed: list[Outcome] = []
     cpu_s = acknowledged = steps = 0.0
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        for outcome in pool.imap_unordered(run_one_of_many, range(first, first + count), chunksize=4):
+        for outcome in pool.imap_unordered(
+            run_one_of_many, range(first, first + count), chunksize=4
+        ):
             cpu_s += outcome.cpu_s
             steps += outcome.steps
             acknowledged += outcome.acknowledged

@@ -9,7 +9,6 @@ from tests.sim.tracing import Tracing
 from tests.sim.violations import Invariant, ViolationError
 from tests.sim.world import World
 
-
 #: One seed of so many is traced where many are run. Tracing and checking take about as long again
 #: as four fifths of a run.
 TRACED_EVERY = 20

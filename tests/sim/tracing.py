@@ -7,12 +7,12 @@ in the middle of the core would look like one of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TextIO
 
 from rakit.raft import TraceEvent, Tracer
 from rakit.raft.trace import line
 from tests.sim.trace_check.group import GroupCheck
+
 
 class Tracing:
     """The traces of one world. With a file they are written to it instead of being checked."""

@@ -57,9 +57,7 @@ def new_machine(meta: GroupMeta) -> StateMachine:
 class World:
     """Everything of one run."""
 
-    def __init__(
-        self, seed: int, trace_lines: int = 0, tracing: Tracing | None = None
-    ) -> None:
+    def __init__(self, seed: int, trace_lines: int = 0, tracing: Tracing | None = None) -> None:
         # Reads no random number and changes nothing: a run is the same with and without it.
         self.tracing = tracing
         self.rng = random.Random(seed)

@@ -13,7 +13,9 @@ from tests.sim.trace_check.rules import BrokenRuleError
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.trace_check", description=__doc__)
-    parser.add_argument("file", type=Path, help="lines as `python -m tests.sim --trace` writes them")
+    parser.add_argument(
+        "file", type=Path, help="lines as `python -m tests.sim --trace` writes them"
+    )
     options = parser.parse_args()
     try:
         with options.file.open(encoding="utf-8") as lines:

@@ -196,12 +196,13 @@ def _knows_base(history: History, replica: Replica, event: Event, cause: Message
     return replica.commit
 
 
-def takes_base(history: History, replica: Replica, event: Event, cause: Message) -> None:
-    """A follower replaces its whole log by a base (section 7); a conflict or a gap must call for it.
+def takes_base(replica: Replica, event: Event, cause: Message) -> None:
+    """A follower replaces its whole log by a base (section 7); what it lacks must call for it.
 
     Deviation: the base need not know the replica, unless the replica knows itself (S2, rule F5).
     """
-    assert cause.base is not None and cause.conf is not None, "a base message has a base"
+    assert cause.base is not None, "a base message has a base"
+    assert cause.conf is not None, "a base message has a configuration"
     index, term = cause.base
     demand(
         index > replica.commit and replica.log.term(index) != term,

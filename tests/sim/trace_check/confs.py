@@ -70,7 +70,9 @@ def follow(conf: Conf, change: Change) -> Conf:
     demand(bool(draft.voters), Rule.CHANGE_APPLIED, "nobody is left to vote")
     if not change.joint:
         moved = conf.voters ^ draft.voters
-        demand(len(moved) <= 1, Rule.CHANGE_APPLIED, f"{sorted(moved)} change without a joint phase")
+        demand(
+            len(moved) <= 1, Rule.CHANGE_APPLIED, f"{sorted(moved)} change without a joint phase"
+        )
     return draft._replace(auto_leave=change.joint and change.auto_leave)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tests.sim.trace_check.confs import Change, Conf, read_conf
@@ -45,7 +46,8 @@ class FormatError(Exception):
     """The line is not one of a trace."""
 
 
-class Message(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Message:
     """A message; equal ones are the same to the network."""
 
     type: str

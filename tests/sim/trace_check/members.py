@@ -28,7 +28,7 @@ def applies(history: History, replica: Replica, event: Event) -> None:
     cause = replica.cause
     base = cause.base if cause is not None else None
     if cause is not None and base is not None and event.commit == base[0] > replica.commit:
-        takes_base(history, replica, event, cause)
+        takes_base(replica, event, cause)
     else:
         demand(
             (event.last, event.commit) == (replica.log.last, replica.commit),

@@ -133,7 +133,9 @@ def _is_part_of(history: History, replica: Replica) -> None:
         elif (index, term) in history.changes:
             changes.append(index)
         before = term
-    demand(len(changes) < 2, Rule.ONE_CHANGE, f"the changes at {changes} lie above its commit index")
+    demand(
+        len(changes) < 2, Rule.ONE_CHANGE, f"the changes at {changes} lie above its commit index"
+    )
     demand(
         replica.conf == history.conf_as_of(log.base) or log.base == 0,
         Rule.CHANGE_APPLIED,

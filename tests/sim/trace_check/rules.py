@@ -20,7 +20,10 @@ class Rule(Enum):
     CANDIDACY = ("5.2", "who stands raises its term by one and votes for itself, as it then asks")
     ONE_VOTE = ("5.2", "a vote is given once in a term, and never taken back")
     UP_TO_DATE = ("5.4.1", "a vote goes to a log that holds at least what the voter's does")
-    MAJORITY_OF_VOTES = ("5.2, 6", "a leader was granted votes by a majority, of each half if joint")
+    MAJORITY_OF_VOTES = (
+        "5.2, 6",
+        "a leader was granted votes by a majority, of each half if joint",
+    )
     ELECTION_SAFETY = ("5.2", "a term has one leader")
 
     APPEND_ONLY = ("5.3", "only a leader makes entries: of its term, behind its last one")
@@ -31,7 +34,10 @@ class Rule(Enum):
 
     MAJORITY_OF_LOGS = ("5.3, 6", "a leader commits what a majority acknowledged, of each half")
     OWN_TERM = ("5.4.2", "a leader counts up to entries of its own term only")
-    COMMIT_OF_FOLLOWER = ("5.3", "a follower commits what its leader has, as far as a message shows")
+    COMMIT_OF_FOLLOWER = (
+        "5.3",
+        "a follower commits what its leader has, as far as a message shows",
+    )
     LEADER_COMPLETENESS = ("5.4", "what is committed is in the log of every later leader")
     STATE_MACHINE_SAFETY = ("5.4.3", "nobody holds another entry as committed at one index")
 
@@ -41,7 +47,10 @@ class Rule(Enum):
 
     #: The paper switches when a change is appended; etcd and rakit when it is applied. That is
     #: safe with these three (diss. 4.1 asks for one change at a time, too).
-    CHANGE_APPLIED = ("etcd, for 6", "a configuration follows the one before it by a committed change")
+    CHANGE_APPLIED = (
+        "etcd, for 6",
+        "a configuration follows the one before it by a committed change",
+    )
     ONE_CHANGE = ("etcd, for 6", "a log holds one change that is not applied, or not committed")
     MAY_STAND = ("etcd, for 6", "who stands votes in its own configuration and has applied it")
     #: Pre-votes, transfers and reads are not told, and their messages carry terms as well.
@@ -52,7 +61,10 @@ class Rule(Enum):
     #: A replica whose disk may have lost a tail says so. It is let off `DURABLE` at its start, and
     #: others rely on it under these rules (`rakit.raft.doubt`).
     DOUBTFUL_VOTE = ("rakit S8, D1", "a doubtful vote counts only when every voter has granted")
-    DOUBTFUL_ACK = ("rakit S8, D2", "a doubtful acknowledgement counts only for who all have elected")
+    DOUBTFUL_ACK = (
+        "rakit S8, D2",
+        "a doubtful acknowledgement counts only for who all have elected",
+    )
     DOUBT_ENDS = ("rakit S8, D4", "a doubt ends by an entry appended, held and committed since")
     DOUBTFUL_COMMIT = ("rakit S8, D6", "in doubt no commit index is taken from a heartbeat")
 

@@ -32,6 +32,8 @@ class Script:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.shown: dict[str, dict[str, Any]] = {}
+        #: (replica, index) -> term of the entries behind the first.
+        self.made: dict[tuple[str, int], int] = {}
         for node in VOTERS:
             self.start(node)
 
@@ -46,23 +48,29 @@ class Script:
 
     def tell(self, node: str, name: str, **state: Any) -> None:
         """One event, with what changes in the state that the replica shows."""
-        extra = {key: state.pop(key) for key in ("msg", "prop") if key in state}
+        extra: dict[str, Any] = {key: state.pop(key) for key in ("msg", "prop") if key in state}
         shown = self.shown[node]
         shown |= state
-        event = {"name": name, "nid": node, "role": shown["role"], "log": shown["log"]}
+        event: dict[str, Any] = {
+            "name": name,
+            "nid": node,
+            "role": shown["role"],
+            "log": shown["log"],
+        }
         event["conf"] = shown["conf"]
         event["state"] = {key: shown[key] for key in ("term", "vote", "commit")}
         self.events.append({**event, **extra})
 
     def send(self, kind: str, node: str, to: str, **state: Any) -> None:
-        self._message("Send", node, kind, node, to, state)
+        self._message("Send", node, kind, (node, to), state)
 
     def receive(self, kind: str, node: str, sender: str, **state: Any) -> None:
-        self._message("Receive", node, kind, sender, node, state)
+        self._message("Receive", node, kind, (sender, node), state)
 
     def _message(
-        self, way: str, node: str, kind: str, sender: str, to: str, state: dict[str, Any]
+        self, way: str, node: str, kind: str, ends: tuple[str, str], state: dict[str, Any]
     ) -> None:
+        sender, to = ends
         fields = {"logTerm": 0, "index": 0, "commit": 0, "reject": False, "rejectHint": 0}
         asked = {key: state.pop(key) for key in list(state) if key in fields}
         if "commit_shown" in state:
@@ -90,12 +98,7 @@ class Script:
         self.receive("MsgVoteResp", node, node)
 
     def term_at(self, node: str, index: int) -> int:
-        """Entry 1 is of term 1, and later ones are, in these scripts, of the terms in `made`."""
         return 1 if index == 1 else self.made[node, index]
-
-    @property
-    def made(self) -> dict[tuple[str, int], int]:
-        return self.__dict__.setdefault("_made", {})
 
     def vote(self, voter: str, candidate: str, **stamp: Any) -> None:
         """Grants a vote, and the candidate hears of it."""

@@ -21,9 +21,7 @@ HERE = Path(__file__).parent
 
 def verdict(file: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.sim.trace_check", str(file)]
-    return subprocess.run(
-        command, cwd=HERE.parents[2], capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, cwd=HERE.parents[2], capture_output=True, text=True, check=False)
 
 
 def test_the_checker_knows_nothing_of_rakit() -> None:

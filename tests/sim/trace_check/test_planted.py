@@ -1,8 +1,8 @@
 """The checker sees bugs in the core from its trace alone, each by the rule that it breaks.
 
 The bugs are those of the simulator (`tests/sim/plants`), run in its worlds, but what the simulator
-itself notices of replicas, disks and votes counts for nothing here and stops nothing. Where a client
-was told something wrong the run ends, and the trace is judged as far as it goes.
+itself notices of replicas, disks and votes counts for nothing here and stops nothing. Where a
+client was told something wrong the run ends, and the trace is judged as far as it goes.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def broken_rule(seed: int) -> Rule | None:
             world.run()
         except BrokenRuleError:
             raise
-        except Exception:  # noqa: S110 - what a bug leads to; the trace up to here is judged
+        except Exception:
             pass
         tracing.judge()
     except BrokenRuleError as broken:

@@ -1,4 +1,4 @@
-"""Each rule can fail: a trace by hand for each, good up to its last event, which breaks that rule."""
+"""Each rule can fail: for each a trace by hand, good up to its last event, which breaks it."""
 
 from __future__ import annotations
 
