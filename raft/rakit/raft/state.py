@@ -37,6 +37,7 @@ from rakit.raft.read_only import ReadOnly
 from rakit.raft.storage import LogStorage
 from rakit.raft.tracker import Membership, Progress, Tracker, Window
 from rakit.raft.types import (
+    ConfState,
     DropKind,
     Dropped,
     Message,
@@ -165,13 +166,16 @@ class Raft:
         self.lost_logs: list[int] = []
         #: Contexts of this follower's reads that its leader has not answered.
         self.forwarded_reads: list[bytes] = []
+        self._begin(conf_state)
 
+    def _begin(self, conf_state: ConfState) -> None:
+        """Takes over the stored configuration; from here on there is something to trace."""
         try:
             self.install_membership(confchange.restore(conf_state))
         except ConfChangeInvalidError as error:
             raise ConfigurationLostError(f"the stored configuration: {error}") from error
         self.randomize_timeout()
-        self.tracer = config.tracer
+        self.tracer = self.config.tracer
         if self.tracer is not None:
             trace.init_state(self)
 
