@@ -4,9 +4,11 @@ Independent on purpose: it imports nothing of `rakit` and knows nothing but the 
 (`rakit.raft.trace` says what stands in them). It plays each replica through in a model of its own
 (`model`) and demands of every event that the specification has an action which leads there:
 
-    events      the lines, read and checked for their form
+    lines       a trace as a file
+    events      its events, read and checked for their form
     confs       configurations: majorities of both halves, and what follows a change (section 6)
     model       what the checker knows of a replica and of its log
+    history     what it knows of the group: all that was sent, made and committed
     rules       every rule that can be broken, with its section of the paper
     group       one group: which event is judged where
     elections   terms, votes, who leads
