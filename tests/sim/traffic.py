@@ -12,7 +12,7 @@ from functools import partial
 
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.state import Stored
-from tests.sim.broker import Answer, Broker
+from tests.sim.broker import Answer, Broker, Refused
 from tests.sim.clients import Oracle, Producer
 from tests.sim.events import Events
 from tests.sim.network import Network
@@ -48,6 +48,8 @@ class Traffic:
         #: Groups whose client has not been answered since the healing.
         self.unserved: set[int] = set()
         self.deleted: set[int] = set()
+        #: Nodes whose disk has no room for new records: they turn producers away (S12).
+        self.full: set[int] = set()
         self.bursts = 0
         self.producers = [
             Producer(producer_id, group_id, random.Random(rng.random()), self.oracle)
@@ -116,7 +118,11 @@ class Traffic:
 
         def arrive() -> None:
             node = self.nodes[node_id]
-            self.brokers[node_id].append(producer.group_id, sent.batch, stamp, reply)
+            if node_id in self.full:
+                reply(Refused("no room", elsewhere=True))
+                return
+            broker = self.brokers[node_id]
+            broker.append(producer.group_id, sent.batch, stamp, reply, sent.expected_offset)
             node.step()
 
         if self.rng.random() >= lossy:

@@ -20,7 +20,9 @@ from functools import partial
 from rakit.multiraft.boot import is_doubtful
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.effects import Effects, Envelope
+from rakit.multiraft.errors import StoreUnreadableError
 from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine, node_of
+from rakit.multiraft.store.errors import StoreFailedError
 from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.machine import PartitionMachine
@@ -28,10 +30,11 @@ from rakit.node.partition.settings import TopicSettings
 from rakit.raft import MessageType, Role
 from tests.sim import judgement
 from tests.sim.ambush import Ambush
-from tests.sim.broker import Broker, Held
+from tests.sim.broker import Broker, Clock, Held
 from tests.sim.damage import Damage
 from tests.sim.disk import Image
 from tests.sim.events import Events
+from tests.sim.hazards import Hazards
 from tests.sim.invariants import Checker
 from tests.sim.members import Members
 from tests.sim.nemesis import strike
@@ -62,6 +65,8 @@ class World:
         self.trace: deque[str] | None = deque(maxlen=trace_lines) if trace_lines else None
         self.events = Events()
         self.network = Network(random.Random(self.rng.random()))
+        #: How often each kind of fault has struck.
+        self.faults = self.network.faults
         self.chaos = self.striking = True
         # Nodes whose power fails at one of their next persist boundaries, and at which.
         self.armed: dict[int, int] = {}
@@ -82,6 +87,10 @@ class World:
         self.watch = Watch(self.nodes, self.network, self.events)
         self.ambush = Ambush(self)
         self.damage = Damage(self)
+        # Whether leaders change configurations.
+        self.tending = plan.topic in {Topic.MEMBERS, Topic.DAMAGE}
+        self.hazards = Hazards(self, seed)
+        self.settings = self.hazards.settings(SETTINGS)
         self.steps = 0
 
     def _nodes(self) -> dict[int, SimNode]:
@@ -93,6 +102,7 @@ class World:
             self._wrote,
             self._synced,
             self._stepped,
+            self._stalled,
         )
         plan = self.plan
         config = DriverConfig(
@@ -135,10 +145,19 @@ class World:
                 if node.paused_until_ms > events.now_ms:
                     events.again(event, node.paused_until_ms)
                     continue
+                if node.busy_until_ms > events.now_ms:
+                    events.again(event, node.busy_until_ms)
+                    continue
+                if node.held is not None and run is not node.resume:
+                    events.again(event, max(events.now_ms + 1, node.resume_ms))
+                    continue
             try:
                 run()
             except CrashError:
                 self.crash(node_id)
+                continue
+            except StoreFailedError as error:
+                self.hazards.failed(node_id, error)
                 continue
             self.steps += 1
             if done is not None and self.steps % 8 == 0 and done():
@@ -151,11 +170,18 @@ class World:
         if node.up:
             return
         self.note("start", node_id)
-        node.start(random.Random(self.rng.random()))
+        try:
+            node.start(random.Random(self.rng.random()))
+        except StoreUnreadableError as error:
+            self.note("no start", node_id, error)
+            self.faults["no start"] += 1
+            self.events.later(50, partial(self.start, node_id))
+            return
         driver = node.driver
         assert driver is not None, "just started"
-        self.traffic.brokers[node_id] = Broker(driver, SETTINGS, lambda: self.clock_ms(node_id))
-        self.members.settle(node)
+        self.traffic.brokers[node_id] = Broker(driver, self.settings, self._clock(node_id))
+        self.hazards.started(node_id)
+        self._settle_now(node_id)
         boot, later = node.boot, self.events.later
         later(self.rng.randint(0, TICK_MS), partial(self._tick, node_id), node_id, boot)
         later(1, partial(self._liveness, node_id), node_id, boot)
@@ -172,7 +198,10 @@ class World:
         if not node.up:
             return
         self.note("crash", node_id)
+        pending = len(node.disk.pending)
+        count = node.disk.count
         self.checker.crashed(node_id, node.crash(self.rng))
+        self.hazards.crashed(node_id, pending - (node.disk.count - count))
         self.damage.crashed(node_id)
         node.paused_until_ms = 0
         self.armed.pop(node_id, None)
@@ -226,8 +255,12 @@ class World:
                 delay_ms = self.rng.randint(0, 300)
                 self.events.later(delay_ms, partial(self._settle, node_id), node_id, node.boot)
 
+    def _settle_now(self, node_id: int) -> None:
+        if self.members.settle(self.nodes[node_id]) and self.hazards.unreadable(node_id):
+            self.hazards.mend(node_id)
+
     def _settle(self, node_id: int) -> None:
-        self.members.settle(self.nodes[node_id])
+        self._settle_now(node_id)
         self.nodes[node_id].step()
 
     def leaders(self) -> list[tuple[int, int]]:
@@ -239,6 +272,14 @@ class World:
             if group.role is Role.LEADER
         ]
 
+    def _clock(self, node_id: int) -> Clock:
+        hazards = self.hazards
+        return Clock(
+            partial(self.clock_ms, node_id),
+            partial(hazards.trusts_clock, node_id),
+            partial(hazards.deletes, node_id),
+        )
+
     def clock_ms(self, node_id: int) -> int:
         return 1_700_000_000_000 + self.events.now_ms + self.clock_offset_ms[node_id]
 
@@ -246,11 +287,12 @@ class World:
         node = self.nodes[node_id]
         assert node.driver is not None, "events of a node that is down are dropped"
         node.driver.tick()
+        self.hazards.ticked(node)
         traffic, rng = self.traffic, self.rng
         if rng.random() < 0.05:
             for group_id in self.group_ids:
                 traffic.brokers[node_id].maintain(group_id)
-        if self.plan.topic in {Topic.MEMBERS, Topic.DAMAGE} and rng.random() < 0.4:
+        if self.tending and rng.random() < 0.4:
             self.members.tend(node.driver, self.watch.up(node_id))
         if self.chaos and rng.random() < 0.1:
             traffic.reads.ask(node_id, node.boot, node.driver, rng)
@@ -262,6 +304,7 @@ class World:
     def _liveness(self, node_id: int) -> None:
         node = self.nodes[node_id]
         self.watch.look(node_id)
+        self.hazards.looked(node_id)
         if self.plan.topic is Topic.CUTS and self.events.now_ms % WITNESS_MS < LIVENESS_MS:
             node.disk.witness()
         self.events.later(LIVENESS_MS, partial(self._liveness, node_id), node_id, node.boot)
@@ -274,6 +317,7 @@ class World:
         self.damage.sent(envelopes)
         if self.chaos:
             self.ambush.sent(node_id, envelopes)
+        self.hazards.sent(node_id, envelopes)
         network, later = self.network, self.events.later
         for envelope in envelopes:
             target = node_of(envelope.to_replica)
@@ -289,7 +333,8 @@ class World:
     def _deliver(self, source: int, target: int, breaks: int, envelope: Envelope) -> None:
         node = self.nodes[target]
         assert node.driver is not None, "events of a node that is down are dropped"
-        if self.network.breaks.get((source, target), 0) == breaks:
+        unbroken = self.network.breaks.get((source, target), 0) == breaks
+        if unbroken and self.hazards.arrives(source, target):
             node.driver.receive(envelope)
         # What arrives together is taken in one turn, as by the host: Readys grow by that.
         if not self.events.follows(target, self._deliver):
@@ -315,11 +360,16 @@ class World:
         assert driver is not None, "a node that is down does not step"
         self.checker.stepped(node_id, driver)
         self.damage.stepped(node_id, driver)
+        self.hazards.stepped(self.nodes[node_id])
+
+    def _stalled(self, node_id: int) -> None:
+        self.hazards.stalled(node_id)
 
     def _start_sync(self, node_id: int) -> None:
         node = self.nodes[node_id]
         covered = node.written  # a flush covers the writes that returned before it began
         delay_ms = self.rng.randint(*self.sync_ms[node_id])
+        node.sync_began_ms = self.events.now_ms
 
         def finished() -> None:
             node.syncing = False
@@ -376,6 +426,7 @@ class World:
             self.armed[node_id] = left - 1
             return
         self.note("power fails", node_id, where)
+        self.faults[f"crash {where}"] += 1
         raise CrashError(where)
 
     # ------------------------------------------------------------------ a run
@@ -386,6 +437,7 @@ class World:
             self.start(node_id)
         self.traffic.begin()
         self.events.later(600, self._strike)
+        self.hazards.begin()
         self.run_until(self.plan.chaos_ms)
         self.striking = False
         if self.plan.topic in {Topic.CUTS, Topic.EVERYTHING}:
@@ -403,6 +455,7 @@ class World:
     def _calm_down(self) -> None:
         """Lets groups find a leader, at work, so that the last strike meets one."""
         self.network.heal()
+        self.hazards.calm()
         self.armed.clear()
         self.run_until(self.events.now_ms + CALM_MS)
         self.run_until(self.events.now_ms + CALM_MS, lambda: self.ambush.heir() is not None)
@@ -412,6 +465,7 @@ class World:
         self.chaos = False
         self.armed.clear()
         self.network.heal()
+        self.hazards.calm()
         self.traffic.heal(registry=self.plan.topic is Topic.REGISTRY)
         for node_id, node in self.nodes.items():
             node.paused_until_ms = 0
