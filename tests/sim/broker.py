@@ -15,16 +15,19 @@ from typing import TypeAlias
 
 from rakit.multiraft.driver import Driver
 from rakit.multiraft.effects import Completion, ReadReady, RoleChange
-from rakit.multiraft.errors import ProposalRefusedError
+from rakit.multiraft.errors import ProposalRefusedError, StoreUnreadableError
+from rakit.multiraft.group import Group
 from rakit.node.errors import RakitError
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import Expire, Trim
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.pending import Draft, Known, Outlook, Refusal
 from rakit.node.partition.producers import Stamp
+from rakit.node.partition.reader import Chunk, Reader
 from rakit.node.partition.retention import decide
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.state import Stored
+from tests.sim.disk import SimDisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,46 @@ class Clock:
 class Broker:
     """Takes appends, and reads, for every group that its node leads."""
 
-    def __init__(self, driver: Driver, settings: TopicSettings, clock: Clock) -> None:
+    def __init__(
+        self, driver: Driver, disk: SimDisk, settings: TopicSettings, clock: Clock
+    ) -> None:
         self.driver = driver
+        self.disk = disk
         self.settings = settings
         self.clock = clock
         self.now_ms = clock.now_ms
         self.outlooks: dict[int, Outlook] = {}
         self.waiting: dict[tuple[int, int], Waiting] = {}
+        # Each with the replica that it reads; one that is made anew gets another.
+        self.readers: dict[int, tuple[Group, Reader]] = {}
+
+    def read(self, group_id: int, offset: int, max_bytes: int) -> Chunk | None:
+        """Returns what stands from `offset` on, as `Partition.read` does; None: ask elsewhere.
+
+        Where the log begins later, nothing but that. Above it, whoever leads may not know yet.
+        """
+        group = self.driver.group(group_id)
+        if group is None or not group.ready:
+            return None
+        machine = group.machine
+        assert isinstance(machine, PartitionMachine), "what is read is a partition"
+        start, end = machine.state.start_offset, machine.state.next_offset
+        if offset > end:
+            return None
+        if offset < start:
+            return Chunk((), offset, end, start)
+        held = self.readers.get(group_id)
+        if held is None or held[0] is not group:
+            reader = Reader(self.disk, group.storage, machine)
+            held = self.readers[group_id] = (group, reader)
+        self.disk.at_work = True
+        try:
+            return held[1].read(offset, max_bytes)
+        except StoreUnreadableError as error:
+            self.driver.quarantine(group_id, str(error), for_good=False)
+            return None
+        finally:
+            self.disk.at_work = False
 
     def append(
         self,
@@ -100,9 +136,7 @@ class Broker:
             reply(Refused("not leading", elsewhere=True))
             return
         try:
-            verdict = outlook.append(
-                batch, stamp, expected_offset, self.now_ms(), self.settings
-            )
+            verdict = outlook.append(batch, stamp, expected_offset, self.now_ms(), self.settings)
         except RakitError as error:
             reply(Refused(str(error), elsewhere=False))
             return

@@ -37,7 +37,10 @@ class Clocks:
     def strike(self) -> None:
         """Sets one clock forwards or back."""
         world, rng = self.world, self.rng
+        leaders = world.leaders()
         victim = rng.choice(list(world.nodes))
+        if leaders and rng.random() < 0.7:
+            victim = rng.choice(leaders)[0]
         jump_ms = rng.choice(JUMPS_MS)
         before_ms = world.clock_offset_ms[victim]
         world.note("clock", victim, before_ms, "->", jump_ms)
@@ -78,7 +81,7 @@ class Clocks:
         self.world.faults["deletion"] += 1
         now_ms = self.world.events.now_ms
         ages = [now_ms - said_ms for _, said_ms in self._pongs.get(node_id, {}).values()]
-        if any(_SURE_MS < age for age in ages):
+        if any(age > _SURE_MS for age in ages):
             return
         ahead = [ms for ms, _ in self._pongs.get(node_id, {}).values()]
         off_ms = statistics.median([0, *ahead])

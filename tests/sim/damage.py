@@ -53,6 +53,8 @@ class Damage:
         group = node.driver.group(group_id) if node.driver is not None else None
         if group_id in self.replicas or group is None or node.driver is None:
             return
+        if world.faults["torn batch"]:
+            return  # others may doubt, and want an answer of every voter
         self.replicas[group_id] = group.meta.replica_id
         world.members.groups[group_id].damaged.add(group.meta.replica_id)
         node.driver.quarantine(group_id, "a reader found damage")

@@ -42,7 +42,8 @@ class FailingDisk(SimDisk):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reads_failing = 0
+        # How many reads will fail, and how many before that will not.
+        self.reads_failing = self.reads_spared = 0
         # Whether this start has had a read that failed.
         self.unreadable = False
         self.write_error: StoreFailedError | None = None
@@ -74,6 +75,9 @@ class FailingDisk(SimDisk):
 
     def _may_fail(self, key: bytes) -> None:
         if self.at_work and self.reads_failing:
+            if self.reads_spared:
+                self.reads_spared -= 1
+                return
             self.reads_failing -= 1
             self.unreadable = True
             raise StoreUnreadableError(f"IO error: {key!r} cannot be read")
@@ -120,8 +124,8 @@ class Failures:
         disk.leaves_it = rng.random() < 0.5
         match kind:
             case "read error":
-                disk.reads_failing = rng.choice([1, 1, 2, 5])
-                if rng.random() < 0.5:  # reads are rare but at a start
+                disk.reads_failing, disk.reads_spared = rng.choice([1, 1, 2, 5]), rng.randint(0, 12)
+                if rng.random() < 0.7:  # reads are rare but at a start
                     world.crash(victim, (10, 300))
             case "write error":
                 disk.write_error = StoreFailedError("IO error: write", disk_full=False)
@@ -171,7 +175,9 @@ class Failures:
         disk = self._disk(node_id)
         disk.write_error = disk.sync_error = None
         disk.stalled = disk.unreadable = False
-        if lost and self.world.chaos and self.rng.random() < TORN:
+        # A doubt ends when every voter has answered; one that is shut out for good never will.
+        may = lost and self.world.chaos and not self.world.damage.replicas
+        if may and self.rng.random() < TORN:
             self.world.note("torn", node_id)
             self.world.faults["torn batch"] += 1
             self.world.nodes[node_id].was_cut = True

@@ -147,7 +147,12 @@ class Hazards:
         assert self.disks is not None, "only a disk that may fail needs mending"
         self.disks.mend(node_id)
 
-    # ------------------------------------------------------------------ clocks
+    # ------------------------------------------------------------------ what topics are like
+
+    @property
+    def trims(self) -> bool:
+        """Whether this world is about logs that are cut."""
+        return self.clocks is not None or self.bases is not None
 
     def settings(self, usual: TopicSettings) -> TopicSettings:
         """What a topic is like: where clocks jump, records also go by age."""
@@ -160,4 +165,3 @@ class Hazards:
         """A leader proposes a deletion, by its clock."""
         if self.clocks is not None:
             self.clocks.deletes(node_id, group_id)
-

@@ -5,7 +5,8 @@ the driver is told, completions are handed out, one sync at a time is under way 
 was written before it began. The world may crash the node at every one of these boundaries.
 
 A write that the disk pushes back is held: nothing of the node moves until the same batch is taken
-(S12). A write or a sync that fails raises `StoreFailedError` out of everything: the process is over.
+(S12). A write or a sync that fails raises `StoreFailedError` out of everything: the process has
+ended.
 """
 
 from __future__ import annotations

@@ -48,13 +48,17 @@ class Slowness:
         if rng.random() < 0.5:
             world.note("slow node", victim)
             self.turn_ms[victim] = rng.randint(*SLOW_TURN_MS)
-            quick = partial(self.turn_ms.pop, victim, 0)
-            world.events.later(rng.randint(500, 2500), quick)
+            world.events.later(rng.randint(500, 2500), partial(self._quick, victim))
         else:
             world.note("hung disk", victim)
             world.sync_ms[victim] = HUNG_MS
-            quick = partial(world.sync_ms.__setitem__, victim, (1, 4))
-            world.events.later(rng.randint(100, 2000), quick)
+            world.events.later(rng.randint(100, 2000), partial(self._mended, victim))
+
+    def _quick(self, node_id: int) -> None:
+        self.turn_ms.pop(node_id, None)
+
+    def _mended(self, node_id: int) -> None:
+        self.world.sync_ms[node_id] = (1, 4)
 
     def turned(self, node: SimNode) -> None:
         """A slow node has made a turn."""

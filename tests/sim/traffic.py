@@ -8,20 +8,24 @@ at rest and serves nobody is not healed.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.state import Stored
 from tests.sim.broker import Answer, Broker, Refused
 from tests.sim.clients import Oracle, Producer
+from tests.sim.conditions import Conditional
 from tests.sim.events import Events
 from tests.sim.network import Network
 from tests.sim.node import SimNode
+from tests.sim.readers import Reading
 from tests.sim.reading import ReadOracle
 from tests.sim.registrars import Registrars
 
 PRODUCERS = (0, 1, 2)
 LATE_PRODUCER = 3
+CONDITIONAL = 0.2  # of the runs have conditional producers as well
 
 
 class Traffic:
@@ -34,6 +38,8 @@ class Traffic:
         network: Network,
         nodes: dict[int, SimNode],
         group_ids: list[int],
+        *,
+        seed: int,
     ) -> None:
         self.rng = rng
         self.events = events
@@ -51,15 +57,24 @@ class Traffic:
         #: Nodes whose disk has no room for new records: they turn producers away (S12).
         self.full: set[int] = set()
         self.bursts = 0
+        #: Takes what clients send and are told, for a trace.
+        self.note: Callable[..., None] | None = None
         self.producers = [
             Producer(producer_id, group_id, random.Random(rng.random()), self.oracle)
             for group_id in group_ids
             for producer_id in PRODUCERS
         ]
 
+        self.reading = Reading(self, seed)
+        rng = random.Random(f"the conditions of {seed}")
+        self.conditional = rng.random() < CONDITIONAL
+        if self.conditional:
+            self.producers += [Conditional(one, rng, self.oracle) for one in group_ids]
+
     def begin(self) -> None:
         for producer in self.producers:
             self.events.later(300, partial(self._turn, producer))
+        self.reading.begin()
 
     def delete(self, group_id: int) -> None:
         """The group is gone: nobody asks for it any more."""
@@ -82,6 +97,7 @@ class Traffic:
         return bool(
             self.unserved
             or self.reads.waiting
+            or self.reading.behind()
             or any(broker.waiting for broker in self.brokers.values())
         )
 
@@ -110,6 +126,9 @@ class Traffic:
         def told(answer: Answer) -> None:
             if producer.producer_id == LATE_PRODUCER and isinstance(answer, Stored):
                 self.unserved.discard(producer.group_id)
+            if self.note is not None:
+                who = f"producer {producer.producer_id} <- {node_id}"
+                self.note(who, sent.batch.content, answer, group=producer.group_id)
             producer.answered(attempt, sent, answer)
 
         def reply(answer: Answer) -> None:
@@ -125,6 +144,9 @@ class Traffic:
             broker.append(producer.group_id, sent.batch, stamp, reply, sent.expected_offset)
             node.step()
 
+        if self.note is not None:
+            who = f"producer {producer.producer_id} -> {node_id}"
+            self.note(who, sent.batch.content, stamp or "", group=producer.group_id)
         if self.rng.random() >= lossy:
             self.events.later(1, arrive, node_id)
 

@@ -97,8 +97,7 @@ class Watch:
             other_id = node_of(voter)
             other = self.nodes[other_id]
             return other_id == node_id or (
-                other.answers(self.events.now_ms)
-                and self.network.connected(node_id, other_id)
+                other.answers(self.events.now_ms) and self.network.connected(node_id, other_id)
             )
 
         conf = group.conf_state

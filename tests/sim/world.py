@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 
 from rakit.multiraft.boot import is_doubtful
+from rakit.multiraft.driver import Driver
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.effects import Effects, Envelope
 from rakit.multiraft.errors import StoreUnreadableError
@@ -41,6 +42,7 @@ from tests.sim.nemesis import strike
 from tests.sim.network import Network
 from tests.sim.node import CrashError, SimNode, Wiring
 from tests.sim.plan import Plan, Topic
+from tests.sim.report import role_words
 from tests.sim.traffic import Traffic
 from tests.sim.watch import Watch
 
@@ -62,7 +64,11 @@ class World:
     def __init__(self, seed: int, trace_lines: int = 0) -> None:
         self.rng = random.Random(seed)
         self.plan = plan = Plan.drawn(self.rng)
-        self.trace: deque[str] | None = deque(maxlen=trace_lines) if trace_lines else None
+        self.seed = seed
+        # (when, which group, what)
+        self.trace: deque[tuple[int, int, tuple[object, ...]]] | None = None
+        if trace_lines:
+            self.trace = deque(maxlen=trace_lines)
         self.events = Events()
         self.network = Network(random.Random(self.rng.random()))
         #: How often each kind of fault has struck.
@@ -78,12 +84,16 @@ class World:
         self.group_ids = list(range(2, 2 + plan.groups))
         registry = [METADATA_GROUP_ID] if plan.topic is Topic.REGISTRY else []
         self.members = Members(ids[: plan.nodes], [*registry, *self.group_ids])
-        self.traffic = Traffic(self.rng, self.events, self.network, self.nodes, self.group_ids)
+        self.traffic = Traffic(
+            self.rng, self.events, self.network, self.nodes, self.group_ids, seed=seed
+        )
         self.checker = Checker(
             lambda node_id: self.nodes[node_id].disk,
             lambda node_id: self.nodes[node_id].driver,
             self.traffic.oracle.ledger,
         )
+        if self.trace is not None:
+            self.traffic.note = self.note
         self.watch = Watch(self.nodes, self.network, self.events)
         self.ambush = Ambush(self)
         self.damage = Damage(self)
@@ -91,6 +101,8 @@ class World:
         self.tending = plan.topic in {Topic.MEMBERS, Topic.DAMAGE}
         self.hazards = Hazards(self, seed)
         self.settings = self.hazards.settings(SETTINGS)
+        # In how many of their ticks leaders look after their logs.
+        self.upkeep = 0.5 if self.hazards.trims else 0.05
         self.steps = 0
 
     def _nodes(self) -> dict[int, SimNode]:
@@ -129,9 +141,10 @@ class World:
 
     # ------------------------------------------------------------------ events
 
-    def note(self, *words: object) -> None:
+    def note(self, *words: object, group: int = 0) -> None:
+        """Keeps an event for a report; 0: it concerns every group."""
         if self.trace is not None:
-            self.trace.append(f"{self.events.now_ms:>6} {' '.join(map(str, words))}")
+            self.trace.append((self.events.now_ms, group, words))
 
     def run_until(self, end_ms: int, done: Callable[[], bool] | None = None) -> None:
         """Runs events up to a time, or until `done`."""
@@ -179,7 +192,7 @@ class World:
             return
         driver = node.driver
         assert driver is not None, "just started"
-        self.traffic.brokers[node_id] = Broker(driver, self.settings, self._clock(node_id))
+        self.traffic.brokers[node_id] = self._broker(node_id, driver)
         self.hazards.started(node_id)
         self._settle_now(node_id)
         boot, later = node.boot, self.events.later
@@ -272,13 +285,14 @@ class World:
             if group.role is Role.LEADER
         ]
 
-    def _clock(self, node_id: int) -> Clock:
+    def _broker(self, node_id: int, driver: Driver) -> Broker:
         hazards = self.hazards
-        return Clock(
+        clock = Clock(
             partial(self.clock_ms, node_id),
             partial(hazards.trusts_clock, node_id),
             partial(hazards.deletes, node_id),
         )
+        return Broker(driver, self.nodes[node_id].disk, self.settings, clock)
 
     def clock_ms(self, node_id: int) -> int:
         return 1_700_000_000_000 + self.events.now_ms + self.clock_offset_ms[node_id]
@@ -289,7 +303,7 @@ class World:
         node.driver.tick()
         self.hazards.ticked(node)
         traffic, rng = self.traffic, self.rng
-        if rng.random() < 0.05:
+        if rng.random() < self.upkeep:
             for group_id in self.group_ids:
                 traffic.brokers[node_id].maintain(group_id)
         if self.tending and rng.random() < 0.4:
@@ -322,7 +336,7 @@ class World:
         for envelope in envelopes:
             target = node_of(envelope.to_replica)
             if self.trace is not None:
-                self.note(f"{node_id}->{target}", envelope.group_id, envelope.message)
+                self.note(f"{node_id}->{target}", envelope.message, group=envelope.group_id)
             if envelope.message.type in _APPENDS and network.refuses():
                 later(0, partial(self._refused, node_id, envelope), node_id)
                 continue
@@ -399,7 +413,8 @@ class World:
             else:
                 traffic.reads.answered(driver, answer)
         for change in effects.roles:
-            self.note("role", node_id, change)
+            if self.trace is not None:
+                self.note(*role_words(node_id, change), group=change.group_id)
             broker.role_changed(change)
             if self.watch.ended(node_id, change):
                 self._announce_end(node_id, change.group_id)
