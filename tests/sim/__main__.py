@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -98,8 +99,12 @@ def run_many(first: int, count: int, jobs: int) -> int:
     """Runs many seeds and prints a summary; 1 if any failed, 130 when it was stopped."""
     progress = Progress(first, count)
     seeds = range(first, first + count)
+    # Workers ignore Ctrl-C from their first moment: it is for this process to stop them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with multiprocessing.get_context("spawn").Pool(jobs, begin_work) as pool:
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            print(f"{count} seeds from {first} on; Ctrl-C stops", file=sys.stderr, flush=True)
             for outcome in pool.imap_unordered(run_seed, seeds, chunksize=4):
                 progress.add(outcome)
         except KeyboardInterrupt:

@@ -73,7 +73,8 @@ class Clocks:
         """What the product makes of it."""
         view = self._views.get((node_id, self.world.nodes[node_id].boot))
         wrong = view is not None and view.clock_is_wrong()
-        self.world.faults["clock alarm"] += wrong
+        if wrong:
+            self.world.faults["clock alarm"] += 1
         return not wrong
 
     def deletes(self, node_id: int, group_id: int) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EVENT_LINES = 60
 TAIL_ENTRIES = 12
-#: A replica id in a message is long; its node says as much, but for a second replica there.
+TEXT_CHARS = 200  # of a message
 _GROUP = re.compile(r"group (\d+)")
 
 
@@ -79,8 +79,8 @@ def _is_pulse(word: object) -> bool:
 def _word(word: object) -> str:
     if not isinstance(word, Message):
         return str(word)
-    # The nodes stand before it; replica ids say the same at length.
-    text = message_text(word).partition(" ")[2]
+    # The nodes stand before it; replica ids say the same at length. Payloads are no text.
+    text = message_text(word).partition(" ")[2].encode("unicode_escape").decode()[:TEXT_CHARS]
     return re.sub(r"\b\d{8,}\b", lambda match: f"n{node_of(int(match[0]))}", text)
 
 

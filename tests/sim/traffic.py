@@ -92,6 +92,16 @@ class Traffic:
             self.unserved.add(METADATA_GROUP_ID)
             self._register(self.registrars.answers)
 
+    def counts(self) -> dict[str, int]:
+        """What clients met that not all runs have."""
+        refusals = sum(one.refusals for one in self.producers if isinstance(one, Conditional))
+        counts = {
+            "conditional append": int(self.conditional),
+            "conditional append refused": refusals,
+            "read by a client": self.reading.given,
+        }
+        return {name: count for name, count in counts.items() if count}
+
     def busy(self) -> bool:
         """Whether somebody waits for an answer that must come."""
         return bool(

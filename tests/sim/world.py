@@ -461,6 +461,7 @@ class World:
         self._heal()
         self.run_until(self.events.now_ms + self.plan.heal_ms, partial(judgement.at_rest, self))
         judgement.judge(self)
+        self.faults.update(self.traffic.counts())
 
     def _strike(self) -> None:
         if self.striking:

@@ -32,7 +32,7 @@ def a_sync_that_failed_is_tried_again_and_believed() -> Generator[None]:
         yield
 
 
-@bug(Invariant.DURABLE_COMMIT, hazard=Hazard.DISKS)
+@bug(Invariant.NO_DAMAGE, hazard=Hazard.DISKS)
 def a_write_that_stalls_is_left_out() -> Generator[None]:
     # The store's library empties a batch that it refuses: written again, it holds nothing.
     original = SimNode.retry
