@@ -18,7 +18,7 @@ from rakit.raft import MessageType
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-STRUCK = 0.5  # of the bases
+STRUCK = 0.8  # of the bases
 SHORT_MS = (10, 300)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STRIKE_EVERY_MS = 350
 RETENTION_MS = 1_000
+SHORT_BYTES = 450
 
 
 class Hazard(Enum):
@@ -155,7 +156,9 @@ class Hazards:
         return self.clocks is not None or self.bases is not None
 
     def settings(self, usual: TopicSettings) -> TopicSettings:
-        """What a topic is like: where clocks jump, records also go by age."""
+        """What a topic is like: records go by age too, or logs are so short that bases are sent."""
+        if self.bases is not None:
+            usual = replace(usual, retention_bytes=SHORT_BYTES, segment_bytes=SHORT_BYTES // 3)
         return usual if self.clocks is None else replace(usual, retention_ms=RETENTION_MS)
 
     def trusts_clock(self, node_id: int) -> bool:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.sim.traffic import Traffic
 
 CHUNK_BYTES = 400
-EVERY_MS = (60, 180)
+EVERY_MS = (120, 320)
 
 
 class Reading:
