@@ -1,5 +1,5 @@
-"""The leader's side of appending, as the broker does it, without tasks: the real `Outlook` over the
-real driver.
+"""The leader's side of appending and reading, as the broker does it, without tasks: the real
+`Outlook` and `Reader` over the real driver.
 
 One `Broker` per node and life of its process. It answers each request at most once, with what the
 broker would answer: stored (where), refused (nothing was appended), or unknown. As in

@@ -2,9 +2,9 @@
 
 A queue of events drives real drivers, real state machines and the real leader's view of a
 partition. Chaos comes first: crashes at every persist boundary, pauses, cuts, bad weather, slow
-disks, wrong clocks, and ambushes at the worst moment. Then everything heals, and the world must
-come to rest within a bound: one leader a group that serves its clients, every replica at the same
-index, every promise kept.
+disks, wrong clocks, ambushes at the worst moment, and machines that fail (`hazards`). Then
+everything heals, and the world must come to rest within a bound: one leader a group that serves its
+clients, every replica at the same index, every promise kept.
 
 Determinism: all choices come from generators seeded by the seed; nothing iterates over a set or
 depends on hashes of strings (`hash` of bytes is used only to compare within one run).
