@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from unittest.mock import patch
 
+import pytest
+
 from tests.sim.runner import run_seed
 from tests.sim.test_planted import SEEDS
 from tests.sim.world import World
@@ -63,6 +65,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.timeout(600)  # a hundred runs, on a machine that may have others to do
 def test_runs_meet_every_fault() -> None:
     met: Counter[str] = Counter()
     run = World.run
