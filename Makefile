@@ -7,6 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SEEDS ?= 500
+FROM ?= 1
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -50,11 +51,11 @@ lock: $(READY) ## Resolve the dependencies anew
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --upgrade --all-extras --group dev --no-emit-index-url --no-header --generate-hashes pyproject.toml -o requirements.lock
 
-sim: $(READY) ## Simulate: SEED=7 replays one run with its trace, SEEDS=500 runs many
-	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+sim: $(READY) ## Simulate: SEED=7 replays one run (PLANT=name: with that bug), SEEDS=500 runs many
+	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED) $(if $(PLANT),--plant $(PLANT)),--seeds $(SEEDS))
 
-sim-long: $(READY) ## 20,000 seeds
-	@$(BIN)/python -m tests.sim --seeds 20000
+sim-long: $(READY) ## 20,000 seeds on every core, or what is left of them after FROM=n
+	@$(BIN)/python -m tests.sim --from $(FROM) --seeds $$((20001 - $(FROM)))
 
 bench: $(READY) ## The figures of the README, on this machine
 	@$(BIN)/rakit bench all

@@ -1,5 +1,5 @@
-"""The leader's side of appending, as the broker does it, without tasks: the real `Outlook` over the
-real driver.
+"""The leader's side of appending and reading, as the broker does it, without tasks: the real
+`Outlook` and `Reader` over the real driver.
 
 One `Broker` per node and life of its process. It answers each request at most once, with what the
 broker would answer: stored (where), refused (nothing was appended), or unknown. As in
@@ -15,15 +15,19 @@ from typing import TypeAlias
 
 from rakit.multiraft.driver import Driver
 from rakit.multiraft.effects import Completion, ReadReady, RoleChange
-from rakit.multiraft.errors import ProposalRefusedError
+from rakit.multiraft.errors import ProposalRefusedError, StoreUnreadableError
+from rakit.multiraft.group import Group
 from rakit.node.errors import RakitError
 from rakit.node.partition.batches import Batch
+from rakit.node.partition.commands import Expire, Trim
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.pending import Draft, Known, Outlook, Refusal
 from rakit.node.partition.producers import Stamp
+from rakit.node.partition.reader import Chunk, Reader
 from rakit.node.partition.retention import decide
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.state import Stored
+from tests.sim.disk import SimDisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Refused:
 
     reason: str
     elsewhere: bool
+    # Where the next record would have gone; None: that was not why.
+    next_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,12 @@ class Held:
     """A refusal that is not certain yet; the token of the read that makes it so."""
 
     reply: Reply
-    reason: str
+    error: RakitError
     outlook: Outlook
+
+    def refused(self, *, elsewhere: bool) -> Refused:
+        end = self.error.metadata.get("next_offset")
+        return Refused(str(self.error), elsewhere, None if end is None else int(end))
 
 
 @dataclass(slots=True)
@@ -59,23 +69,74 @@ class Waiting:
     replies: list[Reply | Held]
 
 
-class Broker:
-    """Takes appends for every group that its node leads."""
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A node's clock, and what is made of it."""
 
-    def __init__(self, driver: Driver, settings: TopicSettings, now_ms: Callable[[], int]) -> None:
+    now_ms: Callable[[], int]
+    trusted: Callable[[], bool]
+    # A leader proposes to delete something of a group.
+    deletes: Callable[[int], None]
+
+
+class Broker:
+    """Takes appends, and reads, for every group that its node leads."""
+
+    def __init__(
+        self, driver: Driver, disk: SimDisk, settings: TopicSettings, clock: Clock
+    ) -> None:
         self.driver = driver
+        self.disk = disk
         self.settings = settings
-        self.now_ms = now_ms
+        self.clock = clock
+        self.now_ms = clock.now_ms
         self.outlooks: dict[int, Outlook] = {}
         self.waiting: dict[tuple[int, int], Waiting] = {}
+        # Each with the replica that it reads; one that is made anew gets another.
+        self.readers: dict[int, tuple[Group, Reader]] = {}
 
-    def append(self, group_id: int, batch: Batch, stamp: Stamp | None, reply: Reply) -> None:
+    def read(self, group_id: int, offset: int, max_bytes: int) -> Chunk | None:
+        """Returns what stands from `offset` on, as `Partition.read` does; None: ask elsewhere.
+
+        Where the log begins later, nothing but that. Above it, whoever leads may not know yet.
+        """
+        group = self.driver.group(group_id)
+        if group is None or not group.ready:
+            return None
+        machine = group.machine
+        assert isinstance(machine, PartitionMachine), "what is read is a partition"
+        start, end = machine.state.start_offset, machine.state.next_offset
+        if offset > end:
+            return None
+        if offset < start:
+            return Chunk((), offset, end, start)
+        held = self.readers.get(group_id)
+        if held is None or held[0] is not group:
+            reader = Reader(self.disk, group.storage, machine)
+            held = self.readers[group_id] = (group, reader)
+        self.disk.at_work = True
+        try:
+            return held[1].read(offset, max_bytes)
+        except StoreUnreadableError as error:
+            self.driver.quarantine(group_id, str(error), for_good=False)
+            return None
+        finally:
+            self.disk.at_work = False
+
+    def append(
+        self,
+        group_id: int,
+        batch: Batch,
+        stamp: Stamp | None,
+        reply: Reply,
+        expected_offset: int | None = None,
+    ) -> None:
         outlook = self.outlooks.get(group_id)
         if outlook is None:
             reply(Refused("not leading", elsewhere=True))
             return
         try:
-            verdict = outlook.append(batch, stamp, None, self.now_ms(), self.settings)
+            verdict = outlook.append(batch, stamp, expected_offset, self.now_ms(), self.settings)
         except RakitError as error:
             reply(Refused(str(error), elsewhere=False))
             return
@@ -84,7 +145,7 @@ class Broker:
         elif isinstance(verdict, Draft):
             self._propose(group_id, outlook, verdict, reply)
         elif isinstance(verdict, Refusal):
-            held = Held(reply, str(verdict.error), outlook)
+            held = Held(reply, verdict.error, outlook)
             if verdict.index:
                 self.waiting[group_id, verdict.index].replies.append(held)
             else:
@@ -101,7 +162,7 @@ class Broker:
     def confirmed(self, held: Held, answer: ReadReady) -> None:
         """Takes the end of a read that asked whether this node still leads."""
         leads = not answer.lost and self.outlooks.get(answer.group_id) is held.outlook
-        held.reply(Refused(held.reason, elsewhere=not leads))
+        held.reply(held.refused(elsewhere=not leads))
 
     def _propose(self, group_id: int, outlook: Outlook, draft: Draft, reply: Reply | None) -> None:
         try:
@@ -119,7 +180,10 @@ class Broker:
         if outlook is None:
             return
         now_ms = outlook.stamp_time(self.now_ms())
-        for command in decide(outlook.ahead, self.settings, now_ms, clock_trusted=True):
+        trusted = self.clock.trusted()
+        for command in decide(outlook.ahead, self.settings, now_ms, clock_trusted=trusted):
+            if isinstance(command, (Trim, Expire)):
+                self.clock.deletes(group_id)
             self._propose(group_id, outlook, outlook.maintain(command), None)
 
     def role_changed(self, change: RoleChange) -> None:

@@ -40,6 +40,8 @@ class Sent:
     unknown: bool = False
     refused: bool = False
     acknowledged: bool = False
+    # Where it is to begin, or not be stored at all; None: anywhere.
+    expected_offset: int | None = None
 
 
 @dataclass(slots=True)

@@ -53,6 +53,8 @@ class Damage:
         group = node.driver.group(group_id) if node.driver is not None else None
         if group_id in self.replicas or group is None or node.driver is None:
             return
+        if world.faults["torn batch"]:
+            return  # others may doubt, and want an answer of every voter
         self.replicas[group_id] = group.meta.replica_id
         world.members.groups[group_id].damaged.add(group.meta.replica_id)
         node.driver.quarantine(group_id, "a reader found damage")
@@ -61,9 +63,19 @@ class Damage:
             crash = partial(world.crash, node.node_id)
             world.events.later(self.rng.randint(*RESTART_MS), crash, node.node_id, node.boot)
 
+    def gave_up(self, group_id: int, replica: int) -> None:
+        """A replica has gone with its store: it counts like one that is shut out."""
+        self.replicas[group_id] = replica
+        self.shut_out.add((group_id, replica))
+        self.world.members.groups[group_id].damaged.add(replica)
+
     def found(self, node_id: int, effects: Effects) -> None:
         """A node tells which replicas it has shut out, and at its start which it had."""
+        rest = False
         for group_id, shut_out in effects.quarantined:
+            if not shut_out.for_good and self.world.hazards.unreadable(node_id):
+                rest = True
+                continue
             replica = self.replicas.get(group_id)
             if replica is None or node_of(replica) != node_id:
                 raise ViolationError(
@@ -71,6 +83,8 @@ class Damage:
                     f"node {node_id} shut out group {group_id}: {shut_out.reason}",
                 )
             self._under_way[node_id, group_id] = effects.number
+        if rest:
+            self.world.hazards.mend(node_id)
 
     def synced(self, node_id: int, number: int) -> None:
         """Every write up to `number` is durable: so are the quarantines in them."""

@@ -60,6 +60,14 @@ class SimDisk:
         # What a cut may not touch, and the synced batches after it; None when nothing is ever cut.
         self.witnessed: Image | None = None
         self.unwitnessed: list[WriteBatch] = []
+        # How many writes have become durable in the life of the store.
+        self.count = 0
+        # Whether it is the driver or a reader of the node that reads: for those reads may fail.
+        self.at_work = False
+
+    def holds(self, number: int) -> bool:
+        """Whether the newest write is this one."""
+        return bool(self.pending) and self.pending[-1][0] == number
 
     def write(self, number: int, batch: WriteBatch) -> None:
         self.live.apply(batch)
@@ -71,6 +79,7 @@ class SimDisk:
 
     def _make_durable(self, batch: WriteBatch) -> None:
         self.durable.apply(batch)
+        self.count += 1
         if self.witnessed is not None:
             self.unwitnessed.append(batch)
 
@@ -90,6 +99,11 @@ class SimDisk:
         self.witness()
         self.durable, self.live = self.witnessed.copy(), self.witnessed.copy()
         return before
+
+    def wipe(self) -> None:
+        """Leaves nothing: an empty directory."""
+        assert not self.pending, "a disk is emptied while its node is down"
+        self.live, self.durable, self.count = Image(), Image(), 0
 
     def crash(self, rng: random.Random) -> int:
         """Keeps a random prefix of what was not synced; half of the time nothing of it.

@@ -20,8 +20,8 @@ keep their own record of what was committed.
   committed under an earlier leader while it leads is in its log already.
 - Terms, commit and applied indexes never fall while a process lives.
 
-Votes are judged by `Votes`, and what the entries of a partition say by the ledger, which is told
-of what is applied.
+Votes are judged by `Votes`, what replicas write of their states by `Sameness`, and what the
+entries of a partition say by the ledger, which is told of what is applied.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from rakit.raft import ConfState, Role
 from tests.sim.disk import Image, SimDisk
 from tests.sim.ledger import Ledger
 from tests.sim.records import entry_term, hard_state_of, is_conf_change, term_at
+from tests.sim.sameness import Sameness
 from tests.sim.violations import Invariant, ViolationError
 from tests.sim.votes import Votes
 
@@ -89,6 +90,7 @@ class Checker:
         self.groups: dict[int, GroupRecord] = {}
         self.seen: dict[tuple[int, int], Seen] = {}
         self.votes = Votes(disk_of)
+        self.sameness = Sameness()
 
     def record(self, group_id: int) -> GroupRecord:
         record = self.groups.get(group_id)
@@ -106,6 +108,10 @@ class Checker:
                 self._entry_written(node_id, key, value)
             elif key[0] == keys.HARD_STATE:
                 self.votes.wrote(node_id, number, key, value)
+            elif key[0] == keys.CHECKPOINT:
+                self.sameness.wrote_checkpoint(node_id, key, value)
+            elif key[0] == keys.POSITION:
+                self.sameness.wrote_position(node_id, key, value)
 
     def _entry_written(self, node_id: int, key: bytes, value: bytes) -> None:
         group_id, index, term = keys.group_of(key), keys.number_of(key), entry_term(value)

@@ -60,6 +60,12 @@ def judge(world: World) -> None:
             f"{world.plan.heal_ms} ms after healing nobody serves {world.traffic.unserved}:"
             f" {_describe(world)}",
         )
+    if world.traffic.reading.behind():
+        raise ViolationError(
+            Invariant.SERVICE,
+            f"{world.plan.heal_ms} ms after healing readers have not come to the end of"
+            f" {world.traffic.reading.behind()}: {_describe(world)}",
+        )
     if not at_rest(world):
         raise ViolationError(
             Invariant.REST, f"no rest {world.plan.heal_ms} ms after healing: {_describe(world)}"

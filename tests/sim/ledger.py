@@ -5,7 +5,8 @@ and nothing that is trimmed later escapes. Entries are read from the disk, not t
 cache. The ledger knows
 
 - where every batch stands: once, at the end of what was there, and somebody has sent it;
-- where the log may begin: at the newest trim that was applied anywhere.
+- where the log may begin: at the newest trim that was applied anywhere;
+- what time it is: entries are stamped by their leaders, and their times never fall (S3).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Page:
     next_offset: int = 0
     # The first offset that has to be kept.
     start_offset: int = 0
+    # The time of the newest entry.
+    append_time_ms: int = 0
     # Content of a batch -> its base offset.
     at: dict[bytes, int] = field(default_factory=dict[bytes, int])
     # Index -> the offset after the entry there.
@@ -68,6 +71,13 @@ class Ledger:
     def _read(self, group_id: int, page: Page, payload: bytes) -> None:
         command = parse(payload)
         kind = command.WhichOneof("command")
+        time_ms: int = getattr(command, kind or "append").append_time_ms
+        if time_ms < page.append_time_ms:
+            raise ViolationError(
+                Invariant.CLOCKS,
+                f"group {group_id}: {kind} of time {time_ms} after {page.append_time_ms}",
+            )
+        page.append_time_ms = time_ms
         if kind == "trim":
             page.start_offset = max(page.start_offset, command.trim.start_offset)
         if kind != "append":

@@ -17,7 +17,7 @@ import random
 from dataclasses import dataclass, field
 
 from rakit.multiraft.driver import Driver
-from rakit.multiraft.errors import ProposalRefusedError
+from rakit.multiraft.errors import GroupRefusedError, ProposalRefusedError
 from rakit.multiraft.group import Group
 from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.node.metadata import steps
@@ -63,8 +63,11 @@ class Members:
         }
         self.deleted: list[int] = []
 
-    def settle(self, node: SimNode) -> None:
-        """Makes the replicas that a node lacks, and buries those of deleted groups."""
+    def settle(self, node: SimNode) -> bool:
+        """Makes the replicas that a node lacks, and buries those of deleted groups.
+
+        Returns whether some are shut out for this start only.
+        """
         driver = node.driver
         assert driver is not None, "a running node has groups"
         for group_id in self.deleted:
@@ -74,9 +77,15 @@ class Members:
             if replica is None or replica in one.damaged or driver.group(group_id) is not None:
                 continue
             shut_out = driver.quarantined.get(group_id)
-            if shut_out is None or shut_out.replica_id < replica:
+            if shut_out is None or 0 < shut_out.replica_id < replica:
                 conf = one.first if replica in one.first else None
-                driver.create_group(GroupMeta(group_id, replica, one.kind), conf)
+                try:
+                    driver.create_group(GroupMeta(group_id, replica, one.kind), conf)
+                except GroupRefusedError:
+                    # It is here, and a read that failed has hidden it at the start.
+                    if group_id not in driver.quarantined:
+                        raise
+        return any(not shut_out.for_good for shut_out in driver.quarantined.values())
 
     def change(self, rng: random.Random, nodes: list[int]) -> None:
         """Wants one group to be different."""

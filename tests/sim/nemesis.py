@@ -76,6 +76,7 @@ def strike(world: World, rng: random.Random) -> None:
     weights = WEIGHTS | ABOUT[world.plan.topic]
     kind = rng.choices(list(weights), list(weights.values()))[0]
     world.note("nemesis", kind, victim)
+    world.faults[kind] += 1
     if kind in _NETWORK:
         strike_network(world, rng, kind, victim)
     elif kind in _CRASHES:

@@ -10,10 +10,23 @@ from tests.sim.plants import (
     clients,
     commits,
     doubts,
+    edge,
     elections,
+    hardware,
     logs,
     members,
     reads,
 )
 
-__all__ = ["BUGS", "clients", "commits", "doubts", "elections", "logs", "members", "reads"]
+__all__ = [
+    "BUGS",
+    "clients",
+    "commits",
+    "doubts",
+    "edge",
+    "elections",
+    "hardware",
+    "logs",
+    "members",
+    "reads",
+]

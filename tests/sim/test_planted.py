@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pytest
 
 from rakit.multiraft.driver import Driver
+from tests.sim.hazards import Hazard, hazards_of
 from tests.sim.plan import Plan, Topic
 from tests.sim.planted import BUGS
 from tests.sim.runner import run_seed
@@ -41,16 +42,24 @@ INPUTS = {
 }
 
 
-def seeds_about(topic: Topic | None) -> list[int]:
+def topic_of(seed: int) -> Topic:
+    return Plan.drawn(random.Random(seed)).topic
+
+
+def seeds_about(topic: Topic | None, hazard: Hazard | None = None) -> list[int]:
     """The seeds whose runs are about a topic; what a bug does elsewhere is not waited for."""
-    return [seed for seed in SEEDS if topic in {None, Plan.drawn(random.Random(seed)).topic}]
+    return [
+        seed
+        for seed in SEEDS
+        if topic in {None, topic_of(seed)} and hazard in {None, *hazards_of(seed, topic_of(seed))}
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(BUGS))
 def test_the_simulator_catches(name: str) -> None:
     """By the invariant that the bug breaks: an error of another kind does not count."""
     bug = BUGS[name]
-    seeds = seeds_about(bug.topic)
+    seeds = seeds_about(bug.topic, bug.hazard)
     with bug.plant():
         caught = any(run_seed(seed).violated is bug.trips for seed in seeds)
     assert caught, f"{len(seeds)} seeds passed {bug.trips.name} with the bug in force"
@@ -62,6 +71,7 @@ def test_every_invariant_can_fail() -> None:
 
 def test_every_topic_has_its_share_of_the_seeds() -> None:
     assert all(len(seeds_about(topic)) >= 6 for topic in Topic)
+    assert all(len(seeds_about(None, hazard)) >= 12 for hazard in Hazard)
 
 
 def test_runs_reach_every_input_of_a_node() -> None:
@@ -87,7 +97,9 @@ def test_runs_reach_every_input_of_a_node() -> None:
     assert reached == INPUTS
 
 
-def test_a_run_is_decided_by_its_seed() -> None:
-    first, second = run_seed(11), run_seed(11)
+@pytest.mark.parametrize("hazard", Hazard)
+def test_a_run_is_decided_by_its_seed(hazard: Hazard) -> None:
+    seed = seeds_about(None, hazard)[0]
+    first, second = run_seed(seed), run_seed(seed)
     assert (first.steps, first.acknowledged) == (second.steps, second.acknowledged)
     assert not first.error

@@ -8,20 +8,24 @@ at rest and serves nobody is not healed.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.state import Stored
-from tests.sim.broker import Answer, Broker
+from tests.sim.broker import Answer, Broker, Refused
 from tests.sim.clients import Oracle, Producer
+from tests.sim.conditions import Conditional
 from tests.sim.events import Events
 from tests.sim.network import Network
 from tests.sim.node import SimNode
+from tests.sim.readers import Reading
 from tests.sim.reading import ReadOracle
 from tests.sim.registrars import Registrars
 
 PRODUCERS = (0, 1, 2)
 LATE_PRODUCER = 3
+CONDITIONAL = 0.2  # of the runs have conditional producers as well
 
 
 class Traffic:
@@ -34,6 +38,8 @@ class Traffic:
         network: Network,
         nodes: dict[int, SimNode],
         group_ids: list[int],
+        *,
+        seed: int,
     ) -> None:
         self.rng = rng
         self.events = events
@@ -48,16 +54,27 @@ class Traffic:
         #: Groups whose client has not been answered since the healing.
         self.unserved: set[int] = set()
         self.deleted: set[int] = set()
+        #: Nodes whose disk has no room for new records: they turn producers away (S12).
+        self.full: set[int] = set()
         self.bursts = 0
+        #: Takes what clients send and are told, for a trace.
+        self.note: Callable[..., None] | None = None
         self.producers = [
             Producer(producer_id, group_id, random.Random(rng.random()), self.oracle)
             for group_id in group_ids
             for producer_id in PRODUCERS
         ]
 
+        self.reading = Reading(self, seed)
+        rng = random.Random(f"the conditions of {seed}")
+        self.conditional = rng.random() < CONDITIONAL
+        if self.conditional:
+            self.producers += [Conditional(one, rng, self.oracle) for one in group_ids]
+
     def begin(self) -> None:
         for producer in self.producers:
             self.events.later(300, partial(self._turn, producer))
+        self.reading.begin()
 
     def delete(self, group_id: int) -> None:
         """The group is gone: nobody asks for it any more."""
@@ -75,11 +92,22 @@ class Traffic:
             self.unserved.add(METADATA_GROUP_ID)
             self._register(self.registrars.answers)
 
+    def counts(self) -> dict[str, int]:
+        """What clients met that not all runs have."""
+        refusals = sum(one.refusals for one in self.producers if isinstance(one, Conditional))
+        counts = {
+            "conditional append": int(self.conditional),
+            "conditional append refused": refusals,
+            "read by a client": self.reading.given,
+        }
+        return {name: count for name, count in counts.items() if count}
+
     def busy(self) -> bool:
         """Whether somebody waits for an answer that must come."""
         return bool(
             self.unserved
             or self.reads.waiting
+            or self.reading.behind()
             or any(broker.waiting for broker in self.brokers.values())
         )
 
@@ -108,6 +136,9 @@ class Traffic:
         def told(answer: Answer) -> None:
             if producer.producer_id == LATE_PRODUCER and isinstance(answer, Stored):
                 self.unserved.discard(producer.group_id)
+            if self.note is not None:
+                who = f"producer {producer.producer_id} <- {node_id}"
+                self.note(who, sent.batch.content, answer, group=producer.group_id)
             producer.answered(attempt, sent, answer)
 
         def reply(answer: Answer) -> None:
@@ -116,9 +147,16 @@ class Traffic:
 
         def arrive() -> None:
             node = self.nodes[node_id]
-            self.brokers[node_id].append(producer.group_id, sent.batch, stamp, reply)
+            if node_id in self.full:
+                reply(Refused("no room", elsewhere=True))
+                return
+            broker = self.brokers[node_id]
+            broker.append(producer.group_id, sent.batch, stamp, reply, sent.expected_offset)
             node.step()
 
+        if self.note is not None:
+            who = f"producer {producer.producer_id} -> {node_id}"
+            self.note(who, sent.batch.content, stamp or "", group=producer.group_id)
         if self.rng.random() >= lossy:
             self.events.later(1, arrive, node_id)
 

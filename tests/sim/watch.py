@@ -65,7 +65,7 @@ class Watch:
                 continue
             up, boot, heard_ms = self.views.get((node_id, other_id), (False, 0, 0))
             reachable = self.network.connected(node_id, other_id)
-            if reachable and other.up and other.paused_until_ms <= now_ms:
+            if reachable and other.answers(now_ms):
                 if up and other.boot != boot:
                     driver.node_down(other_id)
                 if not up or other.boot != boot:
@@ -97,9 +97,7 @@ class Watch:
             other_id = node_of(voter)
             other = self.nodes[other_id]
             return other_id == node_id or (
-                other.up
-                and other.paused_until_ms <= self.events.now_ms
-                and self.network.connected(node_id, other_id)
+                other.answers(self.events.now_ms) and self.network.connected(node_id, other_id)
             )
 
         conf = group.conf_state

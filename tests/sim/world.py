@@ -2,9 +2,9 @@
 
 A queue of events drives real drivers, real state machines and the real leader's view of a
 partition. Chaos comes first: crashes at every persist boundary, pauses, cuts, bad weather, slow
-disks, wrong clocks, and ambushes at the worst moment. Then everything heals, and the world must
-come to rest within a bound: one leader a group that serves its clients, every replica at the same
-index, every promise kept.
+disks, wrong clocks, ambushes at the worst moment, and machines that fail (`hazards`). Then
+everything heals, and the world must come to rest within a bound: one leader a group that serves its
+clients, every replica at the same index, every promise kept.
 
 Determinism: all choices come from generators seeded by the seed; nothing iterates over a set or
 depends on hashes of strings (`hash` of bytes is used only to compare within one run).
@@ -18,9 +18,12 @@ from collections.abc import Callable
 from functools import partial
 
 from rakit.multiraft.boot import is_doubtful
+from rakit.multiraft.driver import Driver
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.effects import Effects, Envelope
+from rakit.multiraft.errors import StoreUnreadableError
 from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine, node_of
+from rakit.multiraft.store.errors import StoreFailedError
 from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.machine import PartitionMachine
@@ -28,16 +31,18 @@ from rakit.node.partition.settings import TopicSettings
 from rakit.raft import MessageType, Role
 from tests.sim import judgement
 from tests.sim.ambush import Ambush
-from tests.sim.broker import Broker, Held
+from tests.sim.broker import Broker, Clock, Held
 from tests.sim.damage import Damage
 from tests.sim.disk import Image
 from tests.sim.events import Events
+from tests.sim.hazards import Hazards
 from tests.sim.invariants import Checker
 from tests.sim.members import Members
 from tests.sim.nemesis import strike
 from tests.sim.network import Network
 from tests.sim.node import CrashError, SimNode, Wiring
 from tests.sim.plan import Plan, Topic
+from tests.sim.report import role_words
 from tests.sim.tracing import Tracing
 from tests.sim.traffic import Traffic
 from tests.sim.watch import Watch
@@ -62,9 +67,15 @@ class World:
         self.tracing = tracing
         self.rng = random.Random(seed)
         self.plan = plan = Plan.drawn(self.rng)
-        self.trace: deque[str] | None = deque(maxlen=trace_lines) if trace_lines else None
+        self.seed = seed
+        # (when, which group, what)
+        self.trace: deque[tuple[int, int, tuple[object, ...]]] | None = None
+        if trace_lines:
+            self.trace = deque(maxlen=trace_lines)
         self.events = Events()
         self.network = Network(random.Random(self.rng.random()))
+        #: How often each kind of fault has struck.
+        self.faults = self.network.faults
         self.chaos = self.striking = True
         # Nodes whose power fails at one of their next persist boundaries, and at which.
         self.armed: dict[int, int] = {}
@@ -76,15 +87,25 @@ class World:
         self.group_ids = list(range(2, 2 + plan.groups))
         registry = [METADATA_GROUP_ID] if plan.topic is Topic.REGISTRY else []
         self.members = Members(ids[: plan.nodes], [*registry, *self.group_ids])
-        self.traffic = Traffic(self.rng, self.events, self.network, self.nodes, self.group_ids)
+        self.traffic = Traffic(
+            self.rng, self.events, self.network, self.nodes, self.group_ids, seed=seed
+        )
         self.checker = Checker(
             lambda node_id: self.nodes[node_id].disk,
             lambda node_id: self.nodes[node_id].driver,
             self.traffic.oracle.ledger,
         )
+        if self.trace is not None:
+            self.traffic.note = self.note
         self.watch = Watch(self.nodes, self.network, self.events)
         self.ambush = Ambush(self)
         self.damage = Damage(self)
+        # Whether leaders change configurations.
+        self.tending = plan.topic in {Topic.MEMBERS, Topic.DAMAGE}
+        self.hazards = Hazards(self, seed)
+        self.settings = self.hazards.settings(SETTINGS)
+        # In how many of their ticks leaders look after their logs.
+        self.upkeep = 0.5 if self.hazards.trims else 0.05
         self.steps = 0
 
     def _nodes(self) -> dict[int, SimNode]:
@@ -96,6 +117,7 @@ class World:
             self._wrote,
             self._synced,
             self._stepped,
+            self._stalled,
         )
         plan = self.plan
         config = DriverConfig(
@@ -123,9 +145,10 @@ class World:
 
     # ------------------------------------------------------------------ events
 
-    def note(self, *words: object) -> None:
+    def note(self, *words: object, group: int = 0) -> None:
+        """Keeps an event for a report; 0: it concerns every group."""
         if self.trace is not None:
-            self.trace.append(f"{self.events.now_ms:>6} {' '.join(map(str, words))}")
+            self.trace.append((self.events.now_ms, group, words))
 
     def run_until(self, end_ms: int, done: Callable[[], bool] | None = None) -> None:
         """Runs events up to a time, or until `done`."""
@@ -139,10 +162,19 @@ class World:
                 if node.paused_until_ms > events.now_ms:
                     events.again(event, node.paused_until_ms)
                     continue
+                if node.busy_until_ms > events.now_ms:
+                    events.again(event, node.busy_until_ms)
+                    continue
+                if node.held is not None and run is not node.resume:
+                    events.again(event, max(events.now_ms + 1, node.resume_ms))
+                    continue
             try:
                 run()
             except CrashError:
                 self.crash(node_id)
+                continue
+            except StoreFailedError as error:
+                self.hazards.failed(node_id, error)
                 continue
             self.steps += 1
             if done is not None and self.steps % 8 == 0 and done():
@@ -155,11 +187,18 @@ class World:
         if node.up:
             return
         self.note("start", node_id)
-        node.start(random.Random(self.rng.random()))
+        try:
+            node.start(random.Random(self.rng.random()))
+        except StoreUnreadableError as error:
+            self.note("no start", node_id, error)
+            self.faults["no start"] += 1
+            self.events.later(50, partial(self.start, node_id))
+            return
         driver = node.driver
         assert driver is not None, "just started"
-        self.traffic.brokers[node_id] = Broker(driver, SETTINGS, lambda: self.clock_ms(node_id))
-        self.members.settle(node)
+        self.traffic.brokers[node_id] = self._broker(node_id, driver)
+        self.hazards.started(node_id)
+        self._settle_now(node_id)
         boot, later = node.boot, self.events.later
         later(self.rng.randint(0, TICK_MS), partial(self._tick, node_id), node_id, boot)
         later(1, partial(self._liveness, node_id), node_id, boot)
@@ -176,7 +215,10 @@ class World:
         if not node.up:
             return
         self.note("crash", node_id)
+        pending = len(node.disk.pending)
+        count = node.disk.count
         self.checker.crashed(node_id, node.crash(self.rng))
+        self.hazards.crashed(node_id, pending - (node.disk.count - count))
         self.damage.crashed(node_id)
         node.paused_until_ms = 0
         self.armed.pop(node_id, None)
@@ -230,8 +272,12 @@ class World:
                 delay_ms = self.rng.randint(0, 300)
                 self.events.later(delay_ms, partial(self._settle, node_id), node_id, node.boot)
 
+    def _settle_now(self, node_id: int) -> None:
+        if self.members.settle(self.nodes[node_id]) and self.hazards.unreadable(node_id):
+            self.hazards.mend(node_id)
+
     def _settle(self, node_id: int) -> None:
-        self.members.settle(self.nodes[node_id])
+        self._settle_now(node_id)
         self.nodes[node_id].step()
 
     def leaders(self) -> list[tuple[int, int]]:
@@ -243,6 +289,15 @@ class World:
             if group.role is Role.LEADER
         ]
 
+    def _broker(self, node_id: int, driver: Driver) -> Broker:
+        hazards = self.hazards
+        clock = Clock(
+            partial(self.clock_ms, node_id),
+            partial(hazards.trusts_clock, node_id),
+            partial(hazards.deletes, node_id),
+        )
+        return Broker(driver, self.nodes[node_id].disk, self.settings, clock)
+
     def clock_ms(self, node_id: int) -> int:
         return 1_700_000_000_000 + self.events.now_ms + self.clock_offset_ms[node_id]
 
@@ -250,11 +305,12 @@ class World:
         node = self.nodes[node_id]
         assert node.driver is not None, "events of a node that is down are dropped"
         node.driver.tick()
+        self.hazards.ticked(node)
         traffic, rng = self.traffic, self.rng
-        if rng.random() < 0.05:
+        if rng.random() < self.upkeep:
             for group_id in self.group_ids:
                 traffic.brokers[node_id].maintain(group_id)
-        if self.plan.topic in {Topic.MEMBERS, Topic.DAMAGE} and rng.random() < 0.4:
+        if self.tending and rng.random() < 0.4:
             self.members.tend(node.driver, self.watch.up(node_id))
         if self.chaos and rng.random() < 0.1:
             traffic.reads.ask(node_id, node.boot, node.driver, rng)
@@ -266,6 +322,7 @@ class World:
     def _liveness(self, node_id: int) -> None:
         node = self.nodes[node_id]
         self.watch.look(node_id)
+        self.hazards.looked(node_id)
         if self.plan.topic is Topic.CUTS and self.events.now_ms % WITNESS_MS < LIVENESS_MS:
             node.disk.witness()
         self.events.later(LIVENESS_MS, partial(self._liveness, node_id), node_id, node.boot)
@@ -278,11 +335,12 @@ class World:
         self.damage.sent(envelopes)
         if self.chaos:
             self.ambush.sent(node_id, envelopes)
+        self.hazards.sent(node_id, envelopes)
         network, later = self.network, self.events.later
         for envelope in envelopes:
             target = node_of(envelope.to_replica)
             if self.trace is not None:
-                self.note(f"{node_id}->{target}", envelope.group_id, envelope.message)
+                self.note(f"{node_id}->{target}", envelope.message, group=envelope.group_id)
             if envelope.message.type in _APPENDS and network.refuses():
                 later(0, partial(self._refused, node_id, envelope), node_id)
                 continue
@@ -293,7 +351,8 @@ class World:
     def _deliver(self, source: int, target: int, breaks: int, envelope: Envelope) -> None:
         node = self.nodes[target]
         assert node.driver is not None, "events of a node that is down are dropped"
-        if self.network.breaks.get((source, target), 0) == breaks:
+        unbroken = self.network.breaks.get((source, target), 0) == breaks
+        if unbroken and self.hazards.arrives(source, target):
             node.driver.receive(envelope)
         # What arrives together is taken in one turn, as by the host: Readys grow by that.
         if not self.events.follows(target, self._deliver):
@@ -321,11 +380,16 @@ class World:
         assert driver is not None, "a node that is down does not step"
         self.checker.stepped(node_id, driver)
         self.damage.stepped(node_id, driver)
+        self.hazards.stepped(self.nodes[node_id])
+
+    def _stalled(self, node_id: int) -> None:
+        self.hazards.stalled(node_id)
 
     def _start_sync(self, node_id: int) -> None:
         node = self.nodes[node_id]
         covered = node.written  # a flush covers the writes that returned before it began
         delay_ms = self.rng.randint(*self.sync_ms[node_id])
+        node.sync_began_ms = self.events.now_ms
 
         def finished() -> None:
             node.syncing = False
@@ -355,7 +419,8 @@ class World:
             else:
                 traffic.reads.answered(driver, answer)
         for change in effects.roles:
-            self.note("role", node_id, change)
+            if self.trace is not None:
+                self.note(*role_words(node_id, change), group=change.group_id)
             broker.role_changed(change)
             if self.watch.ended(node_id, change):
                 self._announce_end(node_id, change.group_id)
@@ -382,6 +447,7 @@ class World:
             self.armed[node_id] = left - 1
             return
         self.note("power fails", node_id, where)
+        self.faults[f"crash {where}"] += 1
         raise CrashError(where)
 
     # ------------------------------------------------------------------ a run
@@ -392,6 +458,7 @@ class World:
             self.start(node_id)
         self.traffic.begin()
         self.events.later(600, self._strike)
+        self.hazards.begin()
         self.run_until(self.plan.chaos_ms)
         self.striking = False
         if self.plan.topic in {Topic.CUTS, Topic.EVERYTHING}:
@@ -400,6 +467,7 @@ class World:
         self._heal()
         self.run_until(self.events.now_ms + self.plan.heal_ms, partial(judgement.at_rest, self))
         judgement.judge(self)
+        self.faults.update(self.traffic.counts())
         if self.tracing is not None:
             self.tracing.judge()
 
@@ -411,6 +479,7 @@ class World:
     def _calm_down(self) -> None:
         """Lets groups find a leader, at work, so that the last strike meets one."""
         self.network.heal()
+        self.hazards.calm()
         self.armed.clear()
         self.run_until(self.events.now_ms + CALM_MS)
         self.run_until(self.events.now_ms + CALM_MS, lambda: self.ambush.heir() is not None)
@@ -420,6 +489,7 @@ class World:
         self.chaos = False
         self.armed.clear()
         self.network.heal()
+        self.hazards.calm()
         self.traffic.heal(registry=self.plan.topic is Topic.REGISTRY)
         for node_id, node in self.nodes.items():
             node.paused_until_ms = 0

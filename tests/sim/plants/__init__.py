@@ -1,8 +1,8 @@
 """Bugs that are put back into the real code, to prove that the simulator sees them.
 
 Each is a context manager that patches the code, and names the invariant that must be broken by it.
-Where a bug shows in runs of one topic only, it says so, and only those are run. One module for each
-part of the system that the bugs are in.
+Where a bug shows in runs of one topic or with one hazard only, it says so, and only those are run.
+One module for each part of the system that the bugs are in.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from tests.sim.hazards import Hazard
 from tests.sim.plan import Topic
 from tests.sim.violations import Invariant
 
@@ -23,6 +24,8 @@ class Planted:
     trips: Invariant
     #: The runs in which it shows; None: any.
     topic: Topic | None
+    #: The kind of misfortune that it takes; None: none.
+    hazard: Hazard | None = None
 
 
 BUGS: dict[str, Planted] = {}
@@ -30,11 +33,13 @@ BUGS: dict[str, Planted] = {}
 _Plant = Callable[[], Generator[None]]
 
 
-def bug(trips: Invariant, topic: Topic | None = None) -> Callable[[_Plant], _Plant]:
+def bug(
+    trips: Invariant, topic: Topic | None = None, hazard: Hazard | None = None
+) -> Callable[[_Plant], _Plant]:
     """Enters a bug under the name of its function."""
 
     def enter(plant: _Plant) -> _Plant:
-        BUGS[plant.__name__] = Planted(contextmanager(plant), trips, topic)
+        BUGS[plant.__name__] = Planted(contextmanager(plant), trips, topic, hazard)
         return plant
 
     return enter
