@@ -3,8 +3,9 @@
 A queue of events drives real drivers, real state machines and the real leader's view of a
 partition. Chaos comes first: crashes at every persist boundary, pauses, cuts, bad weather, slow
 disks, wrong clocks, and ambushes at the worst moment. Then everything heals, and the world must
-come to rest within a bound: one leader a group that serves its clients, every replica at the same
-index, every promise kept.
+come to rest within a bound, by itself: one leader a group, every replica at the same index, every
+promise kept. Once more something happens to it while it is quiet (`lull`); at last every group must
+serve its clients.
 
 Determinism: all choices come from generators seeded by the seed; nothing iterates over a set or
 depends on hashes of strings (`hash` of bytes is used only to compare within one run).
@@ -26,12 +27,13 @@ from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.settings import TopicSettings
 from rakit.raft import MessageType, Role
-from tests.sim import judgement
+from tests.sim import judgement, lull
 from tests.sim.ambush import Ambush
 from tests.sim.broker import Broker, Held
 from tests.sim.damage import Damage
 from tests.sim.disk import Image
 from tests.sim.events import Events
+from tests.sim.graves import Graves
 from tests.sim.invariants import Checker
 from tests.sim.members import Members
 from tests.sim.nemesis import strike
@@ -46,6 +48,7 @@ LIVENESS_MS = 250
 WITNESS_MS = 1000
 CALM_MS = 600
 SETTINGS = TopicSettings(segment_bytes=600, segment_ms=4_000, retention_bytes=1800)
+OUTDATED_STARTS = 0.5
 _APPENDS = frozenset({MessageType.APP, MessageType.SNAP})
 
 
@@ -73,6 +76,7 @@ class World:
         self.group_ids = list(range(2, 2 + plan.groups))
         registry = [METADATA_GROUP_ID] if plan.topic is Topic.REGISTRY else []
         self.members = Members(ids[: plan.nodes], [*registry, *self.group_ids])
+        self.members.bold = self.rng.random() < 0.5
         self.traffic = Traffic(self.rng, self.events, self.network, self.nodes, self.group_ids)
         self.checker = Checker(
             lambda node_id: self.nodes[node_id].disk,
@@ -82,6 +86,11 @@ class World:
         self.watch = Watch(self.nodes, self.network, self.events)
         self.ambush = Ambush(self)
         self.damage = Damage(self)
+        self.graves = Graves(self.nodes)
+        # Nodes that never come back.
+        self.lost: set[int] = set()
+        # How often leaders look at their members: some take their time with the next step.
+        self.tending = self.rng.choice([0.4, 0.06])
         self.steps = 0
 
     def _nodes(self) -> dict[int, SimNode]:
@@ -148,18 +157,35 @@ class World:
 
     def start(self, node_id: int) -> None:
         node = self.nodes[node_id]
-        if node.up:
+        if node.up or node_id in self.lost:
             return
         self.note("start", node_id)
         node.start(random.Random(self.rng.random()))
         driver = node.driver
         assert driver is not None, "just started"
         self.traffic.brokers[node_id] = Broker(driver, SETTINGS, lambda: self.clock_ms(node_id))
-        self.members.settle(node)
+        self._settle_at_start(node)
         boot, later = node.boot, self.events.later
         later(self.rng.randint(0, TICK_MS), partial(self._tick, node_id), node_id, boot)
         later(1, partial(self._liveness, node_id), node_id, boot)
         later(0, node.step, node_id, boot)
+
+    def _settle_at_start(self, node: SimNode) -> None:
+        """A node's copy of the registry may begin where it was before groups were deleted."""
+        if self.members.deleted and self.rng.random() < OUTDATED_STARTS:
+            self.note("outdated", node.node_id)
+            self.members.settle_as_before(node)
+            delay_ms = self.rng.randint(1, 300)
+            self.events.later(
+                delay_ms, partial(self._settle, node.node_id), node.node_id, node.boot
+            )
+        else:
+            self._settle_now(node)
+
+    def _settle_now(self, node: SimNode) -> None:
+        for group_id in self.members.deleted:
+            self.graves.dig(node, group_id)
+        self.members.settle(node)
 
     def crash(
         self, node_id: int, down_ms: tuple[int, int] = (30, 2500), cut_to: int | None = None
@@ -174,6 +200,7 @@ class World:
         self.note("crash", node_id)
         self.checker.crashed(node_id, node.crash(self.rng))
         self.damage.crashed(node_id)
+        self.graves.crashed(node_id)
         node.paused_until_ms = 0
         self.armed.pop(node_id, None)
         self.traffic.crashed(node_id)
@@ -227,7 +254,7 @@ class World:
                 self.events.later(delay_ms, partial(self._settle, node_id), node_id, node.boot)
 
     def _settle(self, node_id: int) -> None:
-        self.members.settle(self.nodes[node_id])
+        self._settle_now(self.nodes[node_id])
         self.nodes[node_id].step()
 
     def leaders(self) -> list[tuple[int, int]]:
@@ -250,7 +277,7 @@ class World:
         if rng.random() < 0.05:
             for group_id in self.group_ids:
                 traffic.brokers[node_id].maintain(group_id)
-        if self.plan.topic in {Topic.MEMBERS, Topic.DAMAGE} and rng.random() < 0.4:
+        if self.plan.topic in {Topic.MEMBERS, Topic.DAMAGE} and rng.random() < self.tending:
             self.members.tend(node.driver, self.watch.up(node_id))
         if self.chaos and rng.random() < 0.1:
             traffic.reads.ask(node_id, node.boot, node.driver, rng)
@@ -272,6 +299,9 @@ class World:
     def _send(self, node_id: int, envelopes: list[Envelope]) -> None:
         self.checker.votes.sent(node_id, envelopes)
         self.damage.sent(envelopes)
+        for envelope in envelopes:
+            if envelope.message.type is MessageType.TIMEOUT_NOW:
+                self.checker.told_to_stand(node_id, envelope)
         if self.chaos:
             self.ambush.sent(node_id, envelopes)
         network, later = self.network, self.events.later
@@ -303,18 +333,21 @@ class World:
 
     def _wrote(self, node_id: int, effects: Effects) -> None:
         self.checker.wrote(node_id, effects.number, effects.batch)
+        self.graves.wrote(node_id, effects.number)
         if self.plan.topic is Topic.CUTS and self.chaos:
             self.ambush.wrote(node_id, effects)
 
     def _synced(self, node_id: int, number: int) -> None:
         self.checker.votes.synced(node_id, number)
         self.damage.synced(node_id, number)
+        self.graves.synced(node_id, number)
 
     def _stepped(self, node_id: int) -> None:
         driver = self.nodes[node_id].driver
         assert driver is not None, "a node that is down does not step"
         self.checker.stepped(node_id, driver)
         self.damage.stepped(node_id, driver)
+        self.graves.stepped(node_id, driver)
 
     def _start_sync(self, node_id: int) -> None:
         node = self.nodes[node_id]
@@ -351,6 +384,8 @@ class World:
         for change in effects.roles:
             self.note("role", node_id, change)
             broker.role_changed(change)
+            if self.plan.topic is Topic.MEMBERS and change.role is Role.LEADER:
+                self.members.tend(driver, self.watch.up(node_id))
             if self.watch.ended(node_id, change):
                 self._announce_end(node_id, change.group_id)
 
@@ -392,8 +427,17 @@ class World:
             self._calm_down()
             self.ambush.last_strike()
         self._heal()
-        self.run_until(self.events.now_ms + self.plan.heal_ms, partial(judgement.at_rest, self))
+        # First everybody comes to rest without being asked for anything; some need a client for it.
+        self._rest()
+        lull.strike(self)
+        self._rest()
+        self.traffic.ask_once_more(registry=self.plan.topic is Topic.REGISTRY)
+        self._rest()
         judgement.judge(self)
+
+    def _rest(self) -> None:
+        self.run_until(self.events.now_ms + self.plan.heal_ms, partial(judgement.at_rest, self))
+        judgement.judge_rest(self)
 
     def _strike(self) -> None:
         if self.striking:
@@ -409,10 +453,9 @@ class World:
 
     def _heal(self) -> None:
         self.note("heal")
-        self.chaos = False
+        self.chaos = self.traffic.chaos = False
         self.armed.clear()
         self.network.heal()
-        self.traffic.heal(registry=self.plan.topic is Topic.REGISTRY)
         for node_id, node in self.nodes.items():
             node.paused_until_ms = 0
             self.sync_ms[node_id] = (1, 4)
