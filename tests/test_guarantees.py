@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.planted import BUGS
-
 ROOT = Path(__file__).resolve().parent.parent
 ROW = re.compile(r"^\| ([PS]\d+) \|.*\|(.*)\|$", re.MULTILINE)
 # They come with consumer groups. Where those are there, nothing is excused.
@@ -54,15 +52,6 @@ def test_the_named_tests_exist(number: str) -> None:
 def test_what_is_not_built_is_said_to_be_missing() -> None:
     for number in NOT_BUILT:
         assert re.search(rf"^{number} .*not built yet", document(), re.MULTILINE)
-
-
-def test_every_planted_bug_is_told_in_plain_words() -> None:
-    section = document().partition("## Bugs that are planted")[2]
-    told = re.findall(r"^\d+\. (.*)$", section, re.MULTILINE)
-    assert len(told) == len(BUGS)
-    for name, bug in BUGS.items():
-        start, end = f"{name.replace('_', ' ')}: ", f"(`{bug.trips.name}`)"
-        assert any(line.startswith(start) and end in line for line in told), name
 
 
 @pytest.mark.parametrize("path", ["test_guarantees.py", "sim/planted.py"])

@@ -1,7 +1,7 @@
 """One test for each bug that another implementation shipped, by its number in the checklist.
 
-The numbers are those by which the core's comments cite known bugs, 1 to 23; each test names what
-would go wrong. Those marked "planted" put the bug in and show that its check notices.
+The numbers are those of docs/RAFT.md, by which the core's comments cite known bugs; each test names
+what would go wrong. Those marked "planted" put the bug in and show that its check notices.
 """
 
 from __future__ import annotations

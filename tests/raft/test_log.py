@@ -215,6 +215,16 @@ def test_below_the_base_nothing_is_known() -> None:
     assert log.find_conflict_by_term(7, 0) == (0, 4)
 
 
+# Appending.
+
+
+@pytest.mark.parametrize("index", [1, 2, 4])
+def test_a_leader_never_replaces_its_own_entries(index: int) -> None:
+    log = opened([1, 1])
+    with pytest.raises(AssertionError, match="never replaces"):
+        log.append([Entry(1, index)])
+
+
 # Commit and apply.
 
 

@@ -120,7 +120,8 @@ class Ambush:
             return
         self.joint_phases.add(group.conf_state)
         if self.rng.random() < JOINT_CUTS:
-            self.world.part(side_to_come(group))
+            with_leavers = self.rng.random() < 0.3
+            self.world.part(side_to_come(group, with_leavers=with_leavers))
             self._later(1, partial(self.world.traffic.burst, node_id, group.meta.group_id, 2))
 
     def _voted(self, node_id: int, envelope: Envelope, *, granted: bool) -> None:

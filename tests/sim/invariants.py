@@ -4,7 +4,8 @@ Each check looks only at what the step changed, so a run of thousands of steps s
 checks share nothing with the core's code: they read logs from disks and roles from replicas, and
 keep their own record of what was committed.
 
-- Election safety: one leader per group and term (paper, figure 3).
+- Election safety: one leader per group and term (paper, figure 3), and it was voted for by a
+  quorum of every half of its configuration (5.2).
 - Log matching (section 5.3): an (index, term) names one content and one predecessor's term, for
   ever.
 - Committed is durable on a majority: when a replica first counts an index as committed, a quorum
@@ -19,6 +20,9 @@ keep their own record of what was committed.
 - Leader completeness (section 5.4): a new leader holds everything that was committed, and what is
   committed under an earlier leader while it leads is in its log already.
 - Terms, commit and applied indexes never fall while a process lives.
+- What a replica has applied is on its own synced disk (S13).
+- Replicas that have applied the same entries have the same configuration (section 6).
+- Who is told to stand holds what the leader that tells it holds (dissertation 3.10).
 
 Votes are judged by `Votes`, what replicas write of their states by `Sameness`, and what the
 entries of a partition say by the ledger, which is told of what is applied.
@@ -31,6 +35,7 @@ from dataclasses import dataclass, field
 
 from rakit.multiraft import keys
 from rakit.multiraft.driver import Driver
+from rakit.multiraft.effects import Envelope
 from rakit.multiraft.group import Group
 from rakit.multiraft.kv import Op, WriteBatch
 from rakit.multiraft.machine import node_of
@@ -70,6 +75,8 @@ class GroupRecord:
     committed_up_to: int = 1
     # The newest configuration that any replica has shown, and the one before it.
     confs: tuple[ConfState, ...] = ()
+    # Applied index -> the configuration as of it.
+    conf_at: dict[int, ConfState] = field(default_factory=dict[int, ConfState])
     # (node, index, term) of entries that were synced and lost with a tail that was cut, or with a
     # replica that was shut out and replaced.
     cut: set[tuple[int, int, int]] = field(default_factory=set[tuple[int, int, int]])
@@ -199,6 +206,7 @@ class Checker:
         seen.conf = group.conf_state
         if applied > seen.applied:
             seen.applied = applied
+            self._applied(node_id, group_id, group)
             self.ledger.applied(group, self.disk_of(node_id))
         base = group.storage.base.index
         if base != seen.base:
@@ -207,6 +215,24 @@ class Checker:
         if group.role is Role.LEADER and seen.leads_term != term:
             seen.leads_term = term
             self._new_leader(group_id, group, term)
+
+    def _applied(self, node_id: int, group_id: int, group: Group) -> None:
+        index, conf = group.applied, group.conf_state
+        known = self.record(group_id).conf_at.setdefault(index, conf)
+        if known != conf:
+            raise ViolationError(
+                Invariant.SAME_CONFIGURATION,
+                f"group {group_id}: as of entry {index} node {node_id} has {conf},"
+                f" another one {known}",
+            )
+        if index <= group.storage.base.index:
+            return  # a base: its entries are not here
+        row = self.disk_of(node_id).durable.rows.get(keys.entry(group_id, index))
+        if row is None or entry_term(row) != group.storage.term(index):
+            raise ViolationError(
+                Invariant.DURABLE_APPLY,
+                f"group {group_id}: node {node_id} has applied entry {index}, its disk has not",
+            )
 
     def _note_conf(self, group_id: int, conf: ConfState) -> None:
         record = self.record(group_id)
@@ -222,12 +248,41 @@ class Checker:
                 f"group {group_id}: {record.leaders[term]:x} and {replica:x}"
                 f" both lead in term {term}",
             )
+        self._elected(group_id, group, term)
         last = record.committed_up_to
         while record.committed.get(last, 0) > term:
             # It was elected in an earlier term, and has only now heard of it.
             last -= 1
         if last in record.committed:
             self._holds_committed(group_id, group, last, record.committed[last])
+
+    def _elected(self, group_id: int, leader: Group, term: int) -> None:
+        voters = self.votes.for_whom(group_id, term, leader.meta.replica_id)
+        confs = (leader.conf_state, *self.record(group_id).confs)
+        if not any(_is_quorum(conf, lambda one: one in voters) for conf in confs):
+            raise ViolationError(
+                Invariant.ELECTION_SAFETY,
+                f"group {group_id}: {leader.meta.replica_id:x} leads in term {term}, by the votes"
+                f" of {[f'{one:x}' for one in sorted(voters)]} under {leader.conf_state}",
+            )
+
+    def told_to_stand(self, node_id: int, envelope: Envelope) -> None:
+        """A leader's last word before it is replaced (dissertation 3.10)."""
+        driver = self.driver_of(node_id)
+        assert driver is not None, "a node that is down sends nothing"
+        group_id, target = envelope.group_id, envelope.to_replica
+        leader = driver.groups[group_id]
+        last = leader.storage.last_index()
+        if last == leader.storage.base.index:
+            return  # what it would have to hold is not kept anywhere
+        term = leader.storage.term(last)
+        if target in leader.conf_state.voters and self._holds(target, group_id, last, term):
+            return
+        raise ViolationError(
+            Invariant.HAND_OVER,
+            f"group {group_id}: {target:x} is told to stand and lacks ({term}, {last}),"
+            f" or does not vote under {leader.conf_state}",
+        )
 
     def _holds_committed(self, group_id: int, leader: Group, index: int, term: int) -> None:
         end = leader.storage.last_index()
@@ -286,11 +341,7 @@ class Checker:
             )
 
     def _has_quorum(self, conf: ConfState, group_id: int, index: int, term: int) -> bool:
-        return bool(conf.voters) and all(
-            2 * sum(self._holds(one, group_id, index, term) for one in half) > len(half)
-            for half in (conf.voters, conf.voters_outgoing)
-            if half
-        )
+        return _is_quorum(conf, lambda one: self._holds(one, group_id, index, term))
 
     def _holds(self, replica: int, group_id: int, index: int, term: int) -> bool:
         image: Image = self.disk_of(node_of(replica)).durable
@@ -298,3 +349,12 @@ class Checker:
         if row is not None and entry_term(row) == term:
             return True
         return (node_of(replica), index, term) in self.record(group_id).cut
+
+
+def _is_quorum(conf: ConfState, counts: Callable[[int], bool]) -> bool:
+    """Tells whether more than half of every half of a configuration counts."""
+    return bool(conf.voters) and all(
+        2 * sum(map(counts, half)) > len(half)
+        for half in (conf.voters, conf.voters_outgoing)
+        if half
+    )

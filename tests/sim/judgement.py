@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def at_rest(world: World) -> bool:
     """Every client is answered, and every group has one leader and equal members."""
-    if world.traffic.busy() or any(not node.up for node in world.nodes.values()):
+    if world.traffic.busy() or any(
+        not node.up for node_id, node in world.nodes.items() if node_id not in world.lost
+    ):
         return False
     if any(
         node.driver.group(group_id) is not None
@@ -33,7 +35,7 @@ def _group_at_rest(world: World, group_id: int) -> bool:
     first = groups[0]
     applied, term = first.applied, first.term
     return (
-        len(groups) == len(world.members.members_of(group_id))
+        len(groups) == len(_nodes_of(world, group_id))
         and sum(group.ready for group in groups) == 1
         and all(
             group.applied == applied == group.storage.last_index()
@@ -45,15 +47,20 @@ def _group_at_rest(world: World, group_id: int) -> bool:
     )
 
 
+def _nodes_of(world: World, group_id: int) -> list[int]:
+    """The nodes that should have a working voter of the group, but for those that are lost."""
+    return [one for one in world.members.members_of(group_id) if one not in world.lost]
+
+
 def _members(world: World, group_id: int) -> list[Group]:
     """The replicas that belong to the group, on nodes that are up."""
-    drivers = [world.nodes[node_id].driver for node_id in world.members.members_of(group_id)]
+    drivers = [world.nodes[node_id].driver for node_id in _nodes_of(world, group_id)]
     found = [driver.group(group_id) for driver in drivers if driver is not None]
     return [group for group in found if group is not None]
 
 
-def judge(world: World) -> None:
-    """Raises unless the world came to rest, replicas are equal, and clients were told the truth."""
+def judge_rest(world: World) -> None:
+    """Raises unless the world came to rest, and everybody who wanted it is served."""
     if world.traffic.unserved:
         raise ViolationError(
             Invariant.SERVICE,
@@ -70,6 +77,11 @@ def judge(world: World) -> None:
         raise ViolationError(
             Invariant.REST, f"no rest {world.plan.heal_ms} ms after healing: {_describe(world)}"
         )
+
+
+def judge(world: World) -> None:
+    """Raises unless replicas at rest are equal, and clients were told the truth."""
+    world.graves.judge()
     for group_id in world.members.groups:
         groups = _members(world, group_id)
         if len({group.machine.snapshot() for group in groups}) != 1:

@@ -3,9 +3,10 @@
 The nemesis changes what should be: a node without a replica takes the place of one that has one,
 or joins, or a member leaves. The rest is as in the product: nodes make the replicas that they are
 assigned, and each group's leader takes the steps of `rakit.node.metadata.steps` towards it, one by
-one, through all faults. A replica that was let go stays where it is, as it does in the product,
-and must not disturb anybody. A node gets a second replica of a group only in the place of one that
-is shut out there.
+one, through all faults. In some runs they change several voters at once, which the core allows and
+the product does not ask for. A replica that was let go stays where it is, as in the product, and
+must not disturb anybody. A node gets a second replica of a group only in the place of one that is
+shut out there.
 
 A damaged replica that is shut out may be replaced, on its node or on one that has none (`damage`).
 A group may be deleted: each node buries its replica when it learns of that, and none may come back.
@@ -14,6 +15,7 @@ A group may be deleted: each node buries its replica when it learns of that, and
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rakit.multiraft.driver import Driver
@@ -23,7 +25,7 @@ from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.node.metadata import steps
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.metadata.tending import caught_up
-from rakit.raft import ConfState, Role
+from rakit.raft import ConfChange, ConfChangeSingle, ConfChangeType, ConfState, Role
 from tests.sim.node import SimNode
 
 _MEMBERS_MIN = 3
@@ -62,6 +64,10 @@ class Members:
             for group_id in group_ids
         }
         self.deleted: list[int] = []
+        #: Whether leaders wait until everybody who is to come is ready, and change them at once.
+        self.bold = False
+        # The replicas that deleted groups had, by group and node.
+        self._late: dict[int, dict[int, GroupMeta]] = {}
 
     def settle(self, node: SimNode) -> bool:
         """Makes the replicas that a node lacks, and buries those of deleted groups.
@@ -90,14 +96,18 @@ class Members:
     def change(self, rng: random.Random, nodes: list[int]) -> None:
         """Wants one group to be different."""
         one = self.groups[rng.choice(sorted(self.groups))]
+        for _ in range(2 if self.bold else 1):
+            self._change_one(rng, one, nodes)
+
+    def _change_one(self, rng: random.Random, one: Assigned, nodes: list[int]) -> None:
         fresh = [node_id for node_id in nodes if node_id not in one.replicas]
         grow = bool(fresh) and (len(one.desired) < _MEMBERS_MAX or rng.random() < 0.5)
         shrink = len(one.desired) > _MEMBERS_MIN if not grow else rng.random() < 0.7
         desired = list(one.desired)
-        if grow:
-            desired.append(one.assign(rng.choice(fresh)))
         if shrink:
             desired.pop(rng.randrange(len(one.desired)))
+        if grow:
+            desired.append(one.assign(rng.choice(fresh)))
         one.desired = tuple(desired)
 
     def replace(self, rng: random.Random, group_id: int, old: int, nodes: list[int]) -> int:
@@ -110,16 +120,34 @@ class Members:
 
     def delete(self, group_id: int) -> None:
         """Wants a group to be nowhere."""
-        del self.groups[group_id]
+        late = self.groups.pop(group_id)
         self.deleted.append(group_id)
+        self._late[group_id] = {
+            node_id: GroupMeta(group_id, replica, late.kind)
+            for node_id, replica in late.replicas.items()
+        }
+
+    def settle_as_before(self, node: SimNode) -> None:
+        """Makes the replicas that a node had before their groups were deleted."""
+        driver = node.driver
+        assert driver is not None, "a running node has groups"
+        for metas in self._late.values():
+            meta = metas.get(node.node_id)
+            if meta is not None and meta.group_id not in driver.quarantined:
+                with suppress(GroupRefusedError):  # its tombstone is remembered
+                    driver.create_group(meta, None)
 
     def tend(self, driver: Driver, up: set[int]) -> None:
         """Lets a node take the next step of every group that it leads."""
         for group_id, group in driver.groups.items():
             one = self.groups.get(group_id)
-            if one is None or not group.ready:
+            if one is None or group.role is not Role.LEADER:
                 continue
-            step = steps.next_step(_seen(group, one, up))
+            # As soon as it leads: who looks to it that earlier changes are over is the core.
+            seen = _seen(group, one, up)
+            step = steps.next_step(seen)
+            if self.bold:
+                step = _at_once(seen, step)
             if step is not None:
                 try:
                     _take(driver, group_id, step)
@@ -152,11 +180,41 @@ def joint_group(driver: Driver) -> Group | None:
     return None
 
 
-def side_to_come(group: Group) -> set[int]:
-    """The leader's node and those that only the incoming half of a joint phase needs."""
+def side_to_come(group: Group, *, with_leavers: bool) -> set[int]:
+    """The leader's node and those that only one half of a joint phase needs: the incoming one.
+
+    With those that leave it may be a majority of all, though not of each half.
+    """
     conf = group.conf_state
-    newcomers = set(conf.voters) - set(conf.voters_outgoing)
-    return {node_of(one) for one in (*newcomers, group.meta.replica_id)}
+    incoming, outgoing = set(conf.voters), set(conf.voters_outgoing)
+    side = incoming ^ outgoing if with_leavers else incoming - outgoing
+    return {node_of(one) for one in (*side, group.meta.replica_id)}
+
+
+def _at_once(seen: steps.Group, step: steps.Step | None) -> steps.Step | None:
+    """Where several are to come, one joint change for all of them, once every one is ready."""
+    come = sorted(set(seen.desired) - set(seen.conf.voters))
+    if len(come) < 2 or seen.conf.voters_outgoing:
+        return step
+    if not set(come) <= seen.caught_up:
+        adds = isinstance(step, steps.Propose) and all(
+            one.type is ConfChangeType.ADD_LEARNER for one in step.change.changes
+        )
+        return step if adds else _add_learner(seen, come)
+    go = sorted(set(seen.conf.voters) - set(seen.desired))
+    changes = [
+        *(ConfChangeSingle(ConfChangeType.ADD_VOTER, one) for one in come),
+        *(ConfChangeSingle(ConfChangeType.REMOVE, one) for one in go),
+    ]
+    return steps.Propose(ConfChange(tuple(changes)), "all at once")
+
+
+def _add_learner(seen: steps.Group, come: list[int]) -> steps.Step | None:
+    for one in come:
+        if one not in seen.conf.learners:
+            change = ConfChangeSingle(ConfChangeType.ADD_LEARNER, one)
+            return steps.Propose(ConfChange((change,)), "to come with the others")
+    return None
 
 
 def _take(driver: Driver, group_id: int, step: steps.Step) -> None:

@@ -92,3 +92,8 @@ class Plan:
             batch_bytes=400 if topic is Topic.MEMBERS else 1200,
             spares=3 if topic is Topic.MEMBERS else 0,
         )
+
+
+def topic_of(seed: int) -> Topic:
+    """What a run is about."""
+    return Plan.drawn(random.Random(seed)).topic

@@ -7,6 +7,8 @@ import signal
 import time
 from dataclasses import dataclass
 
+from tests.sim.hazards import Hazard, hazards_of
+from tests.sim.plan import topic_of
 from tests.sim.tracing import Tracing
 from tests.sim.violations import Invariant, ViolationError
 from tests.sim.world import World
@@ -53,5 +55,10 @@ def run_seed(seed: int, *, traced: bool = False) -> Outcome:
 
 
 def run_one_of_many(seed: int) -> Outcome:
-    """Runs one seed of a series, some of which are traced."""
-    return run_seed(seed, traced=seed % TRACED_EVERY == 0)
+    """Runs one seed of a series, some of which are traced.
+
+    A store that goes back in time breaks what the specification demands of a disk: such runs are
+    judged by what comes of it, not by each step.
+    """
+    goes_back = Hazard.STORES in hazards_of(seed, topic_of(seed))
+    return run_seed(seed, traced=seed % TRACED_EVERY == 0 and not goes_back)

@@ -170,6 +170,7 @@ class Stores:
         node.disk.durable, node.disk.live = copy.image.copy(), copy.image.copy()
         node.disk.count = copy.count
         world.checker.cut(node_id, before)
+        world.graves.forget(node_id)
 
     def _copy_of(self, node_id: int) -> Copy | None:
         """The youngest copy that is older than what all the others durably remember."""
@@ -200,6 +201,7 @@ class Stores:
             else:
                 del one.replicas[node_id]
         node.disk.wipe()
+        world.graves.forget(node_id)
         self.uuids[node_id] = f"store-{node_id}-2"
         self.went_back = 0
         world.tending = True

@@ -80,9 +80,8 @@ class Traffic:
         """The group is gone: nobody asks for it any more."""
         self.deleted.add(group_id)
 
-    def heal(self, registry: bool) -> None:
-        """The chaos is over; one more answer for each group."""
-        self.chaos = False
+    def ask_once_more(self, *, registry: bool) -> None:
+        """Wants one more answer from each group."""
         self.unserved = set(self.group_ids) - self.deleted
         for group_id in sorted(self.unserved):
             rng = random.Random(self.rng.random())

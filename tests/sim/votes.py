@@ -28,6 +28,8 @@ class _Record:
     votes: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     # By node.
     terms: dict[int, int] = field(default_factory=dict[int, int])
+    # (term, candidate) -> the replicas that said that they vote for it, whatever they forgot later.
+    said: dict[tuple[int, int], set[int]] = field(default_factory=dict[tuple[int, int], set[int]])
 
 
 class Votes:
@@ -50,8 +52,18 @@ class Votes:
             message = envelope.message
             if message.type is MessageType.VOTE:
                 self._voted(node_id, envelope.group_id, message.term, envelope.from_replica)
+                self._said(envelope, envelope.from_replica)
             elif message.type is MessageType.VOTE_RESP and not message.reject:
                 self._voted(node_id, envelope.group_id, message.term, envelope.to_replica)
+                self._said(envelope, envelope.to_replica)
+
+    def _said(self, envelope: Envelope, candidate: int) -> None:
+        said = self._record(envelope.group_id).said
+        said.setdefault((envelope.message.term, candidate), set()).add(envelope.from_replica)
+
+    def for_whom(self, group_id: int, term: int, candidate: int) -> set[int]:
+        """Returns who has voted for a candidate, the candidate itself among them."""
+        return self._record(group_id).said.get((term, candidate), set())
 
     def _voted(self, node_id: int, group_id: int, term: int, replica: int) -> None:
         votes = self._record(group_id).votes

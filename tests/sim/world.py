@@ -3,8 +3,9 @@
 A queue of events drives real drivers, real state machines and the real leader's view of a
 partition. Chaos comes first: crashes at every persist boundary, pauses, cuts, bad weather, slow
 disks, wrong clocks, ambushes at the worst moment, and machines that fail (`hazards`). Then
-everything heals, and the world must come to rest within a bound: one leader a group that serves its
-clients, every replica at the same index, every promise kept.
+everything heals, and the world must come to rest within a bound, by itself: one leader a group,
+every replica at the same index, every promise kept. Once more something happens to it while it is
+quiet (`lull`); at last every group must serve its clients.
 
 Determinism: all choices come from generators seeded by the seed; nothing iterates over a set or
 depends on hashes of strings (`hash` of bytes is used only to compare within one run).
@@ -29,12 +30,13 @@ from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.settings import TopicSettings
 from rakit.raft import MessageType, Role
-from tests.sim import judgement
+from tests.sim import judgement, lull
 from tests.sim.ambush import Ambush
 from tests.sim.broker import Broker, Clock, Held
 from tests.sim.damage import Damage
 from tests.sim.disk import Image
 from tests.sim.events import Events
+from tests.sim.graves import Graves
 from tests.sim.hazards import Hazards
 from tests.sim.invariants import Checker
 from tests.sim.members import Members
@@ -52,6 +54,7 @@ LIVENESS_MS = 250
 WITNESS_MS = 1000
 CALM_MS = 600
 SETTINGS = TopicSettings(segment_bytes=600, segment_ms=4_000, retention_bytes=1800)
+OUTDATED_STARTS = 0.5
 _APPENDS = frozenset({MessageType.APP, MessageType.SNAP})
 
 
@@ -87,6 +90,7 @@ class World:
         self.group_ids = list(range(2, 2 + plan.groups))
         registry = [METADATA_GROUP_ID] if plan.topic is Topic.REGISTRY else []
         self.members = Members(ids[: plan.nodes], [*registry, *self.group_ids])
+        self.members.bold = self.rng.random() < 0.5
         self.traffic = Traffic(
             self.rng, self.events, self.network, self.nodes, self.group_ids, seed=seed
         )
@@ -100,8 +104,12 @@ class World:
         self.watch = Watch(self.nodes, self.network, self.events)
         self.ambush = Ambush(self)
         self.damage = Damage(self)
-        # Whether leaders change configurations.
+        # Whether leaders change configurations, and how often they look: some take their time.
         self.tending = plan.topic in {Topic.MEMBERS, Topic.DAMAGE}
+        self.tending_rate = self.rng.choice([0.4, 0.06])
+        self.graves = Graves(self.nodes)
+        # Nodes that never come back.
+        self.lost: set[int] = set()
         self.hazards = Hazards(self, seed)
         self.settings = self.hazards.settings(SETTINGS)
         # In how many of their ticks leaders look after their logs.
@@ -184,7 +192,7 @@ class World:
 
     def start(self, node_id: int) -> None:
         node = self.nodes[node_id]
-        if node.up:
+        if node.up or node_id in self.lost:
             return
         self.note("start", node_id)
         try:
@@ -198,11 +206,31 @@ class World:
         assert driver is not None, "just started"
         self.traffic.brokers[node_id] = self._broker(node_id, driver)
         self.hazards.started(node_id)
-        self._settle_now(node_id)
+        self._settle_at_start(node)
         boot, later = node.boot, self.events.later
         later(self.rng.randint(0, TICK_MS), partial(self._tick, node_id), node_id, boot)
         later(1, partial(self._liveness, node_id), node_id, boot)
         later(0, node.step, node_id, boot)
+
+    def _settle_at_start(self, node: SimNode) -> None:
+        """A node's copy of the registry may begin where it was before groups were deleted."""
+        outdated = self.members.deleted and self.rng.random() < OUTDATED_STARTS
+        # Of a store that another one took the place of, an old registry knows no better (S11).
+        if outdated and self.hazards.stores is None:
+            self.note("outdated", node.node_id)
+            self.members.settle_as_before(node)
+            delay_ms = self.rng.randint(1, 300)
+            self.events.later(
+                delay_ms, partial(self._settle, node.node_id), node.node_id, node.boot
+            )
+        else:
+            self._settle_now(node)
+
+    def _settle_now(self, node: SimNode) -> None:
+        for group_id in self.members.deleted:
+            self.graves.dig(node, group_id)
+        if self.members.settle(node) and self.hazards.unreadable(node.node_id):
+            self.hazards.mend(node.node_id)
 
     def crash(
         self, node_id: int, down_ms: tuple[int, int] = (30, 2500), cut_to: int | None = None
@@ -220,6 +248,7 @@ class World:
         self.checker.crashed(node_id, node.crash(self.rng))
         self.hazards.crashed(node_id, pending - (node.disk.count - count))
         self.damage.crashed(node_id)
+        self.graves.crashed(node_id)
         node.paused_until_ms = 0
         self.armed.pop(node_id, None)
         self.traffic.crashed(node_id)
@@ -272,12 +301,8 @@ class World:
                 delay_ms = self.rng.randint(0, 300)
                 self.events.later(delay_ms, partial(self._settle, node_id), node_id, node.boot)
 
-    def _settle_now(self, node_id: int) -> None:
-        if self.members.settle(self.nodes[node_id]) and self.hazards.unreadable(node_id):
-            self.hazards.mend(node_id)
-
     def _settle(self, node_id: int) -> None:
-        self._settle_now(node_id)
+        self._settle_now(self.nodes[node_id])
         self.nodes[node_id].step()
 
     def leaders(self) -> list[tuple[int, int]]:
@@ -310,7 +335,7 @@ class World:
         if rng.random() < self.upkeep:
             for group_id in self.group_ids:
                 traffic.brokers[node_id].maintain(group_id)
-        if self.tending and rng.random() < 0.4:
+        if self.tending and rng.random() < self.tending_rate:
             self.members.tend(node.driver, self.watch.up(node_id))
         if self.chaos and rng.random() < 0.1:
             traffic.reads.ask(node_id, node.boot, node.driver, rng)
@@ -333,6 +358,9 @@ class World:
     def _send(self, node_id: int, envelopes: list[Envelope]) -> None:
         self.checker.votes.sent(node_id, envelopes)
         self.damage.sent(envelopes)
+        for envelope in envelopes:
+            if envelope.message.type is MessageType.TIMEOUT_NOW:
+                self.checker.told_to_stand(node_id, envelope)
         if self.chaos:
             self.ambush.sent(node_id, envelopes)
         self.hazards.sent(node_id, envelopes)
@@ -366,12 +394,14 @@ class World:
 
     def _wrote(self, node_id: int, effects: Effects) -> None:
         self.checker.wrote(node_id, effects.number, effects.batch)
+        self.graves.wrote(node_id, effects.number)
         if self.plan.topic is Topic.CUTS and self.chaos:
             self.ambush.wrote(node_id, effects)
 
     def _synced(self, node_id: int, number: int) -> None:
         self.checker.votes.synced(node_id, number)
         self.damage.synced(node_id, number)
+        self.graves.synced(node_id, number)
 
     def _stepped(self, node_id: int) -> None:
         if self.tracing is not None:
@@ -380,6 +410,7 @@ class World:
         assert driver is not None, "a node that is down does not step"
         self.checker.stepped(node_id, driver)
         self.damage.stepped(node_id, driver)
+        self.graves.stepped(node_id, driver)
         self.hazards.stepped(self.nodes[node_id])
 
     def _stalled(self, node_id: int) -> None:
@@ -422,6 +453,8 @@ class World:
             if self.trace is not None:
                 self.note(*role_words(node_id, change), group=change.group_id)
             broker.role_changed(change)
+            if self.plan.topic is Topic.MEMBERS and change.role is Role.LEADER:
+                self.members.tend(driver, self.watch.up(node_id))
             if self.watch.ended(node_id, change):
                 self._announce_end(node_id, change.group_id)
 
@@ -465,11 +498,20 @@ class World:
             self._calm_down()
             self.ambush.last_strike()
         self._heal()
-        self.run_until(self.events.now_ms + self.plan.heal_ms, partial(judgement.at_rest, self))
+        # First everybody comes to rest without being asked for anything; some need a client for it.
+        self._rest()
+        lull.strike(self)
+        self._rest()
+        self.traffic.ask_once_more(registry=self.plan.topic is Topic.REGISTRY)
+        self._rest()
         judgement.judge(self)
         self.faults.update(self.traffic.counts())
         if self.tracing is not None:
             self.tracing.judge()
+
+    def _rest(self) -> None:
+        self.run_until(self.events.now_ms + self.plan.heal_ms, partial(judgement.at_rest, self))
+        judgement.judge_rest(self)
 
     def _strike(self) -> None:
         if self.striking:
@@ -486,11 +528,10 @@ class World:
 
     def _heal(self) -> None:
         self.note("heal")
-        self.chaos = False
+        self.chaos = self.traffic.chaos = False
         self.armed.clear()
         self.network.heal()
         self.hazards.calm()
-        self.traffic.heal(registry=self.plan.topic is Topic.REGISTRY)
         for node_id, node in self.nodes.items():
             node.paused_until_ms = 0
             self.sync_ms[node_id] = (1, 4)

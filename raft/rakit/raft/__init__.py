@@ -7,8 +7,8 @@ give the same outputs, which is what the simulator, the golden scripts and the p
 on.
 
 Papers: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (sections are
-cited as 5.2, 5.4.2, ...), and Ongaro's dissertation (3.10, 4.3, 6.4, 9.6, 10.2.1). Message kinds
-and most semantics are those of etcd's implementation; numbered Readys are those of tikv's.
+cited as 5.2, 5.4.2, ...), and Ongaro's dissertation (3.10, 4.x, 6.2, 6.4, 9.6, 10.2.1). Message
+kinds and most semantics are those of etcd's implementation; numbered Readys are those of tikv's.
 
 Roles
 -----
@@ -45,6 +45,8 @@ The rules that everything else serves
 Where to read what
 ------------------
 
+docs/RAFT.md goes through the paper rule by rule: the function that holds it, and its test.
+
     types, errors, config, status   the boundary
     raw_node                        driving it: Readys in flight, completions
     state, raft                     a replica's state; terms, messages, ticks
@@ -53,7 +55,8 @@ Where to read what
     follower                        taking entries and bases
     membership, confchange          when the membership changes, and to what
     reads, read_only                linearizable reads
-    doubt                           replicas that may have lost what they promised (S8)
+    doubt                           replicas that may have lost what they promised (S8; not in the
+                                    papers)
     log, log_unstable, storage      the log: durable, in flight, waiting
     quorum                          majorities, joint majorities
     messages, describe              one constructor for each kind; text for people
@@ -70,7 +73,7 @@ Caveats
   that it is sent to (S2).
 - Proposals and transfers are taken by the leader only; nothing but reads is forwarded.
 - What a deposed leader has proposed may yet commit. `Ready.dropped` says "unknown", never "failed".
-- There is no lease read: it rests on clocks, and this package has none.
+- There is no lease read: it rests on clocks, and this package has none (docs/decisions/0011).
 - A replica trusts its peers: it survives loss, delay, repetition and reordering of messages, and
   crashes at any point, not lies.
 """

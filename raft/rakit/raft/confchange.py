@@ -38,7 +38,7 @@ def follow(current: Membership, change: ConfChange) -> Membership:
 
 
 def simple(current: Membership, steps: tuple[ConfChangeSingle, ...]) -> Membership:
-    """Applies the steps directly, as long as they change at most one voter (rule C1)."""
+    """Applies the steps directly, as long as they change at most one voter (4.1, rule C1)."""
     if current.voters.is_joint:
         raise ConfChangeInvalidError("a joint configuration must be left before the next change")
     draft = _Draft.of(current)
@@ -51,7 +51,7 @@ def simple(current: Membership, steps: tuple[ConfChangeSingle, ...]) -> Membersh
 def enter_joint(
     current: Membership, steps: tuple[ConfChangeSingle, ...], *, auto_leave: bool
 ) -> Membership:
-    """Makes the current voters the outgoing half and applies the steps to the incoming one."""
+    """Makes the current voters the outgoing half, applies the steps to the incoming one (4.3)."""
     if current.voters.is_joint:
         raise ConfChangeInvalidError("the configuration is joint already")
     if not current.voters.incoming:
@@ -63,7 +63,7 @@ def enter_joint(
 
 
 def leave_joint(current: Membership) -> Membership:
-    """Drops the outgoing half; demoted voters become learners now (rule C2)."""
+    """Drops the outgoing half (4.3); demoted voters become learners now (rule C2)."""
     if not current.voters.is_joint:
         raise ConfChangeInvalidError("the configuration is not joint")
     draft = _Draft.of(current)

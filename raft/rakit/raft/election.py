@@ -32,7 +32,7 @@ from rakit.raft.types import Message, MessageType, Role
 
 
 def campaign(raft: Raft, *, pre_vote: bool, forced: bool = False) -> bool:
-    """Stands for election, or asks first whether it could be won; tells whether it did.
+    """Stands for election (5.2), or asks first whether it could be won (9.6); tells whether it did.
 
     `forced`: on the leader's word, so that others need not let their leader's lease run out.
     """
@@ -82,7 +82,7 @@ def _become_candidate(raft: Raft) -> None:
 
 
 def own_vote_durable(raft: Raft) -> None:
-    """Counts a candidate's own vote once it is on its disk (rule E3)."""
+    """Counts a candidate's own vote (5.2) once it is on its disk (rule E3)."""
     if (
         raft.role is Role.CANDIDATE
         and raft.durable_term == raft.term
@@ -96,7 +96,7 @@ def own_vote_durable(raft: Raft) -> None:
 
 
 def handle_response(raft: Raft, message: Message) -> None:
-    """Counts an answer to this candidate's request."""
+    """Counts an answer to this candidate's request (5.2, 9.6)."""
     pre_vote = message.type is MessageType.PRE_VOTE_RESP
     if raft.role is not (Role.PRE_CANDIDATE if pre_vote else Role.CANDIDATE):
         return
@@ -123,7 +123,7 @@ def _conclude(raft: Raft) -> None:
 
 
 def in_lease(raft: Raft) -> bool:
-    """Tells whether a leader was heard lately enough to refuse an election (rule E5)."""
+    """Tells whether a leader was heard lately enough to refuse an election (4.2.3, rule E5)."""
     return (
         raft.config.check_quorum
         and raft.lead != 0
@@ -137,7 +137,7 @@ def is_forced(message: Message) -> bool:
 
 
 def handle_request(raft: Raft, message: Message) -> None:
-    """Answers a request for a vote or a pre-vote; the term has been dealt with."""
+    """Answers a request for a vote or a pre-vote (5.2, 5.4.1); the term has been dealt with."""
     pre_vote = message.type is MessageType.PRE_VOTE
     free = (
         raft.vote == message.from_

@@ -46,7 +46,7 @@ def check_base(message: Message) -> None:
 
 
 def handle_append(raft: Raft, message: Message) -> None:
-    """Takes a leader's entries, or says where the logs may join."""
+    """Takes a leader's entries, or says where the logs may join (AppendEntries, 5.3)."""
     assert raft.lead == message.from_, "entries come from the leader of the term"
     log = raft.log
     if message.index < log.committed:
@@ -72,7 +72,7 @@ def _acknowledge(raft: Raft, message: Message, index: int) -> None:
 
 
 def handle_heartbeat(raft: Raft, message: Message) -> None:
-    """Takes a sign of life, and the commit index that comes with it."""
+    """Takes a sign of life (5.2), and the commit index that comes with it."""
     context = message.context
     if raft.doubtful:
         # No read is confirmed (rule D2), no commit index taken (rule D6), and the leader told: it
@@ -85,7 +85,7 @@ def handle_heartbeat(raft: Raft, message: Message) -> None:
 
 
 def handle_snapshot(raft: Raft, message: Message) -> None:
-    """Takes a base state, or says what is here already."""
+    """Takes a base state, or says what is here already (InstallSnapshot, section 7)."""
     base = message.snapshot
     assert base is not None, "the message was checked"
     _restore(raft, base)

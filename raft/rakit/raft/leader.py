@@ -32,7 +32,7 @@ from rakit.raft.types import Entry, EntryID, EntryType, Role
 
 
 def become_leader(raft: Raft) -> None:
-    """Takes office after a won election."""
+    """Takes office after a won election (5.2), with an entry of its own term (section 8)."""
     assert raft.role is Role.CANDIDATE, "only a candidate becomes leader"
     assert raft.durable_term == raft.term, "a leader's term must be durable before it leads"
     assert raft.promotable, "only a voter with a complete log may lead"
@@ -67,7 +67,7 @@ def check_can_propose(raft: Raft) -> None:
 
 
 def propose(raft: Raft, datas: Sequence[bytes]) -> EntryID:
-    """Appends the payloads, all or none, as consecutive entries; returns the id of the first."""
+    """Appends the payloads as entries, all or none (5.3); returns the id of the first."""
     assert datas, "a proposal has at least one payload"
     check_can_propose(raft)
     size = sum([len(data) for data in datas])
@@ -93,7 +93,7 @@ def note_handed_out(raft: Raft, entries: list[Entry]) -> None:
 
 
 def tick(raft: Raft) -> None:
-    """Lets one tick pass for a leader."""
+    """Lets one tick pass for a leader: heartbeats (5.2), the quorum check (6.2)."""
     raft.heartbeat_elapsed += 1
     raft.election_elapsed += 1
     if raft.election_elapsed >= raft.config.election_tick:

@@ -226,7 +226,7 @@ class RaftLog:
         return len(entries)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Replaces the whole log by a base that lies above the commit index."""
+        """Replaces the whole log by a base that lies above the commit index (section 7)."""
         assert snapshot.index > self.committed, "a base must not take back what is committed"
         self.committed = snapshot.index
         self.unstable.restore(snapshot)
@@ -235,7 +235,7 @@ class RaftLog:
     # Commit and apply.
 
     def commit_to(self, index: int) -> bool:
-        """Raises the commit index; tells whether it moved. It never falls."""
+        """Raises the commit index (5.3); tells whether it moved. It never falls."""
         if index <= self.committed:
             return False
         if index > self.last_index:
@@ -255,7 +255,7 @@ class RaftLog:
         )
 
     def hand_out_committed(self) -> list[Entry]:
-        """Returns the next entries to be applied and notes them as handed out."""
+        """Returns the next entries to be applied (5.3) and notes them as handed out."""
         high = min(self.committed, self.durable_index, self.applying + self._apply_count_max) + 1
         room = self._apply_bytes_max - self.applying_bytes
         entries = self.slice(self.applying + 1, high, room)

@@ -34,7 +34,7 @@ from rakit.raft.types import ConfChange, ConfState, Entry, EntryID, EntryType, R
 
 
 def propose(raft: Raft, change: ConfChange) -> EntryID:
-    """Appends a change, or raises without having done anything (rules M1, M2 and M7)."""
+    """Appends a change, or raises without having done anything (4.1; rules M1, M2 and M7)."""
     check_can_propose(raft)
     if raft.log.applied < raft.pending_conf_index:
         raise ConfChangePendingError(
@@ -70,7 +70,7 @@ def _append(raft: Raft, change: ConfChange) -> EntryID:
 
 
 def apply(raft: Raft, change: ConfChange) -> ConfState:
-    """Makes a committed change the current configuration and returns it for the caller to store.
+    """Makes a committed change the current configuration (section 6); the caller stores the result.
 
     Raises `ConfigurationLostError` if it cannot follow the current one, which rule M2 excludes as
     long as every replica applies the same changes.
@@ -86,7 +86,7 @@ def apply(raft: Raft, change: ConfChange) -> ConfState:
 
 def _after_change(raft: Raft) -> None:
     if not raft.promotable and raft.role is not Role.FOLLOWER:
-        # Rule M4; a candidate that may not stand any more gives up likewise.
+        # Rule M4 (4.2.2); a candidate that may not stand any more gives up likewise.
         raft.become_follower(raft.term, 0)
         return
     if raft.role is not Role.LEADER:
@@ -100,7 +100,7 @@ def _after_change(raft: Raft) -> None:
 
 
 def maybe_leave_joint(raft: Raft) -> None:
-    """Proposes the end of a joint phase that ends on its own (rule M5)."""
+    """Proposes the end of a joint phase that ends on its own (4.3, rule M5)."""
     if (
         raft.role is not Role.LEADER
         or not raft.tracker.membership.auto_leave

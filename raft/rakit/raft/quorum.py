@@ -33,7 +33,7 @@ class VoteResult(IntEnum):
 
 
 def majority_index(voters: tuple[int, ...], acked: Callable[[int], int]) -> int:
-    """Returns the largest index that more than half of the voters have acknowledged."""
+    """Returns the largest index that more than half of the voters have acknowledged (5.3)."""
     count = len(voters)
     if count == 0:
         return EVERYTHING
@@ -45,7 +45,7 @@ def majority_index(voters: tuple[int, ...], acked: Callable[[int], int]) -> int:
 
 
 def majority_vote(voters: tuple[int, ...], votes: Mapping[int, bool]) -> VoteResult:
-    """Tells how the vote stands among these voters; a voter without an entry has not answered."""
+    """Tells how the vote stands among these voters (5.2); who has no entry has not answered."""
     if not voters:
         return VoteResult.WON
     needed = len(voters) // 2 + 1
@@ -83,7 +83,7 @@ class JointConfig:
         return tuple(sorted({*self.incoming, *self.outgoing})) if self.outgoing else self.incoming
 
     def committed_index(self, acked: Callable[[int], int]) -> int:
-        """Returns the largest index acknowledged by a quorum of each half (rule Q1)."""
+        """Returns the largest index acknowledged by a quorum of each half (section 6, rule Q1)."""
         index = majority_index(self.incoming, acked)
         if self.outgoing:
             return min(index, majority_index(self.outgoing, acked))

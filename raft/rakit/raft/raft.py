@@ -116,7 +116,7 @@ def _check(raft: Raft, message: Message) -> None:
 
 
 def _answer_old_term(raft: Raft, message: Message) -> None:
-    """Tells the sender of an old term ours, where that helps it."""
+    """Tells the sender of an old term ours, where that helps it (5.1)."""
     if message.type in _LEADERS:
         # Not an acknowledgement of anything: index 0.
         raft.post(messages.append_ack(message.from_, raft.id, raft.term, 0, raft.stamp))
@@ -125,7 +125,7 @@ def _answer_old_term(raft: Raft, message: Message) -> None:
 
 
 def _follow_new_term(raft: Raft, message: Message) -> bool:
-    """Deals with a higher term; tells whether to go on with the message."""
+    """Deals with a higher term (5.1); tells whether to go on with the message."""
     kind = message.type
     if kind in _VOTE_REQUESTS and not election.is_forced(message) and election.in_lease(raft):
         return False
@@ -154,7 +154,7 @@ def _step_leaders_message(raft: Raft, message: Message) -> None:
 
 
 def tick(raft: Raft) -> None:
-    """Lets one tick pass."""
+    """Lets one tick pass: a leader's (5.2, 6.2), or one towards an election timeout (5.2)."""
     if raft.role is Role.LEADER:
         leader.tick(raft)
         if raft.tracker.membership.auto_leave:

@@ -82,7 +82,7 @@ class ReadOnly:
             self._acked[replica_id] = round_
 
     def confirmed(self, own_id: int, voters: JointConfig) -> list[PendingRead]:
-        """Removes and returns the reads that a quorum has confirmed (rule R3)."""
+        """Removes and returns the reads that a quorum has confirmed (6.4, rule R3)."""
         if not self._waiting:
             return []
 

@@ -10,7 +10,7 @@ Rules:
   for a newer one, or lost messages would add up until nothing can be asked any more.
 
 A lease would save the round of heartbeats. It is left out: it rests on clocks, and the core has
-none.
+none (docs/decisions/0011).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rakit.raft.types import DropKind, Dropped, Message, ReadState, Role
 
 
 def request(raft: Raft, context: bytes) -> None:
-    """Asks on behalf of the local host; raises if nobody can be asked or too many wait."""
+    """Asks on behalf of the local host (6.4); raises if nobody can be asked or too many wait."""
     if raft.role is Role.LEADER:
         if len(raft.reads) >= raft.config.max_pending_reads:
             raise ReadLimitError(f"{len(raft.reads)} reads wait")

@@ -46,7 +46,7 @@ def append_own(raft: Raft, entries: list[Entry]) -> None:
 
 
 def flush(raft: Raft) -> None:
-    """Sends everyone what they may be sent by now."""
+    """Sends everyone what they may be sent by now (5.3; ahead of answers, 10.2.1)."""
     assert raft.role is Role.LEADER, "only a leader replicates"
     raft.append_pending = False
     last = raft.log.last_index
@@ -120,7 +120,7 @@ def _send_append(raft: Raft, id_: int, progress: Progress, entries: list[Entry])
 
 
 def _send_snapshot(raft: Raft, id_: int, progress: Progress) -> None:
-    """Sends a base state, if there is one and the peer lives (rule L4)."""
+    """Sends a base state, if there is one and the peer lives (section 7, rule L4)."""
     if not progress.recent_active:
         return
     try:
@@ -135,7 +135,7 @@ def _send_snapshot(raft: Raft, id_: int, progress: Progress) -> None:
 
 
 def broadcast_heartbeat(raft: Raft) -> None:
-    """Sends everyone a sign of life, with the number of the read round (rule L3)."""
+    """Sends everyone a sign of life (5.2), with the number of the read round (6.4, rule L3)."""
     raft.heartbeat_elapsed = 0
     context = raft.reads.send_round()
     commit = raft.log.committed
@@ -146,7 +146,7 @@ def broadcast_heartbeat(raft: Raft) -> None:
 
 
 def maybe_commit(raft: Raft) -> bool:
-    """Commits what a quorum holds (rule L1); tells whether that was news."""
+    """Commits what a quorum holds (5.3, 5.4.2, rule L1); tells whether that was news."""
     log = raft.log
     index = raft.tracker.committed_index()
     if index <= log.committed or index < raft.term_start:
@@ -166,7 +166,7 @@ def maybe_commit(raft: Raft) -> bool:
 
 
 def own_disk_advanced(raft: Raft) -> None:
-    """Counts this leader's own disk (rule L1)."""
+    """Counts this leader's own disk (10.2.1, rule L1)."""
     own = raft.tracker.progress.get(raft.id)
     if own is not None and own.acknowledge(raft.log.durable_index):
         if raft.tracer is not None:
@@ -175,7 +175,7 @@ def own_disk_advanced(raft: Raft) -> None:
 
 
 def handle_append_response(raft: Raft, message: Message, progress: Progress) -> None:
-    """Takes a peer's acknowledgement or rejection of an append."""
+    """Takes a peer's acknowledgement or rejection of an append (5.3)."""
     if not message.reject and message.index > raft.log.last_index:
         raise StepMalformedError(
             f"{message.from_} acknowledges {message.index}, the log ends at {raft.log.last_index}"
@@ -214,7 +214,7 @@ def handle_append_response(raft: Raft, message: Message, progress: Progress) -> 
 
 
 def _handle_reject(raft: Raft, message: Message, progress: Progress) -> None:
-    """Looks for the place where the two logs join: one probe for each term at most."""
+    """Looks for the place where the two logs join (5.3): one probe for each term at most."""
     hint = message.reject_hint
     if message.log_term > 0:
         # The peer has `log_term` at `hint`. Whatever of ours lies above the last entry with that

@@ -220,7 +220,7 @@ class Raft:
     # Roles.
 
     def become_follower(self, term: int, lead: int) -> None:
-        """Follows `lead` (0: nobody yet) in `term`."""
+        """Follows `lead` (0: nobody yet) in `term` (5.1)."""
         assert lead != self.id, "a follower does not lead itself"
         was_leader = self.role is Role.LEADER
         self.reset(term)
@@ -293,7 +293,7 @@ class Raft:
         return own is not None and not own.is_learner and self.log.unstable.snapshot is None
 
     def install_membership(self, membership: Membership) -> None:
-        """Takes over a configuration, keeping the progress of those who stay."""
+        """Takes over a configuration (section 6), keeping the progress of those who stay."""
         if self.tracer is not None:
             trace.apply_conf_change(self, membership)
         was_member = self.is_member

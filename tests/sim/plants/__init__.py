@@ -2,7 +2,8 @@
 
 Each is a context manager that patches the code, and names the invariant that must be broken by it.
 Where a bug shows in runs of one topic or with one hazard only, it says so, and only those are run.
-One module for each part of the system that the bugs are in.
+Its docstring says what comes of it. One module for each part of the system that the bugs are in;
+`tests.sim.planted` has them all, and writes the table of them in docs/RAFT.md.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from tests.sim.violations import Invariant
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """One bug."""
+    """One bug, and what comes of it."""
 
+    told: str
     plant: Callable[[], AbstractContextManager[None]]
     trips: Invariant
     #: The runs in which it shows; None: any.
@@ -39,7 +41,9 @@ def bug(
     """Enters a bug under the name of its function."""
 
     def enter(plant: _Plant) -> _Plant:
-        BUGS[plant.__name__] = Planted(contextmanager(plant), trips, topic, hazard)
+        told = plant.__doc__
+        assert told, "what comes of a planted bug is said in its docstring"
+        BUGS[plant.__name__] = Planted(told, contextmanager(plant), trips, topic, hazard)
         return plant
 
     return enter

@@ -31,6 +31,7 @@ from tests.sim.violations import Invariant
 
 @bug(Invariant.ONCE)
 def retries_are_stored_again() -> Generator[None]:
+    """A batch stands in the log twice."""
     original = Outlook.append
 
     def append(self: Outlook, batch: Batch, stamp: Stamp | None, *others: Any) -> Verdict:
@@ -43,6 +44,8 @@ def retries_are_stored_again() -> Generator[None]:
 
 @bug(Invariant.ACKNOWLEDGED)
 def a_retry_is_answered_before_its_batch_is_committed() -> Generator[None]:
+    """And it may never be."""
+
     def duplicate(self: Outlook, producer: Producer, stamp: Stamp) -> Known:
         del self
         known = producer.find(stamp.sequence)
@@ -56,6 +59,7 @@ def a_retry_is_answered_before_its_batch_is_committed() -> Generator[None]:
 
 @bug(Invariant.NOT_APPLIED)
 def what_a_leader_appended_before_it_stepped_down_counts_as_refused() -> Generator[None]:
+    """And is stored later."""
     original = leader.propose
 
     def propose(raft: Raft, datas: Sequence[bytes]) -> EntryID:
@@ -71,6 +75,7 @@ def what_a_leader_appended_before_it_stepped_down_counts_as_refused() -> Generat
 
 @bug(Invariant.EPOCHS, Topic.REGISTRY)
 def two_registrations_get_one_epoch() -> Generator[None]:
+    """Neither fences the other."""
     original = topics.init_producer
 
     def init_producer(registry: Registry, command: InitProducer) -> MetadataResult:
@@ -85,6 +90,7 @@ def two_registrations_get_one_epoch() -> Generator[None]:
 
 @bug(Invariant.SERVICE, Topic.EVERYTHING)
 def a_transfer_that_failed_never_ends() -> Generator[None]:
+    """A leader that takes nothing leads on."""
     original = leader.tick
 
     def tick(raft: Raft) -> None:
@@ -99,6 +105,7 @@ def a_transfer_that_failed_never_ends() -> Generator[None]:
 
 @bug(Invariant.SERVICE)
 def a_long_log_takes_no_more_proposals() -> Generator[None]:
+    """All is at rest, and nobody is served."""
     original = leader.propose
 
     def propose(raft: Raft, datas: Sequence[bytes]) -> EntryID:
@@ -110,11 +117,24 @@ def a_long_log_takes_no_more_proposals() -> Generator[None]:
         yield
 
 
-@bug(Invariant.SERVICE)
+@bug(Invariant.REST)
 def a_probe_that_was_lost_is_not_repeated() -> Generator[None]:
+    """A follower stays behind, and nothing commits."""
+
     def handle_heartbeat_response(raft: Raft, message: Message, progress: Progress) -> None:
         del raft, message
         progress.recent_active = True
 
     with patch.object(replication, "handle_heartbeat_response", handle_heartbeat_response):
+        yield
+
+
+@bug(Invariant.NO_DAMAGE)
+def a_new_leader_judges_before_it_has_applied_its_first_entry() -> Generator[None]:
+    """It knows its log by half: what a predecessor left there is appended again (S14)."""
+
+    def ready_to_serve(raft: Raft) -> bool:
+        return raft.lead == raft.id
+
+    with patch.object(leader, "ready_to_serve", ready_to_serve):
         yield

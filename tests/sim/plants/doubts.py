@@ -19,6 +19,7 @@ from tests.sim.violations import Invariant
 
 @bug(Invariant.NO_DAMAGE, Topic.CUTS)
 def what_lost_its_tail_is_trusted() -> Generator[None]:
+    """A vote without the entries that it had promised."""
     original = DriverConfig.__post_init__
 
     def post_init(self: DriverConfig) -> None:
@@ -29,8 +30,9 @@ def what_lost_its_tail_is_trusted() -> Generator[None]:
         yield
 
 
-@bug(Invariant.STATE_MACHINE_SAFETY, Topic.CUTS)
+@bug(Invariant.LEADER_COMPLETENESS, Topic.CUTS)
 def acknowledgements_in_doubt_count() -> Generator[None]:
+    """They vouch for what another leader may replace."""
     original = doubt.admit
 
     def admit(raft: Raft, message: Message, progress: Progress) -> bool:
@@ -44,6 +46,8 @@ def acknowledgements_in_doubt_count() -> Generator[None]:
 
 @bug(Invariant.REST, Topic.CUTS)
 def what_was_acknowledged_before_a_loss_is_believed() -> Generator[None]:
+    """The leader never sends it again."""
+
     def restart(self: Progress) -> None:
         del self
 
@@ -53,6 +57,8 @@ def what_was_acknowledged_before_a_loss_is_believed() -> Generator[None]:
 
 @bug(Invariant.SHUT_OUT, Topic.DAMAGE)
 def what_is_shut_out_is_forgotten_by_a_restart() -> Generator[None]:
+    """A replica that had lost its log votes again (ours)."""
+
     # Our own: a replica without entries that it had acknowledged came back and voted them away.
     def note(group_id: int, replica: Quarantined, batch: WriteBatch) -> None:
         del group_id, replica, batch
@@ -63,6 +69,8 @@ def what_is_shut_out_is_forgotten_by_a_restart() -> Generator[None]:
 
 @bug(Invariant.STATE_MACHINE_SAFETY, Topic.CUTS)
 def a_doubt_ends_at_once() -> Generator[None]:
+    """Before anybody knows what was lost."""
+
     def absolution(progress: Progress, committed: int) -> bytes:
         del committed
         return messages.encode_boot(progress.boot) if progress.doubtful else b""
@@ -73,6 +81,7 @@ def a_doubt_ends_at_once() -> Generator[None]:
 
 @bug(Invariant.STATE_MACHINE_SAFETY, Topic.CUTS)
 def a_commit_index_is_believed_in_doubt() -> Generator[None]:
+    """What had been replaced is back, and is applied."""
     original = follower.handle_heartbeat
 
     def handle_heartbeat(raft: Raft, message: Message) -> None:
@@ -86,6 +95,7 @@ def a_commit_index_is_believed_in_doubt() -> Generator[None]:
 
 @bug(Invariant.REST, Topic.CUTS)
 def the_word_that_ends_a_doubt_is_said_once() -> Generator[None]:
+    """It is lost, and the doubt lasts."""
     original = doubt.absolution
     said: set[tuple[int, int]] = set()
 

@@ -27,6 +27,7 @@ from tests.sim.violations import Invariant
 
 @bug(Invariant.UNCOMMITTED)
 def a_reader_is_given_what_is_appended_and_not_committed() -> Generator[None]:
+    """It may be replaced."""
     original = Reader.read
 
     def read(self: Reader, offset: int, max_bytes: int) -> Chunk:
@@ -49,6 +50,7 @@ def a_reader_is_given_what_is_appended_and_not_committed() -> Generator[None]:
 
 @bug(Invariant.ORDER)
 def a_reader_that_comes_back_goes_on_one_batch_too_far() -> Generator[None]:
+    """It never sees one."""
     original = Reader._remember
 
     def remember(self: Reader, offset: int, index: int) -> None:
@@ -66,6 +68,7 @@ def a_reader_that_comes_back_goes_on_one_batch_too_far() -> Generator[None]:
 
 @bug(Invariant.CONDITION)
 def the_expected_offset_is_not_looked_at() -> Generator[None]:
+    """A conditional append goes where it was not to."""
     original = Outlook.append
 
     def append(
@@ -80,6 +83,7 @@ def the_expected_offset_is_not_looked_at() -> Generator[None]:
 
 @bug(Invariant.IDENTICAL)
 def one_replica_counts_the_bytes_of_its_log_in_its_own_way() -> Generator[None]:
+    """Its checkpoints differ from those of the others."""
     init_of_all = PartitionMachine.__init__
 
     def init(self: PartitionMachine, meta: GroupMeta) -> None:

@@ -18,6 +18,7 @@ from tests.sim.violations import Invariant
 
 @bug(Invariant.DURABLE_COMMIT, hazard=Hazard.DISKS)
 def a_sync_that_failed_is_tried_again_and_believed() -> Generator[None]:
+    """The kernel has thrown the pages away."""
     # As PostgreSQL did until 2018: the pages that could not be written are gone.
     original = FailingDisk.sync
 
@@ -34,6 +35,7 @@ def a_sync_that_failed_is_tried_again_and_believed() -> Generator[None]:
 
 @bug(Invariant.NO_DAMAGE, hazard=Hazard.DISKS)
 def a_write_that_stalls_is_left_out() -> Generator[None]:
+    """The library emptied the batch, and the retry writes nothing."""
     # The store's library empties a batch that it refuses: written again, it holds nothing.
     original = SimNode.retry
 
@@ -48,6 +50,8 @@ def a_write_that_stalls_is_left_out() -> Generator[None]:
 
 @bug(Invariant.CLOCKS, hazard=Hazard.CLOCKS)
 def a_clock_is_always_trusted() -> Generator[None]:
+    """One that is an hour fast deletes an hour."""
+
     def clock_is_wrong(self: Liveness) -> bool:
         del self
         return False
@@ -58,6 +62,8 @@ def a_clock_is_always_trusted() -> Generator[None]:
 
 @bug(Invariant.WENT_BACK, hazard=Hazard.STORES)
 def nobody_remembers_how_far_a_store_was() -> Generator[None]:
+    """A directory restored from a copy votes again."""
+
     def went_back(self: StoreMemory, start: StoreStart) -> bool:
         del self, start
         return False
@@ -68,6 +74,8 @@ def nobody_remembers_how_far_a_store_was() -> Generator[None]:
 
 @bug(Invariant.HUNG_DISK, hazard=Hazard.SLOWNESS)
 def a_leader_with_a_hung_disk_waits_for_a_successor_for_ever() -> Generator[None]:
+    """Its clients wait with it."""
+
     def overdue(self: StallWatch, now: int) -> bool:
         del self, now
         return False

@@ -14,6 +14,8 @@ from tests.sim.violations import Invariant
 
 @bug(Invariant.READS)
 def reads_need_no_round() -> Generator[None]:
+    """A leader answers that was replaced long ago."""
+
     def add(self: ReadOnly, requester: int, context: bytes, commit: int) -> None:
         self._waiting.append(PendingRead(requester, context, commit, 0))
 
@@ -23,6 +25,8 @@ def reads_need_no_round() -> Generator[None]:
 
 @bug(Invariant.READS)
 def a_new_leader_reads_before_its_first_commit() -> Generator[None]:
+    """Its end lies below what was acknowledged."""
+
     def accept(raft: Raft, requester: int, context: bytes) -> None:
         raft.reads.add(requester, context, raft.log.committed)
 
@@ -33,4 +37,19 @@ def a_new_leader_reads_before_its_first_commit() -> Generator[None]:
             raft.post(messages.read_index_response(requester, raft.id, raft.term, index, context))
 
     with patch.object(reads, "_accept", accept), patch.object(reads, "_answer", answer):
+        yield
+
+
+@bug(Invariant.READS)
+def an_answer_to_an_earlier_round_confirms_a_read() -> Generator[None]:
+    """It was sent before the read was asked (as with equal contexts)."""
+    original = ReadOnly.add
+
+    def add(self: ReadOnly, requester: int, context: bytes, commit: int) -> None:
+        if self._round_sent:
+            self._waiting.append(PendingRead(requester, context, commit, self._round_sent))
+            return
+        original(self, requester, context, commit)
+
+    with patch.object(ReadOnly, "add", add):
         yield

@@ -169,7 +169,7 @@ class Progress:
         self.sent_commit = commit
 
     def acknowledge(self, index: int) -> bool:
-        """Raises `match` to `index`; tells whether that was news."""
+        """Raises `match` to `index` (5.3); tells whether that was news."""
         if index <= self.match:
             return False
         self.match = index
@@ -179,7 +179,7 @@ class Progress:
         return True
 
     def reject(self, rejected: int, hint: int) -> bool:
-        """Takes a rejection of the entry at `rejected`; tells whether it is news (rule T2).
+        """Takes a rejection of the entry at `rejected` (5.3); tells whether it is news (rule T2).
 
         `hint` is the highest index at which the two logs may agree.
         """

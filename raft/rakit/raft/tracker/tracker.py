@@ -98,11 +98,11 @@ class Tracker:
         return progress.match if progress.counts else 0
 
     def committed_index(self) -> int:
-        """Returns the largest index that is durable on a quorum."""
+        """Returns the largest index that is durable on a quorum (5.3)."""
         return self.voters.committed_index(self.durable_match)
 
     def quorum_recently_active(self, own_id: int) -> bool:
-        """Tells whether a quorum that counts was heard since the last check (or is ourselves)."""
+        """Tells whether a quorum that counts was heard since the last check, us too (6.2)."""
         heard: Mapping[int, bool] = {
             id_: progress.counts and (id_ == own_id or progress.recent_active)
             for id_, progress in self.progress.items()
