@@ -129,6 +129,9 @@ def _dispatch(registry: Registry, command: MetadataCommand) -> MetadataResult:
             return topics.delete_topic(registry, command.delete_topic)
         case "init_producer":
             return topics.init_producer(registry, command.init_producer)
+        case "create_group_partitions":
+            made = command.create_group_partitions
+            return topics.create_group_partitions(registry, made, command.time_ms)
         case _:
             # The feature level keeps newer commands out of the log until every node knows them.
             assert not len(UnknownFieldSet(command)), (
