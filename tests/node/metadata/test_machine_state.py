@@ -14,7 +14,8 @@ from rakit.api.v1.topic_service_pb2 import (
     UpdateTopicRequest,
 )
 from rakit.multiraft.kv import WriteBatch
-from rakit.node.metadata import commands, machine
+from rakit.node import checkpoints
+from rakit.node.metadata import commands
 from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.registry import Change
 from rakit.node.metadata.tables import DeadGroups
@@ -104,7 +105,7 @@ def test_p9_replicas_that_apply_the_same_log_are_byte_identical(
 
 
 def test_the_log_is_kept_between_the_last_two_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CHECKPOINT_ENTRIES_COUNT", 10)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_ENTRIES_COUNT", 10)
     log = Log().found()
     assert log.machine.trim_index() == 0
     trims: list[int] = []
@@ -129,7 +130,7 @@ def test_the_log_is_kept_between_the_last_two_checkpoints(monkeypatch: pytest.Mo
 
 
 def test_many_bytes_are_a_reason_for_a_checkpoint_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CHECKPOINT_BYTES", 600)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_BYTES", 600)
     log = Log().found()
     for number in range(10):
         log.do(commands.init_producer(f"{number}" * 200))

@@ -34,6 +34,7 @@ class GroupCommand(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     COMMITS_FIELD_NUMBER: _builtins.int
     DROPPED_GROUPS_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_TOPIC_IDS_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     """The proposer's clock; the state machine has none."""
@@ -47,17 +48,22 @@ class GroupCommand(_message.Message):
     def dropped_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Forgets groups without members, or deletes one. A group that has members by now stays."""
 
+    @_builtins.property
+    def forgotten_topic_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Topics that were deleted: no group keeps offsets of them any more."""
+
     def __init__(
         self,
         *,
         changes: _abc.Iterable[Global___GroupChange] | None = ...,
         commits: _abc.Iterable[Global___CommitGroupOffsets] | None = ...,
         dropped_groups: _abc.Iterable[_builtins.str] | None = ...,
+        forgotten_topic_ids: _abc.Iterable[_builtins.int] | None = ...,
         time_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "commits", b"commits", "dropped_groups", b"dropped_groups", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "commits", b"commits", "dropped_groups", b"dropped_groups", "forgotten_topic_ids", b"forgotten_topic_ids", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
