@@ -28,7 +28,7 @@ from rakit.peer.v1 import group_command_pb2 as rakit_dot_peer_dot_v1_dot_group__
 from rakit.peer.v1 import node_service_pb2 as rakit_dot_peer_dot_v1_dot_node__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'rakit/peer/v1/coordinator_service.proto\x12\rrakit.peer.v1\x1a\x17google/rpc/status.proto\x1a rakit/api/v1/group_service.proto\x1a!rakit/peer/v1/group_command.proto\x1a rakit/peer/v1/node_service.proto\"\xda\x03\n\x11\x43oordinateRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x10\n\x08group_id\x18\x02 \x01(\x03\x12)\n\x04join\x18\x03 \x01(\x0b\x32\x19.rakit.peer.v1.JoinMemberH\x00\x12*\n\x04sync\x18\x04 \x01(\x0b\x32\x1a.rakit.peer.v1.SyncMembersH\x00\x12\x33\n\x06\x63ommit\x18\x05 \x01(\x0b\x32!.rakit.peer.v1.CommitGroupOffsetsH\x00\x12\x33\n\x07release\x18\x06 \x01(\x0b\x32 .rakit.peer.v1.ReleasePartitionsH\x00\x12+\n\x05leave\x18\x07 \x01(\x0b\x32\x1a.rakit.peer.v1.LeaveMemberH\x00\x12\x30\n\x08\x64\x65scribe\x18\x08 \x01(\x0b\x32\x1c.rakit.peer.v1.DescribeGroupH\x00\x12-\n\x04list\x18\t \x01(\x0b\x32\x1d.rakit.peer.v1.ListGroupNamesH\x00\x12(\n\x04\x64rop\x18\n \x01(\x0b\x32\x18.rakit.peer.v1.DropGroupH\x00\x42\t\n\x07request\"\xa4\x03\n\x12\x43oordinateResponse\x12+\n\x04join\x18\x01 \x01(\x0b\x32\x1b.rakit.peer.v1.MemberAnswerH\x00\x12)\n\x04sync\x18\x02 \x01(\x0b\x32\x19.rakit.peer.v1.SyncAnswerH\x00\x12-\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x1b.rakit.peer.v1.CommitResultH\x00\x12.\n\x07release\x18\x04 \x01(\x0b\x32\x1b.rakit.peer.v1.MemberAnswerH\x00\x12+\n\x05leave\x18\x05 \x01(\x0b\x32\x1a.rakit.peer.v1.LeaveAnswerH\x00\x12.\n\x08\x64\x65scribe\x18\x06 \x01(\x0b\x32\x1a.rakit.peer.v1.GroupRecordH\x00\x12)\n\x04list\x18\x07 \x01(\x0b\x32\x19.rakit.peer.v1.GroupNamesH\x00\x12)\n\x04\x64rop\x18\x08 \x01(\x0b\x32\x19.rakit.peer.v1.DropAnswerH\x00\x12\x18\n\x10gateway_node_ids\x18\x0f \x03(\x03\x42\n\n\x08response\"\x82\x01\n\nJoinMember\x12\x17\n\x0fgateway_node_id\x18\x01 \x01(\x03\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12%\n\x04join\x18\x03 \x01(\x0b\x32\x17.rakit.api.v1.JoinGroup\x12\r\n\x05polls\x18\x04 \x01(\x08\x12\x12\n\nsession_id\x18\x05 \x01(\t\"\x92\x02\n\x0cMemberAnswer\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x14\n\x0cmember_epoch\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12-\n\x05owned\x18\x04 \x03(\x0b\x32\x1e.rakit.peer.v1.MemberPartition\x12/\n\x08revoking\x18\x05 \x03(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\x12\x1a\n\x12revoke_deadline_ms\x18\x06 \x01(\x05\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07resumed\x18\x08 \x01(\x08\x12\x18\n\x10session_grace_ms\x18\t \x01(\x05\"\x86\x01\n\x0fMemberPartition\x12\x30\n\tpartition\x18\x01 \x01(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x1d\n\x10\x63ommitted_offset\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_committed_offset\"c\n\x0bSyncMembers\x12\x17\n\x0fgateway_node_id\x18\x01 \x01(\x03\x12*\n\x07members\x18\x02 \x03(\x0b\x32\x19.rakit.peer.v1.SyncMember\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x05\"j\n\nSyncMember\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x15\n\rprocessing_ms\x18\x05 \x01(\x03\"L\n\nSyncAnswer\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x1b.rakit.peer.v1.SyncedMember\x12\x10\n\x08lease_ms\x18\x02 \x01(\x05\"J\n\x0cSyncedMember\x12\r\n\x05group\x18\x01 \x01(\t\x12+\n\x06member\x18\x02 \x01(\x0b\x32\x1b.rakit.peer.v1.MemberAnswer\"|\n\x11ReleasePartitions\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x31\n\npartitions\x18\x04 \x03(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\"S\n\x0bLeaveMember\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tach\x18\x04 \x01(\x08\"\r\n\x0bLeaveAnswer\"\x1e\n\rDescribeGroup\x12\r\n\x05group\x18\x01 \x01(\t\"2\n\x0eListGroupNames\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12\x11\n\tcount_max\x18\x02 \x01(\x05\"8\n\nGroupNames\x12*\n\x06groups\x18\x01 \x03(\x0b\x32\x1a.rakit.api.v1.GroupSummary\"\x1a\n\tDropGroup\x12\r\n\x05group\x18\x01 \x01(\t\"\x0c\n\nDropAnswer2g\n\x12\x43oordinatorService\x12Q\n\nCoordinate\x12 .rakit.peer.v1.CoordinateRequest\x1a!.rakit.peer.v1.CoordinateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'rakit/peer/v1/coordinator_service.proto\x12\rrakit.peer.v1\x1a\x17google/rpc/status.proto\x1a rakit/api/v1/group_service.proto\x1a!rakit/peer/v1/group_command.proto\x1a rakit/peer/v1/node_service.proto\"\xda\x03\n\x11\x43oordinateRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x10\n\x08group_id\x18\x02 \x01(\x03\x12)\n\x04join\x18\x03 \x01(\x0b\x32\x19.rakit.peer.v1.JoinMemberH\x00\x12*\n\x04sync\x18\x04 \x01(\x0b\x32\x1a.rakit.peer.v1.SyncMembersH\x00\x12\x33\n\x06\x63ommit\x18\x05 \x01(\x0b\x32!.rakit.peer.v1.CommitGroupOffsetsH\x00\x12\x33\n\x07release\x18\x06 \x01(\x0b\x32 .rakit.peer.v1.ReleasePartitionsH\x00\x12+\n\x05leave\x18\x07 \x01(\x0b\x32\x1a.rakit.peer.v1.LeaveMemberH\x00\x12\x30\n\x08\x64\x65scribe\x18\x08 \x01(\x0b\x32\x1c.rakit.peer.v1.DescribeGroupH\x00\x12-\n\x04list\x18\t \x01(\x0b\x32\x1d.rakit.peer.v1.ListGroupNamesH\x00\x12(\n\x04\x64rop\x18\n \x01(\x0b\x32\x18.rakit.peer.v1.DropGroupH\x00\x42\t\n\x07request\"\xa4\x03\n\x12\x43oordinateResponse\x12+\n\x04join\x18\x01 \x01(\x0b\x32\x1b.rakit.peer.v1.MemberAnswerH\x00\x12)\n\x04sync\x18\x02 \x01(\x0b\x32\x19.rakit.peer.v1.SyncAnswerH\x00\x12-\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x1b.rakit.peer.v1.CommitResultH\x00\x12.\n\x07release\x18\x04 \x01(\x0b\x32\x1b.rakit.peer.v1.MemberAnswerH\x00\x12+\n\x05leave\x18\x05 \x01(\x0b\x32\x1a.rakit.peer.v1.LeaveAnswerH\x00\x12.\n\x08\x64\x65scribe\x18\x06 \x01(\x0b\x32\x1a.rakit.peer.v1.GroupRecordH\x00\x12)\n\x04list\x18\x07 \x01(\x0b\x32\x19.rakit.peer.v1.GroupNamesH\x00\x12)\n\x04\x64rop\x18\x08 \x01(\x0b\x32\x19.rakit.peer.v1.DropAnswerH\x00\x12\x18\n\x10gateway_node_ids\x18\x0f \x03(\x03\x42\n\n\x08response\"\x82\x01\n\nJoinMember\x12\x17\n\x0fgateway_node_id\x18\x01 \x01(\x03\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12%\n\x04join\x18\x03 \x01(\x0b\x32\x17.rakit.api.v1.JoinGroup\x12\r\n\x05polls\x18\x04 \x01(\x08\x12\x12\n\nsession_id\x18\x05 \x01(\t\"\xe3\x02\n\x0cMemberAnswer\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x14\n\x0cmember_epoch\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12-\n\x05owned\x18\x04 \x03(\x0b\x32\x1e.rakit.peer.v1.MemberPartition\x12/\n\x08revoking\x18\x05 \x03(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\x12\x1a\n\x12revoke_deadline_ms\x18\x06 \x01(\x05\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0f\n\x07resumed\x18\x08 \x01(\x08\x12\x18\n\x10session_grace_ms\x18\t \x01(\x05\x12\x19\n\x11max_processing_ms\x18\n \x01(\x05\x12\r\n\x05start\x18\x0b \x01(\x05\x12\x0e\n\x06layout\x18\x0c \x01(\x05\x12\x15\n\raccept_codecs\x18\r \x03(\x05\"\x86\x01\n\x0fMemberPartition\x12\x30\n\tpartition\x18\x01 \x01(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x1d\n\x10\x63ommitted_offset\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_committed_offset\"c\n\x0bSyncMembers\x12\x17\n\x0fgateway_node_id\x18\x01 \x01(\x03\x12*\n\x07members\x18\x02 \x03(\x0b\x32\x19.rakit.peer.v1.SyncMember\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x05\"j\n\nSyncMember\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\x15\n\rprocessing_ms\x18\x05 \x01(\x03\"L\n\nSyncAnswer\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x1b.rakit.peer.v1.SyncedMember\x12\x10\n\x08lease_ms\x18\x02 \x01(\x05\"J\n\x0cSyncedMember\x12\r\n\x05group\x18\x01 \x01(\t\x12+\n\x06member\x18\x02 \x01(\x0b\x32\x1b.rakit.peer.v1.MemberAnswer\"|\n\x11ReleasePartitions\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x31\n\npartitions\x18\x04 \x03(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\"S\n\x0bLeaveMember\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tach\x18\x04 \x01(\x08\"\r\n\x0bLeaveAnswer\"\x1e\n\rDescribeGroup\x12\r\n\x05group\x18\x01 \x01(\t\"2\n\x0eListGroupNames\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12\x11\n\tcount_max\x18\x02 \x01(\x05\"8\n\nGroupNames\x12*\n\x06groups\x18\x01 \x03(\x0b\x32\x1a.rakit.api.v1.GroupSummary\"\x1a\n\tDropGroup\x12\r\n\x05group\x18\x01 \x01(\t\"\x0c\n\nDropAnswer2g\n\x12\x43oordinatorService\x12Q\n\nCoordinate\x12 .rakit.peer.v1.CoordinateRequest\x1a!.rakit.peer.v1.CoordinateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,33 +42,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINMEMBER']._serialized_start=1087
   _globals['_JOINMEMBER']._serialized_end=1217
   _globals['_MEMBERANSWER']._serialized_start=1220
-  _globals['_MEMBERANSWER']._serialized_end=1494
-  _globals['_MEMBERPARTITION']._serialized_start=1497
-  _globals['_MEMBERPARTITION']._serialized_end=1631
-  _globals['_SYNCMEMBERS']._serialized_start=1633
-  _globals['_SYNCMEMBERS']._serialized_end=1732
-  _globals['_SYNCMEMBER']._serialized_start=1734
-  _globals['_SYNCMEMBER']._serialized_end=1840
-  _globals['_SYNCANSWER']._serialized_start=1842
-  _globals['_SYNCANSWER']._serialized_end=1918
-  _globals['_SYNCEDMEMBER']._serialized_start=1920
-  _globals['_SYNCEDMEMBER']._serialized_end=1994
-  _globals['_RELEASEPARTITIONS']._serialized_start=1996
-  _globals['_RELEASEPARTITIONS']._serialized_end=2120
-  _globals['_LEAVEMEMBER']._serialized_start=2122
-  _globals['_LEAVEMEMBER']._serialized_end=2205
-  _globals['_LEAVEANSWER']._serialized_start=2207
-  _globals['_LEAVEANSWER']._serialized_end=2220
-  _globals['_DESCRIBEGROUP']._serialized_start=2222
-  _globals['_DESCRIBEGROUP']._serialized_end=2252
-  _globals['_LISTGROUPNAMES']._serialized_start=2254
-  _globals['_LISTGROUPNAMES']._serialized_end=2304
-  _globals['_GROUPNAMES']._serialized_start=2306
-  _globals['_GROUPNAMES']._serialized_end=2362
-  _globals['_DROPGROUP']._serialized_start=2364
-  _globals['_DROPGROUP']._serialized_end=2390
-  _globals['_DROPANSWER']._serialized_start=2392
-  _globals['_DROPANSWER']._serialized_end=2404
-  _globals['_COORDINATORSERVICE']._serialized_start=2406
-  _globals['_COORDINATORSERVICE']._serialized_end=2509
+  _globals['_MEMBERANSWER']._serialized_end=1575
+  _globals['_MEMBERPARTITION']._serialized_start=1578
+  _globals['_MEMBERPARTITION']._serialized_end=1712
+  _globals['_SYNCMEMBERS']._serialized_start=1714
+  _globals['_SYNCMEMBERS']._serialized_end=1813
+  _globals['_SYNCMEMBER']._serialized_start=1815
+  _globals['_SYNCMEMBER']._serialized_end=1921
+  _globals['_SYNCANSWER']._serialized_start=1923
+  _globals['_SYNCANSWER']._serialized_end=1999
+  _globals['_SYNCEDMEMBER']._serialized_start=2001
+  _globals['_SYNCEDMEMBER']._serialized_end=2075
+  _globals['_RELEASEPARTITIONS']._serialized_start=2077
+  _globals['_RELEASEPARTITIONS']._serialized_end=2201
+  _globals['_LEAVEMEMBER']._serialized_start=2203
+  _globals['_LEAVEMEMBER']._serialized_end=2286
+  _globals['_LEAVEANSWER']._serialized_start=2288
+  _globals['_LEAVEANSWER']._serialized_end=2301
+  _globals['_DESCRIBEGROUP']._serialized_start=2303
+  _globals['_DESCRIBEGROUP']._serialized_end=2333
+  _globals['_LISTGROUPNAMES']._serialized_start=2335
+  _globals['_LISTGROUPNAMES']._serialized_end=2385
+  _globals['_GROUPNAMES']._serialized_start=2387
+  _globals['_GROUPNAMES']._serialized_end=2443
+  _globals['_DROPGROUP']._serialized_start=2445
+  _globals['_DROPGROUP']._serialized_end=2471
+  _globals['_DROPANSWER']._serialized_start=2473
+  _globals['_DROPANSWER']._serialized_end=2485
+  _globals['_COORDINATORSERVICE']._serialized_start=2487
+  _globals['_COORDINATORSERVICE']._serialized_end=2590
 # @@protoc_insertion_point(module_scope)

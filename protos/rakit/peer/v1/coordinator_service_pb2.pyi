@@ -189,6 +189,10 @@ class MemberAnswer(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     RESUMED_FIELD_NUMBER: _builtins.int
     SESSION_GRACE_MS_FIELD_NUMBER: _builtins.int
+    MAX_PROCESSING_MS_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    ACCEPT_CODECS_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     member_epoch: _builtins.int
     version: _builtins.int
@@ -196,6 +200,12 @@ class MemberAnswer(_message.Message):
     revoke_deadline_ms: _builtins.int
     resumed: _builtins.bool
     session_grace_ms: _builtins.int
+    max_processing_ms: _builtins.int
+    """As it joined, for a gateway that hears of the member for the first time."""
+    start: _builtins.int
+    """rakit.api.v1.Edge"""
+    layout: _builtins.int
+    """rakit.api.v1.Layout and Codec: how a member that polls is answered."""
     @_builtins.property
     def owned(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberPartition]: ...
     @_builtins.property
@@ -206,6 +216,8 @@ class MemberAnswer(_message.Message):
     def error(self) -> _status_pb2.Status:
         """The session is over."""
 
+    @_builtins.property
+    def accept_codecs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -218,10 +230,14 @@ class MemberAnswer(_message.Message):
         error: _status_pb2.Status | None = ...,
         resumed: _builtins.bool = ...,
         session_grace_ms: _builtins.int = ...,
+        max_processing_ms: _builtins.int = ...,
+        start: _builtins.int = ...,
+        layout: _builtins.int = ...,
+        accept_codecs: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "member_epoch", b"member_epoch", "member_id", b"member_id", "owned", b"owned", "resumed", b"resumed", "revoke_deadline_ms", b"revoke_deadline_ms", "revoking", b"revoking", "session_grace_ms", b"session_grace_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_codecs", b"accept_codecs", "error", b"error", "layout", b"layout", "max_processing_ms", b"max_processing_ms", "member_epoch", b"member_epoch", "member_id", b"member_id", "owned", b"owned", "resumed", b"resumed", "revoke_deadline_ms", b"revoke_deadline_ms", "revoking", b"revoking", "session_grace_ms", b"session_grace_ms", "start", b"start", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

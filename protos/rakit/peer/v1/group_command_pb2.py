@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rakit.api.v1 import error_pb2 as rakit_dot_api_dot_v1_dot_error__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!rakit/peer/v1/group_command.proto\x12\rrakit.peer.v1\x1a\x18rakit/api/v1/error.proto\"\xb5\x01\n\x0cGroupCommand\x12+\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1a.rakit.peer.v1.GroupChange\x12\x32\n\x07\x63ommits\x18\x02 \x03(\x0b\x32!.rakit.peer.v1.CommitGroupOffsets\x12\x16\n\x0e\x64ropped_groups\x18\x03 \x03(\t\x12\x1b\n\x13\x66orgotten_topic_ids\x18\x04 \x03(\x03\x12\x0f\n\x07time_ms\x18\x0f \x01(\x03\"\x8d\x01\n\x0bGroupChange\x12\r\n\x05group\x18\x01 \x01(\t\x12\x16\n\x0e\x65xpected_epoch\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12,\n\x07members\x18\x04 \x03(\x0b\x32\x1b.rakit.peer.v1.MemberRecord\x12\x1a\n\x12removed_member_ids\x18\x05 \x03(\t\"J\n\x0eOwnedPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x03\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bsince_epoch\x18\x03 \x01(\x03\"\xbe\x02\n\x0cMemberRecord\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x0c\n\x04rack\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x0e\n\x06topics\x18\x06 \x03(\t\x12\x16\n\x0etopic_patterns\x18\x07 \x03(\t\x12\r\n\x05start\x18\x08 \x01(\x05\x12\x19\n\x11max_processing_ms\x18\t \x01(\x05\x12\x18\n\x10session_grace_ms\x18\n \x01(\x05\x12,\n\x05owned\x18\x0b \x03(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\x12-\n\x06target\x18\x0c \x03(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\x12\r\n\x05polls\x18\r \x01(\x08\"y\n\x12\x43ommitGroupOffsets\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x14\n\x0cmember_epoch\x18\x03 \x01(\x03\x12+\n\x07offsets\x18\x04 \x03(\x0b\x32\x1a.rakit.peer.v1.GroupOffset\"l\n\x0bGroupOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\x03\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x10\n\x08metadata\x18\x04 \x01(\t\x12\x16\n\x0e\x63ommit_time_ms\x18\x05 \x01(\x03\"]\n\x0bGroupResult\x12\x0f\n\x07\x63hanged\x18\x01 \x03(\x08\x12,\n\x07\x63ommits\x18\x02 \x03(\x0b\x32\x1b.rakit.peer.v1.CommitResult\x12\x0f\n\x07\x64ropped\x18\x03 \x03(\x08\"K\n\x0c\x43ommitResult\x12\x0f\n\x07refused\x18\x01 \x03(\x05\x12*\n\x07reasons\x18\x02 \x03(\x0e\x32\x19.rakit.api.v1.ErrorReason\"v\n\x0bGroupsState\x12*\n\x06groups\x18\x01 \x03(\x0b\x32\x1a.rakit.peer.v1.GroupRecord\x12\x18\n\x10\x63heckpoint_index\x18\x02 \x01(\x03\x12!\n\x19previous_checkpoint_index\x18\x03 \x01(\x03\"\x9b\x01\n\x0bGroupRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.rakit.peer.v1.MemberRecord\x12+\n\x07offsets\x18\x04 \x03(\x0b\x32\x1a.rakit.peer.v1.GroupOffset\x12\x14\n\x0cused_time_ms\x18\x05 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!rakit/peer/v1/group_command.proto\x12\rrakit.peer.v1\x1a\x18rakit/api/v1/error.proto\"\xb5\x01\n\x0cGroupCommand\x12+\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1a.rakit.peer.v1.GroupChange\x12\x32\n\x07\x63ommits\x18\x02 \x03(\x0b\x32!.rakit.peer.v1.CommitGroupOffsets\x12\x16\n\x0e\x64ropped_groups\x18\x03 \x03(\t\x12\x1b\n\x13\x66orgotten_topic_ids\x18\x04 \x03(\x03\x12\x0f\n\x07time_ms\x18\x0f \x01(\x03\"\x8d\x01\n\x0bGroupChange\x12\r\n\x05group\x18\x01 \x01(\t\x12\x16\n\x0e\x65xpected_epoch\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12,\n\x07members\x18\x04 \x03(\x0b\x32\x1b.rakit.peer.v1.MemberRecord\x12\x1a\n\x12removed_member_ids\x18\x05 \x03(\t\"J\n\x0eOwnedPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x03\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bsince_epoch\x18\x03 \x01(\x03\"\xe5\x02\n\x0cMemberRecord\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x0c\n\x04rack\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x0e\n\x06topics\x18\x06 \x03(\t\x12\x16\n\x0etopic_patterns\x18\x07 \x03(\t\x12\r\n\x05start\x18\x08 \x01(\x05\x12\x19\n\x11max_processing_ms\x18\t \x01(\x05\x12\x18\n\x10session_grace_ms\x18\n \x01(\x05\x12,\n\x05owned\x18\x0b \x03(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\x12-\n\x06target\x18\x0c \x03(\x0b\x32\x1d.rakit.peer.v1.OwnedPartition\x12\r\n\x05polls\x18\r \x01(\x08\x12\x0e\n\x06layout\x18\x0e \x01(\x05\x12\x15\n\raccept_codecs\x18\x0f \x03(\x05\"y\n\x12\x43ommitGroupOffsets\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x14\n\x0cmember_epoch\x18\x03 \x01(\x03\x12+\n\x07offsets\x18\x04 \x03(\x0b\x32\x1a.rakit.peer.v1.GroupOffset\"l\n\x0bGroupOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\x03\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x10\n\x08metadata\x18\x04 \x01(\t\x12\x16\n\x0e\x63ommit_time_ms\x18\x05 \x01(\x03\"]\n\x0bGroupResult\x12\x0f\n\x07\x63hanged\x18\x01 \x03(\x08\x12,\n\x07\x63ommits\x18\x02 \x03(\x0b\x32\x1b.rakit.peer.v1.CommitResult\x12\x0f\n\x07\x64ropped\x18\x03 \x03(\x08\"K\n\x0c\x43ommitResult\x12\x0f\n\x07refused\x18\x01 \x03(\x05\x12*\n\x07reasons\x18\x02 \x03(\x0e\x32\x19.rakit.api.v1.ErrorReason\"v\n\x0bGroupsState\x12*\n\x06groups\x18\x01 \x03(\x0b\x32\x1a.rakit.peer.v1.GroupRecord\x12\x18\n\x10\x63heckpoint_index\x18\x02 \x01(\x03\x12!\n\x19previous_checkpoint_index\x18\x03 \x01(\x03\"\x9b\x01\n\x0bGroupRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.rakit.peer.v1.MemberRecord\x12+\n\x07offsets\x18\x04 \x03(\x0b\x32\x1a.rakit.peer.v1.GroupOffset\x12\x14\n\x0cused_time_ms\x18\x05 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,17 +39,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OWNEDPARTITION']._serialized_start=406
   _globals['_OWNEDPARTITION']._serialized_end=480
   _globals['_MEMBERRECORD']._serialized_start=483
-  _globals['_MEMBERRECORD']._serialized_end=801
-  _globals['_COMMITGROUPOFFSETS']._serialized_start=803
-  _globals['_COMMITGROUPOFFSETS']._serialized_end=924
-  _globals['_GROUPOFFSET']._serialized_start=926
-  _globals['_GROUPOFFSET']._serialized_end=1034
-  _globals['_GROUPRESULT']._serialized_start=1036
-  _globals['_GROUPRESULT']._serialized_end=1129
-  _globals['_COMMITRESULT']._serialized_start=1131
-  _globals['_COMMITRESULT']._serialized_end=1206
-  _globals['_GROUPSSTATE']._serialized_start=1208
-  _globals['_GROUPSSTATE']._serialized_end=1326
-  _globals['_GROUPRECORD']._serialized_start=1329
-  _globals['_GROUPRECORD']._serialized_end=1484
+  _globals['_MEMBERRECORD']._serialized_end=840
+  _globals['_COMMITGROUPOFFSETS']._serialized_start=842
+  _globals['_COMMITGROUPOFFSETS']._serialized_end=963
+  _globals['_GROUPOFFSET']._serialized_start=965
+  _globals['_GROUPOFFSET']._serialized_end=1073
+  _globals['_GROUPRESULT']._serialized_start=1075
+  _globals['_GROUPRESULT']._serialized_end=1168
+  _globals['_COMMITRESULT']._serialized_start=1170
+  _globals['_COMMITRESULT']._serialized_end=1245
+  _globals['_GROUPSSTATE']._serialized_start=1247
+  _globals['_GROUPSSTATE']._serialized_end=1365
+  _globals['_GROUPRECORD']._serialized_start=1368
+  _globals['_GROUPRECORD']._serialized_end=1523
 # @@protoc_insertion_point(module_scope)

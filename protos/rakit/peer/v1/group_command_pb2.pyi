@@ -153,6 +153,8 @@ class MemberRecord(_message.Message):
     OWNED_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     POLLS_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    ACCEPT_CODECS_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     instance_id: _builtins.str
     client_id: _builtins.str
@@ -165,6 +167,8 @@ class MemberRecord(_message.Message):
     session_grace_ms: _builtins.int
     polls: _builtins.bool
     """Its session is kept by calls and not by a stream."""
+    layout: _builtins.int
+    """rakit.api.v1.Layout and Codec: how a member that polls is answered."""
     @_builtins.property
     def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -177,6 +181,8 @@ class MemberRecord(_message.Message):
     def target(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnedPartition]:
         """What it is to have in the end."""
 
+    @_builtins.property
+    def accept_codecs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -193,10 +199,12 @@ class MemberRecord(_message.Message):
         owned: _abc.Iterable[Global___OwnedPartition] | None = ...,
         target: _abc.Iterable[Global___OwnedPartition] | None = ...,
         polls: _builtins.bool = ...,
+        layout: _builtins.int = ...,
+        accept_codecs: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "epoch", b"epoch", "instance_id", b"instance_id", "max_processing_ms", b"max_processing_ms", "member_id", b"member_id", "owned", b"owned", "polls", b"polls", "rack", b"rack", "session_grace_ms", b"session_grace_ms", "start", b"start", "target", b"target", "topic_patterns", b"topic_patterns", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_codecs", b"accept_codecs", "client_id", b"client_id", "epoch", b"epoch", "instance_id", b"instance_id", "layout", b"layout", "max_processing_ms", b"max_processing_ms", "member_id", b"member_id", "owned", b"owned", "polls", b"polls", "rack", b"rack", "session_grace_ms", b"session_grace_ms", "start", b"start", "target", b"target", "topic_patterns", b"topic_patterns", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
