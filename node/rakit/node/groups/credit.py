@@ -45,15 +45,15 @@ class Credit(Protocol):
         """Whether the client has let go of everything that it was sent."""
         ...
 
-    def charge(self, key: Key, start: int, end: int, size_bytes: int) -> None:
+    def charge(self, key: Key, start: int, end: int, size_bytes: int, /) -> None:
         """Records of a partition, from an offset to another, were sent."""
         ...
 
-    def committed(self, key: Key, offset: int) -> None:
+    def committed(self, key: Key, offset: int, /) -> None:
         """The client has committed a partition up to this offset."""
         ...
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: Key, /) -> None:
         """What was sent of a partition will not be committed."""
         ...
 
