@@ -20,9 +20,7 @@ def answer(
     known = committed or {}
     return MemberAnswer(
         owned=[
-            MemberPartition(
-                partition=each, topic="t", committed_offset=known.get(each.partition)
-            )
+            MemberPartition(partition=each, topic="t", committed_offset=known.get(each.partition))
             for each in partitions
         ],
         revoking=revoking or [],

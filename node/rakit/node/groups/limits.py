@@ -14,15 +14,6 @@ GROUPS_A_PARTITION_COUNT_MAX: Final = 10_000
 MEMBERS_A_GROUP_COUNT_MAX: Final = 1_000
 #: Partitions with a committed offset: a commit of one more is GROUP_FULL.
 OFFSETS_A_GROUP_COUNT_MAX: Final = 100_000
-#: Of the metadata of one committed offset: beyond it INVALID_REQUEST.
-OFFSET_METADATA_BYTES_MAX: Final = 4_096
-#: Of one commit: beyond it INVALID_REQUEST.
-OFFSETS_A_COMMIT_COUNT_MAX: Final = 1_024
-#: Of one subscription: beyond it INVALID_REQUEST.
-TOPICS_A_MEMBER_COUNT_MAX: Final = 256
-PATTERNS_A_MEMBER_COUNT_MAX: Final = 16
-#: Of what a member says about itself (instance, client, rack): beyond it INVALID_REQUEST.
-MEMBER_TEXT_CHARS_MAX: Final = 249
 
 #: Of one entry: what waits beyond it goes into the next one. One change or commit is taken whole.
 ENTRY_BYTES_MAX: Final = 512 << 10
@@ -39,10 +30,3 @@ LEASE_MS: Final = 4_000
 SERVED_S: Final = 6.0
 #: The longest that a renewal waits for news; the lease must outlast it by far.
 SYNC_WAIT_MS_MAX: Final = 2_000
-SESSION_GRACE_MS_DEFAULT: Final = 10_000
-SESSION_GRACE_STATIC_MS_DEFAULT: Final = 60_000
-SESSION_GRACE_MS_MIN: Final = 1_000
-SESSION_GRACE_MS_MAX: Final = 1_800_000
-PROCESSING_MS_DEFAULT: Final = 300_000
-PROCESSING_MS_MIN: Final = 1_000
-PROCESSING_MS_MAX: Final = 86_400_000

@@ -81,7 +81,7 @@ def _drafts(known: dict[str, MemberRecord], wishes: Wishes) -> dict[str, MemberR
     """The members as they are to be, but for targets and grants."""
     drafts: dict[str, MemberRecord] = {}
     for member_id, record in known.items():
-        if member_id not in wishes.leaves:
+        if member_id not in wishes.leaves or member_id in wishes.replaces.values():
             drafts[member_id] = copy = MemberRecord()
             copy.CopyFrom(record)
     for member_id, asked in wishes.joins.items():

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from rakit.api.v1 import error_pb2
+from rakit.api.v1 import error_pb2, group_service_pb2
 from rakit.node.groups.limits import GROUPS_A_PARTITION_COUNT_MAX, OFFSETS_A_GROUP_COUNT_MAX
 from rakit.peer.v1 import group_command_pb2 as pb
 
@@ -75,6 +75,24 @@ class Group:
         member = self.members.pop(member_id, None)
         for one in () if member is None else member.owned:
             del self.owners[key_of(one)]
+
+
+def state_of(members: Iterable[pb.MemberRecord]) -> group_service_pb2.GroupState.ValueType:
+    """Whether a group with these members is at work."""
+    members = list(members)
+    if not members:
+        return group_service_pb2.GROUP_STATE_EMPTY
+    for one in members:
+        if [key_of(each) for each in one.owned] != [key_of(each) for each in one.target]:
+            return group_service_pb2.GROUP_STATE_REBALANCING
+    return group_service_pb2.GROUP_STATE_STABLE
+
+
+def summary_of(group: Group) -> group_service_pb2.GroupSummary:
+    """A group in a list."""
+    return group_service_pb2.GroupSummary(
+        name=group.name, state=state_of(group.members.values()), member_count=len(group.members)
+    )
 
 
 @dataclass(slots=True)
