@@ -115,6 +115,7 @@ class Node:
         self.metadata: MetadataService
         self.partitions: Partitions
         self.coordinators: Coordinators
+        self.groups: GroupClient
         self._disk_hangs = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -310,7 +311,7 @@ class Node:
             group = host.group(group_id)
             return None if group is None else group.conf_state
 
-        client = GroupClient(router, peers, self.coordinators)
+        self.groups = client = GroupClient(router, peers, self.coordinators)
         gateway = Gateway(member.node_id, client)
         stack.push_async_callback(gateway.close)
         group = GroupService(
