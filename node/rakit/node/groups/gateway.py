@@ -97,6 +97,7 @@ class GroupSession:
         self.answer = answer
         #: Why the session is over.
         self.ended: RakitError | None = None
+        self.is_leaving = False
         #: Rung with every change of the above, and with every renewal.
         self.bell = Bell()
         #: For how long the member has had records that it did nothing about.
@@ -118,7 +119,9 @@ class GroupSession:
 
     def end(self, error: RakitError) -> None:
         """The session is over, for this reason."""
-        if self.ended is None:
+        # A renewal may hear that a member has left before the member does.
+        has_left = self.is_leaving and error.metadata.get("fence_reason") == "LEFT"
+        if self.ended is None and not has_left:
             self.ended = error
             self.bell.ring()
 
@@ -282,7 +285,9 @@ class Gateway:
         return answer
 
     async def leave(self, session: GroupSession, give_up: float) -> None:
-        """Ends a membership."""
+        """Ends a membership. It is not renewed any more, whatever comes of that."""
+        session.is_leaving = True
+        self.forget(session)
         await self.client.leave(self._leave(session, detach=False), give_up)
 
     def forget(self, session: GroupSession) -> None:

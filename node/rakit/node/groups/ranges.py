@@ -28,15 +28,20 @@ METADATA_BYTES_MAX: Final = 4096
 _PAUSE_S: Final = 0.05
 
 
-async def look_at(fetcher: Fetcher, positions: Sequence[Position], give_up: float) -> list[Finding]:
-    """One finding for each position, without records."""
+async def look_at(
+    fetcher: Fetcher,
+    positions: Sequence[Position],
+    give_up: float,
+    answer_by: float | None = None,
+) -> list[Finding]:
+    """One finding for each position, without records. No node is asked for beyond `answer_by`."""
     loop = asyncio.get_running_loop()
     findings: dict[int, Finding] = {}
     left = list(range(len(positions)))
     while left:
         limits = ReadLimits(0, 0, wait_until=loop.time(), at_least_one=False)
         found = await fetcher.fetch(
-            [positions[at] for at in left], limits, loop.time(), give_up, give_up
+            [positions[at] for at in left], limits, loop.time(), give_up, answer_by or give_up
         )
         findings |= dict(zip(left, found, strict=True))
         left = [at for at in left if _is_lost(findings[at])]

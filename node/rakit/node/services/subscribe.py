@@ -65,6 +65,8 @@ from rakit.peer.v1.opaque_pb2 import OpaqueSubscribeResponse
 FIRST_REQUEST_S: Final = 30.0
 #: How long a join may take: an election of the coordinator, or the making of the internal topic.
 JOIN_S: Final = 15.0
+#: How long one look at where partitions begin may take; the end of a log needs a majority.
+OPEN_S: Final = 2.0
 #: Before partitions that could not be looked at are looked at again.
 OPEN_RETRY_S: Final = 0.1
 #: What a draining node gives the coordinator to answer commits that were taken.
@@ -241,7 +243,8 @@ class SubscribeSession:
                 continue
             turns = [each.turn for each in held]
             positions = [each.position for each in held]
-            findings = await look_at(self._parts.fetcher, positions, self._loop.time())
+            now = self._loop.time()
+            findings = await look_at(self._parts.fetcher, positions, now, now + OPEN_S)
             opened: list[Held] = []
             is_again = False
             for each, turn, finding in zip(held, turns, findings, strict=True):
