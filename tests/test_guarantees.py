@@ -12,9 +12,6 @@ from tests.sim.planted import BUGS
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = re.compile(r"^\| ([PS]\d+) \|.*\|(.*)\|$", re.MULTILINE)
-# They come with consumer groups. Where those are there, nothing is excused.
-NOT_BUILT = {"P5", "S25"}
-GROUPS = ROOT / "protos/rakit/api/v1/group_service.proto"
 
 
 def document() -> str:
@@ -40,7 +37,7 @@ def functions(path: str) -> set[str]:
 def test_every_promise_and_rule_names_a_test() -> None:
     wanted = {f"P{n}" for n in range(1, 11)} | {f"S{n}" for n in range(1, 27)}
     named = named_tests()
-    assert set(named) == (wanted if GROUPS.exists() else wanted - NOT_BUILT)
+    assert set(named) == wanted
     assert [number for number, tests in named.items() if not tests] == []
 
 
@@ -49,11 +46,6 @@ def test_the_named_tests_exist(number: str) -> None:
     for name in named_tests()[number]:
         path, _, function = name.partition("::")
         assert function in functions(path), f"{number} names {name}, which is not there"
-
-
-def test_what_is_not_built_is_said_to_be_missing() -> None:
-    for number in NOT_BUILT:
-        assert re.search(rf"^{number} .*not built yet", document(), re.MULTILINE)
 
 
 def test_every_planted_bug_is_told_in_plain_words() -> None:
@@ -71,7 +63,7 @@ def test_a_name_that_is_gone_is_noticed(path: str) -> None:
 
 
 def test_s_numbers_in_code_and_tests_are_those_of_the_document() -> None:
-    known = set(named_tests()) | NOT_BUILT
+    known = set(named_tests())
     cited = {
         number
         for piece in ("raft", "node", "client", "tests")

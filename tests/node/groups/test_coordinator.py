@@ -452,7 +452,11 @@ def test_idle_groups_are_forgotten_after_a_week_and_groups_with_members_never(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shift_ms = 0
-    monkeypatch.setattr(World, "clock_ms", lambda _self: 1_700_000_000_000 + shift_ms)
+
+    def clock_ms(_world: World) -> int:
+        return 1_700_000_000_000 + shift_ms
+
+    monkeypatch.setattr(World, "clock_ms", clock_ms)
 
     async def main() -> None:
         nonlocal shift_ms
@@ -496,5 +500,27 @@ def test_a_group_is_dropped_when_it_has_no_members() -> None:
         await world.coordinator.drop(drop)
         error = await refused(world.coordinator.drop(drop))
         assert error.reason == error_pb2.ERROR_REASON_UNKNOWN_GROUP
+
+    run(main())
+
+
+def test_s25_a_member_whose_end_is_decided_is_not_renewed_any_more() -> None:
+    """Its gateway must not get a lease that outlasts the entry which is on its way."""
+
+    async def main() -> None:
+        world = World(t=2)
+        member, other = await world.join(), await world.join()
+        member.busy_ms = 1_000_000
+        late = Member(world, "g", member.session)
+        late.answer.CopyFrom(member.answer)
+        world.host.entry_s = 1.0
+        waiting = asyncio.create_task(late.sync())
+        await asyncio.sleep(0)
+        await member.sync()
+        assert fence_of(member.answer) == "PROCESSING_TOO_LONG"
+        assert member.name in world.owned(), "it is decided, and the entry is still under way"
+        answer = await waiting
+        assert fence_of(answer.members[0].member) == "PROCESSING_TOO_LONG"
+        await until(lambda: world.owned() == {other.name: 2})
 
     run(main())

@@ -25,7 +25,7 @@ from rakit.raft import ConfState, Entry, EntryID, EntryType, Status
 
 ResultT = TypeVar("ResultT")
 GROUP_ID = 7
-#: How long an entry takes, and a confirmation.
+#: How long a confirmation takes, and an entry by default.
 ROUND_S = 0.003
 
 
@@ -89,8 +89,10 @@ class Host:
         self.entries: list[bytes] = []
         #: What a proposal leads to.
         self.loses = self.refuses = self.is_cut_off = False
+        self.entry_s = ROUND_S
 
-    def group(self, _group_id: int) -> Replica | None:
+    def group(self, group_id: int) -> Replica | None:
+        assert group_id == GROUP_ID
         return self.replica
 
     def propose(self, group_id: int, data: bytes) -> _Proposal:
@@ -108,10 +110,11 @@ class Host:
                 completion.result = self.replica.machine.apply(raft, WriteBatch())
             done.set_result(completion)
 
-        loop.call_later(ROUND_S, apply)
+        loop.call_later(self.entry_s, apply)
         return _Proposal(entry, done)
 
-    async def read_barrier(self, _group_id: int) -> int:
+    async def read_barrier(self, group_id: int) -> int:
+        assert group_id == GROUP_ID
         await asyncio.sleep(ROUND_S)
         if self.is_cut_off:
             raise BarrierLostError("no majority")

@@ -54,10 +54,19 @@ UPKEEP_S: Final = 60.0
 _COMPARED_COUNT: Final = 64
 
 
+class Replica(GroupView, Protocol):
+    """A replica of this node, with what it replicates."""
+
+    @property
+    def machine(self) -> object:
+        """Its state machine."""
+        ...
+
+
 class CoordinatorHost(Protocol):
     """What a coordinator needs of the host."""
 
-    def group(self, group_id: int) -> GroupView | None:
+    def group(self, group_id: int) -> Replica | None:
         """A replica of this node."""
         ...
 

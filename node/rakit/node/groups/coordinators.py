@@ -16,9 +16,8 @@ from rakit.multiraft.effects import RoleChange
 from rakit.multiraft.machine import GroupKind
 from rakit.node.errors import RakitError
 from rakit.node.groups.client import SERVICE
-from rakit.node.groups.coordinator import Coordinator, CoordinatorHost, Seat
+from rakit.node.groups.coordinator import Coordinator, CoordinatorHost, Replica, Seat
 from rakit.node.groups.machine import GroupsMachine
-from rakit.node.metadata.ports import GroupView
 from rakit.node.metadata.registry import Registry
 from rakit.node.partition.answers import not_leading
 from rakit.node.services.handlers import Call, Methods
@@ -140,7 +139,7 @@ class Coordinators:
         mine = replica.leader_replica == replica.meta.replica_id
         return not_leading(0 if mine else replica.leader_replica, replica.term)
 
-    def _replica(self, group_id: int) -> GroupView | None:
+    def _replica(self, group_id: int) -> Replica | None:
         replica = self._host.group(group_id)
         if replica is None or replica.meta.kind is not GroupKind.CONSUMERS:
             return None

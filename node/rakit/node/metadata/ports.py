@@ -29,11 +29,6 @@ class GroupView(Protocol):
     applied: int
     leader_replica: int
 
-    @property
-    def machine(self) -> object:
-        """What it replicates."""
-        ...
-
     def status(self) -> Status:
         """Everything that the core tells of the replica."""
         ...
