@@ -524,3 +524,36 @@ def test_s25_a_member_whose_end_is_decided_is_not_renewed_any_more() -> None:
         await until(lambda: world.owned() == {other.name: 2})
 
     run(main())
+
+
+def test_a_resumed_session_does_not_put_off_the_deadline_of_a_revocation() -> None:
+    async def main() -> None:
+        world = World(t=2)
+        member = await world.join(max_processing_ms=10_000)
+        other = await world.join()
+        other.keep()
+        await member.sync()
+        assert member.answer.revoking
+        begun = world.loop.time()
+        while other.name not in world.owned() or world.owned()[other.name] < 2:
+            assert world.loop.time() < begun + 12, "each attachment begins the deadline anew"
+            if member.name in world.owned() and world.loop.time() < begun + 9:
+                member = await member.resume()
+            await asyncio.sleep(1)
+
+    run(main())
+
+
+def test_a_change_that_was_refused_is_tried_again_without_anybody_asking() -> None:
+    async def main() -> None:
+        world = World(t=1)
+        member = await world.join(topics=["t", "later"])
+        member.keep()
+        world.host.refuses = True
+        world.create("later", 1)
+        await asyncio.sleep(2)
+        assert world.owned() == {member.name: 1}
+        world.host.refuses = False
+        await until(lambda: len(member.answer.owned) == 2, 3)
+
+    run(main())
