@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -121,6 +121,7 @@ class Consumer:
     commits: bool = True
     stream: Stream | None = None
     _tag: int = 0
+    _sent: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
 
     def start(self) -> None:
         self.task = asyncio.create_task(self._run())
@@ -162,7 +163,11 @@ class Consumer:
                 data = event.records.data
                 self.seen += [(data.partition, one.offset, one.value) for one in data.records]
                 if self.commits and data.records:
-                    self._commit([(data.topic, data.partition, data.next_offset)])
+                    self._commit(data.topic, data.partition, data.next_offset)
+            case "committed":
+                partition, offset = self._sent.pop(event.committed.tag)
+                if not event.committed.HasField("error") and not event.committed.errors:
+                    self.committed[partition] = offset
             case "revoking":
                 partitions = event.revoking.partitions
                 self.owned -= {each.partition for each in partitions}
@@ -170,12 +175,13 @@ class Consumer:
             case _:
                 pass
 
-    def _commit(self, offsets: Iterable[tuple[str, int, int]]) -> None:
+    def _commit(self, topic: str, partition: int, offset: int) -> None:
         assert self.stream is not None
         self._tag += 1
-        made = [OffsetCommit(topic=t, partition=p, offset=at) for t, p, at in offsets]
-        self.history.commits(self.id, self._tag, *((one.topic, one.partition) for one in made))
-        self.stream.send(commit=CommitRequest(tag=self._tag, offsets=made))
+        self._sent[self._tag] = partition, offset
+        self.history.commits(self.id, self._tag, (topic, partition))
+        one = OffsetCommit(topic=topic, partition=partition, offset=offset)
+        self.stream.send(commit=CommitRequest(tag=self._tag, offsets=[one]))
 
     async def stop(self) -> None:
         self.task.cancel()

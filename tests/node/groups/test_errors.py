@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from rakit.api.v1.group_service_pb2 import JoinGroup, OffsetCommit, PollGroupReq
 from rakit.api.v1.log_service_pb2 import Position
 from rakit.node.groups.tokens import resume_token
 from tests.node.groups.consumer import Stream
-from tests.node.services.served import TIMEOUT_S, Refusal, Served, refusal_in, refusal_of, serve
+from tests.node.services.served import TIMEOUT_S, Refusal, Served, refusal_in, refusal_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 TOPIC = "known"
@@ -26,12 +25,10 @@ PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 _names = itertools.count()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
-    async with serve(tmp_path_factory.mktemp("node")) as one:
-        await one.topic(2, TOPIC)
-        await one.produce(TOPIC, b"a", b"b")
-        yield one
+@pytest_asyncio.fixture(autouse=True, scope="module", loop_scope="module")
+async def known_topic(served: Served) -> None:
+    await served.topic(2, TOPIC)
+    await served.produce(TOPIC, b"a", b"b")
 
 
 @dataclass(frozen=True)

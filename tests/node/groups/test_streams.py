@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from rakit.api.v1 import record_pb2
 from rakit.api.v1.group_service_pb2 import (
@@ -30,12 +28,6 @@ from tests.node.services.served import TIMEOUT_S, Served, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 _names = itertools.count()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
-    async with serve(tmp_path_factory.mktemp("node")) as one:
-        yield one
 
 
 class Group:
