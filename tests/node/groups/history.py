@@ -48,8 +48,8 @@ class History:
                 epoch = event.assigned.member_epoch
                 for each in event.assigned.added:
                     self._begins(member, (each.topic, each.partition), epoch)
-                for each in event.assigned.owned:
-                    self._goes_on(member, (each.topic, each.partition), epoch)
+                for one in event.assigned.owned:
+                    self._goes_on(member, (one.topic, one.partition), epoch)
             case "records":
                 data = event.records.data
                 first = [each.offset for each in data.records[:1]]

@@ -1,10 +1,11 @@
-"""Every way in which Subscribe and PollGroup refuse: code, reason, outcome, and what people read."""
+"""Every way in which Subscribe and PollGroup refuse: code, reason, outcome, and the text."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -45,7 +46,8 @@ class Expected:
 
 
 def join(**fields: Any) -> JoinGroup:
-    return JoinGroup(**({"group": "refused", "topics": [TOPIC]} | fields))
+    usual: dict[str, Any] = {"group": "refused", "topics": [TOPIC]}
+    return JoinGroup(**(usual | fields))
 
 
 def invalid(text: str) -> Expected:
@@ -136,7 +138,7 @@ async def poll_refused(served: Served, request: PollGroupRequest) -> Refusal:
     return refusal_of(caught.value)
 
 
-FIRST = {
+FIRST: dict[str, dict[str, Any]] = {
     "a commit": {"commit": api.CommitRequest(tag=1)},
     "a grant": {"grant": api.GrantCredit(bytes=1)},
     "leave": {"leave": api.LeaveRequest()},
@@ -174,7 +176,7 @@ async def test_a_stream_that_waits_with_its_join_is_not_kept(
         await stream.close()
 
 
-LATER = {
+LATER: dict[str, tuple[dict[str, Any], Expected]] = {
     "a second join": ({"join": join()}, invalid("A stream has one join")),
     "nothing": ({}, invalid("holds nothing that this version knows")),
     "a grant without a credit": (
@@ -201,8 +203,8 @@ async def test_a_stream_ends_with(served: Served, case: str) -> None:
 
 
 async def test_a_stream_ends_with_bytes_that_are_no_request(served: Served) -> None:
-    method: Any = served.channel.stream_stream("/rakit.api.v1.GroupService/Subscribe")
-    call = method(iter([b"\xff\xff"]))
+    channel = cast("Any", served.channel)
+    call = channel.stream_stream("/rakit.api.v1.GroupService/Subscribe")(iter([b"\xff\xff"]))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
     invalid("not a valid SubscribeRequest").check(refusal_of(caught.value))
@@ -248,6 +250,10 @@ PART_COMMITS = {
 }
 
 
+def last_begins(text: str, told: list[str]) -> bool:
+    return told[-1].startswith(text)
+
+
 async def test_commits_on_a_stream_that_are_refused(served: Served) -> None:
     stream = Stream(served.groups, group=f"commits-{next(_names)}", topics=[TOPIC])
     try:
@@ -258,7 +264,7 @@ async def test_commits_on_a_stream_that_are_refused(served: Served) -> None:
             invalid(text).check(refusal_in(stream.events[-1].committed.error))
         for tag, (one, expected) in enumerate(PART_COMMITS.values(), 100):
             stream.send(commit=api.CommitRequest(tag=tag, offsets=[one]))
-            await stream.until(lambda told, t=tag: told[-1].startswith(f"committed {t}"))
+            await stream.until(partial(last_begins, f"committed {tag} "))
             (error,) = stream.events[-1].committed.errors
             expected.check(refusal_in(error.error))
             assert (error.topic, error.partition) == (one.topic, one.partition)
@@ -278,7 +284,7 @@ async def test_commits_on_a_stream_that_are_refused(served: Served) -> None:
             (202, Position(topic=TOPIC, partition=0, time_ms=-5), invalid("is no time")),
         ):
             stream.send(seek=api.SeekPartition(tag=tag, position=position))
-            await stream.until(lambda told, t=tag: told[-1].startswith(f"sought {t}"))
+            await stream.until(partial(last_begins, f"sought {tag} "))
             expected.check(refusal_in(stream.events[-1].sought.error))
     finally:
         await stream.close()

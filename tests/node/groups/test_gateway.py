@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -12,13 +11,7 @@ from rakit.node.errors import RakitError, reason_name
 from rakit.node.groups import gateway, lease
 from rakit.node.groups.gateway import Coordinators
 from tests.node.groups.world import Coordinator, Node, join_of, node
-
-
-async def settle(holds: Callable[[], bool]) -> None:
-    """Waits until something holds that nobody tells the test."""
-    async with asyncio.timeout(5):
-        while not holds():
-            await asyncio.sleep(0.005)
+from tests.node.metadata.machines import until
 
 
 @pytest.fixture
@@ -79,7 +72,7 @@ async def test_s25_records_that_wait_for_a_slow_client_are_dropped_with_the_leas
         await member.client.hears("0: 0-1")
         member.client.reads.clear()
         it.logs.put(10, 1)
-        await settle(lambda: it.budget.held_bytes > 0)
+        await until(lambda: it.budget.held_bytes > 0)
         it.logs.put(10, 1)
         await asyncio.sleep(0.05)
         session = member.session._session
@@ -146,7 +139,7 @@ async def test_a_coordinator_that_moves_is_nothing_that_members_hear_of() -> Non
         it.gateway.client = client
         for each in it.gateway._links.values():
             each._client = client
-        await settle(lambda: bool(successor.syncs))
+        await until(lambda: bool(successor.syncs))
         it.logs.put(10, 1)
         await member.client.hears("0: 0-1")
         assert member.client.told == ["joined", "assigned 0@0", "0: 0-1"]
@@ -158,10 +151,10 @@ async def test_a_coordinator_that_moves_is_nothing_that_members_hear_of() -> Non
 async def test_a_new_member_is_renewed_at_once_though_a_call_waits() -> None:
     async with node() as it:
         await it.join()
-        await settle(lambda: len(it.coordinator.syncs) == 1)
+        await until(lambda: len(it.coordinator.syncs) == 1)
         await it.join()
         asked_at = asyncio.get_running_loop().time()
-        await settle(lambda: len(it.coordinator.syncs[-1].members) == 2)
+        await until(lambda: len(it.coordinator.syncs[-1].members) == 2)
         assert asyncio.get_running_loop().time() - asked_at < gateway.SYNC_WAIT_S / 2
         assert it.coordinator.syncs_now_max == 1
 
@@ -169,7 +162,7 @@ async def test_a_new_member_is_renewed_at_once_though_a_call_waits() -> None:
 async def test_news_come_while_a_call_waits() -> None:
     async with node() as it:
         member = await it.join()
-        await settle(lambda: it.coordinator.syncs_now == 1)
+        await until(lambda: it.coordinator.syncs_now == 1)
         asked_at = asyncio.get_running_loop().time()
         it.coordinator.give(member.id, 0)
         await member.client.hears("assigned 0@0")
@@ -182,7 +175,7 @@ async def test_how_long_a_member_is_busy_is_told() -> None:
         member = await it.join(0)
         await member.client.hears("0: 0-2")
         await asyncio.sleep(0.1)
-        await settle(lambda: it.coordinator.syncs[-1].members[0].processing_ms >= 100)
+        await until(lambda: it.coordinator.syncs[-1].members[0].processing_ms >= 100)
         member.client.commit(1, (0, 1))
         await member.client.hears("committed 1")
         # It is at work, and something is left to do: the time begins anew.
@@ -202,7 +195,7 @@ async def test_a_client_that_grants_all_that_it_got_is_not_busy() -> None:
         await member.client.hears("0: 0-1")
         assert member.session._member.processing.since is not None
         member.client.grant(member.client.answers[-1].records.charged_bytes)
-        await settle(lambda: member.session._member.processing.since is None)
+        await until(lambda: member.session._member.processing.since is None)
 
 
 async def test_the_end_of_a_node_waits_until_its_sessions_are_detached() -> None:

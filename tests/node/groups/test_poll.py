@@ -51,9 +51,8 @@ class Poller:
             **fields,
         )
         if not self.last.member_id:
-            request.join.CopyFrom(
-                JoinGroup(**({"group": self.group, "topics": [self.topic.name]} | self.join))
-            )
+            usual: dict[str, Any] = {"group": self.group, "topics": [self.topic.name]}
+            request.join.CopyFrom(JoinGroup(**(usual | self.join)))
         for partition, offset in self.positions.items():
             request.positions.append(
                 PollPosition(topic=self.topic.name, partition=partition, offset=offset)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -24,6 +24,7 @@ from rakit.api.v1.log_service_pb2 import EDGE_EARLIEST, EDGE_LATEST, Position
 from rakit.api.v1.topic_service_pb2 import DeleteTopicRequest
 from tests.node.groups.consumer import Consumer, Stream
 from tests.node.groups.history import History
+from tests.node.metadata.machines import until
 from tests.node.services.served import TIMEOUT_S, Served, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -52,7 +53,7 @@ class Group:
     def named(self, *partitions: int) -> list[TopicPartition]:
         return [TopicPartition(topic=self.topic, partition=each) for each in partitions]
 
-    async def __aenter__(self) -> Group:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -296,9 +297,7 @@ async def test_p5_members_that_come_and_go_never_share(served: Served) -> None:
         def seen() -> set[tuple[int, bytes]]:
             return {(part, value) for each in consumers for part, _, value in each.seen}
 
-        async with asyncio.timeout(20):
-            while seen() != sent:
-                await asyncio.sleep(0.05)
+        await until(lambda: seen() == sent)
         assert history.violations == []
     finally:
         producing.cancel()

@@ -13,6 +13,7 @@ from rakit.api.v1.log_service_pb2 import EDGE_LATEST
 from rakit.node.errors import RakitError
 from rakit.node.groups import feed, outbox, pipeline
 from tests.node.groups.world import join_of, node
+from tests.node.metadata.machines import until
 
 
 def reason_of(error: RakitError | None) -> str:
@@ -163,11 +164,11 @@ async def test_commits_gather_while_one_is_under_way_and_each_is_answered() -> N
         await member.client.hears("0: 0-9", "1: 0-9")
         it.coordinator.commits_go.clear()
         member.client.commit(1, (0, 1))
-        await settle(lambda: len(it.coordinator.commits) == 1)
+        await until(lambda: len(it.coordinator.commits) == 1)
         member.client.commit(2, (0, 2))
         member.client.commit(3, (0, 3), (1, 5))
         member.client.commit(4, (1, 4))
-        await settle(lambda: len(member.session._pipeline._items) == 3)
+        await until(lambda: len(member.session._pipeline._items) == 3)
         it.coordinator.commits_go.set()
         await member.client.hears("committed 1", "committed 2", "committed 3", "committed 4")
         first, second = it.coordinator.commits
@@ -241,7 +242,7 @@ async def test_no_more_is_taken_while_commits_wait(monkeypatch: pytest.MonkeyPat
         it.coordinator.commits_go.clear()
         for tag in range(100):
             member.client.commit(tag + 1, (0, tag))
-        await settle(lambda: len(it.coordinator.commits) == 1)
+        await until(lambda: len(it.coordinator.commits) == 1)
         for _ in range(50):
             await asyncio.sleep(0)
         assert member.client.requests.qsize() > 90
@@ -281,7 +282,7 @@ async def test_what_is_revoked_gets_no_more_records_and_moves_when_the_client_is
         assert it.coordinator.released == []
         member.client.commit(1, (0, 1))
         member.client.revoked(0)
-        await settle(lambda: it.coordinator.released == [[0]])
+        await until(lambda: it.coordinator.released == [[0]])
         assert it.coordinator.offsets == {0: 1}
         member.client.commit(2, (0, 2))
         await member.client.hears("committed 2 0=PARTITION_NOT_OWNED")
@@ -298,10 +299,10 @@ async def test_letting_go_waits_for_the_commits_before_it() -> None:
         member.client.commit(1, (0, 3))
         member.client.commit(2, (0, 5))
         member.client.revoked(0)
-        await settle(lambda: len(it.coordinator.commits) == 1)
+        await until(lambda: len(it.coordinator.commits) == 1)
         assert it.coordinator.released == []
         it.coordinator.commits_go.set()
-        await settle(lambda: it.coordinator.released == [[0]])
+        await until(lambda: it.coordinator.released == [[0]])
         assert it.coordinator.offsets == {0: 5}
         await member.client.hears("committed 1", "committed 2")
 
@@ -316,7 +317,7 @@ async def test_letting_go_is_told_until_it_is_heard() -> None:
         member.client.revoked(0)
         await asyncio.sleep(0.2)
         it.coordinator.is_reachable = True
-        await settle(lambda: it.coordinator.released == [[0]])
+        await until(lambda: it.coordinator.released == [[0]])
 
 
 async def test_letting_go_of_what_is_not_revoked_ends_the_stream() -> None:
@@ -338,7 +339,7 @@ async def test_a_partition_that_comes_back_begins_at_its_commit() -> None:
         await member.client.hears("revoking 0 1")
         member.client.commit(1, (0, 2))
         member.client.revoked(0)
-        await settle(lambda: it.coordinator.released == [[0]])
+        await until(lambda: it.coordinator.released == [[0]])
         it.coordinator.give(member.id, 0)
         await member.client.hears("assigned 0@2c", "0: 2-5")
 
@@ -354,7 +355,7 @@ async def test_a_topic_that_is_gone_is_told_and_its_commits_fail_with_unknown_to
         member.client.commit(1, (0, 1))
         await member.client.hears("committed 1 0=UNKNOWN_TOPIC")
         member.client.revoked(0)
-        await settle(lambda: it.coordinator.released == [[0]])
+        await until(lambda: it.coordinator.released == [[0]])
         member.client.commit(2, (0, 1))
         await member.client.hears("committed 2 0=UNKNOWN_TOPIC")
 
@@ -366,10 +367,10 @@ async def test_records_that_were_made_before_a_revocation_do_not_follow_it() -> 
         await member.client.hears("0: 0-1")
         member.client.reads.clear()
         it.logs.put(10, 1)
-        await settle(lambda: it.budget.held_bytes > 0)
+        await until(lambda: it.budget.held_bytes > 0)
         it.logs.put(10, 1)
         it.coordinator.revoke(member.id, 0)
-        await settle(lambda: member.session._member.holdings.all()[0].revoking)
+        await until(lambda: member.session._member.holdings.all()[0].revoking)
         member.client.reads.set()
         told = await member.client.until(lambda told: "revoking 0 1" in told)
         await asyncio.sleep(0.1)
@@ -414,7 +415,7 @@ async def test_a_paused_partition_sends_nothing_until_it_goes_on() -> None:
         member = await it.join(0, 1)
         await member.client.hears("assigned 0@0 1@0")
         member.client.pause(0)
-        await settle(lambda: member.session._member.holdings.all()[0].paused)
+        await until(lambda: member.session._member.holdings.all()[0].paused)
         it.logs.put(10, 1)
         it.logs.put(11, 1)
         await member.client.hears("1: 0-1")
@@ -450,14 +451,14 @@ async def test_a_client_that_finishes_is_answered_and_its_grace_begins() -> None
         member.client.finish()
         assert await member.end() is None
         assert member.client.told[-1] == "committed 1"
-        await settle(lambda: [each.detach for each in it.coordinator.left] == [True])
+        await until(lambda: [each.detach for each in it.coordinator.left] == [True])
 
 
 async def test_a_broken_stream_detaches_its_session() -> None:
     async with node() as it:
         member = await it.join(0)
         member.running.cancel()
-        await settle(lambda: [each.detach for each in it.coordinator.left] == [True])
+        await until(lambda: [each.detach for each in it.coordinator.left] == [True])
         assert it.gateway.session_count == 0
         assert it.coordinator.left[0].session_id == it.coordinator.joins[0].session_id
 
@@ -510,13 +511,13 @@ async def test_a_draining_node_answers_what_it_took_and_sends_its_members_away()
         await member.client.hears("0: 0-3")
         it.coordinator.commits_go.clear()
         member.client.commit(1, (0, 3))
-        await settle(lambda: len(it.coordinator.commits) == 1)
+        await until(lambda: len(it.coordinator.commits) == 1)
         it.closing.set()
         await asyncio.sleep(0.05)
         it.coordinator.commits_go.set()
         assert reason_of(await member.end()) == "NODE_UNAVAILABLE"
         assert member.client.told[-1] == "committed 1"
-        await settle(lambda: [each.detach for each in it.coordinator.left] == [True])
+        await until(lambda: [each.detach for each in it.coordinator.left] == [True])
 
 
 async def test_a_quiet_stream_beats(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,18 +543,10 @@ async def test_a_partition_that_cannot_be_read_says_so_and_is_tried_again(
         await member.client.hears("0: 0-1")
 
 
-async def settle(holds: object) -> None:
-    """Waits until something holds that nobody tells the test."""
-    assert callable(holds)
-    async with asyncio.timeout(5):
-        while not holds():
-            await asyncio.sleep(0.005)
-
-
 async def test_members_of_one_node_share_one_call_to_their_coordinator() -> None:
     async with node() as it:
         members = [await it.join() for _ in range(5)]
-        await settle(lambda: [len(each.members) for each in it.coordinator.syncs[-1:]] == [5])
+        await until(lambda: [len(each.members) for each in it.coordinator.syncs[-1:]] == [5])
         it.coordinator.give(members[2].id, 0)
         await members[2].client.hears("assigned 0@0")
         assert it.coordinator.syncs_now_max == 1

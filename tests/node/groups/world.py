@@ -5,7 +5,7 @@ coordinator, and the leaders of the partitions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -59,7 +59,7 @@ RECORD = record_pb2.Records(values=[b"12345678"]).SerializeToString()
 
 
 class Logs(ReadWorld):
-    """Three partitions of "t" in the groups 10 to 12, records of ten bytes; they have beginnings."""
+    """Three partitions of "t" in the groups 10 to 12, with beginnings; records of ten bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,10 +68,7 @@ class Logs(ReadWorld):
         self.failures: dict[int, RakitError] = {}
 
     async def _read(
-        self,
-        node_id: int,
-        wanted: list[Wanted],
-        limits: ReadLimits,  # type: ignore[override]
+        self, node_id: int, wanted: Sequence[Wanted], limits: ReadLimits
     ) -> list[Finding]:
         self.asked.append((node_id, [each.group_id for each in wanted]))
         while True:
@@ -400,7 +397,7 @@ class Node:
         """A stream that has joined and was given these partitions."""
         member = self.open()
         member.client.send(join=join_of(**fields))
-        await member.client.until(lambda told: bool(told))
+        await member.client.until(bool)
         if partitions:
             self.coordinator.give(member.id, *partitions)
         return member
@@ -457,16 +454,12 @@ class Member:
 
     async def end(self) -> RakitError | None:
         """How the stream ended."""
-        try:
-            async with asyncio.timeout(8):
-                await asyncio.shield(self.running)
-        except RakitError as error:
-            return error
-        except BaseExceptionGroup as errors:
-            found = [each for each in errors.exceptions if isinstance(each, RakitError)]
-            assert len(found) == len(errors.exceptions), errors
-            return found[0]
-        return None
+        await asyncio.wait({self.running}, timeout=8)
+        error = self.running.exception()
+        while isinstance(error, BaseExceptionGroup):
+            (error,) = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        assert error is None or isinstance(error, RakitError), error
+        return error
 
 
 @asynccontextmanager
