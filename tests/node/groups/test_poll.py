@@ -347,4 +347,4 @@ async def test_a_draining_node_answers_a_poll_that_waits(tmp_path_factory: Any) 
         await asyncio.sleep(0.3)
         one.node.stop()
         response = await asyncio.wait_for(waiting, 2)
-        assert response.member_id
+        assert [each.partition for each in response.owned] == [0]

@@ -550,3 +550,24 @@ async def test_members_of_one_node_share_one_call_to_their_coordinator() -> None
         it.coordinator.give(members[2].id, 0)
         await members[2].client.hears("assigned 0@0")
         assert it.coordinator.syncs_now_max == 1
+
+
+async def test_a_client_that_does_not_read_is_given_up_while_others_wait_for_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # So that room is asked for.
+    monkeypatch.setattr(feed, "WAITING_BYTES", 100)
+    async with node() as it:
+        it.budget._bytes_max = 512 << 10
+        it.budget._stalled_s = 0.1
+        slow = await it.join(0)
+        fast = await it.join(1)
+        await slow.client.hears("assigned 0@0")
+        await fast.client.hears("assigned 1@0")
+        slow.client.reads.clear()
+        it.logs.put(10, 50)
+        await until(lambda: it.budget.held_bytes > 0)
+        it.logs.put(11, 50)
+        assert reason_of(await slow.end()) == "THROTTLED"
+        await fast.client.until(lambda _: len(fast.client.delivered(1)) > 0)
+        assert it.gateway.session_count == 1

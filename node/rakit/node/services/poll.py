@@ -222,14 +222,14 @@ class Polls:
         wait_until = min(self._loop.time() + poll.request.max_wait_ms / 1000, poll.until)
         readings = await self._fetched(poll, ReadLimits(1, max_bytes, wait_until))
         if readings is None:
+            readings = self._readings(poll)
             limits = ReadLimits(1, max_bytes, self._loop.time())
-            readings = await self._fetched(poll, limits)
-        response = self._response(poll)
+            if readings:
+                await self._fetch(poll, readings, limits)
         now = self._loop.time()
         poll.session.check(now)
-        if readings is not None:
-            serves = poll.session.lease.holds(now)
-            self._fill(response, poll, readings, max_bytes, serves=serves)
+        response = self._response(poll)
+        self._fill(response, poll, readings, max_bytes, serves=poll.session.lease.holds(now))
         return response
 
     async def _fetched(self, poll: _Poll, limits: ReadLimits) -> list[_Reading] | None:
@@ -356,8 +356,12 @@ class Polls:
         by_place = {_place(each.owned): each for each in readings}
         for one in poll.answer.owned:
             response.owned.append(_assigned(one, by_place.get(_place(one)), poll.start))
+        # What has been taken meanwhile gets no more records.
+        kept = {_place(each.owned) for each in self._readings(poll)}
         left = max_bytes
         for each in readings if serves else ():
+            if _place(each.owned) not in kept:
+                continue
             finding = each.finding
             if isinstance(finding, Found):
                 first = left == max_bytes
@@ -376,8 +380,10 @@ class Polls:
                 response.data.append(data)
 
 
-def _place(one: MemberPartition) -> tuple[int, int]:
-    return one.partition.topic_id, one.partition.partition
+def _place(one: MemberPartition) -> tuple[int, int, int]:
+    """One ownership of one partition."""
+    owned = one.partition
+    return owned.topic_id, owned.partition, owned.since_epoch
 
 
 def _is_out_of_range(finding: Finding) -> bool:
