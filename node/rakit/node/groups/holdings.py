@@ -19,7 +19,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -183,12 +182,5 @@ class Holdings:
         return held
 
     def let_go(self, held: Held) -> None:
-        """The client is done with it; it stays here until the coordinator knows."""
+        """The client is done with it; it stays here until an answer comes without it."""
         held.released = True
-
-    def gone(self, released: Iterable[OwnedPartition]) -> None:
-        """The coordinator knows that these were let go of."""
-        gone = {_incarnation(each) for each in released}
-        for held in self.all():
-            if held.incarnation in gone:
-                del self._held[held.key]

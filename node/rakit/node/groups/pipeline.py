@@ -302,6 +302,5 @@ class Pipeline:
                 await asyncio.sleep(RETRY_S)
             else:
                 break
-        self._member.holdings.gone(partitions)
-        # What had to wait for these may come now.
+        # They are gone by the answer, and what had to wait for them may come now.
         session.bell.ring()
