@@ -245,3 +245,21 @@ def test_dead_groups_are_a_set_however_they_come(order: list[int], count: int) -
     assert {group for group in range(14) if group in dead} == expected
     # The ranges neither touch nor overlap, also after a checkpoint.
     assert DeadGroups(dead.bounds).bounds == dead.bounds
+
+
+def test_the_internal_topic_is_made_once_hidden_and_part_of_the_state() -> None:
+    log = Log().found()
+    command = pb.MetadataCommand(create_group_partitions=pb.CreateGroupPartitions())
+    first = log.apply(command).topic_changed
+    assert log.apply(command).topic_changed == first, "nothing is to be done where it exists"
+    registry = log.machine.registry
+    replica = MetadataMachine()
+    replica.restore(log.machine.snapshot(), 3)
+    for known in (registry, replica.registry):
+        topic = known.internal_topic("__groups")
+        assert topic is not None
+        assert len(topic.partitions) == first.partition_count == 16
+        assert known.topic("__groups") is None
+        assert known.topics_after("", 10) == []
+        assert (known.topic_count, known.partition_count) == (0, 0)
+        assert all(known.is_internal(each) for each in topic.partitions)
