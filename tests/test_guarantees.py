@@ -10,9 +10,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = re.compile(r"^\| ([PS]\d+) \|.*\|(.*)\|$", re.MULTILINE)
-# They come with consumer groups. Where those are there, nothing is excused.
-NOT_BUILT = {"P5", "S25"}
-GROUPS = ROOT / "protos/rakit/api/v1/group_service.proto"
 
 
 def document() -> str:
@@ -38,7 +35,7 @@ def functions(path: str) -> set[str]:
 def test_every_promise_and_rule_names_a_test() -> None:
     wanted = {f"P{n}" for n in range(1, 11)} | {f"S{n}" for n in range(1, 27)}
     named = named_tests()
-    assert set(named) == (wanted if GROUPS.exists() else wanted - NOT_BUILT)
+    assert set(named) == wanted
     assert [number for number, tests in named.items() if not tests] == []
 
 
@@ -49,18 +46,13 @@ def test_the_named_tests_exist(number: str) -> None:
         assert function in functions(path), f"{number} names {name}, which is not there"
 
 
-def test_what_is_not_built_is_said_to_be_missing() -> None:
-    for number in NOT_BUILT:
-        assert re.search(rf"^{number} .*not built yet", document(), re.MULTILINE)
-
-
 @pytest.mark.parametrize("path", ["test_guarantees.py", "sim/planted.py"])
 def test_a_name_that_is_gone_is_noticed(path: str) -> None:
     assert "test_that_nobody_wrote" not in functions(path)
 
 
 def test_s_numbers_in_code_and_tests_are_those_of_the_document() -> None:
-    known = set(named_tests()) | NOT_BUILT
+    known = set(named_tests())
     cited = {
         number
         for piece in ("raft", "node", "client", "tests")

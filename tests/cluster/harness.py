@@ -23,7 +23,12 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from rakit.api.v1 import cluster_service_pb2_grpc, log_service_pb2_grpc, topic_service_pb2_grpc
+from rakit.api.v1 import (
+    cluster_service_pb2_grpc,
+    group_service_pb2_grpc,
+    log_service_pb2_grpc,
+    topic_service_pb2_grpc,
+)
 from rakit.api.v1.cluster_service_pb2 import GetClusterRequest
 from rakit.api.v1.log_service_pb2 import Position, ReadRequest
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest, GetTopicRequest, Topic
@@ -145,6 +150,10 @@ class NodeProcess:
     @property
     def cluster(self) -> cluster_service_pb2_grpc.ClusterServiceAsyncStub:
         return cluster_service_pb2_grpc.ClusterServiceStub(self._open())
+
+    @property
+    def groups(self) -> group_service_pb2_grpc.GroupServiceAsyncStub:
+        return group_service_pb2_grpc.GroupServiceStub(self._open())
 
     def _open(self) -> grpc.aio.Channel:
         if self.channel is None:

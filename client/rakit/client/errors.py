@@ -116,7 +116,7 @@ class InvalidRequestError(RakitError):
 
 
 class NotFoundError(RakitError):
-    """There is no such topic, partition or node."""
+    """There is no such topic, partition, node or group."""
 
 
 class AlreadyExistsError(RakitError):
@@ -137,6 +137,23 @@ class SequenceError(RakitError):
 
 class ProducerFencedError(RakitError):
     """A newer instance of this producer exists; this one must stop."""
+
+
+class MemberFencedError(RakitError):
+    """The member's session is over; `fence_reason` says why."""
+
+    @property
+    def fence_reason(self) -> str:
+        """SESSION_EXPIRED, INSTANCE_REPLACED, and so on, as error.proto lists them."""
+        return self.metadata.get("fence_reason", "")
+
+
+class NotOwnerError(RakitError):
+    """The member does not own the partition any more; another one goes on at its last commit."""
+
+
+class GroupActiveError(RakitError):
+    """The group has members; stop them first."""
 
 
 class UnavailableError(RakitError):
@@ -164,9 +181,9 @@ class ClosedError(RakitError):
 
 
 _GROUPS: Final[Mapping[type[RakitError], tuple[str, ...]]] = {
-    NotFoundError: ("UNKNOWN_TOPIC", "UNKNOWN_PARTITION", "UNKNOWN_NODE"),
-    AlreadyExistsError: ("TOPIC_EXISTS", "REQUEST_ID_REUSED"),
-    OffsetOutOfRangeError: ("OFFSET_OUT_OF_RANGE",),
+    NotFoundError: ("UNKNOWN_TOPIC", "UNKNOWN_PARTITION", "UNKNOWN_NODE", "UNKNOWN_GROUP"),
+    AlreadyExistsError: ("TOPIC_EXISTS", "REQUEST_ID_REUSED", "INSTANCE_IN_USE"),
+    OffsetOutOfRangeError: ("OFFSET_OUT_OF_RANGE", "COMMIT_OUT_OF_RANGE"),
     OffsetMismatchError: ("OFFSET_MISMATCH",),
     SequenceError: (
         "OUT_OF_ORDER_SEQUENCE",
@@ -176,11 +193,15 @@ _GROUPS: Final[Mapping[type[RakitError], tuple[str, ...]]] = {
         "EARLIER_REQUEST_FAILED",
     ),
     ProducerFencedError: ("PRODUCER_FENCED",),
+    MemberFencedError: ("MEMBER_FENCED",),
+    NotOwnerError: ("STALE_MEMBER_EPOCH", "PARTITION_NOT_OWNED"),
+    GroupActiveError: ("GROUP_ACTIVE",),
     UnavailableError: (
         "NOT_LEADER",
         "NO_LEADER",
         "THROTTLED",
         "TOO_MANY_IN_FLIGHT",
+        "GROUP_FULL",
         "NODE_UNAVAILABLE",
         "NO_QUORUM",
         LocalReason.UNREACHABLE,

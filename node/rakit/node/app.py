@@ -36,6 +36,10 @@ from rakit.multiraft.host import Host
 from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine
 from rakit.multiraft.store import RocksStore, StoreConfig, StoreError, close_in_time
 from rakit.node.config import NodeConfig
+from rakit.node.groups.client import GroupClient
+from rakit.node.groups.coordinators import Coordinators
+from rakit.node.groups.gateway import Gateway
+from rakit.node.groups.machine import GroupsMachine
 from rakit.node.health import late
 from rakit.node.listeners import ListenError, Listeners
 from rakit.node.metadata.formation import Formation, FormationConfig
@@ -54,11 +58,15 @@ from rakit.node.reading.local import LocalReads
 from rakit.node.routing import Router
 from rakit.node.services.admission import Targeting
 from rakit.node.services.cluster import ClusterService
+from rakit.node.services.group import GroupService
+from rakit.node.services.group_admin import GroupAdmin, GroupAdminParts
 from rakit.node.services.handlers import Methods
 from rakit.node.services.log import LogParts, LogService
 from rakit.node.services.offsets import OffsetLookup
 from rakit.node.services.peer import PeerService
 from rakit.node.services.placement import ProduceParts
+from rakit.node.services.standings import Standings
+from rakit.node.services.subscribe import GroupParts
 from rakit.node.services.topic import TopicService
 from rakit.peer.v1 import metadata_service_pb2_grpc
 from rakit.peer.v1.metadata_command_pb2 import NodeDescription
@@ -106,6 +114,8 @@ class Node:
         self.host: Host
         self.metadata: MetadataService
         self.partitions: Partitions
+        self.coordinators: Coordinators
+        self.groups: GroupClient
         self._disk_hangs = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -222,7 +232,13 @@ class Node:
         machine = MetadataMachine()
 
         def factory(meta: GroupMeta) -> StateMachine:
-            return machine if meta.kind == GroupKind.METADATA else PartitionMachine(meta)
+            match meta.kind:
+                case GroupKind.METADATA:
+                    return machine
+                case GroupKind.PARTITION:
+                    return PartitionMachine(meta)
+                case GroupKind.CONSUMERS:
+                    return GroupsMachine()
 
         tuning = self.config.tuning
         driver = DriverConfig(
@@ -244,6 +260,7 @@ class Node:
         self.partitions = Partitions(
             host, machine.registry, context, low_space=lambda: self.store.low_space
         )
+        self.coordinators = Coordinators(member.cluster_id, host, machine.registry, clock_ms)
         peer_server = self.listeners.peer_server
         host.servicer.add_to(peer_server)
         metadata_service_pb2_grpc.add_MetadataPeerServiceServicer_to_server(
@@ -256,6 +273,7 @@ class Node:
             yield
         finally:
             self.partitions.close()
+            await self.coordinators.close()
             try:
                 await self.metadata.stop()
             finally:
@@ -285,23 +303,51 @@ class Node:
         lookup = OffsetLookup(router, self.partitions, peers)
         produce = ProduceParts(router, dispatch, InFlight(), Targeting(), header)
         fetcher = Fetcher(router, local, peers)
-        log = LogService(
-            LogParts(produce, ProducePath(router, dispatch), fetcher, lookup, ReadBudget())
-        )
+        budget = ReadBudget()
+        log = LogService(LogParts(produce, ProducePath(router, dispatch), fetcher, lookup, budget))
         host = self.host
 
         def members(group_id: int) -> ConfState | None:
             group = host.group(group_id)
             return None if group is None else group.conf_state
 
+        self.groups = client = GroupClient(router, peers, self.coordinators)
+        gateway = Gateway(member.node_id, client)
+        stack.push_async_callback(gateway.close)
+        group = GroupService(
+            GroupParts(
+                gateway,
+                fetcher,
+                budget,
+                self.metadata.registry,
+                header,
+                self.listeners.gate.closing,
+            ),
+            GroupAdmin(
+                GroupAdminParts(
+                    client,
+                    router,
+                    lookup,
+                    Standings(router, self.partitions, peers),
+                    fetcher,
+                    header,
+                    clock_ms,
+                )
+            ),
+        )
         self.listeners.gate.elsewhere = lambda name: router.elsewhere(name, host.node_is_up)
         topic = TopicService(router, header, members)
         cluster = ClusterService(router, host, self.partitions, peers, header)
         peer = PeerService(member.cluster_id, host, self.partitions, local)
-        methods = Methods(PeerService.NAME, "", self.listeners.peer_gate)
-        peer.register(methods)
-        self.listeners.peer_server.add_generic_rpc_handlers((methods.handler(),))
+        for name, register in (
+            (PeerService.NAME, peer.register),
+            (Coordinators.NAME, self.coordinators.register),
+        ):
+            methods = Methods(name, "", self.listeners.peer_gate)
+            register(methods)
+            self.listeners.peer_server.add_generic_rpc_handlers((methods.handler(),))
         self._supervise(stack, self.partitions.run_upkeep(), "upkeep of partitions")
+        self._supervise(stack, self.coordinators.run(), "coordinators")
         if self.config.unsafe_no_fsync:
             self._supervise(stack, _remind(), "reminder")
         stack.push_async_callback(self._drain)
@@ -310,6 +356,7 @@ class Node:
                 (LogService.NAME, log.register),
                 (TopicService.NAME, topic.register),
                 (ClusterService.NAME, cluster.register),
+                (GroupService.NAME, group.register),
             ]
         )
 

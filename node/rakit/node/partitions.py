@@ -5,7 +5,8 @@ replica is gone. A topic's settings come from the registry each time they are ne
 update holds from the next batch on.
 
 Rules: a group that the registry does not have is not served, whatever its replica thinks, because
-its topic was deleted; upkeep runs for every replica that leads, whether anybody uses it or not.
+its topic was deleted; neither is an internal one, which holds no records. Upkeep runs for every
+replica that leads, whether anybody uses it or not.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class Partitions:
 
         The table of leaders may name a group that was shut out for damage a moment ago.
         """
-        if self._registry.partition(group_id) is None:
+        place = self._registry.partition(group_id)
+        if place is None or self._registry.is_internal(place):
             return None
         held = self._partitions.get(group_id)
         if held is not None or self._host.group(group_id) is None:

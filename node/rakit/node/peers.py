@@ -51,6 +51,7 @@ class Peers:
         *,
         timeout_s: float,
         mutates: bool = False,
+        service: str = SERVICE,
     ) -> ResponseT:
         """One call. Raises RakitError, which is NO_LEADER or OUTCOME_UNKNOWN for a broken one."""
         try:
@@ -58,7 +59,7 @@ class Peers:
         except KeyError:
             raise unreachable(node_id) from None
         stub = channel.unary_unary(
-            f"/{SERVICE}/{method}",
+            f"/{service}/{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=response_type.FromString,
         )

@@ -42,6 +42,7 @@ class GroupKind(IntEnum):
 
     METADATA = 1
     PARTITION = 2
+    CONSUMERS = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from rakit.api.v1.topic_service_pb2 import (
     UpdateTopicRequest,
 )
 from rakit.multiraft.kv import WriteBatch
-from rakit.node.metadata import commands, machine
+from rakit.node import checkpoints
+from rakit.node.metadata import commands
 from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.registry import Change
 from rakit.node.metadata.tables import DeadGroups
@@ -104,7 +105,7 @@ def test_p9_replicas_that_apply_the_same_log_are_byte_identical(
 
 
 def test_the_log_is_kept_between_the_last_two_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CHECKPOINT_ENTRIES_COUNT", 10)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_ENTRIES_COUNT", 10)
     log = Log().found()
     assert log.machine.trim_index() == 0
     trims: list[int] = []
@@ -129,7 +130,7 @@ def test_the_log_is_kept_between_the_last_two_checkpoints(monkeypatch: pytest.Mo
 
 
 def test_many_bytes_are_a_reason_for_a_checkpoint_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CHECKPOINT_BYTES", 600)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_BYTES", 600)
     log = Log().found()
     for number in range(10):
         log.do(commands.init_producer(f"{number}" * 200))
@@ -244,3 +245,21 @@ def test_dead_groups_are_a_set_however_they_come(order: list[int], count: int) -
     assert {group for group in range(14) if group in dead} == expected
     # The ranges neither touch nor overlap, also after a checkpoint.
     assert DeadGroups(dead.bounds).bounds == dead.bounds
+
+
+def test_the_internal_topic_is_made_once_hidden_and_part_of_the_state() -> None:
+    log = Log().found()
+    command = pb.MetadataCommand(create_group_partitions=pb.CreateGroupPartitions())
+    first = log.apply(command).topic_changed
+    assert log.apply(command).topic_changed == first, "nothing is to be done where it exists"
+    registry = log.machine.registry
+    replica = MetadataMachine()
+    replica.restore(log.machine.snapshot(), 3)
+    for known in (registry, replica.registry):
+        topic = known.internal_topic("__groups")
+        assert topic is not None
+        assert len(topic.partitions) == first.partition_count == 16
+        assert known.topic("__groups") is None
+        assert known.topics_after("", 10) == []
+        assert (known.topic_count, known.partition_count) == (0, 0)
+        assert all(known.is_internal(each) for each in topic.partitions)

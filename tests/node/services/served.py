@@ -14,7 +14,12 @@ import grpc.aio
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from rakit.api.v1 import cluster_service_pb2_grpc, log_service_pb2_grpc, topic_service_pb2_grpc
+from rakit.api.v1 import (
+    cluster_service_pb2_grpc,
+    group_service_pb2_grpc,
+    log_service_pb2_grpc,
+    topic_service_pb2_grpc,
+)
 from rakit.api.v1.log_service_pb2 import ProduceRequest, ProduceResponse
 from rakit.api.v1.record_pb2 import Record, Records, Rows
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest, Topic
@@ -56,6 +61,10 @@ class Served:
     @property
     def cluster(self) -> cluster_service_pb2_grpc.ClusterServiceAsyncStub:
         return cluster_service_pb2_grpc.ClusterServiceStub(self.channel)
+
+    @property
+    def groups(self) -> group_service_pb2_grpc.GroupServiceAsyncStub:
+        return group_service_pb2_grpc.GroupServiceStub(self.channel)
 
     async def topic(self, partition_count: int = 1, name: str = "") -> Topic:
         """A topic that no other test uses."""

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from rakit.api.v1 import error_pb2, log_service_pb2, record_pb2
+from rakit.api.v1 import error_pb2, group_service_pb2, log_service_pb2, record_pb2
 from rakit.api.v1.log_service_pb2 import (
     GetOffsetsRequest,
     ProduceMixedRequest,
@@ -42,7 +42,7 @@ TWINS = sorted(
 
 
 def public(name: str) -> Descriptor:
-    for module in (log_service_pb2, record_pb2):
+    for module in (log_service_pb2, group_service_pb2, record_pb2):
         found: dict[str, Descriptor] = dict(module.DESCRIPTOR.message_types_by_name)
         if name.removeprefix("Opaque") in found:
             return found[name.removeprefix("Opaque")]
@@ -85,6 +85,8 @@ def test_all_hot_messages_have_a_twin() -> None:
         "OpaqueProduceMixedRequest",
         "OpaqueFetchResponse",
         "OpaqueReadResponse",
+        "OpaqueSubscribeResponse",
+        "OpaquePollGroupResponse",
     } <= set(TWINS)
 
 

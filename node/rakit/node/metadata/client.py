@@ -142,9 +142,14 @@ class MetadataClient:
         completed = MetadataCommand()
         completed.CopyFrom(command)
         completed.time_ms = self._clock_ms()
-        if completed.HasField("create_topic"):
-            down = [one for one in self.registry.nodes if not self._host.node_is_up(one)]
-            completed.create_topic.avoid_node_ids[:] = sorted(down)
+        down = sorted(one for one in self.registry.nodes if not self._host.node_is_up(one))
+        match completed.WhichOneof("command"):
+            case "create_topic":
+                completed.create_topic.avoid_node_ids[:] = down
+            case "create_group_partitions":
+                completed.create_group_partitions.avoid_node_ids[:] = down
+            case _:
+                pass
         try:
             proposal = self._host.propose(METADATA_GROUP_ID, completed.SerializeToString())
         except NotLeadingError as error:

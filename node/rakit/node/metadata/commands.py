@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def create_topic(request: topic_service_pb2.CreateTopicRequest) -> pb.MetadataCommand:
     """The command that creates the topic; raises `RakitError` for what is wrong by itself."""
-    topics.check_topic_name(request.name)
+    topics.check_new_topic_name(request.name)
     if request.partition_count:
         topics.check_partition_count(request.partition_count)
     if request.replication_factor:

@@ -7,32 +7,24 @@ An entry that cannot be applied would stop every replica, now and at every repla
 wrong with a command, as every version sees it, is a refusal: it had no effect. Only what a newer
 version wrote stops the replica, because there a refusal would be a difference between replicas.
 
-Checkpoints are due after a number of entries or of bytes since the last one, whichever comes
-first; the log is kept between the last two of them, so that a node that was away for a short time
-catches up by ordinary entries. Both marks are part of the state, so every replica takes its
-checkpoints at the same entries.
+Checkpoints are taken as `rakit.node.checkpoints` says.
 
 The machine object and its registry live as long as the process: a restore changes them in place.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.kv import WriteBatch
+from rakit.node.checkpoints import CheckpointMarks
 from rakit.node.errors import RakitError
 from rakit.node.metadata import nodes, state, topics
 from rakit.node.metadata.refusals import to_refusal
 from rakit.node.metadata.registry import Change, Registry
 from rakit.peer.v1.metadata_command_pb2 import MetadataCommand, MetadataResult
 from rakit.raft import Entry
-
-#: What one more checkpoint costs is about what applying these entries again costs.
-CHECKPOINT_ENTRIES_COUNT: Final = 1_000
-CHECKPOINT_BYTES: Final = 4 << 20
 
 
 class MetadataMachine:
@@ -42,11 +34,7 @@ class MetadataMachine:
         self.registry = Registry()
         #: The last applied entry that had a command, or the checkpoint that was restored.
         self.applied_index = 0
-        self._checkpoint_index = 0
-        self._previous_index = 0
-        self._entries_since = 0
-        self._bytes_since = 0
-        self._due = False
+        self._marks = CheckpointMarks()
 
     @property
     def version(self) -> int:
@@ -63,51 +51,34 @@ class MetadataMachine:
             result = _dispatch(self.registry, command)
         except RakitError as error:
             result = MetadataResult(refusal=to_refusal(error))
-        self._count(entry)
+        self._marks.count(entry)
         return result
-
-    def _count(self, entry: Entry) -> None:
-        self._entries_since += 1
-        self._bytes_since += len(entry.data)
-        self._due = (
-            self._entries_since >= CHECKPOINT_ENTRIES_COUNT or self._bytes_since >= CHECKPOINT_BYTES
-        )
-        if self._due:
-            self._mark(entry.index)
-
-    def _mark(self, index: int) -> None:
-        self._previous_index, self._checkpoint_index = self._checkpoint_index, index
-        self._entries_since = 0
-        self._bytes_since = 0
 
     def checkpoint_due(self) -> bool:
         """Whether a checkpoint is to be stored as of the entry that was applied last."""
-        return self._due
+        return self._marks.due
 
     def trim_index(self) -> int:
         """The checkpoint before the last one."""
-        return self._previous_index
+        return self._marks.previous_index
 
     def trim_targets(self) -> tuple[int]:
         """The last checkpoint, which is the one before the last when the next is taken."""
-        return (self._checkpoint_index,)
+        return (self._marks.index,)
 
     def snapshot(self) -> bytes:
         """The whole state."""
-        return state.encode(self.registry, self._checkpoint_index, self._previous_index)
+        return state.encode(self.registry, self._marks.index, self._marks.previous_index)
 
     def restore(self, data: bytes, index: int) -> None:
         """Takes over a checkpoint in place; subscribers learn that anything may have changed."""
         self.registry.reset()
         self.applied_index = index
-        self._checkpoint_index = index
-        self._previous_index = 0
-        self._entries_since = 0
-        self._bytes_since = 0
-        self._due = False
+        previous = 0
         if data:
-            marked, self._previous_index = state.decode(data, self.registry)
+            marked, previous = state.decode(data, self.registry)
             assert marked in {0, index}, "a checkpoint knows its own index"
+        self._marks.restored(index, previous)
         self.registry.changed(Change(0, everything=True))
 
 
@@ -129,6 +100,9 @@ def _dispatch(registry: Registry, command: MetadataCommand) -> MetadataResult:
             return topics.delete_topic(registry, command.delete_topic)
         case "init_producer":
             return topics.init_producer(registry, command.init_producer)
+        case "create_group_partitions":
+            made = command.create_group_partitions
+            return topics.create_group_partitions(registry, made, command.time_ms)
         case _:
             # The feature level keeps newer commands out of the log until every node knows them.
             assert not len(UnknownFieldSet(command)), (

@@ -15,6 +15,8 @@ Rules:
   replica id in the registry never means a dead store (S11).
 - Every change raises `version` by one and tells the subscribers, who only take a note: they are
   called in the middle of applying.
+- An internal topic is placed, led and repaired like any other, but has no name that a client can
+  use, is in no list and in no count: its partitions hold consumer groups and no records.
 
 Left out: who leads, who is up. That is observed, not replicated.
 """
@@ -22,7 +24,7 @@ Left out: who leads, who is up. That is observed, not replicated.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
@@ -119,6 +121,8 @@ class TopicInfo:
     config: TopicConfig
     create_time_ms: int
     partitions: tuple[PartitionInfo, ...]
+    #: Holds consumer groups and no records; clients do not see it.
+    internal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,7 @@ class Registry:
     _topics: dict[int, TopicInfo] = field(default_factory=dict[int, TopicInfo])
     _topic_ids: dict[str, int] = field(default_factory=dict[str, int])
     _topic_names: list[str] = field(default_factory=list[str])
+    _internal_ids: dict[str, int] = field(default_factory=dict[str, int])
     _groups: dict[int, PartitionInfo] = field(default_factory=dict[int, PartitionInfo])
     _replica_counts: dict[int, int] = field(default_factory=dict[int, int])
     _preferred_counts: dict[int, int] = field(default_factory=dict[int, int])
@@ -192,13 +197,22 @@ class Registry:
         topic_id = self._topic_ids.get(name)
         return None if topic_id is None else self._topics[topic_id]
 
+    def internal_topic(self, name: str) -> TopicInfo | None:
+        """The internal topic of this name."""
+        topic_id = self._internal_ids.get(name)
+        return None if topic_id is None else self._topics[topic_id]
+
     def topic_by_id(self, topic_id: int) -> TopicInfo | None:
         """The topic with this id."""
         return self._topics.get(topic_id)
 
     def topics(self) -> Iterable[TopicInfo]:
-        """All topics, by id."""
+        """All topics, by id, internal ones among them."""
         return self._topics.values()
+
+    def topic_names(self) -> Sequence[str]:
+        """The names of all topics that clients see, in order."""
+        return self._topic_names
 
     def topics_after(self, name: str, count: int) -> list[TopicInfo]:
         """At most `count` topics whose names follow `name`, in that order; "" is the start."""
@@ -209,21 +223,26 @@ class Registry:
 
     @property
     def topic_count(self) -> int:
-        """How many topics there are."""
-        return len(self._topics)
+        """How many topics there are that clients see."""
+        return len(self._topic_names)
 
     @property
     def partition_count(self) -> int:
-        """How many partitions there are, of all topics."""
-        return len(self._groups)
+        """How many partitions there are, of all topics that clients see."""
+        hidden = sum(len(self._topics[one].partitions) for one in self._internal_ids.values())
+        return len(self._groups) - hidden
 
     def partitions(self) -> Iterable[PartitionInfo]:
-        """All partitions of all topics."""
+        """All partitions of all topics, internal ones among them."""
         return self._groups.values()
 
     def partition(self, group_id: int) -> PartitionInfo | None:
         """The partition whose group this is."""
         return self._groups.get(group_id)
+
+    def is_internal(self, place: PartitionInfo) -> bool:
+        """Whether the partition holds consumer groups and no records."""
+        return self._topics[place.topic_id].internal
 
     def is_dead_group(self, group_id: int) -> bool:
         """Whether the group existed and was deleted."""
@@ -254,7 +273,10 @@ class Registry:
     def put_topic(self, topic: TopicInfo) -> None:
         """Adds a topic, or replaces what is known of it."""
         known = self._topics.get(topic.topic_id)
-        if known is None:
+        if known is None and topic.internal:
+            assert topic.name not in self._internal_ids, "a name belongs to one topic"
+            self._internal_ids[topic.name] = topic.topic_id
+        elif known is None:
             assert topic.name not in self._topic_ids, "a name belongs to one topic"
             insort(self._topic_names, topic.name)
             self._topic_ids[topic.name] = topic.topic_id

@@ -87,7 +87,9 @@ class LocalReplicas:
         replica = None if partition is None else partition.on_node(self._host.node_id)
         if partition is None or replica is None or here is not None:
             return
-        meta = GroupMeta(group_id, replica, GroupKind.PARTITION)
+        internal = self._registry.is_internal(partition)
+        kind = GroupKind.CONSUMERS if internal else GroupKind.PARTITION
+        meta = GroupMeta(group_id, replica, kind)
         try:
             # The preferred leader stands first, so that nothing need be moved afterwards.
             preferred = partition.replica_ids[0]

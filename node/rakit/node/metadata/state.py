@@ -117,6 +117,7 @@ def _topic_record(topic: TopicInfo) -> pb.TopicRecord:
         next_replica_sequences=[one.next_replica_sequence for one in rows],
         born_counts=[len(one.born_replica_ids) for one in rows],
         born_replica_ids=[each for one in rows for each in one.born_replica_ids],
+        internal=topic.internal,
     )
 
 
@@ -128,6 +129,7 @@ def _topic(record: pb.TopicRecord) -> TopicInfo:
         config=TopicConfig.from_proto(record.config),
         create_time_ms=record.create_time_ms,
         partitions=tuple(_partitions(record)),
+        internal=record.internal,
     )
 
 

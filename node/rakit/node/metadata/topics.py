@@ -13,6 +13,7 @@ refused. Refusals are not remembered: the same request may succeed later.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -30,6 +31,7 @@ from rakit.node.metadata.registry import (
 from rakit.node.metadata.tables import Producer
 from rakit.node.metadata.topic_config import TopicConfig, check_names
 from rakit.peer.v1.metadata_command_pb2 import (
+    CreateGroupPartitions,
     CreateTopic,
     DeleteTopic,
     InitProducer,
@@ -41,6 +43,11 @@ from rakit.peer.v1.metadata_command_pb2 import (
 )
 
 TOPIC_PARTITIONS_COUNT_MAX: Final = 10_000
+#: The internal topic that consumer groups live in. Its number of partitions is part of the format.
+GROUPS_TOPIC: Final = "__groups"
+GROUP_PARTITIONS_COUNT: Final = 16
+#: Names that begin so are the cluster's own.
+RESERVED_PREFIX: Final = "__"
 REPLICATION_FACTOR_DEFAULT: Final = 3
 #: More replicas cost writes and protect against nothing that nine do not.
 REPLICATION_FACTOR_MAX: Final = 9
@@ -60,6 +67,20 @@ def check_topic_name(name: str) -> None:
         " '.' or '..')",
         {"topic": name},
     )
+
+
+def check_new_topic_name(name: str) -> None:
+    """Raises `RakitError` INVALID_TOPIC_NAME also for a name that clients may not create.
+
+    The state machine does not ask: a log may hold such a name from before it was reserved.
+    """
+    check_topic_name(name)
+    if name.startswith(RESERVED_PREFIX):
+        raise RakitError(
+            error_pb2.ERROR_REASON_INVALID_TOPIC_NAME,
+            f"{name!r} is reserved: names that begin with {RESERVED_PREFIX} are the cluster's own",
+            {"topic": name},
+        )
 
 
 def check_partition_count(count: int) -> None:
@@ -127,14 +148,38 @@ def create_topic(registry: Registry, command: CreateTopic, time_ms: int) -> Meta
         replication_factor=factor,
         config=config,
         create_time_ms=time_ms,
-        partitions=_placed(registry, command, partition_count, factor),
+        partitions=_placed(registry, command.avoid_node_ids, partition_count, factor),
     )
+    _add(registry, topic)
+    return _remembered(registry, command.mark, _changed(topic))
+
+
+def create_group_partitions(
+    registry: Registry, command: CreateGroupPartitions, time_ms: int
+) -> MetadataResult:
+    """Creates the internal topic of consumer groups; nothing is to be done where it exists."""
+    topic = registry.internal_topic(GROUPS_TOPIC)
+    if topic is None:
+        factor = min(REPLICATION_FACTOR_DEFAULT, len(registry.nodes))
+        topic = TopicInfo(
+            topic_id=registry.counters.topic_id,
+            name=GROUPS_TOPIC,
+            replication_factor=factor,
+            config=TopicConfig(),
+            create_time_ms=time_ms,
+            partitions=_placed(registry, command.avoid_node_ids, GROUP_PARTITIONS_COUNT, factor),
+            internal=True,
+        )
+        _add(registry, topic)
+    return _changed(topic)
+
+
+def _add(registry: Registry, topic: TopicInfo) -> None:
     registry.counters.topic_id += 1
-    registry.counters.group_id += partition_count
+    registry.counters.group_id += len(topic.partitions)
     registry.put_topic(topic)
     groups = tuple(one.group_id for one in topic.partitions)
     registry.changed(Change(0, topic_ids=(topic.topic_id,), group_ids=groups))
-    return _remembered(registry, command.mark, _changed(topic))
 
 
 def update_topic(registry: Registry, command: UpdateTopic) -> MetadataResult:
@@ -197,9 +242,9 @@ def _no_more_names(limit: int) -> RakitError:
 
 
 def _placed(
-    registry: Registry, command: CreateTopic, partition_count: int, factor: int
+    registry: Registry, avoid_node_ids: Iterable[int], partition_count: int, factor: int
 ) -> tuple[PartitionInfo, ...]:
-    avoided = set(command.avoid_node_ids)
+    avoided = set(avoid_node_ids)
     candidates = [
         Candidate(
             node_id=node.node_id,

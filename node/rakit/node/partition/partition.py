@@ -186,6 +186,16 @@ class Partition:
         assert at_time is not None, "a time was asked for"
         return at_time
 
+    def append_time_at(self, offset: int) -> int:
+        """Returns when the record at an offset was appended, or the first one kept; 0: none."""
+        replica = self._leading()
+        state = self._machine(replica).state
+        offset = max(offset, state.start_offset)
+        if offset >= state.next_offset:
+            return 0
+        with self._damage_reported(replica, offset):
+            return self._reader_of(replica).read(offset, 1, offset + 1).batches[0].append_time_ms
+
     def earliest(self) -> int:
         """Returns the first offset that is kept."""
         return self._machine(self._leading()).state.start_offset

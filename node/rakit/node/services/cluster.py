@@ -82,7 +82,7 @@ class ClusterService:
         for place in self._registry.partitions():
             leader = self._router.known_leader(place.group_id)
             if leader is None:
-                leaderless += 1
+                leaderless += not self._registry.is_internal(place)
             else:
                 led[leader.node_id] = led.get(leader.node_id, 0) + 1
         metadata_leader = self._router.known_leader(METADATA_GROUP_ID)

@@ -36,7 +36,7 @@ ResultT = TypeVar("ResultT")
 
 #: A call without a deadline is treated as if it had this one: nothing waits for ever on the server.
 DEFAULT_DEADLINE_S: Final = 60.0
-#: An open produce stream may finish what it has in flight when the node drains.
+#: An open stream may finish what it has taken when the node drains.
 STREAM_GRACE_S: Final = 3.0
 _TRANSPORT_ERRORS: Final = (
     grpc.aio.AbortError,
@@ -223,13 +223,17 @@ class Methods:
         """Registers a method with a stream in each direction."""
 
         async def behave(_requests: object, context: Context) -> None:
+            stream = Stream(context, self._gate.closing)
+
             async def run() -> None:
                 self._gate.check()
-                stream = Stream(context, self._gate.closing)
                 work = function(self._call(context, streaming=True), stream)
                 await self._until_closing(work, STREAM_GRACE_S)
 
-            await self._guarded(name, context, run())
+            try:
+                await self._guarded(name, context, run())
+            finally:
+                stream.ended()
 
         self._methods[name] = grpc.stream_stream_rpc_method_handler(behave)
 

@@ -21,13 +21,14 @@ from rakit.api.v1.log_service_pb2 import (
     PartitionOffsets,
     Position,
 )
-from rakit.node.errors import RakitError, from_status
+from rakit.node.errors import RakitError, from_status, to_status
 from rakit.node.metadata.registry import TopicInfo
 from rakit.node.partition.partition import Partition
 from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
 from rakit.node.routing import Router, answer_by, give_up_at, is_reroutable
 from rakit.peer.v1.node_service_pb2 import (
+    ForwardedOffsets,
     ForwardOffsetsRequest,
     ForwardOffsetsResponse,
     ForwardProducerStateRequest,
@@ -49,6 +50,26 @@ async def partition_offsets(
         at_time=offsets.at_time,
         size_bytes=offsets.size_bytes,
     )
+
+
+async def forwarded_offsets(
+    partitions: Partitions, request: ForwardOffsetsRequest
+) -> list[ForwardedOffsets]:
+    """The readable ranges of groups that this node leads, each with its own error."""
+    time_ms = request.time_ms if request.HasField("time_ms") else None
+    places = dict(zip(request.group_ids, request.from_offsets, strict=False))
+
+    async def ask(group_id: int) -> ForwardedOffsets:
+        try:
+            partition = partitions.get(group_id)
+            found = await partition_offsets(partition, 0, time_ms)
+            place = places.get(group_id)
+            at_ms = 0 if place is None else partition.append_time_at(place)
+            return ForwardedOffsets(offsets=found, append_time_ms=at_ms)
+        except RakitError as error:
+            return ForwardedOffsets(error=to_status(error))
+
+    return list(await asyncio.gather(*(ask(each) for each in request.group_ids)))
 
 
 async def producer_state(
@@ -197,14 +218,15 @@ class OffsetLookup:
                 async with asyncio.timeout_at(until):
                     return await ask(leader.node_id, place.group_id, until - loop.time())
             except TimeoutError:
-                raise _late(mutates=mutates) from None
+                raise late(mutates=mutates) from None
             except RakitError as error:
                 again = is_reroutable(error)
                 if not again or not await self._router.look_again(place.group_id, leader, give_up):
                     raise
 
 
-def _late(*, mutates: bool) -> RakitError:
+def late(*, mutates: bool = False) -> RakitError:
+    """What a caller is told whose deadline came before the leader's answer."""
     if mutates:
         return RakitError(
             error_pb2.ERROR_REASON_OUTCOME_UNKNOWN,

@@ -18,7 +18,7 @@ from rakit.node.reading.local import Finding, LocalReads, ReadLimits, Wanted
 from rakit.node.services.cluster import digest_replica
 from rakit.node.services.handlers import Call, Methods, Stream, parsed
 from rakit.node.services.leadership import TransferHost, transfer
-from rakit.node.services.offsets import partition_offsets, producer_state
+from rakit.node.services.offsets import forwarded_offsets, producer_state
 from rakit.peer.v1 import node_service_pb2 as wire
 from rakit.peer.v1.node_service_pb2 import ForwardProduceRequest, ForwardProduceResponse
 
@@ -97,17 +97,9 @@ class PeerService:
     ) -> wire.ForwardOffsetsResponse:
         """The readable ranges of groups that this node leads."""
         self._check(request.destination)
-        time_ms = request.time_ms if request.HasField("time_ms") else None
-
-        async def ask(group_id: int) -> wire.ForwardedOffsets:
-            try:
-                partition = self._partitions.get(group_id)
-                return wire.ForwardedOffsets(offsets=await partition_offsets(partition, 0, time_ms))
-            except RakitError as error:
-                return wire.ForwardedOffsets(error=to_status(error))
-
-        groups = await asyncio.gather(*(ask(each) for each in request.group_ids))
-        return wire.ForwardOffsetsResponse(groups=groups)
+        return wire.ForwardOffsetsResponse(
+            groups=await forwarded_offsets(self._partitions, request)
+        )
 
     async def forward_producer_state(
         self, _call: Call, request: wire.ForwardProducerStateRequest

@@ -20,9 +20,12 @@ Keys of ErrorInfo.metadata, present where they apply:
                        used
   expected_offset      OFFSET_MISMATCH: what the request expected
   next_offset          OFFSET_MISMATCH: the offset that the next record gets
-  earliest, latest     OFFSET_OUT_OF_RANGE: the readable range, `latest` exclusive
+  earliest, latest     OFFSET_OUT_OF_RANGE, COMMIT_OUT_OF_RANGE: the readable range, `latest` exclusive
   expected_sequence    OUT_OF_ORDER_SEQUENCE: the partition's last sequence, which previous_sequence must name
   current_epoch        PRODUCER_FENCED: the epoch in force
+  group, member_id     what a group's error is about
+  fence_reason         MEMBER_FENCED: SESSION_EXPIRED | PROCESSING_TOO_LONG | REVOKE_TOO_LONG | INSTANCE_REPLACED | LEFT |
+                       GROUP_DELETED | UNKNOWN_MEMBER
   partition_count      PARTITION_COUNT_MISMATCH: the topic's count
   limit                the limit that was exceeded
   actual               the value that exceeded it
@@ -104,6 +107,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server does not know this codec."""
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 14
     """The page token is not one that this cluster gave for this list."""
+    ERROR_REASON_INVALID_GROUP_NAME: _ErrorReason.ValueType  # 16
+    """A group name is 1 to 249 printable characters."""
+    ERROR_REASON_INVALID_TOPIC_PATTERN: _ErrorReason.ValueType  # 17
+    """A topic pattern has characters of topic names, `*` and `?`, at most 249."""
+    ERROR_REASON_CREDIT_EXCEEDED: _ErrorReason.ValueType  # 18
+    """More credit is outstanding than a stream may have."""
     ERROR_REASON_PARTITION_COUNT_MISMATCH: _ErrorReason.ValueType  # 15
     """The stated partition count exceeds the topic's."""
     ERROR_REASON_UNKNOWN_TOPIC: _ErrorReason.ValueType  # 20
@@ -116,6 +125,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A request with this request_id was made before, with other content."""
     ERROR_REASON_UNKNOWN_NODE: _ErrorReason.ValueType  # 24
     """No such node."""
+    ERROR_REASON_UNKNOWN_GROUP: _ErrorReason.ValueType  # 25
+    """No such group."""
     ERROR_REASON_OFFSET_OUT_OF_RANGE: _ErrorReason.ValueType  # 30
     """The position lies below the log's start or above its end."""
     ERROR_REASON_CORRUPT_RECORD: _ErrorReason.ValueType  # 31
@@ -154,6 +165,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The node's storage failed."""
     ERROR_REASON_NO_QUORUM: _ErrorReason.ValueType  # 57
     """A majority did not answer in time, so a linearizable answer cannot be given."""
+    ERROR_REASON_MEMBER_FENCED: _ErrorReason.ValueType  # 60
+    """The member's session is over: `fence_reason` says why. Join again, without a resume token."""
+    ERROR_REASON_STALE_MEMBER_EPOCH: _ErrorReason.ValueType  # 61
+    """The epoch is not one in which the member owned the partition."""
+    ERROR_REASON_PARTITION_NOT_OWNED: _ErrorReason.ValueType  # 62
+    """The member does not own the partition."""
+    ERROR_REASON_GROUP_ACTIVE: _ErrorReason.ValueType  # 63
+    """The group has members, and this is for groups without."""
+    ERROR_REASON_INSTANCE_IN_USE: _ErrorReason.ValueType  # 64
+    """Another process holds the session of this instance_id."""
+    ERROR_REASON_GROUP_FULL: _ErrorReason.ValueType  # 65
+    """The group, or the cluster, has as many members or groups as it may have."""
+    ERROR_REASON_COMMIT_OUT_OF_RANGE: _ErrorReason.ValueType  # 66
+    """The offset to commit lies outside of the partition's log."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """A bug in the server. The node logged it."""
 
@@ -189,6 +214,12 @@ ERROR_REASON_UNSUPPORTED_CODEC: ErrorReason.ValueType  # 13
 """The server does not know this codec."""
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 14
 """The page token is not one that this cluster gave for this list."""
+ERROR_REASON_INVALID_GROUP_NAME: ErrorReason.ValueType  # 16
+"""A group name is 1 to 249 printable characters."""
+ERROR_REASON_INVALID_TOPIC_PATTERN: ErrorReason.ValueType  # 17
+"""A topic pattern has characters of topic names, `*` and `?`, at most 249."""
+ERROR_REASON_CREDIT_EXCEEDED: ErrorReason.ValueType  # 18
+"""More credit is outstanding than a stream may have."""
 ERROR_REASON_PARTITION_COUNT_MISMATCH: ErrorReason.ValueType  # 15
 """The stated partition count exceeds the topic's."""
 ERROR_REASON_UNKNOWN_TOPIC: ErrorReason.ValueType  # 20
@@ -201,6 +232,8 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 23
 """A request with this request_id was made before, with other content."""
 ERROR_REASON_UNKNOWN_NODE: ErrorReason.ValueType  # 24
 """No such node."""
+ERROR_REASON_UNKNOWN_GROUP: ErrorReason.ValueType  # 25
+"""No such group."""
 ERROR_REASON_OFFSET_OUT_OF_RANGE: ErrorReason.ValueType  # 30
 """The position lies below the log's start or above its end."""
 ERROR_REASON_CORRUPT_RECORD: ErrorReason.ValueType  # 31
@@ -239,6 +272,20 @@ ERROR_REASON_STORAGE_FAILED: ErrorReason.ValueType  # 56
 """The node's storage failed."""
 ERROR_REASON_NO_QUORUM: ErrorReason.ValueType  # 57
 """A majority did not answer in time, so a linearizable answer cannot be given."""
+ERROR_REASON_MEMBER_FENCED: ErrorReason.ValueType  # 60
+"""The member's session is over: `fence_reason` says why. Join again, without a resume token."""
+ERROR_REASON_STALE_MEMBER_EPOCH: ErrorReason.ValueType  # 61
+"""The epoch is not one in which the member owned the partition."""
+ERROR_REASON_PARTITION_NOT_OWNED: ErrorReason.ValueType  # 62
+"""The member does not own the partition."""
+ERROR_REASON_GROUP_ACTIVE: ErrorReason.ValueType  # 63
+"""The group has members, and this is for groups without."""
+ERROR_REASON_INSTANCE_IN_USE: ErrorReason.ValueType  # 64
+"""Another process holds the session of this instance_id."""
+ERROR_REASON_GROUP_FULL: ErrorReason.ValueType  # 65
+"""The group, or the cluster, has as many members or groups as it may have."""
+ERROR_REASON_COMMIT_OUT_OF_RANGE: ErrorReason.ValueType  # 66
+"""The offset to commit lies outside of the partition's log."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """A bug in the server. The node logged it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

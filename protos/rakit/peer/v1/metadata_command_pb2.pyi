@@ -72,6 +72,7 @@ class MetadataCommand(_message.Message):
     UPDATE_TOPIC_FIELD_NUMBER: _builtins.int
     DELETE_TOPIC_FIELD_NUMBER: _builtins.int
     INIT_PRODUCER_FIELD_NUMBER: _builtins.int
+    CREATE_GROUP_PARTITIONS_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     """The proposer's clock; the state machine has none."""
@@ -87,6 +88,8 @@ class MetadataCommand(_message.Message):
     def delete_topic(self) -> Global___DeleteTopic: ...
     @_builtins.property
     def init_producer(self) -> Global___InitProducer: ...
+    @_builtins.property
+    def create_group_partitions(self) -> Global___CreateGroupPartitions: ...
     def __init__(
         self,
         *,
@@ -96,13 +99,14 @@ class MetadataCommand(_message.Message):
         update_topic: Global___UpdateTopic | None = ...,
         delete_topic: Global___DeleteTopic | None = ...,
         init_producer: Global___InitProducer | None = ...,
+        create_group_partitions: Global___CreateGroupPartitions | None = ...,
         time_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "update_topic", b"update_topic"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "update_topic", b"update_topic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "time_ms", b"time_ms", "update_topic", b"update_topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "time_ms", b"time_ms", "update_topic", b"update_topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "update_topic", "delete_topic", "init_producer"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "update_topic", "delete_topic", "init_producer", "create_group_partitions"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -375,6 +379,32 @@ class DeleteTopic(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteTopic: _TypeAlias = DeleteTopic  # noqa: Y015
+
+@_typing.final
+class CreateGroupPartitions(_message.Message):
+    """Makes the internal topic in which consumer groups live, unless it is there. The number of its partitions is a constant of
+    the format.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AVOID_NODE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def avoid_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """As in CreateTopic."""
+
+    def __init__(
+        self,
+        *,
+        avoid_node_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avoid_node_ids", b"avoid_node_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateGroupPartitions: _TypeAlias = CreateGroupPartitions  # noqa: Y015
 
 @_typing.final
 class InitProducer(_message.Message):
@@ -739,10 +769,13 @@ class TopicRecord(_message.Message):
     NEXT_REPLICA_SEQUENCES_FIELD_NUMBER: _builtins.int
     BORN_COUNTS_FIELD_NUMBER: _builtins.int
     BORN_REPLICA_IDS_FIELD_NUMBER: _builtins.int
+    INTERNAL_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.int
     name: _builtins.str
     replication_factor: _builtins.int
     create_time_ms: _builtins.int
+    internal: _builtins.bool
+    """Its partitions hold consumer groups and no records; clients do not see it."""
     @_builtins.property
     def config(self) -> _topic_service_pb2.TopicConfig: ...
     @_builtins.property
@@ -783,10 +816,11 @@ class TopicRecord(_message.Message):
         next_replica_sequences: _abc.Iterable[_builtins.int] | None = ...,
         born_counts: _abc.Iterable[_builtins.int] | None = ...,
         born_replica_ids: _abc.Iterable[_builtins.int] | None = ...,
+        internal: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["born_counts", b"born_counts", "born_replica_ids", b"born_replica_ids", "config", b"config", "create_time_ms", b"create_time_ms", "group_ids", b"group_ids", "name", b"name", "next_replica_sequences", b"next_replica_sequences", "replica_counts", b"replica_counts", "replica_ids", b"replica_ids", "replication_factor", b"replication_factor", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["born_counts", b"born_counts", "born_replica_ids", b"born_replica_ids", "config", b"config", "create_time_ms", b"create_time_ms", "group_ids", b"group_ids", "internal", b"internal", "name", b"name", "next_replica_sequences", b"next_replica_sequences", "replica_counts", b"replica_counts", "replica_ids", b"replica_ids", "replication_factor", b"replication_factor", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -312,21 +312,27 @@ class ForwardOffsetsRequest(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     GROUP_IDS_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
+    FROM_OFFSETS_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     @_builtins.property
     def destination(self) -> Global___Destination: ...
     @_builtins.property
     def group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def from_offsets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """One per group, or none: also say when the record at this offset was appended, or the first one that is kept."""
+
     def __init__(
         self,
         *,
         destination: Global___Destination | None = ...,
         group_ids: _abc.Iterable[_builtins.int] | None = ...,
         time_ms: _builtins.int | None = ...,
+        from_offsets: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_time_ms", b"_time_ms", "destination", b"destination", "time_ms", b"time_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_time_ms", b"_time_ms", "destination", b"destination", "group_ids", b"group_ids", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_time_ms", b"_time_ms", "destination", b"destination", "from_offsets", b"from_offsets", "group_ids", b"group_ids", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__time_ms: _TypeAlias = _typing.Literal["time_ms"]  # noqa: Y015
     _WhichOneofArgType__time_ms: _TypeAlias = _typing.Literal["_time_ms", b"_time_ms"]  # noqa: Y015
@@ -362,6 +368,9 @@ class ForwardedOffsets(_message.Message):
 
     OFFSETS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    APPEND_TIME_MS_FIELD_NUMBER: _builtins.int
+    append_time_ms: _builtins.int
+    """Of the record at `from_offsets`; 0 where there is none yet."""
     @_builtins.property
     def offsets(self) -> _log_service_pb2.PartitionOffsets: ...
     @_builtins.property
@@ -371,10 +380,11 @@ class ForwardedOffsets(_message.Message):
         *,
         offsets: _log_service_pb2.PartitionOffsets | None = ...,
         error: _status_pb2.Status | None = ...,
+        append_time_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "offsets", b"offsets", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "offsets", b"offsets", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_time_ms", b"append_time_ms", "error", b"error", "offsets", b"offsets", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["offsets", "error"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

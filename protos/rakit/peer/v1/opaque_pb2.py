@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from rakit.api.v1 import group_service_pb2 as rakit_dot_api_dot_v1_dot_group__service__pb2
 from rakit.api.v1 import header_pb2 as rakit_dot_api_dot_v1_dot_header__pb2
 from rakit.api.v1 import log_service_pb2 as rakit_dot_api_dot_v1_dot_log__service__pb2
 from rakit.api.v1 import record_pb2 as rakit_dot_api_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arakit/peer/v1/opaque.proto\x12\rrakit.peer.v1\x1a\x17google/rpc/status.proto\x1a\x19rakit/api/v1/header.proto\x1a\x1erakit/api/v1/log_service.proto\x1a\x19rakit/api/v1/record.proto\"\x8c\x01\n\x0bOpaqueBatch\x12\x17\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x0crecord_count\x18\x02 \x01(\x05\x12\x1a\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x11\n\x07records\x18\x04 \x01(\x0cH\x00\x12\x14\n\ncompressed\x18\x05 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"\xc9\x02\n\x14OpaqueProduceRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x13\n\tpartition\x18\x02 \x01(\x05H\x00\x12\x15\n\x0brouting_key\x18\x03 \x01(\x0cH\x00\x12\x1c\n\x0fpartition_count\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x0e\n\x04rows\x18\x05 \x01(\x0cH\x01\x12\x11\n\x07\x63olumns\x18\x06 \x01(\x0cH\x01\x12\x14\n\ncompressed\x18\x07 \x01(\x0cH\x01\x12-\n\x08producer\x18\x08 \x01(\x0b\x32\x1b.rakit.api.v1.ProducerStamp\x12 \n\x0f\x65xpected_offset\x18\t \x01(\x03\x42\x02\x30\x01H\x03\x88\x01\x01\x12\x13\n\x0bleader_only\x18\n \x01(\x08\x42\x08\n\x06targetB\x07\n\x05\x62\x61tchB\x12\n\x10_partition_countB\x12\n\x10_expected_offset\"\xa7\x01\n\x19OpaqueProduceMixedRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\x04rows\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x1c\n\x0fpartition_count\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12-\n\x08producer\x18\x04 \x01(\x0b\x32\x1b.rakit.api.v1.ProducerStampB\x07\n\x05_rowsB\x12\n\x10_partition_count\"\xa3\x01\n\x1aOpaqueProduceStreamRequest\x12\x0f\n\x03tag\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x36\n\x07produce\x18\x02 \x01(\x0b\x32#.rakit.peer.v1.OpaqueProduceRequestH\x00\x12\x31\n\x07restart\x18\x03 \x01(\x0b\x32\x1e.rakit.api.v1.RestartPartitionH\x00\x42\t\n\x07request\"\x81\x02\n\x13OpaquePartitionData\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x17\n\x0bnext_offset\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x1a\n\x0ehigh_watermark\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x1c\n\x10log_start_offset\x18\x05 \x01(\x03\x42\x02\x30\x01\x12%\n\x07records\x18\x06 \x03(\x0b\x32\x14.rakit.api.v1.Record\x12+\n\x07\x62\x61tches\x18\x07 \x03(\x0b\x32\x1a.rakit.peer.v1.OpaqueBatch\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\"{\n\x13OpaqueFetchResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.rakit.api.v1.ResponseHeader\x12\x36\n\npartitions\x18\x02 \x03(\x0b\x32\".rakit.peer.v1.OpaquePartitionData\"\xae\x01\n\x12OpaqueReadResponse\x12\x32\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\".rakit.peer.v1.OpaquePartitionDataH\x00\x12\x30\n\theartbeat\x18\x02 \x01(\x0b\x32\x1b.rakit.api.v1.ReadHeartbeatH\x00\x12)\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.rakit.api.v1.PartitionEndH\x00\x42\x07\n\x05\x65ventb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arakit/peer/v1/opaque.proto\x12\rrakit.peer.v1\x1a\x17google/rpc/status.proto\x1a rakit/api/v1/group_service.proto\x1a\x19rakit/api/v1/header.proto\x1a\x1erakit/api/v1/log_service.proto\x1a\x19rakit/api/v1/record.proto\"\x8c\x01\n\x0bOpaqueBatch\x12\x17\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x0crecord_count\x18\x02 \x01(\x05\x12\x1a\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x11\n\x07records\x18\x04 \x01(\x0cH\x00\x12\x14\n\ncompressed\x18\x05 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"\xc9\x02\n\x14OpaqueProduceRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x13\n\tpartition\x18\x02 \x01(\x05H\x00\x12\x15\n\x0brouting_key\x18\x03 \x01(\x0cH\x00\x12\x1c\n\x0fpartition_count\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x0e\n\x04rows\x18\x05 \x01(\x0cH\x01\x12\x11\n\x07\x63olumns\x18\x06 \x01(\x0cH\x01\x12\x14\n\ncompressed\x18\x07 \x01(\x0cH\x01\x12-\n\x08producer\x18\x08 \x01(\x0b\x32\x1b.rakit.api.v1.ProducerStamp\x12 \n\x0f\x65xpected_offset\x18\t \x01(\x03\x42\x02\x30\x01H\x03\x88\x01\x01\x12\x13\n\x0bleader_only\x18\n \x01(\x08\x42\x08\n\x06targetB\x07\n\x05\x62\x61tchB\x12\n\x10_partition_countB\x12\n\x10_expected_offset\"\xa7\x01\n\x19OpaqueProduceMixedRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\x04rows\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x1c\n\x0fpartition_count\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12-\n\x08producer\x18\x04 \x01(\x0b\x32\x1b.rakit.api.v1.ProducerStampB\x07\n\x05_rowsB\x12\n\x10_partition_count\"\xa3\x01\n\x1aOpaqueProduceStreamRequest\x12\x0f\n\x03tag\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x36\n\x07produce\x18\x02 \x01(\x0b\x32#.rakit.peer.v1.OpaqueProduceRequestH\x00\x12\x31\n\x07restart\x18\x03 \x01(\x0b\x32\x1e.rakit.api.v1.RestartPartitionH\x00\x42\t\n\x07request\"\x81\x02\n\x13OpaquePartitionData\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x17\n\x0bnext_offset\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x1a\n\x0ehigh_watermark\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x1c\n\x10log_start_offset\x18\x05 \x01(\x03\x42\x02\x30\x01\x12%\n\x07records\x18\x06 \x03(\x0b\x32\x14.rakit.api.v1.Record\x12+\n\x07\x62\x61tches\x18\x07 \x03(\x0b\x32\x1a.rakit.peer.v1.OpaqueBatch\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\"{\n\x13OpaqueFetchResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.rakit.api.v1.ResponseHeader\x12\x36\n\npartitions\x18\x02 \x03(\x0b\x32\".rakit.peer.v1.OpaquePartitionData\"\xae\x01\n\x12OpaqueReadResponse\x12\x32\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\".rakit.peer.v1.OpaquePartitionDataH\x00\x12\x30\n\theartbeat\x18\x02 \x01(\x0b\x32\x1b.rakit.api.v1.ReadHeartbeatH\x00\x12)\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.rakit.api.v1.PartitionEndH\x00\x42\x07\n\x05\x65vent\"]\n\x0eOpaqueDelivery\x12\x30\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\".rakit.peer.v1.OpaquePartitionData\x12\x19\n\rcharged_bytes\x18\x02 \x01(\x03\x42\x02\x30\x01\"\xdc\x02\n\x17OpaqueSubscribeResponse\x12&\n\x06joined\x18\x01 \x01(\x0b\x32\x14.rakit.api.v1.JoinedH\x00\x12*\n\x08\x61ssigned\x18\x02 \x01(\x0b\x32\x16.rakit.api.v1.AssignedH\x00\x12\x30\n\x07records\x18\x03 \x01(\x0b\x32\x1d.rakit.peer.v1.OpaqueDeliveryH\x00\x12*\n\x08revoking\x18\x04 \x01(\x0b\x32\x16.rakit.api.v1.RevokingH\x00\x12,\n\tcommitted\x18\x05 \x01(\x0b\x32\x17.rakit.api.v1.CommittedH\x00\x12&\n\x06sought\x18\x06 \x01(\x0b\x32\x14.rakit.api.v1.SoughtH\x00\x12\x30\n\theartbeat\x18\x07 \x01(\x0b\x32\x1b.rakit.api.v1.ReadHeartbeatH\x00\x42\x07\n\x05\x65vent\"\x85\x03\n\x17OpaquePollGroupResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.rakit.api.v1.ResponseHeader\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\x18\n\x0cmember_epoch\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x1e\n\x12\x61ssignment_version\x18\x04 \x01(\x03\x42\x02\x30\x01\x12.\n\x05owned\x18\x05 \x03(\x0b\x32\x1f.rakit.api.v1.AssignedPartition\x12.\n\x08revoking\x18\x06 \x03(\x0b\x32\x1c.rakit.api.v1.TopicPartition\x12\x30\n\x04\x64\x61ta\x18\x07 \x03(\x0b\x32\".rakit.peer.v1.OpaquePartitionData\x12\x33\n\rcommit_errors\x18\x08 \x03(\x0b\x32\x1c.rakit.api.v1.PartitionError\x12\x12\n\nsession_ms\x18\t \x01(\x05\x12\x14\n\x0cresume_token\x18\n \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,18 +50,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPAQUEPARTITIONDATA'].fields_by_name['high_watermark']._serialized_options = b'0\001'
   _globals['_OPAQUEPARTITIONDATA'].fields_by_name['log_start_offset']._loaded_options = None
   _globals['_OPAQUEPARTITIONDATA'].fields_by_name['log_start_offset']._serialized_options = b'0\001'
-  _globals['_OPAQUEBATCH']._serialized_start=157
-  _globals['_OPAQUEBATCH']._serialized_end=297
-  _globals['_OPAQUEPRODUCEREQUEST']._serialized_start=300
-  _globals['_OPAQUEPRODUCEREQUEST']._serialized_end=629
-  _globals['_OPAQUEPRODUCEMIXEDREQUEST']._serialized_start=632
-  _globals['_OPAQUEPRODUCEMIXEDREQUEST']._serialized_end=799
-  _globals['_OPAQUEPRODUCESTREAMREQUEST']._serialized_start=802
-  _globals['_OPAQUEPRODUCESTREAMREQUEST']._serialized_end=965
-  _globals['_OPAQUEPARTITIONDATA']._serialized_start=968
-  _globals['_OPAQUEPARTITIONDATA']._serialized_end=1225
-  _globals['_OPAQUEFETCHRESPONSE']._serialized_start=1227
-  _globals['_OPAQUEFETCHRESPONSE']._serialized_end=1350
-  _globals['_OPAQUEREADRESPONSE']._serialized_start=1353
-  _globals['_OPAQUEREADRESPONSE']._serialized_end=1527
+  _globals['_OPAQUEDELIVERY'].fields_by_name['charged_bytes']._loaded_options = None
+  _globals['_OPAQUEDELIVERY'].fields_by_name['charged_bytes']._serialized_options = b'0\001'
+  _globals['_OPAQUEPOLLGROUPRESPONSE'].fields_by_name['member_epoch']._loaded_options = None
+  _globals['_OPAQUEPOLLGROUPRESPONSE'].fields_by_name['member_epoch']._serialized_options = b'0\001'
+  _globals['_OPAQUEPOLLGROUPRESPONSE'].fields_by_name['assignment_version']._loaded_options = None
+  _globals['_OPAQUEPOLLGROUPRESPONSE'].fields_by_name['assignment_version']._serialized_options = b'0\001'
+  _globals['_OPAQUEBATCH']._serialized_start=191
+  _globals['_OPAQUEBATCH']._serialized_end=331
+  _globals['_OPAQUEPRODUCEREQUEST']._serialized_start=334
+  _globals['_OPAQUEPRODUCEREQUEST']._serialized_end=663
+  _globals['_OPAQUEPRODUCEMIXEDREQUEST']._serialized_start=666
+  _globals['_OPAQUEPRODUCEMIXEDREQUEST']._serialized_end=833
+  _globals['_OPAQUEPRODUCESTREAMREQUEST']._serialized_start=836
+  _globals['_OPAQUEPRODUCESTREAMREQUEST']._serialized_end=999
+  _globals['_OPAQUEPARTITIONDATA']._serialized_start=1002
+  _globals['_OPAQUEPARTITIONDATA']._serialized_end=1259
+  _globals['_OPAQUEFETCHRESPONSE']._serialized_start=1261
+  _globals['_OPAQUEFETCHRESPONSE']._serialized_end=1384
+  _globals['_OPAQUEREADRESPONSE']._serialized_start=1387
+  _globals['_OPAQUEREADRESPONSE']._serialized_end=1561
+  _globals['_OPAQUEDELIVERY']._serialized_start=1563
+  _globals['_OPAQUEDELIVERY']._serialized_end=1656
+  _globals['_OPAQUESUBSCRIBERESPONSE']._serialized_start=1659
+  _globals['_OPAQUESUBSCRIBERESPONSE']._serialized_end=2007
+  _globals['_OPAQUEPOLLGROUPRESPONSE']._serialized_start=2010
+  _globals['_OPAQUEPOLLGROUPRESPONSE']._serialized_end=2399
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from rakit.api.v1 import group_service_pb2 as _group_service_pb2
 from rakit.api.v1 import header_pb2 as _header_pb2
 from rakit.api.v1 import log_service_pb2 as _log_service_pb2
 from rakit.api.v1 import record_pb2 as _record_pb2
@@ -288,3 +289,123 @@ class OpaqueReadResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___OpaqueReadResponse: _TypeAlias = OpaqueReadResponse  # noqa: Y015
+
+@_typing.final
+class OpaqueDelivery(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    CHARGED_BYTES_FIELD_NUMBER: _builtins.int
+    charged_bytes: _builtins.int
+    @_builtins.property
+    def data(self) -> Global___OpaquePartitionData: ...
+    def __init__(
+        self,
+        *,
+        data: Global___OpaquePartitionData | None = ...,
+        charged_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_bytes", b"charged_bytes", "data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpaqueDelivery: _TypeAlias = OpaqueDelivery  # noqa: Y015
+
+@_typing.final
+class OpaqueSubscribeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOINED_FIELD_NUMBER: _builtins.int
+    ASSIGNED_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    REVOKING_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
+    SOUGHT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def joined(self) -> _group_service_pb2.Joined: ...
+    @_builtins.property
+    def assigned(self) -> _group_service_pb2.Assigned: ...
+    @_builtins.property
+    def records(self) -> Global___OpaqueDelivery: ...
+    @_builtins.property
+    def revoking(self) -> _group_service_pb2.Revoking: ...
+    @_builtins.property
+    def committed(self) -> _group_service_pb2.Committed: ...
+    @_builtins.property
+    def sought(self) -> _group_service_pb2.Sought: ...
+    @_builtins.property
+    def heartbeat(self) -> _log_service_pb2.ReadHeartbeat: ...
+    def __init__(
+        self,
+        *,
+        joined: _group_service_pb2.Joined | None = ...,
+        assigned: _group_service_pb2.Assigned | None = ...,
+        records: Global___OpaqueDelivery | None = ...,
+        revoking: _group_service_pb2.Revoking | None = ...,
+        committed: _group_service_pb2.Committed | None = ...,
+        sought: _group_service_pb2.Sought | None = ...,
+        heartbeat: _log_service_pb2.ReadHeartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "committed", b"committed", "event", b"event", "heartbeat", b"heartbeat", "joined", b"joined", "records", b"records", "revoking", b"revoking", "sought", b"sought"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "committed", b"committed", "event", b"event", "heartbeat", b"heartbeat", "joined", b"joined", "records", b"records", "revoking", b"revoking", "sought", b"sought"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["joined", "assigned", "records", "revoking", "committed", "sought", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___OpaqueSubscribeResponse: _TypeAlias = OpaqueSubscribeResponse  # noqa: Y015
+
+@_typing.final
+class OpaquePollGroupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_VERSION_FIELD_NUMBER: _builtins.int
+    OWNED_FIELD_NUMBER: _builtins.int
+    REVOKING_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    COMMIT_ERRORS_FIELD_NUMBER: _builtins.int
+    SESSION_MS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.str
+    member_epoch: _builtins.int
+    assignment_version: _builtins.int
+    session_ms: _builtins.int
+    resume_token: _builtins.bytes
+    @_builtins.property
+    def header(self) -> _header_pb2.ResponseHeader: ...
+    @_builtins.property
+    def owned(self) -> _containers.RepeatedCompositeFieldContainer[_group_service_pb2.AssignedPartition]: ...
+    @_builtins.property
+    def revoking(self) -> _containers.RepeatedCompositeFieldContainer[_group_service_pb2.TopicPartition]: ...
+    @_builtins.property
+    def data(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpaquePartitionData]: ...
+    @_builtins.property
+    def commit_errors(self) -> _containers.RepeatedCompositeFieldContainer[_group_service_pb2.PartitionError]: ...
+    def __init__(
+        self,
+        *,
+        header: _header_pb2.ResponseHeader | None = ...,
+        member_id: _builtins.str = ...,
+        member_epoch: _builtins.int = ...,
+        assignment_version: _builtins.int = ...,
+        owned: _abc.Iterable[_group_service_pb2.AssignedPartition] | None = ...,
+        revoking: _abc.Iterable[_group_service_pb2.TopicPartition] | None = ...,
+        data: _abc.Iterable[Global___OpaquePartitionData] | None = ...,
+        commit_errors: _abc.Iterable[_group_service_pb2.PartitionError] | None = ...,
+        session_ms: _builtins.int = ...,
+        resume_token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_version", b"assignment_version", "commit_errors", b"commit_errors", "data", b"data", "header", b"header", "member_epoch", b"member_epoch", "member_id", b"member_id", "owned", b"owned", "resume_token", b"resume_token", "revoking", b"revoking", "session_ms", b"session_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpaquePollGroupResponse: _TypeAlias = OpaquePollGroupResponse  # noqa: Y015
