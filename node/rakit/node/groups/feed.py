@@ -30,7 +30,7 @@ from rakit.node.errors import RakitError, to_status
 from rakit.node.groups.holdings import Held
 from rakit.node.groups.membership import Membership
 from rakit.node.groups.outbox import Parcel
-from rakit.node.reading.budget import Lease, ReadBudget
+from rakit.node.reading.budget import ANSWER_BYTES_MAX, Lease, ReadBudget
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.reading.local import Finding, Found, ReadLimits
 from rakit.node.reading.render import Form, render
@@ -47,6 +47,8 @@ FULL_LOOK_S: Final = 0.05
 WAIT_S: Final = 5.0
 #: What a wait takes along without having asked for room.
 WAITING_BYTES: Final = 64 << 10
+#: Made into rows in one go: the loop that renews the leases of this node stands still meanwhile.
+ROWS_BYTES_MAX: Final = 512 << 10
 #: Before a partition that failed is tried again.
 REST_S: Final = 5.0
 
@@ -89,6 +91,7 @@ class Feed:
         self._fetcher = fetcher
         self._budget = budget
         self._form = form
+        self._step_bytes_max = ANSWER_BYTES_MAX if form.columns else ROWS_BYTES_MAX
         self._start: Edge.ValueType = start
         self._reopened = reopened
         self._bell = Bell()
@@ -151,7 +154,8 @@ class Feed:
             wanted = [each for each in wanted if each.is_readable(now)]
             if not wanted or credit <= 0:
                 return
-            limits = ReadLimits(1, min(lease.size_bytes, credit), wait_until=now)
+            max_bytes = min(lease.size_bytes, credit, self._step_bytes_max)
+            limits = ReadLimits(1, max_bytes, wait_until=now)
             step = self._step(await self._look(wanted, limits), limits)
             if lease.has_room(step.size_bytes):
                 self._needed_bytes = 0
