@@ -21,14 +21,21 @@ if TYPE_CHECKING:
     from rakit.client.admin import Admin as Admin
     from rakit.client.client import Client as Client
     from rakit.client.config import ClientConfig as ClientConfig
+    from rakit.client.config import GroupConfig as GroupConfig
     from rakit.client.config import ProducerConfig as ProducerConfig
     from rakit.client.config import ReaderConfig as ReaderConfig
+    from rakit.client.consuming.consumer import GroupConsumer as GroupConsumer
+    from rakit.client.consuming.consumer import Hooks as Hooks
+    from rakit.client.consuming.places import TopicPartition as TopicPartition
     from rakit.client.errors import AlreadyExistsError as AlreadyExistsError
     from rakit.client.errors import ClosedError as ClosedError
     from rakit.client.errors import DeliveryTimeoutError as DeliveryTimeoutError
+    from rakit.client.errors import GroupActiveError as GroupActiveError
     from rakit.client.errors import InvalidRequestError as InvalidRequestError
     from rakit.client.errors import LocalReason as LocalReason
+    from rakit.client.errors import MemberFencedError as MemberFencedError
     from rakit.client.errors import NotFoundError as NotFoundError
+    from rakit.client.errors import NotOwnerError as NotOwnerError
     from rakit.client.errors import OffsetMismatchError as OffsetMismatchError
     from rakit.client.errors import OffsetOutOfRangeError as OffsetOutOfRangeError
     from rakit.client.errors import OutcomeUnknownError as OutcomeUnknownError
@@ -38,6 +45,11 @@ if TYPE_CHECKING:
     from rakit.client.errors import ServerError as ServerError
     from rakit.client.errors import StorageError as StorageError
     from rakit.client.errors import UnavailableError as UnavailableError
+    from rakit.client.groups import Group as Group
+    from rakit.client.groups import GroupMember as GroupMember
+    from rakit.client.groups import GroupPartition as GroupPartition
+    from rakit.client.groups import GroupSummary as GroupSummary
+    from rakit.client.groups import OffsetChange as OffsetChange
     from rakit.client.model import Cluster as Cluster
     from rakit.client.model import Digest as Digest
     from rakit.client.model import Node as Node
@@ -56,14 +68,19 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "admin": ("Admin",),
     "client": ("Client",),
-    "config": ("ClientConfig", "ProducerConfig", "ReaderConfig"),
+    "config": ("ClientConfig", "GroupConfig", "ProducerConfig", "ReaderConfig"),
+    "consuming.consumer": ("GroupConsumer", "Hooks"),
+    "consuming.places": ("TopicPartition",),
     "errors": (
         "AlreadyExistsError",
         "ClosedError",
         "DeliveryTimeoutError",
+        "GroupActiveError",
         "InvalidRequestError",
         "LocalReason",
+        "MemberFencedError",
         "NotFoundError",
+        "NotOwnerError",
         "OffsetMismatchError",
         "OffsetOutOfRangeError",
         "OutcomeUnknownError",
@@ -74,6 +91,7 @@ _HOMES: Final = {
         "StorageError",
         "UnavailableError",
     ),
+    "groups": ("Group", "GroupMember", "GroupPartition", "GroupSummary", "OffsetChange"),
     "model": (
         "Cluster",
         "Digest",

@@ -1,23 +1,33 @@
-"""Administration: topics, the cluster, offsets and digests.
+"""Administration: topics, groups, the cluster, offsets and digests.
 
 Each method is one request to any node, repeated on others while it can succeed. Requests that
 change topics carry a request id, so a repetition gets the answer of the first one. Moving a
 leadership has none, because a repetition does no harm: it asks for the same leader again, or for
-the fittest, which may then be another one.
+the fittest, which may then be another one. Neither have changes of a group's offsets, which say
+where the offsets are to be.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from rakit.api.v1 import cluster_service_pb2 as cluster
+from rakit.api.v1 import group_service_pb2 as wire
 from rakit.api.v1 import topic_service_pb2 as topics
 from rakit.api.v1.log_service_pb2 import GetOffsetsRequest
 from rakit.client.connections import Connections
+from rakit.client.groups import (
+    Group,
+    GroupSummary,
+    OffsetChange,
+    ResetTo,
+    refusals,
+    reset_target,
+)
 from rakit.client.metadata import Metadata
 from rakit.client.model import Cluster, CreatedTopic, Digest, Offsets, Topic, TopicConfig
 
@@ -115,3 +125,69 @@ class Admin:
             lambda stubs: stubs.cluster.TransferLeadership, request
         )
         return answer.leader_node_id
+
+    async def list_groups(self) -> list[GroupSummary]:
+        """Returns all consumer groups, by name."""
+        found: list[GroupSummary] = []
+        token = ""
+        while True:
+            request = wire.ListGroupsRequest(page_size=_PAGE_SIZE, page_token=token)
+            answer = await self._connections.call(lambda stubs: stubs.group.ListGroups, request)
+            found.extend(GroupSummary.from_message(each) for each in answer.groups)
+            token = answer.next_page_token
+            if not token:
+                return found
+
+    async def get_group(self, name: str) -> Group:
+        """Returns a group's members, what they own, and its lag. Raises NotFoundError."""
+        request = wire.GetGroupRequest(group=name)
+        answer = await self._connections.call(lambda stubs: stubs.group.GetGroup, request)
+        return Group.from_message(answer.group)
+
+    async def delete_group(self, name: str) -> None:
+        """Forgets a group and its offsets. Raises NotFoundError and GroupActiveError."""
+        request = wire.DeleteGroupRequest(group=name)
+        await self._connections.call(lambda stubs: stubs.group.DeleteGroup, request)
+
+    async def commit_offsets(self, name: str, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Sets the offsets of a group without members: the next one of each (topic, partition).
+
+        Raises GroupActiveError, OffsetOutOfRangeError for an offset outside of the log, and
+        NotFoundError.
+        """
+        request = wire.CommitOffsetsRequest(group=name)
+        for (topic, partition), offset in offsets.items():
+            request.offsets.add(topic=topic, partition=partition, offset=offset)
+        answer = await self._connections.call(lambda stubs: stubs.group.CommitOffsets, request)
+        for error in refusals(answer.errors).values():
+            raise error
+
+    async def reset_offsets(
+        self,
+        name: str,
+        topic: str,
+        partition: int | None = None,
+        *,
+        to: ResetTo | None = None,
+        shift: int | None = None,
+        dry_run: bool = False,
+    ) -> list[OffsetChange]:
+        """Moves a group's offsets in a partition, or in all of a topic's; returns what changed.
+
+        `to` is an edge, an offset or a time; `shift` counts from what is committed. Raises
+        GroupActiveError, OffsetOutOfRangeError and NotFoundError.
+        """
+        target = reset_target(topic, partition, to, shift)
+        if shift is None or dry_run:
+            return await self._reset(name, [target], dry_run=dry_run)
+        # A repetition must not shift twice: first it is seen where to, and then that is asked for.
+        seen = await self._reset(name, [target], dry_run=True)
+        targets = [reset_target(each.topic, each.partition, each.after, None) for each in seen]
+        return await self._reset(name, targets, dry_run=False)
+
+    async def _reset(
+        self, name: str, targets: Sequence[wire.ResetTarget], *, dry_run: bool
+    ) -> list[OffsetChange]:
+        request = wire.ResetOffsetsRequest(group=name, targets=targets, dry_run=dry_run)
+        answer = await self._connections.call(lambda stubs: stubs.group.ResetOffsets, request)
+        return [OffsetChange.from_message(each) for each in answer.changes]

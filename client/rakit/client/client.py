@@ -12,14 +12,18 @@ from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
 
+from rakit.api.v1 import log_service_pb2 as log
 from rakit.client.admin import Admin
 from rakit.client.config import (
     ClientConfig,
+    GroupConfig,
     ProducerConfig,
     ReaderConfig,
     bootstrap_addresses,
 )
 from rakit.client.connections import Connections
+from rakit.client.consuming.consumer import GroupConsumer, Hooks
+from rakit.client.consuming.session import Subscription
 from rakit.client.metadata import Metadata
 from rakit.client.producing.producer import Producer
 from rakit.client.reading.reader import Reader
@@ -87,3 +91,27 @@ class Client:
             (partitions, from_, follow),
             (self._config, config or ReaderConfig()),
         )
+
+    def group_consumer(
+        self,
+        group: str,
+        topics: Sequence[str] = (),
+        *,
+        patterns: Sequence[str] = (),
+        from_: Literal["earliest", "latest"] = "earliest",
+        hooks: Hooks | None = None,
+        config: GroupConfig | None = None,
+    ) -> GroupConsumer:
+        """Returns a member of a group, to be used as `async with`.
+
+        It gets its share of the topics that are named or match a pattern (`*` and `?`); `from_` is
+        where to begin in a partition in which the group has committed nothing. Entering raises
+        InvalidRequestError for names that are none, and AlreadyExistsError while another process
+        has the same `instance_id`.
+        """
+        if isinstance(topics, str) or isinstance(patterns, str):
+            raise TypeError("topics and patterns are sequences of names, not one name")
+        start = log.EDGE_LATEST if from_ == "latest" else log.EDGE_EARLIEST
+        wanted = Subscription(group, tuple(topics), tuple(patterns), start)
+        configs = (self._config, config or GroupConfig())
+        return GroupConsumer(self._connections, configs, wanted, hooks or Hooks())

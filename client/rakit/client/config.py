@@ -24,6 +24,8 @@ BATCH_BYTES_LIMIT: Final = 16 << 20
 BATCH_COUNT_LIMIT: Final = 200_000
 #: Client listeners take messages up to this size.
 MESSAGE_BYTES_MAX: Final = 20 << 20
+#: What may be under way to a member of a group.
+CREDIT_BYTES_LIMIT: Final = 64 << 20
 PORT_MAX: Final = 65_535
 
 
@@ -128,5 +130,35 @@ class ReaderConfig:
     def __post_init__(self) -> None:
         if self.buffer_bytes_max < 1:
             raise ValueError("buffer_bytes_max must be at least 1")
+        if self.retry_timeout_ms is not None and self.retry_timeout_ms < 0:
+            raise ValueError("retry_timeout_ms must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupConfig:
+    """How a member of a consumer group lives."""
+
+    # Names this member for good, such as a pod's name: its next process takes over what it had.
+    instance_id: str = ""
+    # Where it runs: replicas in this rack are preferred.
+    rack: str = ""
+    # For people: what this client is.
+    client_id: str = ""
+    # A record that is neither committed nor done with for so long ends the membership.
+    max_processing_ms: int = 300_000
+    # How long the member keeps its partitions when its connection is lost. 0: the server's default.
+    session_grace_ms: int = 0
+    # Received and not yet done with; the server sends no more.
+    buffer_bytes_max: int = 16 << 20
+    # What the program is through with is committed so often. None: only when it says so.
+    auto_commit_ms: int | None = 1_000
+    # Without a node that serves for so long, the last error is raised. None: for ever tried again.
+    retry_timeout_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.buffer_bytes_max <= CREDIT_BYTES_LIMIT:
+            raise ValueError("buffer_bytes_max must be from 1 to 64 MiB")
+        if self.auto_commit_ms is not None and self.auto_commit_ms < 1:
+            raise ValueError("auto_commit_ms must be at least 1, or None for commits by hand")
         if self.retry_timeout_ms is not None and self.retry_timeout_ms < 0:
             raise ValueError("retry_timeout_ms must not be negative")

@@ -16,7 +16,8 @@ Rules:
 - Nobody's task is cancelled because the client is closed: gRPC then raises CancelledError in every
   call, as if the task had been told to stop, and that becomes a ClosedError.
 
-Left out: streams (`producing.link`, `reading.source`) only take their stubs from here.
+Left out: streams (`producing.link`, `reading.source`, `consuming.session`) only take their stubs
+from here.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import grpc.aio
 
 from rakit.api.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from rakit.api.v1.group_service_pb2_grpc import GroupServiceStub
 from rakit.api.v1.log_service_pb2_grpc import LogServiceStub
 from rakit.api.v1.topic_service_pb2_grpc import TopicServiceStub
 from rakit.client.config import MESSAGE_BYTES_MAX, ClientConfig
@@ -38,6 +40,7 @@ from rakit.client.errors import LocalReason, RakitError, from_rpc_error, make_er
 if TYPE_CHECKING:
     # The names of the asynchronous stubs exist for type checkers only.
     from rakit.api.v1.cluster_service_pb2_grpc import ClusterServiceAsyncStub
+    from rakit.api.v1.group_service_pb2_grpc import GroupServiceAsyncStub
     from rakit.api.v1.log_service_pb2_grpc import LogServiceAsyncStub
     from rakit.api.v1.topic_service_pb2_grpc import TopicServiceAsyncStub
 
@@ -59,6 +62,7 @@ class Stubs:
     log: LogServiceAsyncStub
     topic: TopicServiceAsyncStub
     cluster: ClusterServiceAsyncStub
+    group: GroupServiceAsyncStub
 
 
 class Connections:
@@ -93,6 +97,7 @@ class Connections:
                 LogServiceStub(channel),
                 TopicServiceStub(channel),
                 ClusterServiceStub(channel),
+                GroupServiceStub(channel),
             )
             self._stubs[address] = found
         return found

@@ -1,0 +1,454 @@
+"""A membership in a group, over as many streams as it takes.
+
+One task reads the stream and takes in what it says at once; a second one writes; a third one does,
+in order, what a rebalance asks of the program. So a hook may take its time, and may seek and commit
+meanwhile, while the stream lives on.
+
+Rules:
+
+- A stream that breaks is opened anew, on another node where that may help, and resumes the session
+  with its token. What was received stays; partitions go on where they were, not at their commit.
+- A session that the server has ended is over: the program is told what it lost (`on_lost`), and a
+  new one begins. Where another process has taken the place of this one, that is an error.
+- A partition is let go of only when the program is through with what it was handed, its hook has
+  run and its commit was answered.
+- Credit: every stream begins with the window less what is still here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import grpc.aio
+
+from rakit.api.v1 import record_pb2
+from rakit.api.v1.group_service_pb2 import (
+    Assigned,
+    Delivery,
+    GrantCredit,
+    JoinGroup,
+    LeaveRequest,
+    PausePartitions,
+    RevokeDone,
+    Revoking,
+    SeekPartition,
+    Sought,
+    SubscribeRequest,
+    SubscribeResponse,
+)
+from rakit.api.v1.group_service_pb2 import TopicPartition as WireTopicPartition
+from rakit.api.v1.log_service_pb2 import Position
+from rakit.client import codecs
+from rakit.client.config import ClientConfig, GroupConfig
+from rakit.client.connections import Connections, is_cancelled, is_nodes_fault
+from rakit.client.consuming.commits import Commits
+from rakit.client.consuming.inbox import Inbox
+from rakit.client.consuming.places import Place, Received, TopicPartition
+from rakit.client.errors import (
+    LocalReason,
+    MemberFencedError,
+    RakitError,
+    from_rpc_error,
+    from_status,
+    make_error,
+)
+
+if TYPE_CHECKING:
+    SubscribeCall: TypeAlias = grpc.aio.StreamStreamCall[SubscribeRequest, SubscribeResponse]
+
+#: The pause between attempts doubles up to this power.
+_BACKOFF_STEPS_MAX: Final = 10
+#: Fences after which another process, or a person, has decided that this member is no more.
+_FINAL_FENCES: Final = frozenset({"INSTANCE_REPLACED", "LEFT", "GROUP_DELETED"})
+
+Partitions = Sequence[TopicPartition]
+
+
+class Program(Protocol):
+    """What the session tells the consumer."""
+
+    async def assigned(self, partitions: Partitions) -> None:
+        """These partitions are owned now; their records follow when this returns."""
+        ...
+
+    async def revoking(self, partitions: Partitions) -> None:
+        """These are to be let go of: returns when nothing of them is in hand or uncommitted."""
+        ...
+
+    async def lost(self, partitions: Partitions) -> None:
+        """These went to others already; commits of them fail."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a member wants."""
+
+    group: str
+    topics: tuple[str, ...]
+    patterns: tuple[str, ...]
+    #: rakit.api.v1.Edge
+    start: int
+
+
+class _FencedError(Exception):
+    """The session is over, and a new one may begin."""
+
+    def __init__(self, error: RakitError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Session:
+    """One member. `run` lives from join to leave."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        configs: tuple[ClientConfig, GroupConfig],
+        wanted: Subscription,
+        program: Program,
+    ) -> None:
+        self._connections = connections
+        self._client_config, self._config = configs
+        self._wanted = wanted
+        self._program = program
+        self.places: dict[TopicPartition, Place] = {}
+        self.commits = Commits()
+        self.inbox = Inbox(self._config.buffer_bytes_max, self._wake)
+        self.member_id = ""
+        #: Resolves when the member has joined for the first time.
+        self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._token = b""
+        self._outbox: deque[SubscribeRequest] = deque()
+        self._bell = asyncio.Event()
+        self._seeks: dict[int, asyncio.Future[int]] = {}
+        self._last_seek_tag = 0
+        #: What a rebalance asks of the program, in order.
+        self._chores: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._is_leaving = False
+        #: Attempts without a sign of life, in a row.
+        self._failures = 0
+
+    # The streams.
+
+    async def run(self) -> None:
+        """Keeps the membership until `leave`, or raises what ended it."""
+        chores = asyncio.create_task(self._do_chores())
+        streams = asyncio.create_task(self._keep_streams())
+        try:
+            await asyncio.wait({chores, streams}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (streams, chores):
+                if task.done():
+                    await task
+        finally:
+            for task in (streams, chores):
+                task.cancel()
+            await asyncio.gather(streams, chores, return_exceptions=True)
+
+    async def _keep_streams(self) -> None:
+        now_s = asyncio.get_running_loop().time
+        failing_since_s = 0.0
+        while True:
+            address = self._connections.pick()
+            try:
+                await self._stream(address)
+            except _FencedError as fenced:
+                self._lose_all(fenced.error)
+            except RakitError as error:
+                if self._is_leaving:
+                    # The session ends by itself, when its grace is over.
+                    return
+                self._failures += 1
+                failing_since_s = now_s() if self._failures == 1 else failing_since_s
+                if not error.retriable or self._is_too_long(now_s() - failing_since_s):
+                    raise
+                if is_nodes_fault(error):
+                    self._connections.failed(address)
+                await self._pause(self._failures)
+            else:
+                return
+
+    def _is_too_long(self, failing_s: float) -> bool:
+        timeout_ms = self._config.retry_timeout_ms
+        return timeout_ms is not None and failing_s * 1000 >= timeout_ms
+
+    async def _pause(self, failures: int) -> None:
+        config = self._client_config
+        pause_ms = config.backoff_ms * 2 ** min(failures, _BACKOFF_STEPS_MAX)
+        await asyncio.sleep(min(pause_ms, config.backoff_ms_max) / 1000 * random.uniform(0.5, 1))
+
+    async def _stream(self, address: str) -> None:
+        """One stream, from its join to its end; returns when the member has left."""
+        stubs = self._connections.stubs(address)
+        call = stubs.group.Subscribe()
+        self._begin_stream()
+        writer = asyncio.create_task(self._write(call))
+        try:
+            while (event := await call.read()) is not grpc.aio.EOF:
+                self._failures = 0
+                assert isinstance(event, SubscribeResponse), "nothing else comes on this stream"
+                self._take(event)
+            if not self._is_leaving:
+                raise make_error(LocalReason.UNREACHABLE, f"{address} ended the stream early")
+        except grpc.aio.AioRpcError as failure:
+            error = from_rpc_error(failure, address)
+            if isinstance(error, MemberFencedError) and error.fence_reason not in _FINAL_FENCES:
+                raise _FencedError(error) from failure
+            raise error from failure
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise make_error(LocalReason.CLOSED, "the client was closed") from None
+        finally:
+            writer.cancel()
+            call.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+            self._end_stream()
+
+    def _begin_stream(self) -> None:
+        """Puts into the outbox what a new stream begins with."""
+        self.inbox.forget_grants()
+        window = max(1, self._config.buffer_bytes_max - self.inbox.charged_bytes)
+        join = JoinGroup(
+            group=self._wanted.group,
+            topics=self._wanted.topics,
+            topic_patterns=self._wanted.patterns,
+            instance_id=self._config.instance_id,
+            resume_token=self._token,
+            rack=self._config.rack,
+            start=self._wanted.start,  # type: ignore[arg-type]
+            max_processing_ms=self._config.max_processing_ms,
+            session_grace_ms=self._config.session_grace_ms,
+            credit_bytes=window,
+            layout=record_pb2.LAYOUT_COLUMNS,
+            accept_codecs=codecs.ACCEPTED,
+            client_id=self._config.client_id,
+        )
+        self._outbox.clear()
+        self._outbox.append(SubscribeRequest(join=join))
+        if self._is_leaving:
+            self._outbox.append(SubscribeRequest(leave=LeaveRequest()))
+        self._wake()
+
+    def _end_stream(self) -> None:
+        self._outbox.clear()
+        self.commits.broken()
+
+    async def _write(self, call: SubscribeCall) -> None:
+        """Sends what there is; a stream that is broken is noticed by whoever reads it."""
+        try:
+            while True:
+                while self._outbox:
+                    await call.write(self._outbox.popleft())
+                if self.member_id and (commit := self.commits.take()) is not None:
+                    await call.write(SubscribeRequest(commit=commit))
+                elif grant := self.inbox.take_grant():
+                    await call.write(SubscribeRequest(grant=GrantCredit(bytes=grant)))
+                else:
+                    self._bell.clear()
+                    await self._bell.wait()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return
+
+    def _wake(self) -> None:
+        self._bell.set()
+
+    def _send(self, request: SubscribeRequest) -> None:
+        self._outbox.append(request)
+        self._wake()
+
+    # What the stream says.
+
+    def _take(self, event: SubscribeResponse) -> None:
+        match event.WhichOneof("event"):
+            case "records":
+                self._records(event.records)
+            case "committed":
+                self.commits.answered(event.committed)
+                self._wake()
+            case "joined":
+                self.member_id = event.joined.member_id
+                self._token = event.joined.resume_token
+                self._wake()
+                if not self.joined.done():
+                    self.joined.set_result(None)
+            case "assigned":
+                self._assigned(event.assigned)
+            case "revoking":
+                self._revoking(event.revoking)
+            case "sought":
+                self._sought(event.sought)
+            case _:
+                # A heartbeat, or what a newer server says.
+                return
+
+    def _records(self, delivery: Delivery) -> None:
+        self.inbox.charge(delivery.charged_bytes)
+        data = delivery.data
+        place = self.places.get(TopicPartition(data.topic, data.partition))
+        if data.HasField("error"):
+            raise from_status(data.error)
+        batches = place.take(data) if place is not None else []
+        if place is None or not batches:
+            self.inbox.give_back(delivery.charged_bytes)
+            return
+        for batch in batches[:-1]:
+            self.inbox.put(Received(place, batch, 0))
+        self.inbox.put(Received(place, batches[-1], delivery.charged_bytes))
+
+    def _assigned(self, assigned: Assigned) -> None:
+        owned = {TopicPartition(each.topic, each.partition) for each in assigned.owned}
+        gone = [place for name, place in self.places.items() if name not in owned and place.is_open]
+        fresh: list[Place] = []
+        for each in assigned.added:
+            known = self.places.get(TopicPartition(each.topic, each.partition))
+            if known is None:
+                place = Place(each)
+                self.places[place.name] = place
+                fresh.append(place)
+            elif not known.is_leaving:
+                self._go_on(known, each.offset)
+        if gone:
+            self._lose(gone)
+        if fresh:
+            self._chores.put_nowait(lambda: self._tell_assigned(fresh))
+
+    def _go_on(self, place: Place, offset: int) -> None:
+        """After a broken stream: the server begins at the commit, and we have more than that."""
+        if place.is_paused:
+            self._send(_pausing([place.name], paused=True))
+        if place.seeking is not None:
+            self._send(SubscribeRequest(seek=place.seeking))
+        elif offset != place.next_offset:
+            position = Position(
+                topic=place.name.topic, partition=place.name.partition, offset=place.next_offset
+            )
+            self._send(SubscribeRequest(seek=SeekPartition(position=position)))
+
+    async def _tell_assigned(self, fresh: Sequence[Place]) -> None:
+        here = [place for place in fresh if self.places.get(place.name) is place]
+        await self._program.assigned([place.name for place in here])
+        for place in here:
+            self.inbox.open(place)
+
+    def _revoking(self, revoking: Revoking) -> None:
+        names = [TopicPartition(each.topic, each.partition) for each in revoking.partitions]
+        leaving = [place for name in names if (place := self.places.get(name)) is not None]
+        for place in leaving:
+            self._stop(place)
+        self._chores.put_nowait(lambda: self._let_go(names, leaving))
+
+    def _stop(self, place: Place) -> None:
+        """Nothing more of a partition is handed over."""
+        place.is_leaving = True
+        self.inbox.purge(place)
+        if place.seeking is not None:
+            self._answer_seek(place.seeking.tag, _not_owned(place.name))
+
+    async def _let_go(self, names: Partitions, leaving: Sequence[Place]) -> None:
+        here = [place for place in leaving if self.places.get(place.name) is place]
+        if here:
+            await self._program.revoking([place.name for place in here])
+        for place in here:
+            self.places.pop(place.name, None)
+        done = RevokeDone(partitions=[_wire(name) for name in names])
+        self._send(SubscribeRequest(revoked=done))
+
+    def _lose_all(self, error: RakitError) -> None:
+        """The session is over: the next stream begins a new one."""
+        self._token = b""
+        self.member_id = ""
+        self.commits.drop(error)
+        self._lose(list(self.places.values()))
+
+    def _lose(self, places: Sequence[Place]) -> None:
+        for place in places:
+            self._stop(place)
+            self.places.pop(place.name, None)
+        names = [place.name for place in places if place.is_open]
+        if names:
+            self._chores.put_nowait(lambda: self._program.lost(names))
+
+    async def _do_chores(self) -> None:
+        while True:
+            chore = await self._chores.get()
+            await chore()
+
+    # What the program asks for.
+
+    def commit_due(self) -> None:
+        """There is something to commit."""
+        self._wake()
+
+    async def seek(self, name: TopicPartition, position: Position) -> int:
+        """Reads a partition from another place; returns the offset that this is."""
+        place = self._owned(name)
+        self._last_seek_tag += 1
+        tag = self._last_seek_tag
+        place.seeking = SeekPartition(tag=tag, position=position)
+        self.inbox.purge(place)
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._seeks[tag] = done
+        self._send(SubscribeRequest(seek=place.seeking))
+        try:
+            return await done
+        finally:
+            del self._seeks[tag]
+
+    def _sought(self, sought: Sought) -> None:
+        error = from_status(sought.error) if sought.HasField("error") else None
+        for place in self.places.values():
+            if place.seeking is not None and place.seeking.tag == sought.tag:
+                place.seeking = None
+                if error is None:
+                    place.move(sought.offset)
+        self._answer_seek(sought.tag, sought.offset if error is None else error)
+
+    def _answer_seek(self, tag: int, outcome: int | RakitError) -> None:
+        done = self._seeks.get(tag)
+        if done is None or done.done():
+            return
+        if isinstance(outcome, RakitError):
+            done.set_exception(outcome)
+        else:
+            done.set_result(outcome)
+
+    def pause(self, names: Partitions, *, paused: bool) -> None:
+        """Stops or goes on with partitions."""
+        for name in names:
+            self._owned(name).is_paused = paused
+        self._send(_pausing(names, paused=paused))
+
+    def _owned(self, name: TopicPartition) -> Place:
+        place = self.places.get(name)
+        if place is None or place.is_leaving:
+            raise _not_owned(name)
+        return place
+
+    def leave(self) -> None:
+        """Ends the membership: `run` returns when the server has heard of it."""
+        self._is_leaving = True
+        self._send(SubscribeRequest(leave=LeaveRequest()))
+
+
+def _wire(name: TopicPartition) -> WireTopicPartition:
+    return WireTopicPartition(topic=name.topic, partition=name.partition)
+
+
+def _pausing(names: Partitions, *, paused: bool) -> SubscribeRequest:
+    pause = PausePartitions(partitions=[_wire(name) for name in names], paused=paused)
+    return SubscribeRequest(pause=pause)
+
+
+def _not_owned(name: TopicPartition) -> RakitError:
+    return make_error(
+        "PARTITION_NOT_OWNED",
+        f"this member does not own partition {name.partition} of {name.topic!r}",
+        {"topic": name.topic, "partition": str(name.partition)},
+    )

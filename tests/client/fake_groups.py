@@ -1,0 +1,157 @@
+"""A group service whose streams the test holds in its hands.
+
+Each Subscribe stream becomes a `Line`: what the client sends can be awaited, and the test sends
+what a server would. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import grpc.aio
+
+from rakit.api.v1 import group_service_pb2 as wire
+from rakit.api.v1.record_pb2 import Records
+from rakit.client.records import fill_columns
+
+from .fake_cluster import Context, RefusalError, refuse, to_bytes
+
+Names = Sequence[tuple[str, int]]
+
+
+class Line:
+    """One stream."""
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[wire.SubscribeResponse | RefusalError | None] = asyncio.Queue()
+        self.requests: list[wire.SubscribeRequest] = []
+        self._seen = 0
+        self._came = asyncio.Event()
+        self.is_over = asyncio.Event()
+
+    # What the test says.
+
+    def joined(self, token: bytes = b"token", *, resumed: bool = False) -> None:
+        self._send(
+            joined=wire.Joined(member_id="m", member_epoch=1, resume_token=token, resumed=resumed)
+        )
+
+    def assigned(self, added: dict[tuple[str, int], int], owned: Names | None = None) -> None:
+        message = wire.Assigned(member_epoch=1)
+        for (topic, partition), offset in added.items():
+            message.added.add(topic=topic, partition=partition, offset=offset)
+        for topic, partition in added if owned is None else owned:
+            message.owned.add(topic=topic, partition=partition)
+        self._send(assigned=message)
+
+    def records(
+        self, topic: str, partition: int, offset: int, values: Sequence[bytes], charged: int = 100
+    ) -> None:
+        columns = Records()
+        fill_columns(columns, values)
+        message = wire.Delivery(charged_bytes=charged)
+        data = message.data
+        data.topic, data.partition = topic, partition
+        data.next_offset = data.high_watermark = offset + len(values)
+        data.batches.add(
+            base_offset=offset, record_count=len(values), append_time_ms=1, records=columns
+        )
+        self._send(records=message)
+
+    def revoking(self, *names: tuple[str, int]) -> None:
+        partitions = [wire.TopicPartition(topic=topic, partition=at) for topic, at in names]
+        self._send(revoking=wire.Revoking(partitions=partitions, deadline_ms=1_000))
+
+    def committed(
+        self, tag: int, refused: dict[tuple[str, int], RefusalError] | None = None
+    ) -> None:
+        message = wire.Committed(tag=tag)
+        for (topic, partition), error in (refused or {}).items():
+            message.errors.add(topic=topic, partition=partition, error=error.status())
+        self._send(committed=message)
+
+    def sought(self, tag: int, offset: int) -> None:
+        self._send(sought=wire.Sought(tag=tag, offset=offset))
+
+    def fail(self, reason: str, /, **metadata: str) -> None:
+        self._events.put_nowait(RefusalError(reason, **metadata))
+
+    def end(self) -> None:
+        self._events.put_nowait(None)
+
+    def _send(self, **event: object) -> None:
+        self._events.put_nowait(wire.SubscribeResponse(**event))  # type: ignore[arg-type]
+
+    # What the client said.
+
+    async def next(self, kind: str) -> wire.SubscribeRequest:
+        """The next request of a kind that was not looked at; others are passed over."""
+        while True:
+            while self._seen < len(self.requests):
+                request = self.requests[self._seen]
+                self._seen += 1
+                if request.WhichOneof("request") == kind:
+                    return request
+            self._came.clear()
+            await self._came.wait()
+
+    def kinds(self) -> list[str]:
+        return [each.WhichOneof("request") or "" for each in self.requests]
+
+    async def serve(
+        self, requests: AsyncIterator[wire.SubscribeRequest], context: Context
+    ) -> AsyncIterator[wire.SubscribeResponse]:
+        listening = asyncio.create_task(self._listen(requests))
+        try:
+            while (event := await self._events.get()) is not None:
+                if isinstance(event, RefusalError):
+                    await refuse(context, event)
+                yield event
+        finally:
+            listening.cancel()
+            self.is_over.set()
+
+    async def _listen(self, requests: AsyncIterator[wire.SubscribeRequest]) -> None:
+        async for request in requests:
+            self.requests.append(request)
+            self._came.set()
+
+
+class FakeGroups:
+    """The group service of one node."""
+
+    def __init__(self) -> None:
+        self._lines: asyncio.Queue[Line] = asyncio.Queue()
+        self.address = ""
+        self._server = grpc.aio.server()
+
+    async def start(self) -> None:
+        handler: Callable[..., AsyncIterator[wire.SubscribeResponse]] = self._subscribe
+        method = grpc.stream_stream_rpc_method_handler(
+            handler, wire.SubscribeRequest.FromString, to_bytes
+        )
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    "rakit.api.v1.GroupService", {"Subscribe": method}
+                ),
+            )
+        )
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+    async def line(self) -> Line:
+        """The next stream that is opened."""
+        return await self._lines.get()
+
+    async def _subscribe(
+        self, requests: AsyncIterator[wire.SubscribeRequest], context: Context
+    ) -> AsyncIterator[wire.SubscribeResponse]:
+        line = Line()
+        self._lines.put_nowait(line)
+        async for event in line.serve(requests, context):
+            yield event
