@@ -107,6 +107,7 @@ class Line:
             while (event := await self._events.get()) is not None:
                 if isinstance(event, RefusalError):
                     await refuse(context, event)
+                    return
                 yield event
         finally:
             listening.cancel()

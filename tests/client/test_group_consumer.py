@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -49,7 +49,7 @@ async def member(
     client: Client,
     config: GroupConfig | None = None,
     hooks: Hooks | None = None,
-) -> AsyncIterator[tuple[GroupConsumer, Line]]:
+) -> AsyncGenerator[tuple[GroupConsumer, Line]]:
     """A consumer and its stream; the server lets it go at the end."""
     consumer = client.group_consumer("g", ["t"], config=config, hooks=hooks)
     entering = asyncio.create_task(consumer.__aenter__())
@@ -236,9 +236,9 @@ async def test_a_partition_in_hand_is_not_let_go_of(groups: FakeGroups, client: 
         commit = (await line.next("commit")).commit
         line.committed(commit.tag)
         await line.next("revoked")
-        record = await asking
-        assert record is not None
-        assert record.partition == 1
+        following = await asking
+        assert following is not None
+        assert following.partition == 1
 
 
 async def test_a_broken_stream_is_resumed_where_it_was(groups: FakeGroups, client: Client) -> None:
