@@ -53,9 +53,11 @@ class Wanted:
     follow: bool
     template: str
     output: Format
+    # Empty: not as a member of a group.
+    group: str = ""
 
 
-def parse_start(text: str) -> Literal["earliest", "latest"] | int | datetime:
+def parse_start(text: str, flag: str = "--from") -> Literal["earliest", "latest"] | int | datetime:
     """Returns where to begin; raises MisuseError with the forms there are."""
     if text in {"earliest", "latest"}:
         return "earliest" if text == "earliest" else "latest"
@@ -67,7 +69,7 @@ def parse_start(text: str) -> Literal["earliest", "latest"] | int | datetime:
         time = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         raise MisuseError(
-            f"--from {text!r} is none of earliest, latest, an offset, a time such as"
+            f"{flag} {text!r} is none of earliest, latest, an offset, a time such as"
             " 2026-01-31T12:00:00Z, or @milliseconds"
         ) from error
     return time if time.tzinfo is not None else time.astimezone()
@@ -131,7 +133,7 @@ def _text(data: bytes | None) -> Tree:
         return {"base64": base64.b64encode(data).decode()}
 
 
-def _printer(wanted: Wanted) -> Printer:
+def printer(wanted: Wanted) -> Printer:
     """Returns what turns the first records of a batch into output."""
     match wanted.output:
         case Format.JSON:
@@ -155,7 +157,7 @@ def _yaml_item(record: Record) -> bytes:
 
 async def run(bootstrap: str | None, topic: str, wanted: Wanted) -> int:
     """Prints records until there are enough, the end is reached, or somebody stops it."""
-    start, printed = parse_start(wanted.start), _printer(wanted)
+    start, printed = parse_start(wanted.start), printer(wanted)
     try:
         async with connect(bootstrap) as client, Output() as output:
             await _Printing(client, topic, wanted, printed, output).run(start)

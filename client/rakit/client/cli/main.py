@@ -34,14 +34,17 @@ app: Final = typer.Typer(
         " Commands find the cluster by --bootstrap or RAKIT_BOOTSTRAP, else at 127.0.0.1:7070."
     ),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 topics: Final = typer.Typer(help="Create, list, get, update, delete.", no_args_is_help=True)
+groups: Final = typer.Typer(help="Consumer groups: list, get, delete, reset.", no_args_is_help=True)
+partitions: Final = typer.Typer(help="Where partitions are.", no_args_is_help=True)
 cluster: Final = typer.Typer(help="The cluster and its nodes.", no_args_is_help=True)
 app.add_typer(topics, name="topic")
+app.add_typer(groups, name="group")
+app.add_typer(partitions, name="partition")
 app.add_typer(cluster, name="cluster")
 app.add_typer(bench, name="bench")
 
@@ -65,6 +68,26 @@ def _text(given: str) -> str:
     except UnicodeEncodeError:
         raise typer.BadParameter(f"{given!r} is no UTF-8 text") from None
     return given
+
+
+@app.callback()
+def choose_profile(
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            envvar="RAKIT_PROFILE",
+            help="A cluster of ~/.config/rakit/profiles.toml; --bootstrap and its variable count"
+            " more.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Takes in what holds for every command."""
+    if profile is not None:
+        from rakit.client.cli import profiles, running
+
+        running.or_misuse(lambda: profiles.use(profile))
 
 
 Name = Annotated[
@@ -157,6 +180,107 @@ def topic_delete(name: Name, bootstrap: Bootstrap = None, output: Output = Forma
     running.finish(work.delete(bootstrap, output, name), is_change=True)
 
 
+GroupName = Annotated[
+    str, typer.Argument(metavar="GROUP", help="The group.", show_default=False, callback=_text)
+]
+
+
+@groups.command("list")
+def group_list(bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
+    """List all consumer groups.
+
+    Example: rakit group list -o json
+    """
+    from rakit.client.cli import groups as work
+    from rakit.client.cli import running
+
+    running.finish(work.show_all(bootstrap, output))
+
+
+@groups.command("get")
+def group_get(name: GroupName, bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
+    """Show a group: who owns what, and how far behind it is, in records and in time.
+
+    Example: rakit group get billing
+    """
+    from rakit.client.cli import groups as work
+    from rakit.client.cli import running
+
+    running.finish(work.show(bootstrap, output, name))
+
+
+@groups.command("delete")
+def group_delete(
+    name: GroupName, bootstrap: Bootstrap = None, output: Output = Format.TABLE
+) -> None:
+    """Forget a group and its offsets. It must have no members.
+
+    Example: rakit group delete billing
+    """
+    from rakit.client.cli import groups as work
+    from rakit.client.cli import running
+
+    running.finish(work.delete(bootstrap, output, name), is_change=True)
+
+
+@groups.command("reset")
+def group_reset(
+    name: GroupName,
+    *,
+    topic: Annotated[str, typer.Option(help="Whose offsets to move.", show_default=False)],
+    partition: Annotated[
+        int | None, typer.Option(help="Only this partition.", min=0, show_default="all")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE", help="earliest, latest, an OFFSET, or a TIME, as --from of consume."
+        ),
+    ] = None,
+    shift: Annotated[
+        int | None, typer.Option(help="Move by so many records from what is committed.")
+    ] = None,
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Do it. Without, only show what would happen.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Move a group's offsets. It must have no members.
+
+    Example: rakit group reset billing --topic orders --to 2026-01-31T12:00:00Z --execute
+    """
+    from rakit.client.cli import groups as work
+    from rakit.client.cli import running
+
+    running.finish(
+        work.reset(bootstrap, output, name, (topic, partition), (to, shift), execute=execute),
+        is_change=execute,
+    )
+
+
+@partitions.command("list")
+def partition_list(
+    *,
+    topic: Annotated[
+        str | None, typer.Option(help="Only of this topic.", show_default="all topics")
+    ] = None,
+    leaderless: Annotated[
+        bool, typer.Option("--leaderless", help="Only those without a leader.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """List partitions with their leaders, replicas and offsets.
+
+    Example: rakit partition list --leaderless
+    """
+    from rakit.client.cli import partitions as work
+    from rakit.client.cli import running
+
+    running.finish(work.show_all(bootstrap, output, topic, leaderless=leaderless))
+
+
 @cluster.command("status")
 def cluster_status(bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
     """Show the nodes, who is up, and whether every partition has a leader."""
@@ -224,6 +348,14 @@ def consume(
             help=r"%k key, %v value, %o offset, %p partition, %t time, %h headers, \n, \t, %%.",
         ),
     ] = "%v\\n",
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP",
+            help="Read as a member of this group, from where it stands, and commit what was"
+            " printed. --from is then earliest or latest, for partitions that it never read.",
+        ),
+    ] = None,
     bootstrap: Bootstrap = None,
     output: Annotated[
         Format, typer.Option("-o", "--output", help="table means -f; json is one object per line.")
@@ -238,7 +370,12 @@ def consume(
     from rakit.client.cli import consume as work
     from rakit.client.cli import running
 
-    running.finish(work.run(bootstrap, name, work.Wanted(from_, count, follow, template, output)))
+    wanted = work.Wanted(from_, count, follow, template, output, group or "")
+    if group is None:
+        running.finish(work.run(bootstrap, name, wanted))
+    from rakit.client.cli import consume_group
+
+    running.finish(consume_group.run(bootstrap, name, wanted))
 
 
 _NO_NAMES: Final[list[str]] = []

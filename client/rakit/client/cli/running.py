@@ -11,7 +11,7 @@ import asyncio
 import errno
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final, NoReturn
 
 from rakit.client.cli.complaints import CommandError, MisuseError, complain
@@ -35,9 +35,20 @@ _ADVICE: Final = {
     "REPLICATION_FACTOR_TOO_LARGE": "`rakit cluster status` shows the nodes",
     "NO_LEADER": "a majority of its replicas must be up; `rakit cluster status` shows the nodes",
     "NO_QUORUM": "a majority of the nodes must be up; `rakit cluster status` shows them",
+    "UNKNOWN_GROUP": "`rakit group list` shows the groups",
+    "GROUP_ACTIVE": "stop its members first; `rakit group get GROUP` shows them",
     "OFFSET_OUT_OF_RANGE": "`rakit topic get NAME` shows the offsets",
     "NO_SPACE": "free space on the disk of the node, or shorten the retention of topics",
 }
+
+
+def or_misuse(work: Callable[[], None]) -> None:
+    """Does something before the command begins; what is wrong with it ends the command."""
+    try:
+        work()
+    except MisuseError as error:
+        complain(str(error))
+        sys.exit(MISUSE)
 
 
 def finish(work: Coroutine[None, None, int], *, is_change: bool = False) -> NoReturn:

@@ -286,6 +286,10 @@ class GroupConsumer:
             sorted(name for name, place in self._session.places.items() if _is_here(place))
         )
 
+    def positions(self) -> dict[TopicPartition, int]:
+        """Returns the next offset to be handed over of each partition."""
+        return {each.name: each.handed for each in self._session.places.values() if _is_here(each)}
+
     def lag(self) -> dict[TopicPartition, int]:
         """Records of each partition that are in the log and were not handed over.
 

@@ -1,0 +1,58 @@
+"""`rakit partition list`: where every partition is, and who leads it."""
+
+from __future__ import annotations
+
+from rakit.client.cli.connect import connect
+from rakit.client.cli.output import Format, print_table, print_tree
+from rakit.client.model import Offsets, Partition, Topic
+
+
+async def show_all(
+    bootstrap: str | None, output: Format, topic: str | None, *, leaderless: bool
+) -> int:
+    """Lists the partitions of a topic, or of all."""
+    async with connect(bootstrap) as client:
+        topics = (
+            [await client.admin.get_topic(topic)] if topic else await client.admin.list_topics()
+        )
+        rows: list[dict[str, object]] = []
+        for each in topics:
+            wanted = [one for one in each.partitions if not (leaderless and one.leader_node_id)]
+            # The offsets of a partition without a leader are known to nobody.
+            led = [one.partition for one in wanted if one.leader_node_id]
+            ranges = await admin.get_offsets(each.name, led) if led else []
+            known = {one.partition: one for one in ranges}
+            rows.extend(_row(each, one, known.get(one.partition)) for one in wanted)
+    if output is Format.TABLE:
+        print_table(
+            ("TOPIC", "PARTITION", "LEADER", "REPLICAS", "EARLIEST", "LATEST", "BYTES"),
+            [
+                (
+                    row["topic"],
+                    row["partition"],
+                    row["leader_node_id"] or None,
+                    ",".join(map(str, row["replica_node_ids"])),  # type: ignore[call-overload]
+                    row["earliest"],
+                    row["latest"],
+                    row["size_bytes"],
+                )
+                for row in rows
+            ],
+        )
+    else:
+        print_tree(rows, output)  # type: ignore[arg-type]
+    return 0
+
+
+def _row(topic: Topic, partition: Partition, offsets: Offsets | None) -> dict[str, object]:
+    return {
+        "topic": topic.name,
+        "partition": partition.partition,
+        "group_id": partition.group_id,
+        "leader_node_id": partition.leader_node_id,
+        "leader_term": partition.leader_term,
+        "replica_node_ids": [each.node_id for each in partition.replicas],
+        "earliest": None if offsets is None else offsets.earliest,
+        "latest": None if offsets is None else offsets.latest,
+        "size_bytes": None if offsets is None else offsets.size_bytes,
+    }
