@@ -12,9 +12,8 @@ async def show_all(
 ) -> int:
     """Lists the partitions of a topic, or of all."""
     async with connect(bootstrap) as client:
-        topics = (
-            [await client.admin.get_topic(topic)] if topic else await client.admin.list_topics()
-        )
+        admin = client.admin
+        topics = [await admin.get_topic(topic)] if topic else await admin.list_topics()
         rows: list[dict[str, object]] = []
         for each in topics:
             wanted = [one for one in each.partitions if not (leaderless and one.leader_node_id)]

@@ -18,7 +18,15 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -135,7 +143,7 @@ class GroupConsumer:
 
     async def batches(self) -> AsyncGenerator[RecordBatch]:
         """Yields what comes, batch by batch: several times faster than record by record."""
-        while (received := await self._next()) is not None:
+        while (received := await self.take()) is not None:
             received.place.handed = received.batch.end_offset
             yield received.batch
 
@@ -144,15 +152,23 @@ class GroupConsumer:
 
     async def records(self) -> AsyncGenerator[Record]:
         """Yields record by record, as iterating over the consumer does."""
-        while (received := await self._next()) is not None:
-            place = received.place
-            for record in received.batch:
-                place.processed = place.handed
-                place.handed = record.offset + 1
+        while (received := await self.take()) is not None:
+            for record in self.hand_over(received):
                 yield record
-                if place.is_leaving or self._held is not received or self._is_drained:
-                    # It is to be let go of, or the program went on elsewhere in it, or ends.
-                    break
+
+    def hand_over(self, received: Received) -> Iterator[Record]:
+        """Yields the records of what `take` returned, and notes how far the program is.
+
+        With `take` for whoever iterates without asyncio.
+        """
+        place = received.place
+        for record in received.batch:
+            place.processed = place.handed
+            place.handed = record.offset + 1
+            yield record
+            if place.is_leaving or self._held is not received or self._is_drained:
+                # It is to be let go of, or the program went on elsewhere in it, or ends.
+                return
 
     async def one(self) -> Record | None:
         """Returns the next record; None when the consumer is drained."""
@@ -161,8 +177,8 @@ class GroupConsumer:
                 return record
         return None
 
-    async def _next(self) -> Received | None:
-        """What is left of the batch in hand, else the next one."""
+    async def take(self) -> Received | None:
+        """Returns what is left of the batch in hand, else the next one; None at the end."""
         self._settle()
         held, self._held = self._held, None
         if held is not None:
