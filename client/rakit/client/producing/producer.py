@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from rakit.api.v1.log_service_pb2 import InitProducerRequest
+from rakit.client import tracing
 from rakit.client.config import BATCH_BYTES_LIMIT, ClientConfig, ProducerConfig
 from rakit.client.connections import Connections, is_cancelled
 from rakit.client.errors import LocalReason, RakitError, make_error
@@ -151,6 +152,8 @@ class Producer:
         self._waiting_count = 0
         self._unyielded_bytes = 0
         self._failures = Failures()
+        #: Adds the trace of the moment to headers; None in a program that does not trace.
+        self._trace: tracing.Injector | None = None
         self._is_open = False
 
     async def __aenter__(self) -> Self:
@@ -163,6 +166,7 @@ class Producer:
             self._batch_finished,
         )
         self._engine.identity = identity
+        self._trace = tracing.injector()
         self._is_open = True
         return self
 
@@ -228,6 +232,8 @@ class Producer:
             size += len(value) if type(value) is bytes else length("value", value)
         if key is not None:
             size += len(key) if type(key) is bytes else length("key", key)
+        if self._trace is not None:
+            headers = self._trace(headers)
         if headers:
             headers = checked_headers(headers)
             size += headers_bytes(headers)
