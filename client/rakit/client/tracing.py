@@ -1,8 +1,8 @@
 """Traces that follow a record: W3C trace context in its headers, by OpenTelemetry's API.
 
 A program that uses OpenTelemetry has loaded its API before it makes a producer. Then `send()` puts
-the context of the moment (`traceparent`, `tracestate`, whatever the configured propagators say) into
-the headers of each record, unless they are there already; and who consumes gets it back by
+the context of the moment (`traceparent`, `tracestate`, whatever the configured propagators say)
+into the headers of each record, unless they are there already; and who consumes gets it back by
 `context_of`, to link a span to it. In any other program this costs one look at an attribute.
 
 `send_batch()` leaves headers alone: a batch has no moment for each record.
