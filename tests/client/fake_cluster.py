@@ -170,6 +170,10 @@ class FakeCluster:
         self.may_answer.set()
         # Somebody has asked about a topic.
         self.is_asked = asyncio.Event()
+        # Streams of WatchCluster, and the topics that each asked for.
+        self.watchers: list[asyncio.Queue[cluster_pb.WatchClusterResponse]] = []
+        self.watched: list[list[str]] = []
+        self.is_watched = asyncio.Event()
         # Added to the tag of every answer.
         self.tag_shift = 0
 
@@ -180,6 +184,11 @@ class FakeCluster:
     def move(self, topic: str, partition: int, to_node: int) -> None:
         one = self.topics[topic][partition]
         one.leader, one.term = to_node, one.term + 1
+        news = cluster_pb.WatchClusterResponse()
+        changed = self.topic_message(topic).partitions[partition]
+        news.partitions.add(topic=topic, partition=changed)
+        for watcher in self.watchers:
+            watcher.put_nowait(news)
 
     async def start(self, count: int) -> None:
         for node_id in range(1, count + 1):
@@ -265,7 +274,12 @@ class FakeNode:
             ),
         }
         topic = {"GetTopic": unary(self.get_topic, topic_pb.GetTopicRequest)}
-        cluster = {"GetCluster": unary(self.get_cluster, cluster_pb.GetClusterRequest)}
+        cluster = {
+            "GetCluster": unary(self.get_cluster, cluster_pb.GetClusterRequest),
+            "WatchCluster": grpc.unary_stream_rpc_method_handler(
+                self.watch_cluster, cluster_pb.WatchClusterRequest.FromString, to_bytes
+            ),
+        }
         return (
             grpc.method_handlers_generic_handler("rakit.api.v1.LogService", log),
             grpc.method_handlers_generic_handler("rakit.api.v1.TopicService", topic),
@@ -281,6 +295,16 @@ class FakeNode:
             message.state = cluster_pb.NODE_STATE_UP if node.is_up else cluster_pb.NODE_STATE_DOWN
             message.addresses.add(listener="default", address=node.address)
         return answer
+
+    async def watch_cluster(
+        self, request: cluster_pb.WatchClusterRequest, _context: Context
+    ) -> AsyncIterator[cluster_pb.WatchClusterResponse]:
+        queue: asyncio.Queue[cluster_pb.WatchClusterResponse] = asyncio.Queue()
+        self._cluster.watchers.append(queue)
+        self._cluster.watched.append(list(request.topics))
+        self._cluster.is_watched.set()
+        while True:
+            yield await queue.get()
 
     async def get_topic(
         self, request: topic_pb.GetTopicRequest, context: Context

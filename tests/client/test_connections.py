@@ -108,9 +108,9 @@ def test_nodes_are_reached_by_the_listener_that_the_bootstrap_list_uses() -> Non
         return Node(number, f"n{number}", "", is_up, addresses, "", "", 0, 0)
 
     cluster = Cluster("c", (node(1), node(2, is_up=False), node(3)), 1, 0, 0, 0)
-    assert client_addresses(cluster, ("public-1:443",)) == ["public-1:443", "public-3:443"]
+    assert client_addresses(cluster.nodes, ("public-1:443",)) == ["public-1:443", "public-3:443"]
     for bootstrap in ("10.0.0.2:7070", "balancer:7070"):
-        assert client_addresses(cluster, (bootstrap,)) == ["10.0.0.1:7070", "10.0.0.3:7070"]
+        assert client_addresses(cluster.nodes, (bootstrap,)) == ["10.0.0.1:7070", "10.0.0.3:7070"]
 
 
 async def test_of_two_statements_about_a_leader_the_later_term_wins(

@@ -1,8 +1,9 @@
 """Which node leads which partition, as far as this client knows.
 
 A cache of topics that is filled on demand and corrected by what goes wrong: an error carries the
-leader as the node that refused knows it, and a broken stream makes the producer or reader ask anew.
-A stale entry costs a detour (every node forwards), never a wrong answer, so nothing here expires.
+leader as the node that refused knows it, a watch tells what changes, and a broken stream makes the
+producer or reader ask anew. A stale entry costs a detour (every node forwards), never a wrong
+answer, so nothing here expires.
 
 Rules:
 
@@ -14,15 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from rakit.api.v1.cluster_service_pb2 import GetClusterRequest
+from rakit.api.v1.cluster_service_pb2 import GetClusterRequest, WatchClusterResponse
 from rakit.api.v1.topic_service_pb2 import GetTopicRequest
 from rakit.client.connections import Connections, is_cancelled
 from rakit.client.errors import LocalReason, NotFoundError, RakitError, make_error
-from rakit.client.model import Cluster, Partition, Topic
+from rakit.client.model import Cluster, Node, Partition, Topic
+from rakit.client.watch import Watch
 
 _DEFAULT_LISTENER: Final = "default"
 #: Topics that are remembered; the one that was fetched first goes first.
@@ -38,6 +41,7 @@ class Metadata:
         self._topics: dict[str, Topic] = {}
         self._refreshing: dict[str, asyncio.Task[Topic]] = {}
         self._nodes_known = False
+        self._watch = Watch(connections, self._told)
 
     async def topic(self, name: str) -> Topic:
         """Returns the topic, asking the cluster when it is not known. Raises NotFoundError."""
@@ -71,6 +75,31 @@ class Metadata:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._watch.close()
+
+    def follow(self, name: str) -> None:
+        """Keeps what is known of a topic up to date, without anybody asking."""
+        self._watch.follow(name)
+
+    def _told(self, news: WatchClusterResponse) -> None:
+        """Takes in what a watch says."""
+        if news.nodes:
+            nodes = tuple(Node.from_message(each) for each in news.nodes)
+            self._connections.learn(client_addresses(nodes, self._bootstrap))
+        for name in news.deleted_topics:
+            self._topics.pop(name, None)
+        for topic in news.topics:
+            known = self._topics.get(topic.name)
+            if known is not None and known.topic_id == topic.topic_id:
+                for each in topic.partitions:
+                    self._learn(topic.name, Partition.from_message(each))
+        for change in news.partitions:
+            self._learn(change.topic, Partition.from_message(change.partition))
+
+    def _learn(self, topic: str, told: Partition) -> None:
+        known = self._known(topic, told.partition)
+        if known is not None and known.group_id == told.group_id and known != told:
+            self._put(topic, _newest(told, known))
 
     def _refreshed(self, name: str, task: asyncio.Task[Topic]) -> None:
         del self._refreshing[name]
@@ -102,7 +131,7 @@ class Metadata:
             lambda stubs: stubs.cluster.GetCluster, GetClusterRequest()
         )
         cluster = Cluster.from_message(answer)
-        self._connections.learn(client_addresses(cluster, self._bootstrap))
+        self._connections.learn(client_addresses(cluster.nodes, self._bootstrap))
         self._nodes_known = True
         return cluster
 
@@ -155,17 +184,15 @@ def _newest(new: Partition, old: Partition) -> Partition:
     return old if new.leader_term < old.leader_term else new
 
 
-def client_addresses(cluster: Cluster, bootstrap: tuple[str, ...]) -> list[str]:
+def client_addresses(nodes: Sequence[Node], bootstrap: tuple[str, ...]) -> list[str]:
     """Returns an address per living node, of the listener that the bootstrap list uses."""
-    by_address = {
-        address: listener for node in cluster.nodes for listener, address in node.addresses
-    }
+    by_address = {address: listener for node in nodes for listener, address in node.addresses}
     listener = next(
         (by_address[address] for address in bootstrap if address in by_address), _DEFAULT_LISTENER
     )
     return [
         address
-        for node in cluster.nodes
+        for node in nodes
         if node.is_up
         for name, address in node.addresses
         if name == listener

@@ -58,6 +58,7 @@ from rakit.node.reading.local import LocalReads
 from rakit.node.routing import Router
 from rakit.node.services.admission import Targeting
 from rakit.node.services.cluster import ClusterService
+from rakit.node.services.describe import Describe
 from rakit.node.services.group import GroupService
 from rakit.node.services.group_admin import GroupAdmin, GroupAdminParts
 from rakit.node.services.handlers import Methods
@@ -336,8 +337,9 @@ class Node:
             ),
         )
         self.listeners.gate.elsewhere = lambda name: router.elsewhere(name, host.node_is_up)
-        topic = TopicService(router, header, members)
-        cluster = ClusterService(router, host, self.partitions, peers, header)
+        describe = Describe(router, header, members)
+        topic = TopicService(router, describe)
+        cluster = ClusterService(router, host, self.partitions, peers, describe)
         peer = PeerService(member.cluster_id, host, self.partitions, local)
         for name, register in (
             (PeerService.NAME, peer.register),

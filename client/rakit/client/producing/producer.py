@@ -367,6 +367,7 @@ class Producer:
     async def _open_topic(self, topic: str) -> _TopicLanes | RakitError:
         try:
             found = await self._metadata.topic(topic)
+            self._metadata.follow(topic)
             lanes = [
                 Lane(topic, each.partition, self._limits, self._loop.time, self._engine.spoiled)
                 for each in found.partitions

@@ -186,6 +186,7 @@ class Reader:
     async def _read_all(self) -> None:
         """Keeps a stream open for every partition that is not at its end."""
         await self._metadata.topic(self.topic)
+        self._metadata.follow(self.topic)
         async with asyncio.TaskGroup() as tasks:
             for group in self._by_leader(self._unfinished()):
                 tasks.create_task(self._read(group))
@@ -210,7 +211,7 @@ class Reader:
         # Attempts without a sign of life, in a row, and when the first of them failed.
         failures, failing_since_s = 0, 0.0
         while wanted:
-            address = self._address(wanted[0])
+            leader, address = self._leader(wanted[0]), self._address(wanted[0])
             try:
                 stubs = self._connections.stubs(address)
                 async with aclosing(stream(stubs, wanted, follow=self._follow)) as batches:
@@ -218,6 +219,9 @@ class Reader:
                         failures = 0
                         if batch is not None:
                             await self._buffer.put(batch)
+                        if self._leader(wanted[0]) not in {leader, ""}:
+                            # The one that leads now serves without a detour.
+                            break
             except RakitError as error:
                 failures += 1
                 failing_since_s = now_s() if failures == 1 else failing_since_s
@@ -238,8 +242,11 @@ class Reader:
         timeout_ms = self._config.retry_timeout_ms
         return timeout_ms is not None and failing_s * 1000 >= timeout_ms
 
+    def _leader(self, first: Progress) -> str:
+        return self._metadata.leader_address(self.topic, first.partition)
+
     def _address(self, first: Progress) -> str:
-        leader = self._metadata.leader_address(self.topic, first.partition)
+        leader = self._leader(first)
         if leader and not self._connections.is_avoided(leader):
             return leader
         return self._connections.pick()

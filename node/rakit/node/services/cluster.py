@@ -11,7 +11,6 @@ from typing import Final, Protocol
 
 from rakit.api.v1 import cluster_service_pb2 as api
 from rakit.api.v1 import error_pb2, topic_service_pb2
-from rakit.api.v1.header_pb2 import ResponseHeader
 from rakit.multiraft.leaders import LeaderInfo
 from rakit.multiraft.machine import node_of
 from rakit.node.errors import RakitError
@@ -23,9 +22,11 @@ from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
 from rakit.node.routing import RETRY_PAUSE_S, Router, give_up_at, is_reroutable
 from rakit.node.services.damage import DamageHost, damages
+from rakit.node.services.describe import Describe
 from rakit.node.services.handlers import Call, Methods
 from rakit.node.services.leadership import TransferHost, transfer
 from rakit.node.services.positions import POSITIONS_COUNT_MAX, RESPONSE_BYTES_MAX
+from rakit.node.services.watch import WatchedHost, Watching
 from rakit.peer.v1.node_service_pb2 import (
     DigestReplicaRequest,
     DigestReplicaResponse,
@@ -43,7 +44,7 @@ DIGEST_S: Final = 60.0
 DIGEST_ATTEMPTS: Final = 3
 
 
-class ClusterHost(TransferHost, DamageHost, Protocol):
+class ClusterHost(TransferHost, DamageHost, WatchedHost, Protocol):
     """The part of the host that the service asks."""
 
 
@@ -58,18 +59,20 @@ class ClusterService:
         host: ClusterHost,
         partitions: Partitions,
         peers: Peers,
-        header: ResponseHeader,
+        describe: Describe,
     ) -> None:
         self._router = router
         self._registry = router.metadata.registry
         self._host = host
         self._partitions = partitions
         self._peers = peers
-        self._header = header
+        self._header = describe.header
+        self._watching = Watching(self._registry, host, describe, self._nodes)
 
     def register(self, methods: Methods) -> None:
         """Adds the methods."""
         methods.unary("GetCluster", api.GetClusterRequest, self.get_cluster)
+        methods.server_stream("WatchCluster", api.WatchClusterRequest, self._watching.watch_cluster)
         methods.unary("TransferLeadership", api.TransferLeadershipRequest, self.transfer_leadership)
         methods.unary("GetDigest", api.GetDigestRequest, self.get_digest)
 
@@ -100,6 +103,13 @@ class ClusterService:
             leaderless_partition_count=leaderless,
             damages=damages(self._host, self._registry),
         )
+
+    def _nodes(self) -> list[api.Node]:
+        """The nodes without their counts, which change with every partition."""
+        nodes = [self._node(node, 0) for _, node in sorted(self._registry.nodes.items())]
+        for node in nodes:
+            node.replica_count = 0
+        return nodes
 
     def _node(self, node: NodeInfo, leader_count: int) -> api.Node:
         is_up = node.node_id == self._router.node_id or self._host.node_is_up(node.node_id)

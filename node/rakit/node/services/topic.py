@@ -15,14 +15,10 @@ result; the registry only adds where the partitions are, as far as this node kno
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from rakit.api.v1 import error_pb2
-from rakit.api.v1.header_pb2 import ResponseHeader
 from rakit.api.v1.topic_service_pb2 import (
-    REPLICA_ROLE_LEARNER,
-    REPLICA_ROLE_VOTER,
     CreateTopicRequest,
     CreateTopicResponse,
     DeleteTopicRequest,
@@ -36,15 +32,14 @@ from rakit.api.v1.topic_service_pb2 import (
     UpdateTopicRequest,
     UpdateTopicResponse,
 )
-from rakit.multiraft.machine import node_of
 from rakit.node.errors import RakitError
 from rakit.node.metadata import commands
-from rakit.node.metadata.registry import PartitionInfo, TopicInfo
+from rakit.node.metadata.registry import TopicInfo
 from rakit.node.metadata.topics import check_topic_name
 from rakit.node.routing import ANSWER_RESERVE_S, Router, give_up_at, patience_s
+from rakit.node.services.describe import Describe
 from rakit.node.services.handlers import Call, Methods
 from rakit.peer.v1.metadata_command_pb2 import TopicChanged
-from rakit.raft import ConfState
 
 #: How long CreateTopic waits for leaders; it then answers without them.
 LEADERS_WAIT_S: Final = 10.0
@@ -62,17 +57,11 @@ class TopicService:
 
     NAME: Final = "rakit.api.v1.TopicService"
 
-    def __init__(
-        self,
-        router: Router,
-        header: ResponseHeader,
-        members: Callable[[int], ConfState | None],
-    ) -> None:
+    def __init__(self, router: Router, describe: Describe) -> None:
         self._router = router
-        # The configuration of a group, where this node has a replica of it.
-        self._members = members
+        self._describe = describe
         self._metadata = router.metadata
-        self._header = header
+        self._header = describe.header
 
     def register(self, methods: Methods) -> None:
         """Adds the methods."""
@@ -109,7 +98,9 @@ class TopicService:
     async def get_topic(self, call: Call, request: GetTopicRequest) -> GetTopicResponse:
         """Returns a topic, linearizable."""
         topic = await self._router.confirmed_topic(request.name, give_up_at(call.deadline))
-        return GetTopicResponse(header=self._header, topic=self._topic(topic, call.listener))
+        return GetTopicResponse(
+            header=self._header, topic=self._describe.topic(topic, call.listener)
+        )
 
     async def list_topics(self, call: Call, request: ListTopicsRequest) -> ListTopicsResponse:
         """Returns a page of topics, by name."""
@@ -125,7 +116,7 @@ class TopicService:
         page = _page(topics[:size])
         return ListTopicsResponse(
             header=self._header,
-            topics=[self._topic(topic, call.listener) for topic in page],
+            topics=[self._describe.topic(topic, call.listener) for topic in page],
             next_page_token=_PAGE_MARK + page[-1].name if len(topics) > len(page) else "",
         )
 
@@ -153,35 +144,12 @@ class TopicService:
         )
         known = self._metadata.registry.topic_by_id(changed.topic_id)
         if known is not None:
-            topic.partitions.extend(self._partition(one, listener) for one in known.partitions)
+            topic.partitions.extend(
+                self._describe.partition(one, listener) for one in known.partitions
+            )
         else:
             topic.partitions.extend(Partition(partition=n) for n in range(changed.partition_count))
         return topic
-
-    def _topic(self, topic: TopicInfo, listener: str) -> Topic:
-        return Topic(
-            name=topic.name,
-            topic_id=topic.topic_id,
-            replication_factor=topic.replication_factor,
-            config=topic.config.to_proto(),
-            partitions=[self._partition(place, listener) for place in topic.partitions],
-            create_time_ms=topic.create_time_ms,
-        )
-
-    def _partition(self, place: PartitionInfo, listener: str) -> Partition:
-        members = self._members(place.group_id)
-        partition = Partition(partition=place.partition, group_id=place.group_id)
-        for each in place.replica_ids:
-            # A replica votes once it has caught up; a node without a replica is not told when.
-            votes = members is None or each in members.voters
-            role = REPLICA_ROLE_VOTER if votes else REPLICA_ROLE_LEARNER
-            partition.replicas.add(node_id=node_of(each), replica_id=each, role=role)
-        leader = self._router.known_leader(place.group_id)
-        if leader is not None:
-            partition.leader_node_id = leader.node_id
-            partition.leader_term = leader.term
-            partition.leader_address = self._router.address_of(leader.node_id, listener)
-        return partition
 
 
 def _page(topics: list[TopicInfo]) -> list[TopicInfo]:

@@ -39,6 +39,11 @@ class ClusterServiceStub:
                 request_serializer=rakit_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterRequest.SerializeToString,
                 response_deserializer=rakit_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterResponse.FromString,
                 _registered_method=True)
+        self.WatchCluster = channel.unary_stream(
+                '/rakit.api.v1.ClusterService/WatchCluster',
+                request_serializer=rakit_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterRequest.SerializeToString,
+                response_deserializer=rakit_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterResponse.FromString,
+                _registered_method=True)
         self.TransferLeadership = channel.unary_unary(
                 '/rakit.api.v1.ClusterService/TransferLeadership',
                 request_serializer=rakit_dot_api_dot_v1_dot_cluster__service__pb2.TransferLeadershipRequest.SerializeToString,
@@ -56,6 +61,13 @@ class ClusterServiceServicer:
 
     def GetCluster(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchCluster(self, request, context):
+        """Streams what a client routes by, as the answering node knows it: all of it, then what changes, gathered over 100 ms.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -83,6 +95,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetCluster,
                     request_deserializer=rakit_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterRequest.FromString,
                     response_serializer=rakit_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterResponse.SerializeToString,
+            ),
+            'WatchCluster': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCluster,
+                    request_deserializer=rakit_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterRequest.FromString,
+                    response_serializer=rakit_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterResponse.SerializeToString,
             ),
             'TransferLeadership': grpc.unary_unary_rpc_method_handler(
                     servicer.TransferLeadership,
@@ -122,6 +139,33 @@ class ClusterService:
             '/rakit.api.v1.ClusterService/GetCluster',
             rakit_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterRequest.SerializeToString,
             rakit_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rakit.api.v1.ClusterService/WatchCluster',
+            rakit_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterRequest.SerializeToString,
+            rakit_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

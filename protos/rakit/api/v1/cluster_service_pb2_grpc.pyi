@@ -32,6 +32,8 @@ class ClusterServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
     GetCluster: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.GetClusterRequest, _cluster_service_pb2.GetClusterResponse]
+    WatchCluster: _grpc.UnaryStreamMultiCallable[_cluster_service_pb2.WatchClusterRequest, _cluster_service_pb2.WatchClusterResponse]
+    """Streams what a client routes by, as the answering node knows it: all of it, then what changes, gathered over 100 ms."""
     TransferLeadership: _grpc.UnaryUnaryMultiCallable[_cluster_service_pb2.TransferLeadershipRequest, _cluster_service_pb2.TransferLeadershipResponse]
     """Moves the leadership of a partition to another of its voters, for the moment: once the partition's first replica has been
     fit to lead for some seconds without a break, the leadership goes back there, as after a restart. To keep a node from
@@ -44,6 +46,8 @@ class ClusterServiceStub:
 class ClusterServiceAsyncStub(ClusterServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCluster: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.GetClusterRequest, _cluster_service_pb2.GetClusterResponse]  # type: ignore[assignment]
+    WatchCluster: _aio.UnaryStreamMultiCallable[_cluster_service_pb2.WatchClusterRequest, _cluster_service_pb2.WatchClusterResponse]  # type: ignore[assignment]
+    """Streams what a client routes by, as the answering node knows it: all of it, then what changes, gathered over 100 ms."""
     TransferLeadership: _aio.UnaryUnaryMultiCallable[_cluster_service_pb2.TransferLeadershipRequest, _cluster_service_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
     """Moves the leadership of a partition to another of its voters, for the moment: once the partition's first replica has been
     fit to lead for some seconds without a break, the leadership goes back there, as after a restart. To keep a node from
@@ -59,6 +63,14 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_service_pb2.GetClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_service_pb2.GetClusterResponse, _abc.Awaitable[_cluster_service_pb2.GetClusterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchCluster(
+        self,
+        request: _cluster_service_pb2.WatchClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cluster_service_pb2.WatchClusterResponse], _abc.AsyncIterator[_cluster_service_pb2.WatchClusterResponse]]:
+        """Streams what a client routes by, as the answering node knows it: all of it, then what changes, gathered over 100 ms."""
 
     @_abc_1.abstractmethod
     def TransferLeadership(
