@@ -1,4 +1,4 @@
-"""Leaders that move are followed without a failure, and without a watch everything works as well."""
+"""Leaders that move are followed without a failure; without a watch all works as well."""
 
 from __future__ import annotations
 
