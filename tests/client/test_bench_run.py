@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from rakit.client.bench.client import ClientSettings, bench_client
 from rakit.client.bench.latency import LatencySettings, bench_latency
 from rakit.client.bench.produce import Interface, ProduceSettings, bench_produce, measure
 from rakit.client.bench.report import Report
@@ -52,3 +53,13 @@ async def test_single_records_of_our_own_node_come_with_its_cpu_and_memory(node:
     assert measured.client_cpu_s > 0
     assert [seconds > 0 for seconds in measured.node_cpu_s] == [True]
     assert [size > 10_000_000 for size in measured.node_rss_peak_bytes] == [True]
+
+
+async def test_what_a_client_can_do_is_measured_without_a_cluster() -> None:
+    found = values(await bench_client(ClientSettings(100, 0.2), lambda _: None))
+    assert set(found) == {
+        f"{way}_per{unit}_s"
+        for way in ("send", "send_batch", "iterated", "batched")
+        for unit in ("", "_cpu")
+    } | {"encoded_per_s"}
+    assert all(value > 1_000 for value in found.values())

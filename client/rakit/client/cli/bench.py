@@ -185,6 +185,31 @@ def start(*, output: Output = Format.TABLE) -> None:
     _finish(output, work.bench_start)
 
 
+@app.command("client")
+def client(
+    *,
+    record_bytes: Annotated[int, typer.Option(help="Size of a value.", min=1)] = 100,
+    seconds: Annotated[float, typer.Option(help="How long to measure each way.", min=0.1)] = 5,
+    output: Output = Format.TABLE,
+) -> None:
+    """Measure what one process of the SDK can do, whatever the cluster can.
+
+    The other side is a process that acknowledges and sends without storing anything.
+
+    \b
+    send()                    record by record, acknowledged
+    send_batch()              a MiB at a time, acknowledged; and its encoding alone
+    iterated by a Reader      record by record, and the values of whole batches
+    each second of CPU        what the client does on a core of its own
+
+    Example: rakit bench client --seconds 10
+    """
+    from rakit.client.bench import client as work
+
+    settings = work.ClientSettings(record_bytes, seconds)
+    _finish(output, lambda say: work.bench_client(settings, say))
+
+
 @app.command("all")
 def everything(*, output: Output = Format.TABLE) -> None:
     """Run all of them, and hold the figures against the project's goals.

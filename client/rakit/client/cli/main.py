@@ -132,7 +132,10 @@ def topic_create(
 
 @topics.command("list")
 def topic_list(bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
-    """List all topics."""
+    """List all topics.
+
+    Example: rakit topic list -o json
+    """
     from rakit.client.cli import running
     from rakit.client.cli import topics as work
 
@@ -141,7 +144,10 @@ def topic_list(bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> No
 
 @topics.command("get")
 def topic_get(name: Name, bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
-    """Show a topic: its partitions, their replicas, leaders and offsets."""
+    """Show a topic: its partitions, their replicas, leaders and offsets.
+
+    Example: rakit topic get orders
+    """
     from rakit.client.cli import running
     from rakit.client.cli import topics as work
 
@@ -162,7 +168,10 @@ def topic_update(
     bootstrap: Bootstrap = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change settings of a topic."""
+    """Change settings of a topic.
+
+    Example: rakit topic update orders --retention-ms 604800000
+    """
     from rakit.client.cli import running
     from rakit.client.cli import topics as work
     from rakit.client.model import TopicConfig
@@ -173,7 +182,10 @@ def topic_update(
 
 @topics.command("delete")
 def topic_delete(name: Name, bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
-    """Delete a topic and its records."""
+    """Delete a topic and its records.
+
+    Example: rakit topic delete orders
+    """
     from rakit.client.cli import running
     from rakit.client.cli import topics as work
 
@@ -283,7 +295,10 @@ def partition_list(
 
 @cluster.command("status")
 def cluster_status(bootstrap: Bootstrap = None, output: Output = Format.TABLE) -> None:
-    """Show the nodes, who is up, and whether every partition has a leader."""
+    """Show the nodes, who is up, and whether every partition has a leader.
+
+    Example: rakit cluster status -o yaml
+    """
     from rakit.client.cli import running
     from rakit.client.cli import status as work
 
