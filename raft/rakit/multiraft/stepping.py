@@ -243,7 +243,7 @@ def _apply(group: Group, entries: list[Entry], effects: Effects) -> None:
             # The core has the progress as of the whole Ready: enough to count once for all of it.
             holders = holders or group.holders(entries[-1].index)
             _complete(group, entry, result, holders, effects)
-        if group.machine.checkpoint_due():
+        if _is_command(entry) and group.machine.checkpoint_due():
             _store_checkpoint(group, entry, effects)
     size = payload_bytes(entries)
     group.raw.on_applied(entries[-1].index, size)
@@ -259,11 +259,16 @@ def _note_applied(group: Group, effects: Effects) -> None:
         effects.applied.append(group.meta.group_id)
 
 
+def _is_command(entry: Entry) -> bool:
+    """Tells whether an entry is the machine's: it knows of no other, and has no say after one."""
+    return entry.type is EntryType.NORMAL and bool(entry.data)
+
+
 def _apply_one(group: Group, entry: Entry, batch: WriteBatch) -> object:
     if entry.type is EntryType.CONF_CHANGE:
         group.conf_state = group.raw.apply_conf_change(ConfChange.decode(entry.data))
         return group.conf_state
-    if not entry.data:
+    if not _is_command(entry):
         return None
     try:
         return group.machine.apply(entry, batch)
