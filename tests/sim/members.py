@@ -78,9 +78,9 @@ class Members:
                 conf = one.first if replica in one.first else None
                 driver.create_group(GroupMeta(group_id, replica, one.kind), conf)
 
-    def change(self, rng: random.Random, nodes: list[int]) -> None:
-        """Wants one group to be different."""
-        one = self.groups[rng.choice(sorted(self.groups))]
+    def change(self, rng: random.Random, nodes: list[int], group_id: int = 0) -> None:
+        """Wants one group to be different; without an id, any."""
+        one = self.groups[group_id or rng.choice(sorted(self.groups))]
         fresh = [node_id for node_id in nodes if node_id not in one.replicas]
         grow = bool(fresh) and (len(one.desired) < _MEMBERS_MAX or rng.random() < 0.5)
         shrink = len(one.desired) > _MEMBERS_MIN if not grow else rng.random() < 0.7

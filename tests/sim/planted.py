@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tests.sim.plants import (
     BUGS,
+    bases,
     clients,
     commits,
     doubts,
@@ -16,4 +17,4 @@ from tests.sim.plants import (
     reads,
 )
 
-__all__ = ["BUGS", "clients", "commits", "doubts", "elections", "logs", "members", "reads"]
+__all__ = ["BUGS", "bases", "clients", "commits", "doubts", "elections", "logs", "members", "reads"]

@@ -45,12 +45,17 @@ TICK_MS = 50
 LIVENESS_MS = 250
 WITNESS_MS = 1000
 CALM_MS = 600
+REGISTRY_CHECKPOINT_ENTRIES = 2
 SETTINGS = TopicSettings(segment_bytes=600, segment_ms=4_000, retention_bytes=1800)
-_APPENDS = frozenset({MessageType.APP, MessageType.SNAP})
+#: Runs in which the members of groups change.
+_MOVES = {Topic.MEMBERS, Topic.DAMAGE, Topic.REGISTRY}
+_APPENDS = frozenset({MessageType.APP, MessageType.SNAP, MessageType.BASE_PART})
 
 
 def new_machine(meta: GroupMeta) -> StateMachine:
-    return MetadataMachine() if meta.kind is GroupKind.METADATA else PartitionMachine(meta)
+    if meta.kind is GroupKind.METADATA:
+        return MetadataMachine(REGISTRY_CHECKPOINT_ENTRIES)
+    return PartitionMachine(meta)
 
 
 class World:
@@ -109,6 +114,8 @@ class World:
             apply_count_max=4,
             step_bytes_max=100_000,  # what a dozen applied entries count for
             uncommitted_bytes_max=800,
+            base_part_bytes_max=plan.base_part_bytes,
+            base_inflight_bytes_max=plan.base_part_bytes,
         )
         ids = range(1, plan.nodes + plan.spares + 1)
         nodes = {one: SimNode(one, wiring, config, new_machine) for one in ids}
@@ -250,7 +257,7 @@ class World:
         if rng.random() < 0.05:
             for group_id in self.group_ids:
                 traffic.brokers[node_id].maintain(group_id)
-        if self.plan.topic in {Topic.MEMBERS, Topic.DAMAGE} and rng.random() < 0.4:
+        if self.plan.topic in _MOVES and rng.random() < 0.4:
             self.members.tend(node.driver, self.watch.up(node_id))
         if self.chaos and rng.random() < 0.1:
             traffic.reads.ask(node_id, node.boot, node.driver, rng)
@@ -285,6 +292,13 @@ class World:
             breaks = network.breaks.get((node_id, target), 0)
             for delay_ms in network.arrivals_ms(node_id, target):
                 later(delay_ms, partial(self._deliver, node_id, target, breaks, envelope), target)
+
+    def arrives_again(self, source: int, envelope: Envelope, delay_ms: int) -> None:
+        """Has a copy of a message arrive late."""
+        target = node_of(envelope.to_replica)
+        breaks = self.network.breaks.get((source, target), 0)
+        late = partial(self._deliver, source, target, breaks, envelope)
+        self.events.later(delay_ms, late, target)
 
     def _deliver(self, source: int, target: int, breaks: int, envelope: Envelope) -> None:
         node = self.nodes[target]
@@ -388,6 +402,9 @@ class World:
         self.events.later(600, self._strike)
         self.run_until(self.plan.chaos_ms)
         self.striking = False
+        if self.plan.topic is Topic.REGISTRY:
+            self.members.change(self.rng, list(self.nodes), METADATA_GROUP_ID)
+            self.settle_members()
         if self.plan.topic in {Topic.CUTS, Topic.EVERYTHING}:
             self._calm_down()
             self.ambush.last_strike()

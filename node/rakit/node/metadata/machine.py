@@ -38,8 +38,9 @@ CHECKPOINT_BYTES: Final = 4 << 20
 class MetadataMachine:
     """Implements `rakit.multiraft.machine.StateMachine` for group 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint_entries_count: int = CHECKPOINT_ENTRIES_COUNT) -> None:
         self.registry = Registry()
+        self._checkpoint_entries_count = checkpoint_entries_count
         #: The last applied entry that had a command, or the checkpoint that was restored.
         self.applied_index = 0
         self._checkpoint_index = 0
@@ -70,7 +71,8 @@ class MetadataMachine:
         self._entries_since += 1
         self._bytes_since += len(entry.data)
         self._due = (
-            self._entries_since >= CHECKPOINT_ENTRIES_COUNT or self._bytes_since >= CHECKPOINT_BYTES
+            self._entries_since >= self._checkpoint_entries_count
+            or self._bytes_since >= CHECKPOINT_BYTES
         )
         if self._due:
             self._mark(entry.index)
