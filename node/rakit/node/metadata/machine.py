@@ -40,6 +40,7 @@ class MetadataMachine:
 
     def __init__(self, checkpoint_entries_count: int = CHECKPOINT_ENTRIES_COUNT) -> None:
         self.registry = Registry()
+        self._encoder = state.Encoder()
         self._checkpoint_entries_count = checkpoint_entries_count
         #: The last applied entry that had a command, or the checkpoint that was restored.
         self.applied_index = 0
@@ -96,11 +97,12 @@ class MetadataMachine:
 
     def snapshot(self) -> bytes:
         """The whole state."""
-        return state.encode(self.registry, self._checkpoint_index, self._previous_index)
+        return self._encoder.encode(self.registry, self._checkpoint_index, self._previous_index)
 
     def restore(self, data: bytes, index: int) -> None:
         """Takes over a checkpoint in place; subscribers learn that anything may have changed."""
         self.registry.reset()
+        self._encoder = state.Encoder()
         self.applied_index = index
         self._checkpoint_index = index
         self._previous_index = 0
@@ -110,6 +112,8 @@ class MetadataMachine:
         if data:
             marked, self._previous_index = state.decode(data, self.registry)
             assert marked in {0, index}, "a checkpoint knows its own index"
+            # What the next checkpoint need not encode: a start has time for it, an entry has not.
+            self._encoder.encode(self.registry, 0, 0)
         self.registry.changed(Change(0, everything=True))
 
 
