@@ -92,6 +92,7 @@ class BaseGathering:
         #: By group, in the order of their announcements.
         self._under_way: dict[int, Gathering] = {}
         self._now = 0
+        self._written = 0
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -109,6 +110,7 @@ class BaseGathering:
         if known is not None and known.group is group:
             if known.is_of(base):
                 self._heard_again(known, head)
+                self._hand_over()
                 self._ask()
                 return True
             if (head.term, base.index) < (known.head.term, known.base.index):
@@ -138,23 +140,29 @@ class BaseGathering:
         found.asked.pop(part.part, None)
         found.touched_at = self._now
         group.storage.put_part(part.index, part.part, part.data, self._floor.pending.batch)
+        # As they come: a sync of all at the end would keep everybody else's waiting.
+        self._floor.pending.must_sync = True
         if not found.missing:
             found.whole_with = number
         self._ask()
 
     def written(self, number: int) -> None:
+        """Notes that what was put into these effects is on the disk."""
+        self._written = number
+        if self._under_way:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
         """Gives the core the bases whose last part is written by now (rule B2)."""
-        whole = [each for each in self._under_way.values() if 0 < each.whole_with <= number]
-        for each in whole:
+        for each in tuple(self._under_way.values()):
             group = each.group
-            if self._is_over(each) or not group.raw.would_restore(each.head):
-                self._give_up(each)
-                continue
-            del self._under_way[group.meta.group_id]
-            self._floor.wake(group)
-            self._floor.guarded(group, partial(self._step, each))
-        if whole:
-            self._ask()
+            whole = 0 < each.whole_with <= self._written
+            # One that was announced in an earlier term waits for the present leader to name it.
+            if whole and not self._is_over(each) and group.raw.would_restore(each.head):
+                del self._under_way[group.meta.group_id]
+                self._floor.wake(group)
+                self._floor.guarded(group, partial(self._step, each))
+                self._ask()
 
     def _step(self, whole: Gathering) -> None:
         group = whole.group

@@ -316,6 +316,7 @@ def _write_draft(group: Group, draft: Draft, effects: Effects, bytes_max: int | 
     while draft.parts and (bytes_max is None or batch.size_bytes < bytes_max):
         number, part = draft.parts.popleft()
         group.storage.put_part(index, number, part, batch)
+        effects.must_sync = True  # bit by bit, for what shares the disk
     if not draft.parts:
         group.draft = None
         _add_checkpoint(group, draft, effects)

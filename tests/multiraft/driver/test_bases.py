@@ -149,7 +149,7 @@ def test_the_last_part_is_written_before_the_core_hears_of_the_base() -> None:
     cluster.restart(absentee)
     finish(cluster, absentee)
     with_parts = [
-        effects.number
+        effects
         for effects in absentee.effects
         if any(op == Op.PUT and key[0] == keys.BASE_PART for op, key, _ in effects.batch.ops)
     ]
@@ -159,7 +159,8 @@ def test_the_last_part_is_written_before_the_core_hears_of_the_base() -> None:
         for effects in absentee.effects
         if any(key == keys.checkpoint(GROUP, base) for _, key, _ in effects.batch.ops)
     ]
-    assert max(with_parts) < min(installs)
+    assert max(effects.number for effects in with_parts) < min(installs)
+    assert all(effects.must_sync for effects in with_parts), "not all at once in the end"
 
 
 @pytest.mark.parametrize("passed", [1, 4, 9])
@@ -267,6 +268,36 @@ def test_another_leader_is_asked_for_the_rest_only() -> None:
     assert asked, "it was to be in the middle"
     assert not set(asked) & set(range(2 * WINDOW)), "what was there was asked for again"
     assert asked_before & set(asked), "what had been asked for in vain was not asked for again"
+
+
+def test_a_base_that_is_whole_waits_for_the_leader_of_a_later_term_to_name_it() -> None:
+    cluster, leader, absentee = with_absentee(count=5)
+    brought: list[Envelope] = []
+
+    def hold_the_last(envelope: Envelope) -> bool:
+        base = envelope.message.snapshot
+        if envelope.message.type is not MessageType.BASE_PART or base is None:
+            return True
+        if base.part < len(leader.group.storage.checkpoint(base.index).parts) - 1:
+            return True
+        brought.append(envelope)
+        return False
+
+    cluster.filter = hold_the_last
+    cluster.restart(absentee)
+    cluster.run_until(lambda: bool(brought))
+    base = leader.group.storage.base.index
+    cluster.filter = lambda one: one.message.type is not MessageType.SNAP
+    term = leader.group.term
+    leader.driver.step_down(GROUP)
+    cluster.run_until(lambda: cluster.leads() and absentee.group.term > term)
+    absentee.driver.receive(brought[0])
+    cluster.pump()
+    assert stored_parts(absentee) == {base}
+    assert absentee.group.applied < base
+    cluster.sent.clear()
+    finish(cluster, absentee)
+    assert not parts_of(cluster.sent, MessageType.BASE_PULL), "all of it was there"
 
 
 def test_a_leader_that_crashes_and_comes_back_goes_on() -> None:
