@@ -94,7 +94,7 @@ class Ambush:
         self.parts[key] = (part.index, [*older, envelope])
         if rng.random() >= BASE_CRASHES:
             return
-        match rng.choice(["source", "target", "link", "trim"]):
+        match rng.choice(["source", "target", "link", "trim", "trim"]):
             case "source":
                 self.world.armed[source] = rng.randint(1, 3)
             case "target":
