@@ -92,6 +92,46 @@ def test_a_lost_base_is_sent_again_without_a_report() -> None:
     assert network.replicas[3].commands == [b"a", b"b", b"c"]
 
 
+def test_a_base_that_is_being_fetched_is_not_lost() -> None:
+    network = behind()
+    network.filter = lambda m: m.type is not SNAP
+    network.tick(4)
+    (index,) = [one.pending_snapshot for one in network[1].status().peers if one.id == 3]
+    for _ in range(40):
+        network[1].report_base_moves(3, index)
+        network.tick(1)
+    assert peer(network, 3)[0] is ProgressState.SNAPSHOT
+    network[1].report_base_gone(3, index - 1)
+    assert peer(network, 3)[0] is ProgressState.SNAPSHOT, "that was another base"
+    network[1].report_base_gone(3, index)
+    assert peer(network, 3)[0] is ProgressState.PROBE
+    network.heal()
+    network.tick(2)
+    assert network.replicas[3].commands == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize(
+    ("term", "index", "conf", "wanted"),
+    [
+        (4, 9, THREE, True),
+        (5, 9, THREE, True),
+        (3, 9, THREE, False),
+        (4, 1, THREE, False),
+        (4, 9, ConfState((2, 3)), False),
+    ],
+    ids=["news", "a new leader's", "an old leader's", "committed here", "without this replica"],
+)
+def test_a_host_learns_whether_a_base_would_be_taken(
+    term: int, index: int, conf: ConfState, *, wanted: bool
+) -> None:
+    node = Single([1], commit=1, term=4)
+    node.drain()
+    message = Message(SNAP, 1, 2, term, snapshot=Snapshot(index, 1, conf))
+    assert node.node.would_restore(message) is wanted
+    node.step(SNAP, 2, term=term, snapshot=message.snapshot)
+    assert (node.node.basic_status().commit == index > 1) is wanted
+
+
 def test_a_failed_base_is_sent_again_after_a_heartbeat() -> None:
     network = behind()
     network.filter = lambda m: m.type is not SNAP

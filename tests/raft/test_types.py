@@ -114,6 +114,9 @@ def test_message_numbers_are_those_of_raftpb() -> None:
         "PRE_VOTE": 17,
         "PRE_VOTE_RESP": 18,
         "FORGET_LEADER": 23,
+        # Not raftpb's: between hosts.
+        "BASE_PULL": 101,
+        "BASE_PART": 102,
     }
     assert (EntryType.NORMAL, EntryType.CONF_CHANGE) == (0, 1)
 

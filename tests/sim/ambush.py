@@ -10,6 +10,9 @@ not know; it only has good timing.
   while the leader counts on what replaced it.
 - A disk forgets a vote while the leader that was voted out is still at work: only that leader and
   the forgetful voter reach each other, so that old leader has a majority again, if it counts it.
+- A node crashes while a base that is divided is on its way, on either side, or the link breaks. Or
+  the receiver is cut off until the log has been trimmed behind its back, and parts of the old base
+  arrive beside those of the new one.
 - A follower loses its tail just before everything heals, so that the leader of that time has to
   deal with it; or a leader hands over just then, and its word does not arrive.
 """
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 JOINT_CUTS = 0.8  # of the joint phases
 VOTE_CRASHES = 0.2  # of the votes
 TRUNCATION_CUTS = 0.7  # of the truncations
+BASE_CRASHES = 0.1  # of the parts of bases
+CUT_OFF_MS = (500, 1500)
 SHORT_MS = (10, 40)
 
 
@@ -58,10 +63,15 @@ class Ambush:
         self.topic = world.plan.topic
         self.joint_phases: set[ConfState] = set()
         self.theft: _Theft | None = None
+        #: By group and replica: the parts of the base, as of this index, that it was sent last.
+        self.parts: dict[tuple[int, int], tuple[int, list[Envelope]]] = {}
 
     # ------------------------------------------------------------------ what nodes do
 
     def sent(self, node_id: int, envelopes: list[Envelope]) -> None:
+        for envelope in envelopes:
+            if envelope.message.type is MessageType.BASE_PART:
+                self._base_moves(node_id, envelope)
         if self.topic is Topic.MEMBERS:
             self._joint_phase(node_id)
         elif self.topic in {Topic.VOTES, Topic.CUTS}:
@@ -71,6 +81,33 @@ class Ambush:
                 grants = message.type is MessageType.VOTE_RESP and not message.reject
                 if asks or grants:
                     self._voted(node_id, envelope, granted=grants)
+
+    def _base_moves(self, source: int, envelope: Envelope) -> None:
+        rng, target, part = self.rng, node_of(envelope.to_replica), envelope.message.snapshot
+        assert part is not None, "a part says of which base it is"
+        key = (envelope.group_id, envelope.to_replica)
+        index, older = self.parts.get(key, (0, []))
+        if index < part.index:
+            for late in older:
+                self.world.arrives_again(source, late, rng.randint(0, 5))
+            older = []
+        self.parts[key] = (part.index, [*older, envelope])
+        if rng.random() >= BASE_CRASHES:
+            return
+        match rng.choice(["source", "target", "link", "trim", "trim"]):
+            case "source":
+                self.world.armed[source] = rng.randint(1, 3)
+            case "target":
+                self.world.armed[target] = rng.randint(1, 3)
+            case "link":
+                self.world.network.break_link(source, target)
+            case _:
+                self.world.part({target})
+                self.world.events.later(rng.randint(*CUT_OFF_MS), self._let_in)
+
+    def _let_in(self) -> None:
+        if self.world.chaos:
+            self.world.network.heal()
 
     def wrote(self, node_id: int, effects: Effects) -> None:
         for kind, key, _ in effects.batch.ops:

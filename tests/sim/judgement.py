@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rakit.multiraft import keys
 from rakit.multiraft.group import Group
 from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.node.partition.machine import PartitionMachine
+from tests.sim.node import SimNode
 from tests.sim.violations import Invariant, ViolationError
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ def at_rest(world: World) -> bool:
     if world.traffic.busy() or any(
         not node.up for node_id, node in world.nodes.items() if node_id not in world.lost
     ):
+        return False
+    if any(node.driver.bases_under_way_count for node in world.nodes.values() if node.driver):
         return False
     if any(
         node.driver.group(group_id) is not None
@@ -41,6 +45,7 @@ def _group_at_rest(world: World, group_id: int) -> bool:
             group.applied == applied == group.storage.last_index()
             and group.term == term
             and not group.doubtful
+            and group.draft is None
             and world.members.is_settled(group_id, group)
             for group in groups
         )
@@ -77,6 +82,8 @@ def judge_rest(world: World) -> None:
         raise ViolationError(
             Invariant.REST, f"no rest {world.plan.heal_ms} ms after healing: {_describe(world)}"
         )
+    for node_id, node in world.nodes.items():
+        _judge_leftovers(node_id, node)
 
 
 def judge(world: World) -> None:
@@ -94,6 +101,21 @@ def judge(world: World) -> None:
             world.traffic.registrars.judge(machine)
         else:
             _judge_partition(world, groups)
+
+
+def _judge_leftovers(node_id: int, node: SimNode) -> None:
+    """Every part of a base belongs to a checkpoint; a replica that is shut out stays as it is."""
+    rows = node.disk.live.rows
+    for key in rows:
+        group_id = keys.group_of(key) if key[0] == keys.BASE_PART else 0
+        if not group_id or (node.driver is not None and group_id in node.driver.quarantined):
+            continue
+        index = int.from_bytes(key[9:17], "big")
+        if keys.checkpoint(group_id, index) not in rows:
+            raise ViolationError(
+                Invariant.NO_LEFTOVERS,
+                f"node {node_id} keeps parts of a base of group {group_id} as of {index}",
+            )
 
 
 def _judge_partition(world: World, groups: list[Group]) -> None:

@@ -93,9 +93,9 @@ class Members:
                         raise
         return any(not shut_out.for_good for shut_out in driver.quarantined.values())
 
-    def change(self, rng: random.Random, nodes: list[int]) -> None:
-        """Wants one group to be different."""
-        one = self.groups[rng.choice(sorted(self.groups))]
+    def change(self, rng: random.Random, nodes: list[int], group_id: int = 0) -> None:
+        """Wants one group to be different; without an id, any."""
+        one = self.groups[group_id or rng.choice(sorted(self.groups))]
         for _ in range(2 if self.bold else 1):
             self._change_one(rng, one, nodes)
 

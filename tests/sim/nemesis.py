@@ -62,7 +62,7 @@ ABOUT = {
         "one way": 1,
         "heal": 12,
     },
-    Topic.REGISTRY: {},
+    Topic.REGISTRY: {"members": 25, "isolate": 1, "split": 1, "one way": 1, "heal": 12},
     Topic.FIGURE_8: {"reach a minority": 40},
     Topic.VOTES: {"duel": 50, "pause": 1, "split": 1, "one way": 1, "isolate": 1, "crash": 3},
     Topic.DAMAGE: {"damage": 15},

@@ -15,7 +15,7 @@ class Topic(Enum):
     MEMBERS = auto()
     #: Disks lose tails that they had synced, when it hurts most (S8).
     CUTS = auto()
-    #: The metadata group runs beside the partitions.
+    #: The metadata group runs beside the partitions, and its members come and go.
     REGISTRY = auto()
     #: Leaders that reach a minority, crash, and come back: figure 8 of the paper.
     FIGURE_8 = auto()
@@ -43,6 +43,10 @@ _TOPICS = [
 ]
 
 
+#: Bytes of a part of a base, where bases travel most or are all that a group keeps.
+_PART_BYTES = {Topic.MEMBERS: 30, Topic.REGISTRY: 6, Topic.DAMAGE: 50}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how hard a run is, and what it is about."""
@@ -57,6 +61,8 @@ class Plan:
     # Small messages divide what a follower lacks among several, small batches what it writes.
     message_bytes: int
     batch_bytes: int
+    # Small parts divide every base that is sent and every checkpoint that is stored.
+    base_part_bytes: int
     # Nodes without a replica in the beginning.
     spares: int
     heal_ms: int = 25_000
@@ -90,7 +96,8 @@ class Plan:
             election_ticks=ticks,
             message_bytes=message_bytes,
             batch_bytes=400 if topic is Topic.MEMBERS else 1200,
-            spares=3 if topic is Topic.MEMBERS else 0,
+            base_part_bytes=_PART_BYTES.get(topic, 1_000_000),
+            spares=3 if topic is Topic.MEMBERS else 2 if topic is Topic.REGISTRY else 0,
         )
 
 

@@ -19,6 +19,7 @@ from tests.sim.hazards import Hazard, hazards_of
 from tests.sim.plan import Topic, topic_of
 from tests.sim.plants import (
     BUGS,
+    bases,
     clients,
     commits,
     doubts,
@@ -34,6 +35,7 @@ from tests.sim.runner import run_seed
 
 __all__ = [
     "BUGS",
+    "bases",
     "clients",
     "commits",
     "doubts",

@@ -31,6 +31,7 @@ class Invariant(Enum):
     ACKNOWLEDGED = "what was acknowledged is in the log, at the place that was told (P1, P2)"
     ONCE = "what stands in the log was sent, and stands there once (P3)"
     NOT_APPLIED = "what was refused is not in the log"
+    NO_LEFTOVERS = "what was given up or cut short is not on the disk for good"
     RETENTION = "the log begins where the trims say, not later (S1)"
     SAME_STATE = "replicas at one index are equal (P9)"
     READS = "a confirmed read sees what was acknowledged before, and is answered once (S20)"

@@ -53,13 +53,18 @@ TICK_MS = 50
 LIVENESS_MS = 250
 WITNESS_MS = 1000
 CALM_MS = 600
+REGISTRY_CHECKPOINT_ENTRIES = 2
 SETTINGS = TopicSettings(segment_bytes=600, segment_ms=4_000, retention_bytes=1800)
 OUTDATED_STARTS = 0.5
-_APPENDS = frozenset({MessageType.APP, MessageType.SNAP})
+#: Runs in which the members of groups change.
+_MOVES = {Topic.MEMBERS, Topic.DAMAGE, Topic.REGISTRY}
+_APPENDS = frozenset({MessageType.APP, MessageType.SNAP, MessageType.BASE_PART})
 
 
 def new_machine(meta: GroupMeta) -> StateMachine:
-    return MetadataMachine() if meta.kind is GroupKind.METADATA else PartitionMachine(meta)
+    if meta.kind is GroupKind.METADATA:
+        return MetadataMachine(REGISTRY_CHECKPOINT_ENTRIES)
+    return PartitionMachine(meta)
 
 
 class World:
@@ -105,7 +110,7 @@ class World:
         self.ambush = Ambush(self)
         self.damage = Damage(self)
         # Whether leaders change configurations, and how often they look: some take their time.
-        self.tending = plan.topic in {Topic.MEMBERS, Topic.DAMAGE}
+        self.tending = plan.topic in _MOVES
         self.tending_rate = self.rng.choice([0.4, 0.06])
         self.graves = Graves(self.nodes)
         # Nodes that never come back.
@@ -143,6 +148,8 @@ class World:
             step_bytes_max=100_000,  # what a dozen applied entries count for
             uncommitted_bytes_max=800,
             tracer=self.tracing.tracer if self.tracing is not None else None,
+            base_part_bytes_max=plan.base_part_bytes,
+            base_inflight_bytes_max=plan.base_part_bytes,
         )
         ids = range(1, plan.nodes + plan.spares + 1)
         nodes = {one: SimNode(one, wiring, config, new_machine) for one in ids}
@@ -376,6 +383,13 @@ class World:
             for delay_ms in network.arrivals_ms(node_id, target):
                 later(delay_ms, partial(self._deliver, node_id, target, breaks, envelope), target)
 
+    def arrives_again(self, source: int, envelope: Envelope, delay_ms: int) -> None:
+        """Has a copy of a message arrive late."""
+        target = node_of(envelope.to_replica)
+        breaks = self.network.breaks.get((source, target), 0)
+        late = partial(self._deliver, source, target, breaks, envelope)
+        self.events.later(delay_ms, late, target)
+
     def _deliver(self, source: int, target: int, breaks: int, envelope: Envelope) -> None:
         node = self.nodes[target]
         assert node.driver is not None, "events of a node that is down are dropped"
@@ -494,6 +508,9 @@ class World:
         self.hazards.begin()
         self.run_until(self.plan.chaos_ms)
         self.striking = False
+        if self.plan.topic is Topic.REGISTRY:
+            self.members.change(self.rng, list(self.nodes), METADATA_GROUP_ID)
+            self.settle_members()
         if self.plan.topic in {Topic.CUTS, Topic.EVERYTHING}:
             self._calm_down()
             self.ambush.last_strike()

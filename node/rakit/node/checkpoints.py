@@ -24,9 +24,11 @@ _BYTES_PER_ITEM: Final = 16
 class CheckpointMarks:
     """The last two checkpoints, and how far the next one is."""
 
-    __slots__ = ("_bytes", "_entries", "due", "index", "previous_index")
+    __slots__ = ("_bytes", "_entries", "_entries_count", "due", "index", "previous_index")
 
-    def __init__(self) -> None:
+    def __init__(self, entries_count: int | None = None) -> None:
+        # Part of the format: only simulations, which cannot wait so long, have another one.
+        self._entries_count = CHECKPOINT_ENTRIES_COUNT if entries_count is None else entries_count
         #: The checkpoint taken last.
         self.index = 0
         #: The one before it: the log may go up to here.
@@ -41,7 +43,7 @@ class CheckpointMarks:
         self._entries += 1
         self._bytes += len(entry.data)
         self.due = (
-            self._entries >= CHECKPOINT_ENTRIES_COUNT + items_count // _ITEMS_PER_ENTRY_COUNT
+            self._entries >= self._entries_count + items_count // _ITEMS_PER_ENTRY_COUNT
             or self._bytes >= CHECKPOINT_BYTES + items_count * _BYTES_PER_ITEM
         )
         if self.due:

@@ -8,7 +8,7 @@ the log is, and takes the machine's word for those between.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rakit.raft import ConfState
@@ -22,6 +22,8 @@ class Checkpoint:
     term: int
     conf_state: ConfState
     data: bytes
+    #: CRC32C of each part of a state that lies in rows of its own; `data` is empty then.
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,11 @@ class Checkpoints:
 
     def __bool__(self) -> bool:
         return bool(self._indexes)
+
+    @property
+    def indexes(self) -> Sequence[int]:
+        """All of them, ascending."""
+        return self._indexes
 
     def at_or_below(self, index: int) -> int:
         """Returns the index of the latest checkpoint up to `index`; 0 if there is none."""

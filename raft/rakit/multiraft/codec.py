@@ -252,6 +252,8 @@ def _encode_snapshot(into: wire.RaftSnapshot, snapshot: Snapshot) -> None:
     into.auto_leave = state.auto_leave
     into.data = snapshot.data
     into.data_crc32c = crc32c(snapshot.data)
+    into.part_crc32cs.extend(snapshot.parts)
+    into.part_number = snapshot.part
 
 
 def _decode(encoded: wire.GroupMessage, payloads: Sequence[bytes]) -> Envelope:
@@ -321,4 +323,6 @@ def _decode_snapshot(encoded: wire.RaftSnapshot) -> Snapshot:
             encoded.auto_leave,
         ),
         encoded.data,
+        tuple(encoded.part_crc32cs),
+        encoded.part_number,
     )

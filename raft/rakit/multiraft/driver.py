@@ -23,7 +23,8 @@ Rules:
 The parts: `roster` makes and unmakes replicas, `floor` holds who is awake and who has something to
 do, `stepping` turns Readys into effects, `landing` remembers what waits for which batch,
 `succession` decides about campaigns and resignations, `quiesce` lets idle groups rest, `lanes`
-keeps leaders from reading what could not be sent.
+keeps leaders from reading what could not be sent, `base_gathering` and `base_serving` carry bases
+that are too large for one message.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 
 from rakit.multiraft import boot, farewell, quiesce
+from rakit.multiraft.base_gathering import BaseGathering
+from rakit.multiraft.base_serving import BaseServing
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.effects import Completion, Effects, Envelope, ReadReady, RoleChange
 from rakit.multiraft.errors import (
@@ -58,6 +61,7 @@ from rakit.raft import (
     ConfChangePendingError,
     ConfState,
     EntryID,
+    Message,
     MessageType,
     NotLeaderError,
     ProposalDroppedError,
@@ -105,6 +109,8 @@ class Driver:
         self._succession = Succession(config, node_id, self._floor, rng)
         self._landing = Landing()
         self._lanes = Lanes()
+        self._gathering = BaseGathering(config, self._floor)
+        self._serving = BaseServing(config, self._floor, self._lanes)
         self._contexts = ReadContexts(rng.getrandbits(64))
         self._number = 0
         self._now = 0
@@ -130,6 +136,11 @@ class Driver:
     def tail_cache_bytes(self) -> int:
         """Memory that the recent entries of every group take now."""
         return self._roster.tail_cache_bytes
+
+    @property
+    def bases_under_way_count(self) -> int:
+        """Bases that are being gathered here, or wait for it."""
+        return len(self._gathering)
 
     def group(self, group_id: int) -> Group | None:
         """Returns a working replica, or None."""
@@ -212,6 +223,8 @@ class Driver:
             group.idle_ticks = 0
             if message.type in _VOTE_REQUESTS:
                 self._succession.give_way(envelope.group_id)
+            elif message.snapshot is not None and self._takes_base(group, message):
+                return
         try:
             group.raw.step(message)
         except StepRefusedError:
@@ -221,6 +234,20 @@ class Driver:
             self._floor.fail(group, error)
             return
         self._floor.mark(group)
+
+    def _takes_base(self, group: Group, message: Message) -> bool:
+        """Takes what concerns a base in parts; False if the message is the core's."""
+        base = message.snapshot
+        assert base is not None, "only messages with a base are shown"
+        if message.type is MessageType.SNAP:
+            return self._gathering.announced(group, message)
+        if message.type is MessageType.BASE_PART:
+            self._gathering.brought(group, base, self._number + 1)
+        elif message.type is MessageType.BASE_PULL:
+            self._serving.asked(group, message.from_, base)
+        else:
+            return False
+        return True
 
     def tick(self) -> None:
         """Lets one tick pass for every group that is awake."""
@@ -239,6 +266,8 @@ class Driver:
                 if group.idle_ticks >= rest_after and not busy:
                     self._try_to_rest(group)
         self._succession.tick(self._now)
+        self._gathering.tick()
+        self._serving.tick()
 
     def _tick_reads(self, group: Group) -> None:
         lose_reads(group, group.reads.expire(self._now), self._floor.pending)
@@ -378,10 +407,11 @@ class Driver:
     def advance(self) -> Effects | None:
         """Returns what is to be done now, for all groups at once; None if there is nothing."""
         floor = self._floor
-        while not floor.idle:
+        while not (floor.idle and self._serving.idle):
             effects, floor.pending = floor.pending, Effects(0)
             effects.number = self._number + 1
             waiting = self._step_dirty(effects)
+            self._serving.serve(effects, self._config.step_bytes_max)
             effects.sends += floor.take_farewells()
             if effects:
                 self._number = effects.number
@@ -451,6 +481,7 @@ class Driver:
         """Notes that the batch of effects `number` is on its way to the disk and readable."""
         assert number <= self._number, f"batch {number} was written before it was made"
         self._landing.written(number)
+        self._gathering.written(number)
 
     def synced(self, number: int) -> None:
         """Notes that every batch up to `number` is durable."""

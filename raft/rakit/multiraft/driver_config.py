@@ -51,6 +51,13 @@ class DriverConfig:
     #: What a step reads, sends and applies over all groups, in `Effects.moved_bytes`; a quarter of
     #: it for one group. Beyond, the others keep their place. A step thus takes less than a tick.
     step_bytes_max: int = 8 * _MIB
+    #: A state larger than this is stored and sent in parts of this size.
+    base_part_bytes_max: int = 512 * _KIB
+    #: Parts of bases that this node has asked one other node for and not got, in bytes: what the
+    #: appends of other groups may find before them on their way.
+    base_inflight_bytes_max: int = 2 * _MIB
+    #: Bases that this node gathers at once, and as many that it gives away. The rest waits.
+    bases_count_max: int = 2
     #: Read requests of a group that wait for an answer.
     reads_count_max: int = 4096
     #: Number of this start, which no other start of the store has, whatever was cut off its tail:
@@ -77,5 +84,7 @@ class DriverConfig:
             )
         if self.inflight_bytes_max < self.message_bytes_max:
             raise ValueError("inflight_bytes_max must hold at least one message")
+        if self.base_inflight_bytes_max < self.base_part_bytes_max:
+            raise ValueError("base_inflight_bytes_max must hold at least one part")
         if self.batch_bytes_max < self.message_bytes_max:
             raise ValueError("batch_bytes_max must hold at least the entries of one message")

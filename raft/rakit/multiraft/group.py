@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from rakit.multiraft.checkpoint import Checkpoint
 from rakit.multiraft.log_storage import GroupLog
 from rakit.multiraft.machine import GroupMeta, StateMachine
 from rakit.multiraft.waiters import Proposals, Reads
@@ -44,19 +45,36 @@ class Remainder:
     messages: list[Message]
 
 
+@dataclass(slots=True)
+class Draft:
+    """A large checkpoint on its way to the disk: its parts first, then its own row."""
+
+    checkpoint: Checkpoint
+    #: Stored entry bytes up to it.
+    log_bytes: int
+    #: What the machine may have the log cut at, as of it.
+    wanted: frozenset[int]
+    #: The parts that are still to be written, with their numbers.
+    parts: deque[tuple[int, bytes]]
+
+
 class Group:
     """A working replica. A damaged one is not a `Group`: it is in the driver's quarantine."""
 
     __slots__ = (
         "announced",
         "applied",
+        "base_part_bytes_max",
+        "base_readers",
         "checkpoints_in_flight",
         "conf_state",
         "dead_at_rest",
         "doubtful",
+        "draft",
         "durable_checkpoint",
         "flights",
         "idle_ticks",
+        "installing",
         "leader_replica",
         "machine",
         "meta",
@@ -73,7 +91,12 @@ class Group:
     )
 
     def __init__(
-        self, meta: GroupMeta, machine: StateMachine, storage: GroupLog, raw: RawNode
+        self,
+        meta: GroupMeta,
+        machine: StateMachine,
+        storage: GroupLog,
+        raw: RawNode,
+        base_part_bytes_max: int,
     ) -> None:
         self.meta = meta
         self.machine = machine
@@ -92,6 +115,13 @@ class Group:
         self.reads = Reads()
         self.flights: deque[Flight] = deque()
         self.remainder: Remainder | None = None
+        #: A state that is larger than this is stored and sent in parts of this size.
+        self.base_part_bytes_max = base_part_bytes_max
+        self.draft: Draft | None = None
+        #: Replicas that are fetching the base of this log, which therefore stays (`bases`).
+        self.base_readers: set[int] = set()
+        #: The core was given a base that is to be installed with its next Ready.
+        self.installing = False
         #: (effects number, index) of checkpoints that may not be durable yet.
         self.checkpoints_in_flight: deque[tuple[int, int]] = deque()
         self.durable_checkpoint = storage.latest.index

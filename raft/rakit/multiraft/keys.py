@@ -11,6 +11,7 @@ keys is the order of numbers and everything of a group lies together.
     06 ...            the journal row of a write (the store's own)
     07 group offset   position rows of a partition: offset to index
     08 name           values of the node itself
+    09 group index n  part n of a large checkpoint's state, written before the checkpoint
 
 The numbers are on disks and never change.
 """
@@ -28,9 +29,11 @@ BIRTH: Final = 0x05
 JOURNAL: Final = 0x06
 POSITION: Final = 0x07
 LOCAL: Final = 0x08
+BASE_PART: Final = 0x09
 
 _GROUP: Final = struct.Struct(">BQ")
 _GROUP_NUMBER: Final = struct.Struct(">BQQ")
+_GROUP_PART: Final = struct.Struct(">BQQQ")
 
 
 def entry(group_id: int, index: int) -> bytes:
@@ -63,6 +66,11 @@ def position(group_id: int, offset: int) -> bytes:
     return _GROUP_NUMBER.pack(POSITION, group_id, offset)
 
 
+def base_part(group_id: int, index: int, number: int) -> bytes:
+    """Returns the key of one part of the state of a checkpoint."""
+    return _GROUP_PART.pack(BASE_PART, group_id, index, number)
+
+
 def local(name: bytes) -> bytes:
     """Returns the key of a value that belongs to the node, not to a group."""
     return bytes((LOCAL,)) + name
@@ -79,7 +87,7 @@ def group_range(prefix: int, group_id: int) -> tuple[bytes, bytes]:
 
 
 def group_of(key: bytes) -> int:
-    """Returns the group of a key of the kinds 01 to 05 and 07."""
+    """Returns the group of a key of the kinds 01 to 05, 07 and 09."""
     number: int = _GROUP.unpack_from(key)[1]
     return number
 

@@ -68,6 +68,8 @@ class Census:
     group_ids: list[int]
     #: Group id to the highest replica id that is dead; `ID_MAX` where that cannot be read.
     tombstones: dict[int, int]
+    #: Groups with a checkpoint in parts, or with parts that a crash has left.
+    in_parts: set[int]
     #: Whether nothing can be there beside these.
     whole: bool
 
@@ -80,8 +82,10 @@ def take_census(disk: KeyValue) -> Generator[None, None, Census]:
         found, all_seen = yield from _groups(disk, prefix)
         group_ids |= found
         whole = whole and all_seen
+    # A group never has these alone. If damage hides some, they stay until the next start.
+    in_parts, _ = yield from _groups(disk, keys.BASE_PART)
     tombstones, all_seen = yield from _tombstones(disk)
-    return Census(sorted(group_ids), tombstones, whole and all_seen)
+    return Census(sorted(group_ids), tombstones, in_parts, whole and all_seen)
 
 
 def _groups(disk: KeyValue, prefix: int) -> Generator[None, None, tuple[set[int], bool]]:
@@ -169,7 +173,7 @@ def load_group(
     log = GroupLog(birth.meta.group_id, birth.meta.replica_id, disk, cache)
     try:
         latest = yield from _load_log(disk, birth, log)
-        machine = _restore(factory, birth.meta, latest)
+        machine = _restore(factory, birth.meta, log, latest)
         log.loaded_checkpoints({machine.trim_index(), *machine.trim_targets()})
     except Exception:
         log.close()
@@ -256,13 +260,15 @@ def _look_at_the_ends(log: GroupLog) -> None:
         )
 
 
-def _restore(factory: MachineFactory, meta: GroupMeta, latest: Checkpoint | None) -> StateMachine:
+def _restore(
+    factory: MachineFactory, meta: GroupMeta, log: GroupLog, latest: Checkpoint | None
+) -> StateMachine:
     machine = factory(meta)
+    data = latest.data if latest is not None else b""
+    if latest is not None and latest.parts:
+        data = log.state(latest.index, latest.parts)
     try:
-        if latest is None:
-            machine.restore(b"", 0)
-        else:
-            machine.restore(latest.data, latest.index)
+        machine.restore(data, 0 if latest is None else latest.index)
     except Exception as error:
         raise MachineFailedError(f"restoring group {meta.group_id}: {error!r}") from error
     return machine

@@ -11,6 +11,9 @@ Invariants:
 - `_conf_changes` are the indexes of the configuration changes after the latest checkpoint.
 - `_terms` lists where terms begin, ascending, from the latest checkpoint known at loading (or the
   base) on; what lies before is looked up on disk.
+- The parts of a large checkpoint are on the disk before its own row, which names them by checksum;
+  a part that no stored checkpoint names is on its way to one, or is swept at the next start. Groups
+  that never had any pay nothing for them.
 - Every change of the log appends its operations to the batch of the caller, in the same step: the
   end of a truncated suffix goes in one range delete, and moving the start deletes the entries and
   the older checkpoints together (S4).
@@ -25,10 +28,11 @@ raises `StoreCorruptError`, and the group is quarantined by whoever sees it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint, CheckpointMark, Checkpoints
+from rakit.multiraft.checksum import crc32c
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import KeyValue, WriteBatch
 from rakit.multiraft.records import (
@@ -89,6 +93,7 @@ class GroupLog:
         "_conf_changes",
         "_conf_state",
         "_disk",
+        "_has_parts",
         "_last_index",
         "_tail",
         "_terms",
@@ -108,6 +113,8 @@ class GroupLog:
         self._tail = cache.tail()
         self._conf_state = ConfState()
         self._checkpoints = Checkpoints()
+        #: Whether parts of checkpoints may be on the disk.
+        self._has_parts = False
         self._conf_changes: list[int] = []
         self._terms: list[tuple[int, int]] = [(0, 0)]
         self._last_index = 0
@@ -191,11 +198,25 @@ class GroupLog:
         if not self._checkpoints:
             raise SnapshotTemporarilyUnavailableError(f"no base yet that {to} could be sent")
         base = self.checkpoint(self.base.index)
-        return Snapshot(base.index, base.term, base.conf_state, base.data)
+        return Snapshot(base.index, base.term, base.conf_state, base.data, base.parts)
 
     def checkpoint(self, index: int) -> Checkpoint:
         """Reads a stored checkpoint."""
         return self._stored_checkpoint(index).checkpoint
+
+    def state(self, index: int, parts: Sequence[int]) -> bytes:
+        """Reads a state that lies in parts."""
+        return b"".join([self.part(index, parts, number) for number in range(len(parts))])
+
+    def part(self, index: int, parts: Sequence[int], number: int) -> bytes:
+        """Reads a part of the checkpoint as of `index`, by the checksums that it names."""
+        data = self._disk.get(keys.base_part(self.group_id, index, number))
+        if data is None or crc32c(data) != parts[number]:
+            what = "is missing" if data is None else "fails its checksum"
+            raise StoreCorruptError(
+                f"part {number} of checkpoint {index} of group {self.group_id} {what}"
+            )
+        return data
 
     def _stored_checkpoint(self, index: int) -> StoredCheckpoint:
         value = self._disk.get(keys.checkpoint(self.group_id, index))
@@ -260,17 +281,41 @@ class GroupLog:
         self._last_index = entries[-1].index
         self._tail.append(entries)
 
+    def put_part(self, index: int, number: int, data: bytes, batch: WriteBatch) -> None:
+        """Stores a part of a checkpoint as of `index`, which itself follows when all are there."""
+        self._has_parts = True
+        batch.put(keys.base_part(self.group_id, index, number), data)
+
+    def drop_parts(self, index: int, batch: WriteBatch) -> None:
+        """Gives up the parts of a checkpoint that is not stored."""
+        if index not in self._checkpoints.indexes:
+            self._delete_parts(index, index + 1, batch)
+
+    def sweep_parts(self, batch: WriteBatch) -> None:
+        """Deletes the parts that no stored checkpoint names: what a crash has left."""
+        self._has_parts = True
+        lo = 0
+        for index in (*self._checkpoints.indexes, INDEX_END):
+            self._delete_parts(lo, index, batch)
+            lo = index + 1
+
+    def _delete_parts(self, lo: int, hi: int, batch: WriteBatch) -> None:
+        if self._has_parts:
+            group_id = self.group_id
+            batch.delete_range(keys.base_part(group_id, lo, 0), keys.base_part(group_id, hi, 0))
+
     def add_checkpoint(
-        self, checkpoint: Checkpoint, wanted: Collection[int], batch: WriteBatch
+        self, checkpoint: Checkpoint, log_bytes: int, wanted: Collection[int], batch: WriteBatch
     ) -> None:
-        """Stores the state as of an applied index.
+        """Stores the state as of an applied index, up to which `log_bytes` were stored.
 
         Of the checkpoints between the base and this one those that are not `wanted` go.
         """
         assert checkpoint.index <= self._last_index, "a checkpoint lies behind the log"
-        stored = StoredCheckpoint(checkpoint, self.applied_log_bytes, self.replica_id)
+        stored = StoredCheckpoint(checkpoint, log_bytes, self.replica_id)
         for index in self._checkpoints.add(_mark_of(stored), wanted):
             batch.delete(keys.checkpoint(self.group_id, index))
+            self._delete_parts(index, index + 1, batch)
         self._conf_changes = [each for each in self._conf_changes if each > checkpoint.index]
         self._put_checkpoint(stored, batch)
 
@@ -278,6 +323,9 @@ class GroupLog:
         """Replaces the whole log by a base that a leader sent, or that the replica is born with."""
         for prefix in (keys.ENTRY, keys.CHECKPOINT):
             batch.delete_range(*keys.group_range(prefix, self.group_id))
+        # Its own parts are there already.
+        self._delete_parts(0, checkpoint.index, batch)
+        self._delete_parts(checkpoint.index + 1, INDEX_END, batch)
         self._conf_changes.clear()
         self._tail.clear()
         self._terms = [(checkpoint.index, checkpoint.term)]
@@ -295,6 +343,7 @@ class GroupLog:
         self._checkpoints.cut(base)
         batch.delete_range(keys.entry(self.group_id, 0), keys.entry(self.group_id, index + 1))
         batch.delete_range(keys.checkpoint(self.group_id, 0), keys.checkpoint(self.group_id, index))
+        self._delete_parts(0, index, batch)
         self._tail.drop_through(index)
         while len(self._terms) > 1 and self._terms[1][0] <= index:
             del self._terms[0]

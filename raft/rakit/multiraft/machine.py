@@ -78,7 +78,10 @@ class StateMachine(Protocol):
         ...
 
     def checkpoint_due(self) -> bool:
-        """Tells, after each applied entry, whether to store a checkpoint as of exactly it."""
+        """Tells, after each entry that it applied, whether to store a checkpoint as of exactly it.
+
+        Asked once for each, so that the checkpoints of equal replicas are the same.
+        """
         ...
 
     def trim_index(self) -> int:

@@ -134,6 +134,7 @@ def encode_checkpoint(group_id: int, stored: StoredCheckpoint) -> bytes:
         data=checkpoint.data,
         log_bytes=stored.log_bytes,
         replica_id=stored.replica_id,
+        part_crc32cs=checkpoint.parts,
     )
     return _seal(keys.checkpoint(group_id, checkpoint.index), record)
 
@@ -150,7 +151,8 @@ def decode_checkpoint(group_id: int, index: int, value: bytes) -> StoredCheckpoi
         learners_next=tuple(record.conf_state.learners_next),
         auto_leave=record.conf_state.auto_leave,
     )
-    checkpoint = Checkpoint(index, record.term, conf, record.data)
+    parts = tuple(record.part_crc32cs)
+    checkpoint = Checkpoint(index, record.term, conf, record.data, parts)
     return StoredCheckpoint(checkpoint, record.log_bytes, record.replica_id)
 
 

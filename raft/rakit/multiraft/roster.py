@@ -10,6 +10,7 @@ Rules:
   configuration. A later replica starts from nothing and is sent a base by its leader (S2).
 - A removed replica leaves a tombstone; its id and every lower one of this node in the group are
   dead for good (known bug 22).
+- What a crash left of a large base goes when its group is opened (`log_storage`).
 - A damaged group is quarantined: kept on disk, never stepped, its messages dropped (S5, S9). What
   may have broken its promises while it worked holds for later starts as well (`quarantine`). It
   goes when it is removed, or when a replica with a higher id takes its place.
@@ -86,6 +87,9 @@ class Roster:
         self._census_is_whole = census.whole
         for group_id in census.group_ids:
             yield from self._load_one(group_id, batch)
+            group = self.groups.get(group_id)
+            if group is not None and group_id in census.in_parts:
+                group.storage.sweep_parts(batch)
             yield
 
     def _load_one(self, group_id: int, batch: WriteBatch) -> Iterator[None]:
@@ -197,7 +201,7 @@ class Roster:
         if dead:
             self._tombstones[group_id] = dead
             batch.put(keys.tombstone(group_id), encode_tombstone(group_id, dead))
-        for prefix in (keys.ENTRY, keys.CHECKPOINT, keys.POSITION):
+        for prefix in (keys.ENTRY, keys.CHECKPOINT, keys.POSITION, keys.BASE_PART):
             batch.delete_range(*keys.group_range(prefix, group_id))
         batch.delete(keys.hard_state(group_id))
         batch.delete(keys.birth(group_id))
@@ -242,7 +246,7 @@ class Roster:
             doubtful=doubtful,
             tracer=config.tracer(meta.group_id) if config.tracer is not None else None,
         )
-        group = Group(meta, machine, log, RawNode(core, log))
+        group = Group(meta, machine, log, RawNode(core, log), config.base_part_bytes_max)
         group.doubtful = doubtful
         self.groups[meta.group_id] = group
         return group

@@ -16,7 +16,10 @@ Rules:
 - Applied entries change the machine now; rows that the machine derives join the batch. Both are
   rebuilt by replay after a crash, so they need no sync of their own.
 - A checkpoint is as of exactly the entry after which the machine asked for it. Its batch is synced,
-  because trimming waits for that (S1).
+  because trimming waits for that (S1). A large one is cut into parts, which go with as many batches
+  as they need; its own row follows them, and until then it is as if it had not been taken.
+- A log whose base is being fetched by another replica is not trimmed: what follows the base must
+  still be there when it has arrived.
 - A group does not take more than its share of a step, in Readys, written bytes and moved ones, but
   for the Ready that goes beyond.
 
@@ -31,9 +34,10 @@ from collections.abc import Iterable, Sequence
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
+from rakit.multiraft.checksum import crc32c
 from rakit.multiraft.effects import Completion, Effects, Envelope, ReadReady, RoleChange
 from rakit.multiraft.errors import MachineFailedError
-from rakit.multiraft.group import Flight, Group, Remainder
+from rakit.multiraft.group import Draft, Flight, Group, Remainder
 from rakit.multiraft.kv import OPERATION_OVERHEAD_BYTES, WriteBatch
 from rakit.multiraft.machine import GroupKind
 from rakit.multiraft.records import ENTRY_HEAD_BYTES, stored_bytes
@@ -68,6 +72,8 @@ def step_group(group: Group, effects: Effects, batch_bytes_max: int, share_bytes
     """
     moved_max = effects.moved_bytes + share_bytes
     effects.moved_bytes += _CALL_COST_BYTES
+    if group.draft is not None:
+        _write_draft(group, group.draft, effects, batch_bytes_max)
     may_have_more = True
     for _ in range(_READYS_PER_STEP_MAX):
         if group.remainder is not None:
@@ -83,6 +89,8 @@ def step_group(group: Group, effects: Effects, batch_bytes_max: int, share_bytes
     _trim(group, effects.batch)
     answer_reads(group, effects)
     _announce(group, effects)
+    if group.draft is not None:
+        return True
     return may_have_more and (group.remainder is not None or group.raw.has_ready())
 
 
@@ -212,20 +220,29 @@ def _take_off(group: Group, effects: Effects, flight: Flight) -> None:
 
 
 def _install(group: Group, snapshot: Snapshot, effects: Effects) -> None:
-    """Replaces log and state by a base; rows derived from the old log go with it."""
+    """Replaces log and state by a base; rows derived from the old log go with it.
+
+    The parts of a large base are on the disk.
+    """
+    data, parts = snapshot.data, snapshot.parts
+    if parts:
+        data = group.storage.state(snapshot.index, parts)
     try:
         # First: a base that the machine cannot take over leaves nothing on the disk, where it would
         # lie beyond the commit index and look like a vote record that was lost.
-        group.machine.restore(snapshot.data, snapshot.index)
+        group.machine.restore(data, snapshot.index)
     except Exception as error:
         raise MachineFailedError(
             f"taking over the base as of {snapshot.index}: {error!r}"
         ) from error
-    checkpoint = Checkpoint(snapshot.index, snapshot.term, snapshot.conf_state, snapshot.data)
+    conf = snapshot.conf_state
+    checkpoint = Checkpoint(snapshot.index, snapshot.term, conf, snapshot.data, parts)
+    group.draft = None
+    group.installing = False
     group.storage.install(checkpoint, effects.batch)
     effects.batch.delete_range(*keys.group_range(keys.POSITION, group.meta.group_id))
     group.checkpoints_in_flight.append((effects.number, snapshot.index))
-    group.conf_state = snapshot.conf_state
+    group.conf_state = conf
     group.applied = snapshot.index
     _note_applied(group, effects)
     _lose(group, group.proposals.covered(snapshot.index), effects)
@@ -243,7 +260,7 @@ def _apply(group: Group, entries: list[Entry], effects: Effects) -> None:
             # The core has the progress as of the whole Ready: enough to count once for all of it.
             holders = holders or group.holders(entries[-1].index)
             _complete(group, entry, result, holders, effects)
-        if group.machine.checkpoint_due():
+        if _is_command(entry) and group.machine.checkpoint_due():
             _store_checkpoint(group, entry, effects)
     size = payload_bytes(entries)
     group.raw.on_applied(entries[-1].index, size)
@@ -259,11 +276,16 @@ def _note_applied(group: Group, effects: Effects) -> None:
         effects.applied.append(group.meta.group_id)
 
 
+def _is_command(entry: Entry) -> bool:
+    """Tells whether an entry is the machine's: it knows of no other, and has no say after one."""
+    return entry.type is EntryType.NORMAL and bool(entry.data)
+
+
 def _apply_one(group: Group, entry: Entry, batch: WriteBatch) -> object:
     if entry.type is EntryType.CONF_CHANGE:
         group.conf_state = group.raw.apply_conf_change(ConfChange.decode(entry.data))
         return group.conf_state
-    if not entry.data:
+    if not _is_command(entry):
         return None
     try:
         return group.machine.apply(entry, batch)
@@ -272,17 +294,44 @@ def _apply_one(group: Group, entry: Entry, batch: WriteBatch) -> object:
 
 
 def _store_checkpoint(group: Group, entry: Entry, effects: Effects) -> None:
-    data = group.machine.snapshot()
-    checkpoint = Checkpoint(entry.index, entry.term, group.conf_state, data)
-    wanted = {group.machine.trim_index(), *group.machine.trim_targets()}
-    group.storage.add_checkpoint(checkpoint, wanted, effects.batch)
-    group.checkpoints_in_flight.append((effects.number, entry.index))
+    if group.draft is not None:
+        # The machine takes it for granted when it names the next one.
+        _write_draft(group, group.draft, effects, None)
+    data, size = group.machine.snapshot(), group.base_part_bytes_max
+    wanted = frozenset((group.machine.trim_index(), *group.machine.trim_targets()))
+    log_bytes = group.storage.applied_log_bytes
+    if len(data) <= size:
+        checkpoint = Checkpoint(entry.index, entry.term, group.conf_state, data)
+        _add_checkpoint(group, Draft(checkpoint, log_bytes, wanted, deque()), effects)
+        return
+    parts = [data[at : at + size] for at in range(0, len(data), size)]
+    sums = tuple([crc32c(part) for part in parts])
+    checkpoint = Checkpoint(entry.index, entry.term, group.conf_state, b"", sums)
+    group.draft = Draft(checkpoint, log_bytes, wanted, deque(enumerate(parts)))
+
+
+def _write_draft(group: Group, draft: Draft, effects: Effects, bytes_max: int | None) -> None:
+    """Writes as many parts as the batch has room for, and behind the last one the checkpoint."""
+    batch, index = effects.batch, draft.checkpoint.index
+    while draft.parts and (bytes_max is None or batch.size_bytes < bytes_max):
+        number, part = draft.parts.popleft()
+        group.storage.put_part(index, number, part, batch)
+        effects.must_sync = True  # bit by bit, for what shares the disk
+    if not draft.parts:
+        group.draft = None
+        _add_checkpoint(group, draft, effects)
+
+
+def _add_checkpoint(group: Group, draft: Draft, effects: Effects) -> None:
+    checkpoint = draft.checkpoint
+    group.storage.add_checkpoint(checkpoint, draft.log_bytes, draft.wanted, effects.batch)
+    group.checkpoints_in_flight.append((effects.number, checkpoint.index))
     effects.must_sync = True
 
 
 def _trim(group: Group, batch: WriteBatch) -> None:
     """Lets the log go up to the last durable checkpoint that the machine allows (S1, S4)."""
-    if not group.wants_trim:
+    if not group.wants_trim or group.base_readers:
         return
     group.wants_trim = False
     log = group.storage

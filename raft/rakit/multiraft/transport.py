@@ -4,8 +4,8 @@ For each peer there are two lanes, control and data, and on each lane two stream
 either side. Requests of Raft go up the own link, answers go down the peer's session:
 
                  control                                        data
-    up           HEARTBEAT, votes, TIMEOUT_NOW, READ_INDEX      APP, SNAP
-    down         HEARTBEAT_RESP, vote answers, READ_INDEX_RESP  APP_RESP
+    up           HEARTBEAT, votes, TIMEOUT_NOW, READ_INDEX      APP, SNAP, BASE_PART
+    down         HEARTBEAT_RESP, vote answers, READ_INDEX_RESP  APP_RESP, BASE_PULL
 
 The two channels of a peer have a connection each (S17), so that a megabyte in a socket buffer never
 stands before a heartbeat. A data lane in which much waits, or that is down, is shut: the groups are
@@ -42,8 +42,8 @@ from rakit.multiraft.session import Session, SessionEndedError, received
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import MessageType
 
-_UP_DATA: Final = frozenset({MessageType.APP, MessageType.SNAP})
-_DOWN_DATA: Final = frozenset({MessageType.APP_RESP})
+_UP_DATA: Final = frozenset({MessageType.APP, MessageType.SNAP, MessageType.BASE_PART})
+_DOWN_DATA: Final = frozenset({MessageType.APP_RESP, MessageType.BASE_PULL})
 _DOWN_CONTROL: Final = frozenset(
     {
         MessageType.HEARTBEAT_RESP,

@@ -92,6 +92,21 @@ def handle_snapshot(raft: Raft, message: Message) -> None:
     _acknowledge(raft, message, raft.log.committed)
 
 
+def would_restore(raft: Raft, message: Message) -> bool:
+    """Tells whether stepping this base now would replace the log by it (rules F4 and F5).
+
+    A host asks before it fetches what belongs to the base, and again when it has it.
+    """
+    base = message.snapshot
+    if base is None or message.term < raft.term or raft.role is Role.LEADER:
+        return False
+    if message.term == raft.term and raft.lead not in {0, message.from_}:
+        return False
+    if base.index <= raft.log.committed or (raft.is_member and raft.id not in base.conf_state):
+        return False
+    return not raft.log.matches(base.index, base.term)
+
+
 def _restore(raft: Raft, base: Snapshot) -> None:
     """Takes over a base if it is news and meant for us (rules F4 and F5)."""
     log = raft.log

@@ -45,6 +45,8 @@ _LOCAL: Final = frozenset(
         MessageType.CHECK_QUORUM,
         MessageType.TRANSFER_LEADER,
         MessageType.FORGET_LEADER,
+        MessageType.BASE_PULL,
+        MessageType.BASE_PART,
     }
 )
 _RESPONSES: Final = frozenset(
@@ -98,7 +100,7 @@ def step(raft: Raft, message: Message) -> None:
 def _check(raft: Raft, message: Message) -> None:
     kind = message.type
     if kind in _LOCAL:
-        raise StepLocalMessageError(f"{kind.name} is asked for by a method, not by a message")
+        raise StepLocalMessageError(f"{kind.name} is between a host and its core, or two hosts")
     if message.to != raft.id or message.from_ == raft.id or message.from_ < 1:
         raise StepWrongReplicaError(
             f"{kind.name} from {message.from_} to {message.to} arrived at {raft.id}"

@@ -28,7 +28,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rakit.raft import election, leader, membership, raft, reads, replication, status, trace
+from rakit.raft import (
+    election,
+    follower,
+    leader,
+    membership,
+    raft,
+    reads,
+    replication,
+    status,
+    trace,
+)
 from rakit.raft.config import Config
 from rakit.raft.errors import EntriesTemporarilyUnavailableError
 from rakit.raft.state import Raft
@@ -179,6 +189,22 @@ class RawNode:
         progress = self._peer(peer)
         if progress is not None:
             replication.report_snapshot(progress, delivered=ok)
+
+    def would_restore(self, message: Message) -> bool:
+        """Tells whether stepping this base now would replace the log by it."""
+        return follower.would_restore(self._raft, message)
+
+    def report_base_moves(self, peer: int, index: int) -> None:
+        """Notes that a peer is fetching the base as of `index` that it was told of."""
+        progress = self._peer(peer)
+        if progress is not None:
+            replication.report_base_moves(progress, index)
+
+    def report_base_gone(self, peer: int, index: int) -> None:
+        """Notes that the base as of `index` cannot be sent to a peer any more."""
+        progress = self._peer(peer)
+        if progress is not None:
+            replication.report_base_gone(self._raft, progress, index)
 
     def on_entries_fetched(self, peer: int, term: int) -> None:
         """Notes that entries can be read which were temporarily unavailable in `term`.

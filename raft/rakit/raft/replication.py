@@ -14,7 +14,7 @@ Rules:
   entries that are being fetched become a pause, anything else an exception (known bug 13).
 - Rule L3: a heartbeat carries min(match, commit), since the peer may lack what lies above.
 - Rule L4: a base goes only to a peer that was heard of lately; it is the one message that nobody
-  repeats for a full quorum-check period.
+  repeats for a full quorum-check period, or for one after the peer was last seen to fetch it.
 - Rule L5: what one flush sends to a peer is bounded, whatever its window has room for: reading for
   one that was away must hold up neither the others nor the host. The next Ready goes on.
 """
@@ -273,6 +273,19 @@ def report_snapshot(progress: Progress, *, delivered: bool) -> None:
     # Delivered: wait for the acknowledgement. Failed: wait for a heartbeat's answer before trying
     # again. Either way nothing goes out at once.
     progress.waits = True
+
+
+def report_base_moves(progress: Progress, index: int) -> None:
+    """Notes that the peer is fetching the base as of `index`: it is not lost yet (rule L4)."""
+    if progress.state is ProgressState.SNAPSHOT and progress.pending_snapshot == index:
+        progress.base_is_fresh = True
+
+
+def report_base_gone(raft: Raft, progress: Progress, index: int) -> None:
+    """Notes that the base as of `index`, which the peer asks for, is not to be had any more."""
+    if progress.state is ProgressState.SNAPSHOT and progress.pending_snapshot == index:
+        report_snapshot(progress, delivered=False)
+        raft.append_pending = True
 
 
 def report_reachable(raft: Raft, progress: Progress) -> None:

@@ -43,6 +43,9 @@ class MessageType(IntEnum):
     `HUP`, `BEAT`, `PROP`, `UNREACHABLE`, `SNAP_STATUS`, `CHECK_QUORUM`, `TRANSFER_LEADER` and
     `FORGET_LEADER` are requests of the local host. They have methods of their own here and are
     refused when they arrive from a peer.
+
+    `BASE_PULL` and `BASE_PART` are not raftpb's: hosts exchange them about a base that is too large
+    for one message, and the core refuses them.
     """
 
     HUP = 0
@@ -65,6 +68,8 @@ class MessageType(IntEnum):
     PRE_VOTE = 17
     PRE_VOTE_RESP = 18
     FORGET_LEADER = 23
+    BASE_PULL = 101
+    BASE_PART = 102
 
 
 class EntryType(IntEnum):
@@ -135,13 +140,18 @@ class ConfState:
 class Snapshot:
     """A base state as of one index, from which ordinary entries continue (safety S1).
 
-    `data` is the application's: for a partition a small checkpoint, never the records.
+    `data` is the application's: for a partition a small checkpoint, never the records. A large one
+    is not here but in parts, which the hosts exchange before the core hears of the base.
     """
 
     index: int
     term: int
     conf_state: ConfState
     data: bytes = b""
+    #: CRC32C of each part of a base in parts, in their order; `data` is empty then.
+    parts: tuple[int, ...] = ()
+    #: In BASE_PULL and BASE_PART: which part is asked for, or is in `data`.
+    part: int = 0
 
 
 @dataclass(slots=True)

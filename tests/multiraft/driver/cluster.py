@@ -46,6 +46,7 @@ class ListMachine:
     def apply(self, entry: Entry, writes: WriteBatch) -> object:
         writes.put(keys.position(self.meta.group_id, entry.index), b"")
         assert entry.data != b"boom", "the machine cannot apply this"
+        self._due = False
         self.items.append(entry.data)
         if entry.data.endswith(b"checkpoint"):
             self._due = True
@@ -58,7 +59,6 @@ class ListMachine:
         return len(self.items)
 
     def snapshot(self) -> bytes:
-        self._due = False
         head = [self._checkpoint_index, self._trim_index, *self._kept]
         return b"\n".join([b" ".join(b"%d" % each for each in head), *self.items])
 

@@ -53,6 +53,19 @@ def test_s1_a_checkpoint_is_as_of_exactly_its_entry() -> None:
         assert checkpoint.conf_state == node.group.conf_state
 
 
+def test_no_checkpoint_is_taken_after_an_entry_that_the_machine_does_not_see() -> None:
+    """It would hold the marks of the checkpoint before it, and could not be restored."""
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    cluster.propose(leader, b"checkpoint")
+    cluster.settle()
+    at = leader.group.storage.latest.index
+    leader.driver.step_down(GROUP)
+    cluster.run_until(lambda: cluster.leads() and leader.group.applied > at)
+    cluster.settle()
+    assert {node.group.storage.latest.index for node in cluster.nodes.values()} == {at}
+
+
 def test_s1_a_restart_begins_at_the_latest_checkpoint_and_replays() -> None:
     cluster = Cluster()
     leader = cluster.create_and_elect()

@@ -67,7 +67,8 @@ class Log:
 
     def checkpoint(self, index: int, wanted: Collection[int] = ()) -> None:
         at = Checkpoint(index, self.log.term(index), CONF, b"state %d" % index)
-        self._write(lambda batch: self.log.add_checkpoint(at, wanted, batch))
+        size = self.log.applied_log_bytes
+        self._write(lambda batch: self.log.add_checkpoint(at, size, wanted, batch))
 
     def checkpoints(self) -> list[int]:
         bounds = keys.group_range(keys.CHECKPOINT, GROUP)

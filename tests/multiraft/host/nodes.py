@@ -16,7 +16,7 @@ import grpc.aio
 
 from rakit.multiraft.config import HostConfig, LivenessConfig, peer_server_options
 from rakit.multiraft.host import Host
-from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
+from rakit.multiraft.machine import GroupKind, GroupMeta, MachineFactory, replica_id
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.engine import EngineError, Operation, RocksEngine
 from rakit.multiraft.store.errors import Fault
@@ -71,6 +71,7 @@ class Node:
         self._config = config
         self.port = 0
         self.clock_offset_ms = 0
+        self.factory: MachineFactory = Journal
 
     async def start(self) -> None:
         await self.open()
@@ -88,7 +89,7 @@ class Node:
             self.node_id,
             "cluster",
             self.store,
-            Journal,
+            self.factory,
             clock_ms=lambda: time.time_ns() // 1_000_000 + self.clock_offset_ms,
         )
         self.server = grpc.aio.server(options=peer_server_options())

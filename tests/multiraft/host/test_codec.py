@@ -124,6 +124,20 @@ def test_a_damaged_base_state_is_found() -> None:
         codec.envelopes_of(codec.decode_request(data.replace(b"base", b"bass")))
 
 
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        (MessageType.SNAP, Snapshot(5, 2, ConfState((1,)), parts=(7, 0, 1 << 31))),
+        (MessageType.BASE_PULL, Snapshot(5, 2, ConfState(), part=3)),
+        (MessageType.BASE_PART, Snapshot(5, 2, ConfState(), b"z" * 70_000, part=3)),
+    ],
+)
+def test_a_base_travels_in_parts(kind: MessageType, base: Snapshot) -> None:
+    sent = [append(b"a" * 9_000), envelope(Message(kind, 2, 1, 3, snapshot=base)), append(b"b")]
+    assert codec.read_request(codec.encode_request(1, sent))[1] == sent
+    assert codec.envelopes_of(codec.decode_response(codec.encode_response(1, sent))) == sent
+
+
 def test_columns_of_different_length_are_refused() -> None:
     request = wire.ExchangeRequest(number=1)
     request.heartbeats.group_ids.extend([1, 2])

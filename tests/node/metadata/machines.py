@@ -18,7 +18,7 @@ from rakit.multiraft.store import RocksStore, StoreConfig
 from rakit.node.health import late
 from rakit.node.metadata.admission import AdmissionConfig
 from rakit.node.metadata.formation import Formation, FormationConfig
-from rakit.node.metadata.machine import MetadataMachine
+from rakit.node.metadata.machine import CHECKPOINT_ENTRIES_COUNT, MetadataMachine
 from rakit.node.metadata.service import MetadataConfig, MetadataService
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb
@@ -87,6 +87,8 @@ class TestNode:
         self.expect = expect
         self.rack = rack
         self.port = free_port()
+        self.host_config = HostConfig()
+        self.checkpoint_entries_count = CHECKPOINT_ENTRIES_COUNT
         self.machine = MetadataMachine()
 
     @property
@@ -101,7 +103,7 @@ class TestNode:
         return self.machine if meta.kind is GroupKind.METADATA else Nothing()
 
     async def start(self) -> None:
-        self.machine = MetadataMachine()
+        self.machine = MetadataMachine(self.checkpoint_entries_count)
         self.store = RocksStore.open(StoreConfig.small(self.directory), node_name=self.name)
         self.server = grpc.aio.server(options=peer_server_options())
         assert self.server.add_insecure_port(self.address) == self.port
@@ -132,7 +134,7 @@ class TestNode:
             raise
         self.store.adopt(member.cluster_id, member.node_id)
         self.host = Host(
-            HostConfig(),
+            self.host_config,
             member.node_id,
             member.cluster_id,
             self.store,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rakit.multiraft.kv import WriteBatch
-from rakit.node.metadata.machine import MetadataMachine
+from rakit.node.metadata.machine import CHECKPOINT_ENTRIES_COUNT, MetadataMachine
 from rakit.node.metadata.refusals import to_error
 from rakit.node.metadata.registry import Registry
 from rakit.peer.v1 import metadata_command_pb2 as pb
@@ -13,8 +13,8 @@ from rakit.raft import Entry
 class Log:
     """Applies commands one after the other, as replicas do, and can be replayed."""
 
-    def __init__(self) -> None:
-        self.machine = MetadataMachine()
+    def __init__(self, checkpoint_entries_count: int = CHECKPOINT_ENTRIES_COUNT) -> None:
+        self.machine = MetadataMachine(checkpoint_entries_count)
         self.entries: list[Entry] = []
         #: Index and data of every checkpoint that was due.
         self.checkpoints: list[tuple[int, bytes]] = []

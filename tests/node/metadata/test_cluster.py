@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest, DeleteTopicRequest
+from rakit.multiraft.config import HostConfig
+from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.machine import node_of
 from rakit.node.errors import RakitError, reason_name
 from rakit.node.metadata import commands, leaderships
@@ -293,3 +295,35 @@ async def test_without_a_majority_the_registry_is_not_read_and_nothing_is_create
             await alone.topic("unknown", 0.5)
         assert reason_name(denied.value.reason) == "NO_QUORUM"
         await together([nodes[1].join(), nodes[2].join()])
+
+
+async def test_s1_an_emptied_disk_gets_a_registry_that_is_too_large_for_one_message(
+    tmp_path: Path,
+) -> None:
+    nodes = trio(tmp_path)
+    for node in nodes:
+        node.checkpoint_entries_count = 10
+        node.host_config = HostConfig(
+            driver=DriverConfig(base_part_bytes_max=100, base_inflight_bytes_max=300)
+        )
+    async with running(nodes):
+        first, lost = nodes[0], nodes[2]
+        for number in range(40):
+            await first.metadata.client.submit(commands.init_producer(f"producer {number:03}"))
+        await until(lambda: base_index(first) > 1)
+        await lost.stop()
+        shutil.rmtree(lost.directory)
+        await lost.join(30)
+        registry = await lost.metadata.client.barrier()
+        assert len(registry.producers) == 40
+        group = lost.host.group(METADATA_GROUP_ID)
+        assert group is not None
+        base = group.storage.checkpoint(base_index(lost))
+        assert base.index > 1
+        assert len(base.parts) > 5
+        assert group.storage.state(base.index, base.parts)
+
+
+def base_index(node: TestNode) -> int:
+    group = node.host.group(METADATA_GROUP_ID)
+    return 0 if group is None else group.storage.base.index

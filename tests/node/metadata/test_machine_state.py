@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +17,10 @@ from rakit.api.v1.topic_service_pb2 import (
 )
 from rakit.multiraft.kv import WriteBatch
 from rakit.node import checkpoints
-from rakit.node.metadata import commands
+from rakit.node.metadata import commands, state
 from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.registry import Change
-from rakit.node.metadata.tables import DeadGroups
+from rakit.node.metadata.tables import DeadGroups, Producer
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from tests.node.metadata.support import Log, describe, register
 
@@ -104,9 +106,8 @@ def test_p9_replicas_that_apply_the_same_log_are_byte_identical(
     assert replica.snapshot() == log.machine.snapshot()
 
 
-def test_the_log_is_kept_between_the_last_two_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "CHECKPOINT_ENTRIES_COUNT", 10)
-    log = Log().found()
+def test_the_log_is_kept_between_the_last_two_checkpoints() -> None:
+    log = Log(checkpoint_entries_count=10).found()
     assert log.machine.trim_index() == 0
     trims: list[int] = []
     for _ in range(29):
@@ -118,7 +119,7 @@ def test_the_log_is_kept_between_the_last_two_checkpoints(monkeypatch: pytest.Mo
     assert log.machine.trim_targets() == (31,), "where the next one lets the log begin"
     # A replica that starts from any of them takes the next ones at the same entries.
     for index, data in log.checkpoints[:2]:
-        late = MetadataMachine()
+        late = MetadataMachine(10)
         late.restore(data, index)
         due: list[tuple[int, bytes]] = []
         for entry in log.entries:
@@ -263,3 +264,25 @@ def test_the_internal_topic_is_made_once_hidden_and_part_of_the_state() -> None:
         assert known.topics_after("", 10) == []
         assert (known.topic_count, known.partition_count) == (0, 0)
         assert all(known.is_internal(each) for each in topic.partitions)
+
+
+def test_a_checkpoint_encodes_what_has_changed_and_reads_as_if_all_had() -> None:
+    """At 200,000 names a whole encoding holds a node up for a quarter of a second."""
+    log = Log().found()
+    for number in range(3 * state.NAMES_COUNT + 5):
+        log.registry.producers.put(f"p{number}", Producer(number + 1, 1))
+    for topic in ("a", "b", "c"):
+        log.do(create(topic, 2))
+    log.machine.snapshot()
+    with patch.object(state, "bytes_of", wraps=state.bytes_of) as encoded:
+        log.do(commands.init_producer("p7"))
+        log.do(create("d", 2))
+        data = log.machine.snapshot()
+    # The head, the newest names, the epochs, one topic and its answer.
+    assert encoded.call_count <= 5
+    for again in (MetadataMachine(), MetadataMachine()):
+        again.restore(data, 0)
+        assert again.snapshot() == data
+        assert dict(again.registry.producers.items()) == dict(log.registry.producers.items())
+        assert again.registry.producers.get("p7") == Producer(8, 2)
+        assert [each.name for each in again.registry.topics_after("", 9)] == ["a", "b", "c", "d"]

@@ -30,11 +30,12 @@ from rakit.raft import Entry
 class MetadataMachine:
     """Implements `rakit.multiraft.machine.StateMachine` for group 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint_entries_count: int | None = None) -> None:
         self.registry = Registry()
+        self._encoder = state.Encoder()
         #: The last applied entry that had a command, or the checkpoint that was restored.
         self.applied_index = 0
-        self._marks = CheckpointMarks()
+        self._marks = CheckpointMarks(checkpoint_entries_count)
 
     @property
     def version(self) -> int:
@@ -68,16 +69,19 @@ class MetadataMachine:
 
     def snapshot(self) -> bytes:
         """The whole state."""
-        return state.encode(self.registry, self._marks.index, self._marks.previous_index)
+        return self._encoder.encode(self.registry, self._marks.index, self._marks.previous_index)
 
     def restore(self, data: bytes, index: int) -> None:
         """Takes over a checkpoint in place; subscribers learn that anything may have changed."""
         self.registry.reset()
+        self._encoder = state.Encoder()
         self.applied_index = index
         previous = 0
         if data:
             marked, previous = state.decode(data, self.registry)
             assert marked in {0, index}, "a checkpoint knows its own index"
+            # What the next checkpoint need not encode: a start has time for it, an entry has not.
+            self._encoder.encode(self.registry, 0, 0)
         self._marks.restored(index, previous)
         self.registry.changed(Change(0, everything=True))
 

@@ -10,37 +10,90 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from types import MappingProxyType
+from typing import Final
 
 from rakit.node.metadata.registry import Counters, NodeInfo, PartitionInfo, Registry, TopicInfo
-from rakit.node.metadata.tables import DeadGroups, Producer
+from rakit.node.metadata.tables import DeadGroups, ProducerTable
 from rakit.node.metadata.topic_config import TopicConfig
 from rakit.peer.v1 import metadata_command_pb2 as pb
 
+#: Producer names in one section.
+NAMES_COUNT: Final = 1_000
 
-def encode(registry: Registry, checkpoint_index: int, previous_index: int) -> bytes:
-    """The whole state, and the two checkpoints between which the log is kept."""
-    counters = registry.counters
-    state = pb.MetadataState(
-        cluster_id=registry.cluster_id,
-        feature_level=registry.feature_level,
-        counters=pb.Counters(
-            node_id=counters.node_id,
-            topic_id=counters.topic_id,
-            group_id=counters.group_id,
-            producer_id=counters.producer_id,
-            metadata_replica_sequence=counters.metadata_replica_sequence,
-        ),
-        nodes=[_node_record(registry.nodes[node_id]) for node_id in sorted(registry.nodes)],
-        topics=[_topic_record(one) for one in sorted(registry.topics(), key=lambda t: t.topic_id)],
-        answered=[pb.AnsweredRequest(mark=mark, result=got) for mark, got in registry.answered],
-        dead_groups=registry.dead_groups.bounds,
-        checkpoint_index=checkpoint_index,
-        previous_checkpoint_index=previous_index,
-    )
-    producers = registry.producers.items()
-    state.producers.names.extend([name for name, _ in producers])
-    state.producers.ids.extend([one.producer_id for _, one in producers])
-    state.producers.epochs.extend([one.epoch for _, one in producers])
+
+class Encoder:
+    """Turns one registry into bytes, again and again.
+
+    What does not change between two checkpoints is encoded once: topics, answered requests, and
+    producer names with their ids, a thousand at a time. Messages that follow each other in protobuf
+    merge, so a state is its sections one after the other; which they are depends on the registry
+    alone, never on what was kept.
+    """
+
+    def __init__(self) -> None:
+        self._topics: dict[int, tuple[TopicInfo, bytes]] = {}
+        self._answered: dict[str, bytes] = {}
+        self._names: list[bytes] = []
+
+    def encode(self, registry: Registry, checkpoint_index: int, previous_index: int) -> bytes:
+        """The whole state, and the two checkpoints between which the log is kept."""
+        counters = registry.counters
+        head = pb.MetadataState(
+            cluster_id=registry.cluster_id,
+            feature_level=registry.feature_level,
+            counters=pb.Counters(
+                node_id=counters.node_id,
+                topic_id=counters.topic_id,
+                group_id=counters.group_id,
+                producer_id=counters.producer_id,
+                metadata_replica_sequence=counters.metadata_replica_sequence,
+            ),
+            nodes=[_node_record(registry.nodes[node_id]) for node_id in sorted(registry.nodes)],
+            dead_groups=registry.dead_groups.bounds,
+            checkpoint_index=checkpoint_index,
+            previous_checkpoint_index=previous_index,
+        )
+        sections = [bytes_of(head), *self._topic_sections(registry)]
+        sections += self._producer_sections(registry.producers)
+        sections += self._answered_sections(registry)
+        return b"".join(sections)
+
+    def _topic_sections(self, registry: Registry) -> list[bytes]:
+        known, self._topics = self._topics, {}
+        for topic in sorted(registry.topics(), key=lambda each: each.topic_id):
+            kept = known.get(topic.topic_id)
+            if kept is None or kept[0] is not topic:
+                kept = topic, bytes_of(pb.MetadataState(topics=[_topic_record(topic)]))
+            self._topics[topic.topic_id] = kept
+        return [encoded for _, encoded in self._topics.values()]
+
+    def _producer_sections(self, table: ProducerTable) -> list[bytes]:
+        whole, names = len(table) // NAMES_COUNT, self._names
+        for number in range(len(names), whole):
+            names.append(_names_section(table, number))
+        rest = _names_section(table, whole)
+        epochs = pb.MetadataState(producers=pb.ProducerTable(epochs=table.epochs))
+        return [*names, rest, bytes_of(epochs)]
+
+    def _answered_sections(self, registry: Registry) -> list[bytes]:
+        known, self._answered = self._answered, {}
+        for request_id in registry.answered.ids():
+            encoded = known.get(request_id)
+            if encoded is None:
+                record = registry.answered.record(request_id)
+                encoded = bytes_of(pb.MetadataState(answered=[record]))
+            self._answered[request_id] = encoded
+        return list(self._answered.values())
+
+
+def _names_section(table: ProducerTable, number: int) -> bytes:
+    lo, hi = number * NAMES_COUNT, (number + 1) * NAMES_COUNT
+    columns = pb.ProducerTable(names=table.names[lo:hi], ids=table.ids[lo:hi])
+    return bytes_of(pb.MetadataState(producers=columns))
+
+
+def bytes_of(state: pb.MetadataState) -> bytes:
+    """A section, the same bytes for the same content."""
     return state.SerializeToString(deterministic=True)
 
 
@@ -61,8 +114,7 @@ def decode(data: bytes, registry: Registry) -> tuple[int, int]:
     for topic in state.topics:
         registry.put_topic(_topic(topic))
     table = state.producers
-    for name, producer_id, epoch in zip(table.names, table.ids, table.epochs, strict=True):
-        registry.producers.put(name, Producer(producer_id, epoch))
+    registry.producers.load(table.names, table.ids, table.epochs)
     for one in state.answered:
         registry.answered.put(one.mark, one.result)
     registry.dead_groups = DeadGroups(state.dead_groups)

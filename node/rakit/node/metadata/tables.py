@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from rakit.peer.v1.metadata_command_pb2 import MetadataResult, RequestMark
+from rakit.peer.v1.metadata_command_pb2 import AnsweredRequest, MetadataResult, RequestMark
 
 #: About 40 MB of memory and 10 MB of every checkpoint, with names of usual length.
 PRODUCERS_COUNT_MAX: Final = 200_000
@@ -35,31 +35,53 @@ class Producer:
 
 
 class ProducerTable:
-    """Producers by name, in the order in which they were registered."""
+    """Producers by name, in the order in which they were registered.
+
+    In columns: a checkpoint holds them as such, and a table of 200,000 is read in a moment.
+
+    Invariant: `names`, `ids` and `epochs` are of one length; a name and its id never change.
+    """
 
     def __init__(self, count_max: int = PRODUCERS_COUNT_MAX) -> None:
-        self._by_name: dict[str, Producer] = {}
+        self._positions: dict[str, int] = {}
+        self.names: list[str] = []
+        self.ids: list[int] = []
+        self.epochs: list[int] = []
         self.count_max = count_max
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return len(self.names)
 
     def get(self, name: str) -> Producer | None:
         """The producer of this name."""
-        return self._by_name.get(name)
+        at = self._positions.get(name)
+        return None if at is None else Producer(self.ids[at], self.epochs[at])
 
-    def items(self) -> Iterable[tuple[str, Producer]]:
+    def items(self) -> Iterator[tuple[str, Producer]]:
         """All of them, the oldest name first."""
-        return self._by_name.items()
+        for name, producer_id, epoch in zip(self.names, self.ids, self.epochs, strict=True):
+            yield name, Producer(producer_id, epoch)
 
     def put(self, name: str, producer: Producer) -> None:
-        """Registers the producer, or replaces what is known of it."""
-        self._by_name[name] = producer
+        """Registers the producer, or notes its epoch."""
+        at = self._positions.setdefault(name, len(self.names))
+        if at == len(self.names):
+            self.names.append(name)
+            self.ids.append(producer.producer_id)
+            self.epochs.append(producer.epoch)
+        assert self.ids[at] == producer.producer_id, "a producer name keeps its id"
+        self.epochs[at] = producer.epoch
+
+    def load(self, names: Iterable[str], ids: Iterable[int], epochs: Iterable[int]) -> None:
+        """Fills an empty table."""
+        self.names, self.ids, self.epochs = list(names), list(ids), list(epochs)
+        self._positions = {name: at for at, name in enumerate(self.names)}
+        assert len(self.ids) == len(self.epochs) == len(self._positions), "columns of one length"
 
     @property
     def is_full(self) -> bool:
         """Whether there is no room for one more name."""
-        return len(self._by_name) >= self.count_max
+        return len(self.names) >= self.count_max
 
 
 class AnsweredRequests:
@@ -83,9 +105,15 @@ class AnsweredRequests:
         if len(self._by_id) > self._count_max:
             del self._by_id[next(iter(self._by_id))]
 
-    def __iter__(self) -> Iterator[tuple[RequestMark, MetadataResult]]:
-        for request_id, (fingerprint, result) in self._by_id.items():
-            yield RequestMark(request_id=request_id, fingerprint=fingerprint), result
+    def ids(self) -> Iterable[str]:
+        """The ids of the requests, oldest first; an id has one answer for ever."""
+        return self._by_id.keys()
+
+    def record(self, request_id: str) -> AnsweredRequest:
+        """What a checkpoint holds of one of them."""
+        fingerprint, result = self._by_id[request_id]
+        mark = RequestMark(request_id=request_id, fingerprint=fingerprint)
+        return AnsweredRequest(mark=mark, result=result)
 
 
 class DeadGroups:

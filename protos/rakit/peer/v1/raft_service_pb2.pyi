@@ -196,7 +196,7 @@ class GroupMessage(_message.Message):
     from_replica: _builtins.int
     to_replica: _builtins.int
     type: _builtins.int
-    """A number of rakit.raft.MessageType."""
+    """A number of rakit.raft.MessageType. 101 asks for a part of a base, 102 brings it; both say by `snapshot` which."""
     term: _builtins.int
     log_term: _builtins.int
     index: _builtins.int
@@ -287,11 +287,15 @@ class RaftSnapshot(_message.Message):
     AUTO_LEAVE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     DATA_CRC32C_FIELD_NUMBER: _builtins.int
+    PART_CRC32CS_FIELD_NUMBER: _builtins.int
+    PART_NUMBER_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     term: _builtins.int
     auto_leave: _builtins.bool
     data: _builtins.bytes
     data_crc32c: _builtins.int
+    part_number: _builtins.int
+    """Which part is asked for, or is in `data`: 0, 1, 2."""
     @_builtins.property
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -300,6 +304,12 @@ class RaftSnapshot(_message.Message):
     def voters_outgoing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def learners_next(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def part_crc32cs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of a base that is too large for one message: CRC32C of each of its parts, which the receiver asks for one by one; `data` is
+        empty then.
+        """
+
     def __init__(
         self,
         *,
@@ -312,10 +322,12 @@ class RaftSnapshot(_message.Message):
         auto_leave: _builtins.bool = ...,
         data: _builtins.bytes = ...,
         data_crc32c: _builtins.int = ...,
+        part_crc32cs: _abc.Iterable[_builtins.int] | None = ...,
+        part_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_leave", b"auto_leave", "data", b"data", "data_crc32c", b"data_crc32c", "index", b"index", "learners", b"learners", "learners_next", b"learners_next", "term", b"term", "voters", b"voters", "voters_outgoing", b"voters_outgoing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_leave", b"auto_leave", "data", b"data", "data_crc32c", b"data_crc32c", "index", b"index", "learners", b"learners", "learners_next", b"learners_next", "part_crc32cs", b"part_crc32cs", "part_number", b"part_number", "term", b"term", "voters", b"voters", "voters_outgoing", b"voters_outgoing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

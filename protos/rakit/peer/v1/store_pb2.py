@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rakit/peer/v1/store.proto\x12\rrakit.peer.v1\"Q\n\x0fStoredHardState\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04vote\x18\x02 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\x12\x12\n\nreplica_id\x18\x04 \x01(\x04\"w\n\x0fStoredConfState\x12\x0e\n\x06voters\x18\x01 \x03(\x04\x12\x10\n\x08learners\x18\x02 \x03(\x04\x12\x17\n\x0fvoters_outgoing\x18\x03 \x03(\x04\x12\x15\n\rlearners_next\x18\x04 \x03(\x04\x12\x12\n\nauto_leave\x18\x05 \x01(\x08\"\x98\x01\n\x10StoredCheckpoint\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x32\n\nconf_state\x18\x03 \x01(\x0b\x32\x1e.rakit.peer.v1.StoredConfState\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x11\n\tlog_bytes\x18\x05 \x01(\x04\x12\x12\n\nreplica_id\x18\x06 \x01(\x04\"R\n\x0b\x42irthRecord\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x12\n\nreplica_id\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0f\n\x07initial\x18\x04 \x01(\x08\"\x1f\n\tTombstone\x12\x12\n\nreplica_id\x18\x01 \x01(\x04\"-\n\x07ShutOut\x12\x12\n\nreplica_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x93\x01\n\x0fRememberedStore\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x16\n\x0esynced_counter\x18\x02 \x01(\x04\x12\x12\n\nboot_epoch\x18\x03 \x01(\x04\x12\x16\n\x0eopened_counter\x18\x04 \x01(\x04\x12\x11\n\twent_back\x18\x05 \x01(\x08\x12\x18\n\x10returned_counter\x18\x06 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rakit/peer/v1/store.proto\x12\rrakit.peer.v1\"Q\n\x0fStoredHardState\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0c\n\x04vote\x18\x02 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\x12\x12\n\nreplica_id\x18\x04 \x01(\x04\"w\n\x0fStoredConfState\x12\x0e\n\x06voters\x18\x01 \x03(\x04\x12\x10\n\x08learners\x18\x02 \x03(\x04\x12\x17\n\x0fvoters_outgoing\x18\x03 \x03(\x04\x12\x15\n\rlearners_next\x18\x04 \x03(\x04\x12\x12\n\nauto_leave\x18\x05 \x01(\x08\"\xae\x01\n\x10StoredCheckpoint\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x32\n\nconf_state\x18\x03 \x01(\x0b\x32\x1e.rakit.peer.v1.StoredConfState\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x11\n\tlog_bytes\x18\x05 \x01(\x04\x12\x12\n\nreplica_id\x18\x06 \x01(\x04\x12\x14\n\x0cpart_crc32cs\x18\x07 \x03(\x07\"R\n\x0b\x42irthRecord\x12\x10\n\x08group_id\x18\x01 \x01(\x04\x12\x12\n\nreplica_id\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0f\n\x07initial\x18\x04 \x01(\x08\"\x1f\n\tTombstone\x12\x12\n\nreplica_id\x18\x01 \x01(\x04\"-\n\x07ShutOut\x12\x12\n\nreplica_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x93\x01\n\x0fRememberedStore\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x16\n\x0esynced_counter\x18\x02 \x01(\x04\x12\x12\n\nboot_epoch\x18\x03 \x01(\x04\x12\x16\n\x0eopened_counter\x18\x04 \x01(\x04\x12\x11\n\twent_back\x18\x05 \x01(\x08\x12\x18\n\x10returned_counter\x18\x06 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOREDCONFSTATE']._serialized_start=127
   _globals['_STOREDCONFSTATE']._serialized_end=246
   _globals['_STOREDCHECKPOINT']._serialized_start=249
-  _globals['_STOREDCHECKPOINT']._serialized_end=401
-  _globals['_BIRTHRECORD']._serialized_start=403
-  _globals['_BIRTHRECORD']._serialized_end=485
-  _globals['_TOMBSTONE']._serialized_start=487
-  _globals['_TOMBSTONE']._serialized_end=518
-  _globals['_SHUTOUT']._serialized_start=520
-  _globals['_SHUTOUT']._serialized_end=565
-  _globals['_REMEMBEREDSTORE']._serialized_start=568
-  _globals['_REMEMBEREDSTORE']._serialized_end=715
+  _globals['_STOREDCHECKPOINT']._serialized_end=423
+  _globals['_BIRTHRECORD']._serialized_start=425
+  _globals['_BIRTHRECORD']._serialized_end=507
+  _globals['_TOMBSTONE']._serialized_start=509
+  _globals['_TOMBSTONE']._serialized_end=540
+  _globals['_SHUTOUT']._serialized_start=542
+  _globals['_SHUTOUT']._serialized_end=587
+  _globals['_REMEMBEREDSTORE']._serialized_start=590
+  _globals['_REMEMBEREDSTORE']._serialized_end=737
 # @@protoc_insertion_point(module_scope)

@@ -102,6 +102,7 @@ class StoredCheckpoint(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     LOG_BYTES_FIELD_NUMBER: _builtins.int
     REPLICA_ID_FIELD_NUMBER: _builtins.int
+    PART_CRC32CS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     term: _builtins.int
     data: _builtins.bytes
@@ -112,6 +113,10 @@ class StoredCheckpoint(_message.Message):
     """Whose it is. Local to the replica, never sent."""
     @_builtins.property
     def conf_state(self) -> Global___StoredConfState: ...
+    @_builtins.property
+    def part_crc32cs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """CRC32C of each part of a large state, which then lies in rows of its own, written before this one; `data` is empty."""
+
     def __init__(
         self,
         *,
@@ -121,10 +126,11 @@ class StoredCheckpoint(_message.Message):
         data: _builtins.bytes = ...,
         log_bytes: _builtins.int = ...,
         replica_id: _builtins.int = ...,
+        part_crc32cs: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["conf_state", b"conf_state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conf_state", b"conf_state", "data", b"data", "index", b"index", "log_bytes", b"log_bytes", "replica_id", b"replica_id", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conf_state", b"conf_state", "data", b"data", "index", b"index", "log_bytes", b"log_bytes", "part_crc32cs", b"part_crc32cs", "replica_id", b"replica_id", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
