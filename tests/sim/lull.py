@@ -59,9 +59,26 @@ def _strike_the_quiet(world: World) -> None:
 
 
 def _minority(world: World, victim: int) -> set[int]:
+    """Nodes that every group can do without; the victim among them, if it is one."""
     others = [one for one in world.nodes if one != victim]
     more = world.rng.randint(0, (len(world.nodes) - 1) // 2 - 1)
-    return {victim, *world.rng.sample(others, more)}
+    lost: set[int] = set()
+    for one in (victim, *world.rng.sample(others, more)):
+        if _can_do_without(world, lost | {one}):
+            lost.add(one)
+    return lost
+
+
+def _can_do_without(world: World, lost: set[int]) -> bool:
+    """Whether every group keeps a majority of its voters; where members change, not all have one."""
+    for node_id, group_id in world.leaders():
+        driver = world.nodes[node_id].driver
+        assert driver is not None, "it leads"
+        voters = driver.groups[group_id].conf_state.voters
+        left = [voter for voter in voters if node_of(voter) not in lost]
+        if 2 * len(left) <= len(voters):
+            return False
+    return True
 
 
 def _is_quiet(world: World) -> bool:

@@ -15,10 +15,11 @@ from rakit.multiraft.host import Host
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine
 from rakit.multiraft.store import RocksStore, StoreConfig
+from rakit.node.checkpoints import CHECKPOINT_ENTRIES_COUNT
 from rakit.node.health import late
 from rakit.node.metadata.admission import AdmissionConfig
 from rakit.node.metadata.formation import Formation, FormationConfig
-from rakit.node.metadata.machine import CHECKPOINT_ENTRIES_COUNT, MetadataMachine
+from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.service import MetadataConfig, MetadataService
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rakit.multiraft.kv import WriteBatch
-from rakit.node.metadata.machine import CHECKPOINT_ENTRIES_COUNT, MetadataMachine
+from rakit.node.checkpoints import CHECKPOINT_ENTRIES_COUNT
+from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.refusals import to_error
 from rakit.node.metadata.registry import Registry
 from rakit.peer.v1 import metadata_command_pb2 as pb

@@ -128,10 +128,14 @@ def a_checkpoint_forgets_its_learners() -> Generator[None]:
     original = GroupLog.add_checkpoint
 
     def add_checkpoint(
-        self: GroupLog, checkpoint: Checkpoint, wanted: Collection[int], batch: WriteBatch
+        self: GroupLog,
+        checkpoint: Checkpoint,
+        log_bytes: int,
+        wanted: Collection[int],
+        batch: WriteBatch,
     ) -> None:
         conf = replace(checkpoint.conf_state, learners=())
-        original(self, replace(checkpoint, conf_state=conf), wanted, batch)
+        original(self, replace(checkpoint, conf_state=conf), log_bytes, wanted, batch)
 
     with patch.object(GroupLog, "add_checkpoint", add_checkpoint):
         yield
