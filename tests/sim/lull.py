@@ -70,7 +70,7 @@ def _minority(world: World, victim: int) -> set[int]:
 
 
 def _can_do_without(world: World, lost: set[int]) -> bool:
-    """Whether every group keeps a majority of its voters; where members change, not all have one."""
+    """Whether every group keeps a majority of its voters."""
     for node_id, group_id in world.leaders():
         driver = world.nodes[node_id].driver
         assert driver is not None, "it leads"
