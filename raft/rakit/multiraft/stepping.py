@@ -237,6 +237,8 @@ def _apply(group: Group, entries: list[Entry], effects: Effects) -> None:
     holders = 0
     for entry in entries:
         result = _apply_one(group, entry, batch)
+        if entry.data:
+            group.used = True
         group.applied = entry.index
         group.storage.applied_log_bytes += stored_bytes(entry)
         if len(group.proposals):
@@ -249,7 +251,6 @@ def _apply(group: Group, entries: list[Entry], effects: Effects) -> None:
     group.raw.on_applied(entries[-1].index, size)
     effects.moved_bytes += size + _CALL_COST_BYTES * len(entries)
     group.wants_trim = True
-    group.idle_ticks = 0
     _note_applied(group, effects)
 
 

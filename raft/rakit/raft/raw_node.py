@@ -86,6 +86,17 @@ class RawNode:
         """Lets one tick pass."""
         raft.tick(self._raft)
 
+    def ticks_left(self) -> int:
+        """Returns how many more ticks it takes until one does something, at the earliest.
+
+        To be asked again after everything else that is done to this replica.
+        """
+        return raft.ticks_left(self._raft)
+
+    def pass_ticks(self, count: int) -> None:
+        """Lets so many ticks pass, fewer than `ticks_left`, at once."""
+        raft.pass_ticks(self._raft, count)
+
     def tick_quiesced(self) -> None:
         """Lets one tick pass for a quiet group: no heartbeat, no election.
 
@@ -322,6 +333,16 @@ class RawNode:
             membership.maybe_leave_joint(r)
 
     # Questions.
+
+    @property
+    def role(self) -> Role:
+        """What this replica is."""
+        return self._raft.role
+
+    @property
+    def lead(self) -> int:
+        """Whom this replica follows; 0: nobody yet."""
+        return self._raft.lead
 
     def leader_ready(self) -> bool:
         """Tells whether this replica leads and has applied an entry of its own term (S14)."""
