@@ -228,13 +228,16 @@ class Driver:
         for group in floor.pass_tick():
             if len(group.reads):
                 self._tick_reads(group)
-            if group.raw.role is Role.LEADER:
-                if not self._try_to_rest(group) and floor.guarded(group, group.raw.tick):
-                    floor.mark(group)
-                    floor.plan(group)
-            elif group.raw.ticks_left() > 1:
+            leads = group.raw.role is Role.LEADER
+            if leads and self._try_to_rest(group):
+                continue
+            if group.raw.ticks_left() > 1:
                 group.raw.pass_ticks(1)
                 floor.plan(group)
+            elif leads:
+                if floor.guarded(group, group.raw.tick):
+                    floor.mark(group)
+                    floor.plan(group)
             else:
                 # Nobody was heard for an election timeout. It stands when the agenda has room.
                 self._succession.timed_out(group)
@@ -248,12 +251,8 @@ class Driver:
 
     def _try_to_rest(self, group: Group) -> bool:
         """Lets a group rest that has been idle; instead of a heartbeat, since the mark is one."""
-        config, now = self._config, self._floor.now
-        if (
-            not config.quiesce_ticks
-            or now - group.wanted_tick < config.quiesce_ticks
-            or now - group.woken_tick < config.heartbeat_ticks
-        ):
+        rests_from = self._rests_from(group)
+        if rests_from is None or self._floor.now < rests_from:
             return False
         mark = quiesce.rest_mark(group, self._succession.is_up)
         if mark is None:
@@ -263,6 +262,15 @@ class Driver:
             self._floor.pending.sends.append(Envelope(group_id, own, message.to, message))
         self._floor.rest(group, frozenset(mark.dead_replicas))
         return True
+
+    def _rests_from(self, group: Group) -> int | None:
+        """Returns the tick from which on a led group may rest, if nothing is under way."""
+        config = self._config
+        if not config.quiesce_ticks:
+            return None
+        return max(
+            group.wanted_tick + config.quiesce_ticks, group.woken_tick + config.heartbeat_ticks
+        )
 
     # Requests.
 
@@ -442,12 +450,28 @@ class Driver:
             group.used, group.wanted_tick = False, self._floor.now
         if not group.quiet:
             self._floor.plan(group)
+            if group.ready:
+                self._look_forward_to_rest(group)
         if group.leader_replica:
             self._succession.settled(group.meta.group_id)
         if group.doubtful and not group.raw.basic_status().doubtful:
             group.doubtful = False
             boot.clear_doubt(group.meta.group_id, effects.batch)
             effects.must_sync = True
+
+    def _look_forward_to_rest(self, group: Group) -> None:
+        """Plans a look before the next heartbeat, which a group that can rest then need not send.
+
+        Who has just been elected is awake no longer than that takes: heartbeats of the thousands of
+        groups that a dead node has led would hold up the elections of the others.
+        """
+        rests_from, floor = self._rests_from(group), self._floor
+        if rests_from is None or rests_from >= group.due_tick or not group.raw.is_level():
+            return
+        # News of the commit are on their way to the followers for a tick.
+        due = max(rests_from, floor.now + 2)
+        if due < group.due_tick:
+            floor.postpone(group, due)
 
     def _ask(self, group: Group) -> None:
         """Asks the leader for everything that waits to be read, in one question."""

@@ -114,11 +114,20 @@ class Agenda:
         self._waiting.pop(group_id, None)
         self._under_way.pop(group_id, None)
 
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self._under_way) + len(self._waiting) >= self._count_max
+
     def due(self, now: int) -> list[int]:
         """Returns the groups whose turn it is, as many as there is room for."""
         for group_id in self._calendar.pop(now, ()):
             planned = self._turns.get(group_id)
-            if planned is not None and planned.tick == now:
+            if planned is None or planned.tick != now:
+                continue
+            if planned.rank and not planned.tries and self._is_crowded:
+                # The voters before this one are as busy, and have not had their turn.
+                self._put(group_id, planned, now + self._turn_ticks)
+            else:
                 self._waiting[group_id] = None
         under_way = self._under_way
         while under_way and under_way[first := next(iter(under_way))] <= now:

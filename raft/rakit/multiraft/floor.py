@@ -122,7 +122,7 @@ class Floor:
             self.postpone(group, max(due, self.now + 1))
 
     def postpone(self, group: Group, due: int) -> None:
-        """Has the group looked at with that tick."""
+        """Has the group looked at with that tick, instead of when it was planned to be."""
         group.due_tick = due
         self._calendar.setdefault(due, []).append(group)
 
@@ -135,7 +135,8 @@ class Floor:
             if not is_planned or self.awake.get(group.meta.group_id) is not group:
                 continue
             behind = now - group.ticked
-            if not len(group.reads) and group.raw.ticks_left() > behind:
+            if group.raw.ticks_left() > behind and not (len(group.reads) or group.ready):
+                # It was planned before a leader was heard.
                 self.plan(group)
                 continue
             group.raw.pass_ticks(behind - 1)

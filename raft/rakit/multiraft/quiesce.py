@@ -92,7 +92,7 @@ def rest_mark(group: Group, is_up: Callable[[int], bool]) -> QuiesceMark | None:
     status = group.raw.can_quiesce()
     if not status.idle:
         return None
-    dead = tuple([peer.id for peer in status.peers if not is_up(node_of(peer.id))])
+    dead = tuple([peer for peer in status.peers if not is_up(node_of(peer))])
     if any(replica not in dead for replica in status.lagging):
         return None
     if not has_living_quorum(group, is_up):

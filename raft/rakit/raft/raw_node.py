@@ -359,6 +359,12 @@ class RawNode:
             return 0
         return sum([progress.match >= index for progress in r.tracker.progress.values()])
 
+    def is_level(self) -> bool:
+        """Tells whether every entry of this log is applied here and held by every member."""
+        r = self._raft
+        last = r.log.last_index
+        return r.log.applied == last and all(peer.match == last for _, peer in r.tracker.peers)
+
     def can_quiesce(self) -> status.QuiesceStatus:
         """Tells whether the group may go quiet, and which peers would be left behind (S15)."""
         return status.quiesce_status(self._raft)
