@@ -7,9 +7,10 @@ which carries the mark back, wakes the leader. Quiet replicas are not ticked at 
 
 What stands in for the heartbeats is the liveness of node pairs (safety S15). A node that goes down
 wakes the groups that it led, whose followers campaign, and those that have no living quorum left. A
-node that comes back is looked for by the leaders of all groups with a member on it. Nothing is safe only because of it: votes, acknowledgements and reads follow
-Raft's rules whether a group was quiet or not. A replica that wakes alone hears nothing, asks for a
-pre-vote after an election timeout, and thereby wakes its leader.
+node that comes back is looked for by the leaders of all groups with a member on it. Nothing is safe
+only because of it: votes, acknowledgements and reads follow Raft's rules whether a group was quiet
+or not. A replica that wakes alone hears nothing, asks for a pre-vote after an election timeout, and
+thereby wakes its leader.
 
 Rules:
 
