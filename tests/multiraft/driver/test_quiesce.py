@@ -279,6 +279,18 @@ def test_a_voter_gives_way_to_one_that_asks_for_its_vote() -> None:
     assert agenda.has(1)
 
 
+def test_later_voters_wait_while_a_node_is_busy_with_first_turns() -> None:
+    agenda = Agenda(4, 20, 1, random.Random(0))
+    agenda.plan(1, 0, 0)
+    agenda.plan(5, 0, 1)
+    taken: list[int] = []
+    for now in range(1, 60):
+        if now == 8:
+            agenda.plan(6, now, 0)
+        taken += agenda.due(now)
+    assert taken == [1, 6, 5]
+
+
 def test_the_agenda_takes_turns_and_gives_up_in_the_end() -> None:
     agenda = Agenda(4, 20, 2, random.Random(0))
     for group_id in (1, 2, 3):
