@@ -35,8 +35,8 @@ def at_once(replica: Single, count: int) -> list[list[Message]]:
     return sent
 
 
-def leader(**options: int) -> Single:
-    replica = Single([1], heartbeat_tick=3, election_tick=10, **options)
+def leader(*, check_quorum: int = 1) -> Single:
+    replica = Single([1], heartbeat_tick=3, election_tick=10, check_quorum=check_quorum)
     replica.win()
     replica.step(MessageType.APP_RESP, 2, index=2)
     return replica
@@ -58,9 +58,9 @@ def test_a_follower_stands_with_the_same_tick() -> None:
         replica.step(HEARTBEAT, 2, term=1)
         replica.node._raft.randomized_timeout = 13
     assert at_once(quick, 12) == one_by_one(slow, 12)
-    assert quick.node.role is slow.node.role is Role.FOLLOWER
+    assert [each.node.role for each in (slow, quick)] == [Role.FOLLOWER] * 2
     assert at_once(quick, 1) == one_by_one(slow, 1)
-    assert quick.node.role is slow.node.role is Role.PRE_CANDIDATE
+    assert [each.node.role for each in (slow, quick)] == [Role.PRE_CANDIDATE] * 2
 
 
 def test_a_message_puts_the_tick_that_matters_off() -> None:

@@ -75,7 +75,7 @@ async def compare(
     alone.target.pause()
     crowded.target.resume()
     await _at_rest(crowded)
-    return _figures(found)
+    return figures_of(found)
 
 
 async def _turn(contender: Contender, other: Contender, seconds: float) -> Speed:
@@ -106,7 +106,9 @@ async def _at_rest(contender: Contender) -> None:
             )
 
 
-def _figures(rounds: Sequence[tuple[Speed, Speed]]) -> tuple[Figure, ...]:
+def figures_of(rounds: Sequence[tuple[Speed, Speed]]) -> tuple[Figure, ...]:
+    """Returns what rounds of (alone, crowded) come to."""
+
     def slower(values: Sequence[tuple[float, float]]) -> float:
         """By how many percent the second of each pair is the larger one, in the median."""
         return 100 * (median([crowded / alone for alone, crowded in values]) - 1)
