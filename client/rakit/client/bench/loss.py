@@ -1,12 +1,12 @@
 """A node of many groups dies and returns: until all are led again, and what the return costs.
 
-The node that leads most gets SIGKILL. The time runs from the signal until both others hold every
-group for led, and for led by nodes that are up; the CPU time that they used meanwhile comes with
-it, since two nodes and this process share the machine's cores with whatever else runs there. Then
-they are let come to rest, and the node is started again: until it says that it is ready, and until
-all three nodes agree that everything is led. In the end CPU time is taken once more: by then the
-returned node's replicas have been looked at and rest, and leaderships go back to it, a few each
-second.
+One of three nodes, which lead equally much, gets SIGKILL. The time runs from the signal until both
+others know a leader of every group on a node that is up; the CPU time that they used meanwhile
+comes with it, since two nodes and this process share the machine's cores with whatever else runs
+there. Then they are let come to rest, and the node is started again: until it says that it is
+ready, and until all three nodes agree that everything is led. In the end CPU time is taken once
+more: by then the returned node's replicas have been looked at and rest, and leaderships go back to
+it, a few each second.
 """
 
 from __future__ import annotations

@@ -133,6 +133,7 @@ async def all_led(
                     # A node may be too busy to answer in time; how long that lasts is bounded.
                     if time.perf_counter() >= deadline_s:
                         raise
+                    await asyncio.sleep(LOOK_S)
                     continue
                 up = sum(each.is_up for each in cluster.nodes)
                 left = cluster.leaderless_partition_count
