@@ -239,9 +239,9 @@ class Driver:
                     floor.mark(group)
                     floor.plan(group)
             else:
-                # Nobody was heard for an election timeout. It stands when the agenda has room.
+                # Nobody was heard for an election timeout. It stands when the agenda has room, and
+                # until then no tick matters to it.
                 self._succession.timed_out(group)
-                floor.postpone(group, floor.now + self._config.election_ticks // 2)
         self._succession.tick(floor.now)
 
     def _tick_reads(self, group: Group) -> None:

@@ -66,6 +66,8 @@ class Agenda:
         self._turns: dict[int, _Turn] = {}
         #: Groups whose turn has come; a dict keeps order and no repeats.
         self._waiting: dict[int, None] = {}
+        #: Later voters, when theirs has come: while a node is busy with first turns, so are others.
+        self._waiting_later: dict[int, None] = {}
         #: Groups with a campaign under way, and when it counts as failed; ascending.
         self._under_way: dict[int, int] = {}
         self._calendar: dict[int, list[int]] = {}
@@ -91,6 +93,7 @@ class Agenda:
         if planned.tries >= TRIES_MAX:
             del self._turns[group_id]
             return False
+        assert voters, "the replica whose turn it is votes"
         wait = min(self._longest_ticks, voters * self._turn_ticks * planned.tries)
         # Ranks stay apart, so that whoever split the vote does not split it again.
         wait += planned.rank * self._turn_ticks
@@ -107,34 +110,30 @@ class Agenda:
         planned.tick = tick
         self._calendar.setdefault(tick, []).append(group_id)
         self._waiting.pop(group_id, None)
+        self._waiting_later.pop(group_id, None)
 
     def cancel(self, group_id: int) -> None:
         """Forgets the group's turn: it has a leader, or is gone."""
         self._turns.pop(group_id, None)
         self._waiting.pop(group_id, None)
+        self._waiting_later.pop(group_id, None)
         self._under_way.pop(group_id, None)
-
-    @property
-    def _is_crowded(self) -> bool:
-        return len(self._under_way) + len(self._waiting) >= self._count_max
 
     def due(self, now: int) -> list[int]:
         """Returns the groups whose turn it is, as many as there is room for."""
         for group_id in self._calendar.pop(now, ()):
             planned = self._turns.get(group_id)
-            if planned is None or planned.tick != now:
-                continue
-            if planned.rank and not planned.tries and self._is_crowded:
-                # The voters before this one are as busy, and have not had their turn.
-                self._put(group_id, planned, now + self._turn_ticks)
-            else:
-                self._waiting[group_id] = None
+            if planned is not None and planned.tick == now:
+                later = planned.rank and not planned.tries
+                (self._waiting_later if later else self._waiting)[group_id] = None
         under_way = self._under_way
         while under_way and under_way[first := next(iter(under_way))] <= now:
             del under_way[first]
-        taken = list(islice(self._waiting, max(0, self._count_max - len(under_way))))
-        for group_id in taken:
-            del self._waiting[group_id]
-            under_way.pop(group_id, None)
-            under_way[group_id] = now + 3 * self._turn_ticks
+        taken: list[int] = []
+        for line in (self._waiting, self._waiting_later):
+            for group_id in tuple(islice(line, max(0, self._count_max - len(under_way)))):
+                del line[group_id]
+                under_way.pop(group_id, None)
+                under_way[group_id] = now + 3 * self._turn_ticks
+                taken.append(group_id)
         return taken
