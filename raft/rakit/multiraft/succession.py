@@ -120,10 +120,9 @@ class Succession:
             if group.raw.role is Role.LEADER:
                 self._floor.stir(group)
                 group.raw.report_reachable(replica)
-            elif not group.raw.lead:
+            elif not group.raw.lead and not self._agenda.has(group.meta.group_id):
                 self._floor.stir(group)
-                if not self._agenda.has(group.meta.group_id):
-                    self._plan(group, self.is_up, turns_later=2)
+                self._plan(group, self.is_up, turns_later=2)
 
     def node_down(self, node_id: int) -> None:
         """Notes that a node is gone: groups that it led elect another leader at once."""
@@ -135,7 +134,10 @@ class Succession:
                     continue
                 self._floor.stir(group)
                 group.raw.report_unreachable(replica)
-            elif group.raw.lead in {0, replica}:
+            elif group.raw.lead == replica or not (
+                # Who is in line keeps its place, however often nodes come and go.
+                group.raw.lead or self._agenda.has(group.meta.group_id)
+            ):
                 self._floor.stir(group)
                 group.raw.forget_leader()
                 self._plan(group, self.is_up)
@@ -159,7 +161,9 @@ class Succession:
     def _members_on(self, node_id: int) -> Iterator[tuple[Group, int]]:
         """Yields the groups that have members on another node, with each of these."""
         for group in tuple(self._floor.roster.groups.values()):
-            for replica in members(group.conf_state):
+            conf = group.conf_state
+            is_plain = not (conf.learners or conf.voters_outgoing)
+            for replica in conf.voters if is_plain else members(conf):
                 if node_of(replica) == node_id and replica != group.meta.replica_id:
                     yield group, replica
 

@@ -126,7 +126,7 @@ def quiesce_status(raft: Raft) -> QuiesceStatus:
     """Tells whether the group may go quiet."""
     log = raft.log
     # Asked of every group that nobody uses, as long as it is awake: no more than what is needed.
-    peers = raft.tracker.peers if raft.role is Role.LEADER else []
+    peers = raft.tracker.peers if raft.role is Role.LEADER else ()
     reason, last = _not_idle(raft), log.last_index
     return QuiesceStatus(
         idle=not reason,

@@ -256,6 +256,22 @@ def test_s16_many_groups_whose_leader_went_silent_do_not_all_stand_at_once() -> 
     cluster.run_until(lambda: all(cluster.leader(gid) is not None for gid in led), ticks=400)
 
 
+def test_s16_who_waits_for_its_turn_keeps_its_place_while_other_nodes_come_and_go() -> None:
+    cluster = Cluster(config=DriverConfig(campaigns_count_max=4))
+    for group_id in range(100, 140):
+        cluster.create(group_id)
+    cluster.filter = lambda _: False
+    cluster.tick(6)
+    driver = cluster.nodes[1].driver
+    agenda = driver._succession._agenda
+    in_line = [*agenda._waiting, *agenda._waiting_later]
+    assert len(in_line) > 4
+    driver.node_down(2)
+    driver.node_up(2)
+    assert [*agenda._waiting, *agenda._waiting_later] == in_line
+    assert driver.advance() is None, "nothing happened to them"
+
+
 def test_s15_a_group_that_nobody_wanted_anything_of_rests_again_after_a_heartbeat() -> None:
     cluster, leader = quiet_cluster()
     follower = cluster.followers()[0]
