@@ -10,8 +10,9 @@ core's time-out goes on underneath.
 
 The agenda caps how many campaigns a node has under way: a node that led thousands of groups must
 not turn its loss into a storm. A place is free again when the group has a leader, or when the
-voters after this one have had their turns. Who finds no room waits, in order; a replica whose time-
-out ran out meanwhile, or that has no turn, waits with the others.
+voters after this one have had their turns. Who finds no room waits, in order, and so does a replica
+whose time-out ran out. Later voters wait behind all of these: while this node is busy with first
+turns, so are the others.
 """
 
 from __future__ import annotations
