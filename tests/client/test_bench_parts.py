@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rakit.client.bench.background import running
+from rakit.client.bench.busy import Speed, figures_of
 from rakit.client.bench.disk import CHUNK_BYTES, append_durably, measure_disk
 from rakit.client.bench.echo import measure_rate, measure_round_trips
 from rakit.client.bench.failover import GapWatch, Kill
@@ -174,6 +175,50 @@ def test_a_table_aligns_values_and_shows_goals_and_ratios(
 def test_columns_that_nothing_fills_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     show({}, [Report("start", {"starts": 5}, (Figure("a", "ready", 0.5, "s"),))], Format.TABLE)
     assert capsys.readouterr().out == ("\nstart: starts 5\nFIGURE  VALUE  UNIT\nready    0.50  s\n")
+
+
+def growth() -> list[Report]:
+    return [
+        Report(
+            "groups",
+            {"groups": count, "rounds": 2},
+            (Figure("cpu", "CPU", cpu, "%"), Figure("memory", "memory of one", memory, "kB")),
+            column=f"{count:,}",
+        ).aiming({"cpu": at_most(10)})
+        for count, cpu, memory in ((10, 1.5, 14.0), (10_000, 12.0, 9.25))
+    ]
+
+
+def test_reports_with_a_column_each_are_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    show({}, [a_report(), *growth()], Format.TABLE)
+    assert capsys.readouterr().out.endswith(
+        "\n"
+        "groups: rounds 2\n"
+        "FIGURE           10  10,000  UNIT  GOAL\n"
+        "CPU            1.50      12  %     <= 10  MISSED\n"
+        "memory of one    14    9.25  kB\n"
+    )
+
+
+def test_programs_get_a_report_for_each_column(capsys: pytest.CaptureFixture[str]) -> None:
+    show({}, growth(), Format.JSON)
+    reports = json.loads(capsys.readouterr().out)["reports"]
+    assert [each["settings"]["groups"] for each in reports] == [10, 10_000]
+    assert [each["figures"][0]["is_met"] for each in reports] == [True, False]
+
+
+def test_who_is_slower_is_said_by_the_median_of_the_rounds_not_by_the_rounds_themselves() -> None:
+    # The machine halves its speed in the second round: for both.
+    rounds = [
+        (Speed(1.0, 1000, 4.0), Speed(1.1, 1000, 4.0)),
+        (Speed(2.0, 500, 8.0), Speed(2.1, 400, 8.4)),
+        (Speed(1.0, 1000, 4.0), Speed(1.04, 950, 4.2)),
+    ]
+    found = {figure.key: figure.value for figure in figures_of(rounds)}
+    assert found["slower_single"] == pytest.approx(5)
+    assert found["slower_taken"] == pytest.approx(100 / 95 * 100 - 100)
+    assert found["slower_cpu"] == pytest.approx(5)
+    assert found["busy_single_p50"] == 1.1
 
 
 def test_json_carries_keys_units_and_whether_goals_are_met(

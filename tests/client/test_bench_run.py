@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from rakit.client.bench import population
 from rakit.client.bench.client import ClientSettings, bench_client
-from rakit.client.bench.latency import LatencySettings, bench_latency
+from rakit.client.bench.latency import LatencySettings, bench_latency, one_caller
+from rakit.client.bench.population import all_led, client_of, percents, populate
 from rakit.client.bench.produce import Interface, ProduceSettings, bench_produce, measure
 from rakit.client.bench.report import Report
 from rakit.client.bench.target import Target, own_cluster
+from rakit.client.cli.complaints import CommandError
 from rakit.client.client import Client
 
 
@@ -44,6 +47,37 @@ async def test_produce_and_latency_measure_a_real_node_and_leave_no_topic(node: 
 
     async with Client(node.bootstrap) as client:
         assert await client.admin.list_topics() == []
+
+
+async def test_what_quiet_groups_cost_is_measured_and_they_can_be_stopped_meanwhile(
+    node: Target,
+) -> None:
+    said: list[str] = []
+    async with client_of(node) as client:
+        found = await populate(node, client, 3, 0.5, said.append)
+        (topic,) = await client.admin.list_topics()
+    assert (found.groups, found.replicas, len(topic.partitions)) == (3, 3, 3)
+    assert {figure.key for figure in found.figures} >= {"cpu_percent_max", "replica_kb"}
+    assert 0 < found.led_s < 60
+    usage = node.usage()
+    assert usage is not None
+    node.pause()
+    assert await percents(usage, 0.5) == [0]
+    node.resume()
+    times_s = await one_caller(node, LatencySettings(seconds=0.2, partitions=1))
+    assert 0 < min(times_s) < 5
+    assert said
+
+
+async def test_groups_without_leaders_are_waited_for_and_then_complained_of(
+    node: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(population, "LED_S_MAX", 0.5)
+    # The last client of a process to close waits for a thread of gRPC's; this one is closed later.
+    async with Client(node.bootstrap) as client:
+        await client.admin.get_cluster()
+        with pytest.raises(CommandError, match="1 nodes were up for it"):
+            await all_led(node.nodes, 0, "waiting", lambda _: None, up_count=3)
 
 
 async def test_single_records_of_our_own_node_come_with_its_cpu_and_memory(node: Target) -> None:

@@ -24,7 +24,7 @@ def test_s15_a_group_that_is_level_may_go_quiet() -> None:
     status = at_rest()[1].can_quiesce()
     assert status.quiet
     assert (status.term, status.commit) == (2, 2)
-    assert [peer.id for peer in status.peers] == [2, 3]
+    assert status.peers == (2, 3)
 
 
 def test_s15_only_a_leader_asks_its_group_to_go_quiet() -> None:

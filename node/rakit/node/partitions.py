@@ -146,7 +146,8 @@ class Partitions:
     def upkeep(self) -> None:
         """One look at every partition: retention here, farewell to those that are gone."""
         for group_id in self._host.leaders.led_here():
-            self._find(group_id)
+            if group_id not in self._partitions:
+                self._find(group_id)
         for group_id, partition in list(self._partitions.items()):
             gone = self._registry.partition(group_id) is None
             if gone or self._host.group(group_id) is None:

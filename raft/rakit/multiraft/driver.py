@@ -9,8 +9,8 @@ groups of a node have to write at one moment goes into one batch and is made dur
 
 Rules:
 
-- Costs follow the work: a step visits the groups that have something to do, a tick the groups that
-  are awake. Quiet groups are in neither set.
+- Costs follow the work: a step visits the groups that have something to do, a tick those in which
+  it does something. Quiet groups are in neither set.
 - A step is bounded by what it writes, sends and applies. Who had no turn in it comes first in the
   next one; everybody has had one when `laps` has risen twice.
 - Batches are written in the order of their numbers; a batch that was refused is submitted again,
@@ -83,7 +83,6 @@ __all__ = [
     "RoleChange",
 ]
 
-_PULSES = frozenset({MessageType.HEARTBEAT, MessageType.HEARTBEAT_RESP})
 #: A quarter of what a step may move is one group's share of it.
 _SHARES = 4
 _VOTE_REQUESTS = frozenset({MessageType.PRE_VOTE, MessageType.VOTE})
@@ -113,7 +112,6 @@ class Driver:
         self._serving = BaseServing(config, self._floor, self._lanes)
         self._contexts = ReadContexts(rng.getrandbits(64))
         self._number = 0
-        self._now = 0
 
     # Groups.
 
@@ -219,12 +217,14 @@ class Driver:
         elif message.context and quiesce.may_rest(group, message, self._succession.is_up):
             self._floor.rest(group)
             return
-        if message.type not in _PULSES:
-            group.idle_ticks = 0
-            if message.type in _VOTE_REQUESTS:
-                self._succession.give_way(envelope.group_id)
-            elif message.snapshot is not None and self._takes_base(group, message):
-                return
+        else:
+            self._floor.catch_up(group)
+        if message.type in _VOTE_REQUESTS:
+            self._succession.give_way(envelope.group_id)
+        elif message.type is MessageType.READ_INDEX:
+            group.wanted_tick = self._floor.now
+        elif message.snapshot is not None and self._takes_base(group, message):
+            return
         try:
             group.raw.step(message)
         except StepRefusedError:
@@ -251,39 +251,55 @@ class Driver:
 
     def tick(self) -> None:
         """Lets one tick pass for every group that is awake."""
-        self._now += 1
-        rest_after = self._config.quiesce_ticks
-        for group in tuple(self._floor.awake.values()):
-            if not self._floor.guarded(group, group.raw.tick):
-                continue
-            busy = group.raw.has_ready()
-            if busy:
-                self._floor.mark(group)
+        floor = self._floor
+        for group in floor.pass_tick():
             if len(group.reads):
                 self._tick_reads(group)
-            if group.role is Role.LEADER and rest_after:
-                group.idle_ticks += 1
-                if group.idle_ticks >= rest_after and not busy:
-                    self._try_to_rest(group)
-        self._succession.tick(self._now)
+            leads = group.raw.role is Role.LEADER
+            if leads and self._try_to_rest(group):
+                continue
+            if group.raw.ticks_left() > 1:
+                group.raw.pass_ticks(1)
+                floor.plan(group)
+            elif leads:
+                if floor.guarded(group, group.raw.tick):
+                    floor.mark(group)
+                    floor.plan(group)
+            else:
+                # Nobody was heard for an election timeout. It stands when the agenda has room, and
+                # until then no tick matters to it.
+                self._succession.timed_out(group)
+        self._succession.tick(floor.now)
         self._gathering.tick()
         self._serving.tick()
 
     def _tick_reads(self, group: Group) -> None:
-        lose_reads(group, group.reads.expire(self._now), self._floor.pending)
+        lose_reads(group, group.reads.expire(self._floor.now), self._floor.pending)
         if group.reads.queued:
             self._floor.mark(group)
 
-    def _try_to_rest(self, group: Group) -> None:
+    def _try_to_rest(self, group: Group) -> bool:
+        """Lets a group rest that has been idle; instead of a heartbeat, since the mark is one."""
+        rests_from = self._rests_from(group)
+        if rests_from is None or self._floor.now < rests_from:
+            return False
         mark = quiesce.rest_mark(group, self._succession.is_up)
         if mark is None:
-            # Ask again after the next round of heartbeats.
-            group.idle_ticks -= self._config.heartbeat_ticks
-            return
+            return False
         group_id, own = group.meta.group_id, group.meta.replica_id
         for message in quiesce.rest_messages(group, mark):
             self._floor.pending.sends.append(Envelope(group_id, own, message.to, message))
         self._floor.rest(group, frozenset(mark.dead_replicas))
+        return True
+
+    def _rests_from(self, group: Group) -> int | None:
+        """Returns the tick from which on a led group may rest, if nothing is under way."""
+        config = self._config
+        if not config.quiesce_ticks:
+            return None
+        return max(
+            group.wanted_tick + config.quiesce_ticks, group.woken_tick + config.heartbeat_ticks
+        )
 
     # Requests.
 
@@ -320,7 +336,7 @@ class Driver:
         group = self._working(group_id)
         if len(group.reads) >= self._config.reads_count_max:
             raise OverloadedError(f"{len(group.reads)} reads wait in group {group_id}")
-        group.reads.add(token, self._now + self._config.read_timeout_ticks)
+        group.reads.add(token, self._floor.now + self._config.read_timeout_ticks)
         self._floor.touch(group)
 
     def transfer_leader(self, group_id: int, to_replica: int) -> None:
@@ -352,6 +368,7 @@ class Driver:
         group = self._roster.groups.get(group_id)
         if group is None:
             raise UnknownGroupError(group_id)
+        self._floor.catch_up(group)
         return group
 
     # Hints (S13, S15 to S17).
@@ -368,7 +385,7 @@ class Driver:
         """Notes that a group's leader leads it no more: who rests must look for another (S15)."""
         group = self._roster.groups.get(group_id)
         if group is not None and group.quiet:
-            self._floor.touch(group)
+            self._floor.stir(group)
 
     def lane_shut(self, node_id: int) -> None:
         """Notes that the way to a node takes no more appends: leaders hold theirs back (S17)."""
@@ -436,6 +453,7 @@ class Driver:
                 return waiting
             group = lap.popleft()
             size_before = batch.size_bytes
+            floor.catch_up(group)
             try:
                 if group.reads.queued:
                     self._ask(group)
@@ -458,12 +476,32 @@ class Driver:
         return waiting
 
     def _note_step(self, group: Group, effects: Effects) -> None:
+        if group.used:
+            group.used, group.wanted_tick = False, self._floor.now
+        if not group.quiet:
+            self._floor.plan(group)
+            if group.ready:
+                self._look_forward_to_rest(group)
         if group.leader_replica:
             self._succession.settled(group.meta.group_id)
         if group.doubtful and not group.raw.basic_status().doubtful:
             group.doubtful = False
             boot.clear_doubt(group.meta.group_id, effects.batch)
             effects.must_sync = True
+
+    def _look_forward_to_rest(self, group: Group) -> None:
+        """Plans a look before the next heartbeat, which a group that can rest then need not send.
+
+        Who has just been elected is awake no longer than that takes: heartbeats of the thousands of
+        groups that a dead node has led would hold up the elections of the others.
+        """
+        rests_from, floor = self._rests_from(group), self._floor
+        if rests_from is None or rests_from >= group.due_tick or not group.raw.is_level():
+            return
+        # News of the commit are on their way to the followers for a tick.
+        due = max(rests_from, floor.now + 2)
+        if due < group.due_tick:
+            floor.postpone(group, due)
 
     def _ask(self, group: Group) -> None:
         """Asks the leader for everything that waits to be read, in one question."""
@@ -475,7 +513,7 @@ class Driver:
             # Nobody to ask now: asked again with the next tick, until the reads' deadline.
             return
         retry_ticks = self._config.read_timeout_ticks // 4
-        group.reads.asked(context, self._now + retry_ticks, leading=leading)
+        group.reads.asked(context, self._floor.now + retry_ticks, leading=leading)
 
     def written(self, number: int) -> None:
         """Notes that the batch of effects `number` is on its way to the disk and readable."""

@@ -25,9 +25,10 @@ class DriverConfig:
     #: Ticks after which a newborn or orphaned group's next voter has its turn to campaign: long
     #: enough for the turn before to be won over a slow disk, short enough to stay within S16.
     campaign_turn_ticks: int = 4
-    #: Campaigns that this node starts within one tick. The rest wait for the next one, so that
-    #: the loss of a node that led hundreds of groups does not become one burst.
-    campaigns_per_tick_max: int = 64
+    #: Campaigns of this node under way at one time. The rest wait for their turn, so that the loss
+    #: of a node that led thousands of groups does not become one burst, in which every election
+    #: takes longer than voters wait before they try again, and none succeeds.
+    campaigns_count_max: int = 64
     #: Ticks that a read request waits for a leader's confirmation before it is given up.
     read_timeout_ticks: int = 40
     #: Bytes of one write batch; a write holds the interpreter for its whole duration.

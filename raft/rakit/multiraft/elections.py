@@ -8,8 +8,11 @@ split the vote. A voter that is asked for its vote yields: its own turn moves be
 voter whose turn brought no leader tries again when everyone has had a turn, later each time; the
 core's time-out goes on underneath.
 
-The agenda caps how many campaigns a node starts in one tick: a node that led hundreds of groups
-must not turn its loss into a storm. Turns that found no room keep their order.
+The agenda caps how many campaigns a node has under way: a node that led thousands of groups must
+not turn its loss into a storm. A place is free again when the group has a leader, or when the
+voters after this one have had their turns. Who finds no room waits, in order, and so does a replica
+whose time-out ran out. Later voters wait behind all of these: while this node is busy with first
+turns, so are the others.
 """
 
 from __future__ import annotations
@@ -55,15 +58,19 @@ class Agenda:
     """The campaigns that this node is to start, by tick."""
 
     def __init__(
-        self, turn_ticks: int, longest_ticks: int, per_tick_max: int, rng: random.Random
+        self, turn_ticks: int, longest_ticks: int, count_max: int, rng: random.Random
     ) -> None:
         self._turn_ticks = turn_ticks
         self._longest_ticks = longest_ticks
-        self._per_tick_max = per_tick_max
+        self._count_max = count_max
         self._rng = rng
         self._turns: dict[int, _Turn] = {}
-        #: Groups whose turn came when a tick had no room left; a dict keeps order and no repeats.
+        #: Groups whose turn has come; a dict keeps order and no repeats.
         self._waiting: dict[int, None] = {}
+        #: Later voters, when theirs has come: while a node is busy with first turns, so are others.
+        self._waiting_later: dict[int, None] = {}
+        #: Groups with a campaign under way, and when it counts as failed; ascending.
+        self._under_way: dict[int, int] = {}
         self._calendar: dict[int, list[int]] = {}
 
     def has(self, group_id: int) -> bool:
@@ -75,6 +82,11 @@ class Agenda:
         self._turns[group_id] = planned = _Turn(rank, 0)
         self._put(group_id, planned, now + 1 + rank * self._turn_ticks + self._rng.randrange(2))
 
+    def ask(self, group_id: int) -> None:
+        """Gives a group without a turn one try, as soon as there is room."""
+        self._turns[group_id] = _Turn(0, 0, TRIES_MAX - 1)
+        self._waiting[group_id] = None
+
     def again(self, group_id: int, now: int, voters: int) -> bool:
         """Plans the next try of a turn that was just taken; False when there have been enough."""
         planned = self._turns[group_id]
@@ -82,6 +94,7 @@ class Agenda:
         if planned.tries >= TRIES_MAX:
             del self._turns[group_id]
             return False
+        assert voters, "the replica whose turn it is votes"
         wait = min(self._longest_ticks, voters * self._turn_ticks * planned.tries)
         # Ranks stay apart, so that whoever split the vote does not split it again.
         wait += planned.rank * self._turn_ticks
@@ -98,19 +111,30 @@ class Agenda:
         planned.tick = tick
         self._calendar.setdefault(tick, []).append(group_id)
         self._waiting.pop(group_id, None)
+        self._waiting_later.pop(group_id, None)
 
     def cancel(self, group_id: int) -> None:
         """Forgets the group's turn: it has a leader, or is gone."""
         self._turns.pop(group_id, None)
         self._waiting.pop(group_id, None)
+        self._waiting_later.pop(group_id, None)
+        self._under_way.pop(group_id, None)
 
     def due(self, now: int) -> list[int]:
-        """Returns the groups whose turn it is, as many as one tick may start."""
+        """Returns the groups whose turn it is, as many as there is room for."""
         for group_id in self._calendar.pop(now, ()):
             planned = self._turns.get(group_id)
             if planned is not None and planned.tick == now:
-                self._waiting[group_id] = None
-        taken = list(islice(self._waiting, self._per_tick_max))
-        for group_id in taken:
-            del self._waiting[group_id]
+                later = planned.rank and not planned.tries
+                (self._waiting_later if later else self._waiting)[group_id] = None
+        under_way = self._under_way
+        while under_way and under_way[first := next(iter(under_way))] <= now:
+            del under_way[first]
+        taken: list[int] = []
+        for line in (self._waiting, self._waiting_later):
+            for group_id in tuple(islice(line, max(0, self._count_max - len(under_way)))):
+                del line[group_id]
+                under_way.pop(group_id, None)
+                under_way[group_id] = now + 3 * self._turn_ticks
+                taken.append(group_id)
         return taken

@@ -11,6 +11,10 @@ Invariants:
 - A dirty group is awake, or is a quiet one with nothing but probes to send.
 - Groups have their turns in laps: whoever was dirty when a lap began has one turn in it, however
   many steps that takes; whoever becomes dirty meanwhile comes in the next one. Nobody starves.
+- Time passes for a group when it is looked at: `ticked` says how far its core has come. A tick
+  visits only the groups in which it does something by the calendar; whatever else is done to an
+  awake group comes after the ticks that it lacks. `due_tick` is never later than the first tick
+  that matters, but for groups that have yet to have their turn.
 - `farewells` leave behind everything else of their step: a heartbeat after one would undo it.
 """
 
@@ -48,6 +52,10 @@ class Floor:
 
     def __init__(self, roster: Roster) -> None:
         self.roster = roster
+        #: The ticks so far.
+        self.now = 0
+        #: The groups that a tick may matter to; what was planned anew is passed over.
+        self._calendar: dict[int, list[Group]] = {}
         self.awake: dict[int, Group] = {}
         self.dirty: dict[int, Group] = {}
         #: Who has yet to have its turn in the lap under way.
@@ -69,7 +77,9 @@ class Floor:
 
     def enter(self, group: Group) -> None:
         """Lets a new replica take part."""
+        group.ticked = group.woken_tick = self.now
         self.awake[group.meta.group_id] = self.dirty[group.meta.group_id] = group
+        self.plan(group)
 
     def mark(self, group: Group) -> None:
         """Notes that the group may have a Ready."""
@@ -77,17 +87,62 @@ class Floor:
 
     def touch(self, group: Group) -> None:
         """Notes that somebody wants something of the group."""
+        group.wanted_tick = self.now
+        self.stir(group)
+
+    def stir(self, group: Group) -> None:
+        """Notes that something happened around the group that it may have to act on."""
         self.wake(group)
-        group.idle_ticks = 0
         self.dirty[group.meta.group_id] = group
 
     def wake(self, group: Group) -> None:
-        """Lets a quiet group be ticked again."""
+        """Lets a quiet group be ticked again; one that is awake takes in the ticks so far."""
         if group.quiet:
             group.quiet = False
-            group.idle_ticks = 0
+            group.ticked = group.woken_tick = self.now
             group.dead_at_rest = frozenset()
             self.awake[group.meta.group_id] = group
+            self.plan(group)
+        else:
+            self.catch_up(group)
+
+    def catch_up(self, group: Group) -> None:
+        """Lets the ticks pass that the group has not taken in: nothing happens in them."""
+        behind = self.now - group.ticked
+        if behind and not group.quiet:
+            group.ticked = self.now
+            group.raw.pass_ticks(behind)
+
+    def plan(self, group: Group) -> None:
+        """Sees to it that the group is looked at when a tick matters to it."""
+        left = 1 if len(group.reads) else group.raw.ticks_left()
+        due = group.ticked + left
+        # A later tick than the planned one is found out when that comes.
+        if due < group.due_tick or group.due_tick <= self.now:
+            self.postpone(group, max(due, self.now + 1))
+
+    def postpone(self, group: Group, due: int) -> None:
+        """Has the group looked at with that tick, instead of when it was planned to be."""
+        group.due_tick = due
+        self._calendar.setdefault(due, []).append(group)
+
+    def pass_tick(self) -> list[Group]:
+        """Lets a tick pass; returns the groups that it may matter to, ticked up to before it."""
+        self.now = now = self.now + 1
+        due: list[Group] = []
+        for group in self._calendar.pop(now, ()):
+            is_planned = group.due_tick == now and group.ticked < now
+            if not is_planned or self.awake.get(group.meta.group_id) is not group:
+                continue
+            behind = now - group.ticked
+            if group.raw.ticks_left() > behind and not (len(group.reads) or group.ready):
+                # It was planned before a leader was heard.
+                self.plan(group)
+                continue
+            group.raw.pass_ticks(behind - 1)
+            group.ticked = now
+            due.append(group)
+        return due
 
     def rest(self, group: Group, dead: frozenset[int] = frozenset()) -> None:
         """Lets a group go quiet; `dead` are members whose sign of life wakes it."""

@@ -8,6 +8,8 @@ Rules:
 
 - A queue is bounded by bytes and by count. What does not fit is refused, never something older
   thrown out to make room for it: the caller knows what a refusal means for its group (S17).
+- A request carries a bounded number of messages: they are read and stepped in one go, during which
+  the peer answers no ping. Thousands of groups may have something to say at one moment.
 - A message larger than a request leaves alone, so everything that was accepted leaves some time.
 - News of a commit, an append without entries, is worth no request of its own: it waits for company
   for a moment, and newer news of the same replica takes its place.
@@ -18,12 +20,17 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
+from typing import Final
 
 from rakit.multiraft.codec import message_bytes
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.effects import Envelope
 from rakit.multiraft.join import join_appends
 from rakit.multiraft.machine import node_of
+
+#: Messages in one request or response: a few tens of milliseconds of the receiver.
+REQUEST_COUNT_MAX: Final = 512
 
 
 class LinkProtocolError(Exception):
@@ -90,18 +97,22 @@ class Gather:
         return True
 
     def take(self, bytes_max: int) -> list[Envelope]:
-        """Returns the oldest messages, at most `bytes_max` but at least one, then news.
+        """Returns the oldest messages, at most `bytes_max` and so many but at least one, then news.
 
         Appends that follow each other are joined.
         """
         items, taken, size = self._items, list[Envelope](), 0
-        while items and (not taken or size + items[0][0] <= bytes_max):
+        while (
+            items
+            and len(taken) < REQUEST_COUNT_MAX
+            and (not taken or size + items[0][0] <= bytes_max)
+        ):
             one, envelope = items.popleft()
             size += one
             taken.append(envelope)
         if not items and self._news:
-            taken += self._news.values()
-            self._news.clear()
+            for key in tuple(islice(self._news, REQUEST_COUNT_MAX - len(taken))):
+                taken.append(self._news.pop(key))
         self.size_bytes -= size
         assert self.size_bytes >= 0, "a queue cannot hold less than nothing"
         return join_appends(taken)

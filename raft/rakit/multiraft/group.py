@@ -71,9 +71,9 @@ class Group:
         "dead_at_rest",
         "doubtful",
         "draft",
+        "due_tick",
         "durable_checkpoint",
         "flights",
-        "idle_ticks",
         "installing",
         "leader_replica",
         "machine",
@@ -87,7 +87,11 @@ class Group:
         "role",
         "storage",
         "term",
+        "ticked",
+        "used",
+        "wanted_tick",
         "wants_trim",
+        "woken_tick",
     )
 
     def __init__(
@@ -129,8 +133,12 @@ class Group:
         self.wants_trim = True
         #: The replica cannot vouch for what it promised before its last start (safety S8).
         self.doubtful = False
-        #: Ticks since anybody wanted anything of this leader.
-        self.idle_ticks = 0
+        #: Records were applied since the last look.
+        self.used = False
+        #: When anybody last wanted anything of this replica, and when it last began to be ticked.
+        self.wanted_tick = self.woken_tick = 0
+        #: Up to when its core has been ticked, and when the next tick that matters is due.
+        self.ticked = self.due_tick = 0
         self.quiet = False
         #: Members that the leader took for dead when it went quiet.
         self.dead_at_rest: frozenset[int] = frozenset()

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from rakit.multiraft.effects import Envelope
 
 #: What stepping a message costs beside its bytes: so much could be stepped in one piece meanwhile.
-_MESSAGE_COST_BYTES: Final = 4 << 10
+_MESSAGE_COST_BYTES: Final = 16 << 10
 
 
 class Requester(Protocol):

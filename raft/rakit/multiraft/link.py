@@ -241,7 +241,7 @@ class Link:
         gather = self._gather
         if self._is_due and self._window.is_open(gather.size_bytes):
             envelopes = gather.take(self._config.request_bytes_max)
-            self._news_due = False
+            self._news_due = gather.has_news
             self._judge_room()
             return codec.encode_request(self._window.next_number(), envelopes)
         return None

@@ -49,6 +49,9 @@ from rakit.raft import Entry, HardState
 #: What is read of a log between two steps: a few milliseconds' worth.
 _STEP_BYTES = 1 << 20
 _STEP_ENTRIES = 256
+#: Groups that are found between two steps, and rows of one group before the next one is sought.
+_STEP_GROUPS = 64
+_SAME_GROUP_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Census:
 
 
 def take_census(disk: KeyValue) -> Generator[None, None, Census]:
-    """Lists the groups of a store by seeking from one to the next, in steps."""
+    """Lists the groups of a store by walking from one to the next, in steps."""
     group_ids: set[int] = set()
     whole = True
     for prefix in (keys.BIRTH, keys.ENTRY, keys.HARD_STATE, keys.CHECKPOINT):
@@ -89,18 +92,32 @@ def take_census(disk: KeyValue) -> Generator[None, None, Census]:
 
 
 def _groups(disk: KeyValue, prefix: int) -> Generator[None, None, tuple[set[int], bool]]:
-    """Returns the groups that have a key with this prefix, and whether these are all."""
+    """Returns the groups that have a key with this prefix, and whether these are all.
+
+    A walk reads many rows at once, and a group may have one or millions: after a few of one group
+    the walk begins anew behind it, also where they cannot be read.
+    """
     found: set[int] = set()
     lo, hi = keys.prefix_range(prefix)
-    try:
-        while (first := next(iter(disk.scan(lo, hi)), None)) is not None:
-            group_id = keys.group_of(first[0])
-            found.add(group_id)
-            lo = keys.group_range(prefix, group_id)[1]
-            yield
-    except StoreCorruptError:
-        return found, False
-    return found, True
+    while True:
+        group_id = rows = 0
+        try:
+            for key, _ in disk.scan(lo, hi):
+                if keys.group_of(key) != group_id:
+                    group_id, rows = keys.group_of(key), 0
+                    found.add(group_id)
+                    if not len(found) % _STEP_GROUPS:
+                        yield
+                rows += 1
+                if rows == _SAME_GROUP_ROWS:
+                    break
+            else:
+                return found, True
+        except StoreCorruptError:
+            if not group_id:
+                return found, False
+        lo = keys.group_range(prefix, group_id)[1]
+        yield
 
 
 def _tombstones(disk: KeyValue) -> Generator[None, None, tuple[dict[int, int], bool]]:

@@ -5,11 +5,12 @@ its commit index (which is its last index) and the members it holds for dead. A 
 log says the same goes quiet with it; one that does not answers like any heartbeat, and the answer,
 which carries the mark back, wakes the leader. Quiet replicas are not ticked at all.
 
-What stands in for the heartbeats is the liveness of node pairs (safety S15): a node that goes down
-or comes back wakes every quiet group with a member on it, and if it was the leader's node, the
-followers campaign. Nothing is safe only because of it: votes, acknowledgements and reads follow
-Raft's rules whether a group was quiet or not. A replica that wakes alone hears nothing, asks for a
-pre-vote after an election timeout, and thereby wakes its leader.
+What stands in for the heartbeats is the liveness of node pairs (safety S15). A node that goes down
+wakes the groups that it led, whose followers campaign, and those that have no living quorum left. A
+node that comes back is looked for by the leaders of all groups with a member on it. Nothing is safe
+only because of it: votes, acknowledgements and reads follow Raft's rules whether a group was quiet
+or not. A replica that wakes alone hears nothing, asks for a pre-vote after an election timeout, and
+thereby wakes its leader.
 
 Rules:
 
@@ -21,8 +22,13 @@ Rules:
 - Rule Q3: a follower that takes a member for alive which the mark lists as dead stays awake: that
   member may need the leader, which is told so by the answer. So does one that takes the leader
   itself for dead: nobody would tell it of the leader's end.
-- Rule Q4: dead members keep nobody awake; whoever sees them return wakes the group.
+- Rule Q4: dead members keep nobody awake, nor does their death wake anybody who has a leader and a
+  living quorum: with 10,000 groups the elections of a third of them need all there is of a node.
+  The leader that sees them return wakes the group.
 - Rule Q5: the metadata group never goes quiet: everyone waits for it.
+
+A group that was woken by what happens around it, and that nobody wants anything of, rests again
+after a heartbeat: everyone had the chance to say that it lacks something.
 
 Left out: a handshake in which every member agrees first. The mark is one message, and the answer
 of whoever disagrees undoes it.
@@ -87,13 +93,19 @@ def rest_mark(group: Group, is_up: Callable[[int], bool]) -> QuiesceMark | None:
     status = group.raw.can_quiesce()
     if not status.idle:
         return None
-    dead = tuple([peer.id for peer in status.peers if not is_up(node_of(peer.id))])
+    dead = tuple([peer for peer in status.peers if not is_up(node_of(peer))])
     if any(replica not in dead for replica in status.lagging):
         return None
-    voters = group.conf_state.voters
-    if 2 * len([voter for voter in voters if voter not in dead]) <= len(voters):
+    if not has_living_quorum(group, is_up):
         return None
     return QuiesceMark(status.term, status.commit, dead)
+
+
+def has_living_quorum(group: Group, is_up: Callable[[int], bool]) -> bool:
+    """Tells whether a majority of a settled group's voters is on nodes that are up."""
+    voters = group.conf_state.voters
+    living = [voter for voter in voters if is_up(node_of(voter))]
+    return 2 * len(living) > len(voters)
 
 
 def rest_messages(group: Group, mark: QuiesceMark) -> list[Message]:

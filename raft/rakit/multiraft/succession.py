@@ -8,9 +8,11 @@ costs time and no safety.
 Rules:
 
 - A leader's node goes down: its followers forget it and campaign in turns, at once (S16). The pre-
-  vote protects a leader that is not gone.
+  vote protects a leader that is not gone. Groups with a leader elsewhere are let rest (Q4).
 - A node comes up: leaders ask its replicas at once where they are. Groups without a leader plan a
   campaign, two turns later than otherwise, so that a leader which exists is heard first.
+- A replica that hears of no leader for its time-out stands by the agenda too, so that however many
+  groups have lost theirs, no more campaigns are under way than this node can see to the end.
 - A member says farewell: as if its node were down, for this group only.
 - A hung disk: every leadership is handed to the living voter with the longest log that neither
   doubts nor has lost it, and given up after the patience of `StallWatch` (S13). A group without
@@ -22,6 +24,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
+from rakit.multiraft import quiesce
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.elections import Agenda, turn
 from rakit.multiraft.floor import Floor
@@ -41,11 +44,10 @@ class Succession:
     ) -> None:
         self._floor = floor
         self._agenda = Agenda(
-            config.campaign_turn_ticks, config.election_ticks, config.campaigns_per_tick_max, rng
+            config.campaign_turn_ticks, config.election_ticks, config.campaigns_count_max, rng
         )
         self._stall = StallWatch(config.election_ticks // 2)
         self._up: set[int] = {node_id}
-        self._now = 0
 
     def is_up(self, node_id: int) -> bool:
         """Tells whether a node answers, as far as seen from here."""
@@ -53,7 +55,6 @@ class Succession:
 
     def tick(self, now: int) -> None:
         """Starts the campaigns that are due; gives up leaderships that a hung disk holds."""
-        self._now = now
         for group_id in self._agenda.due(now):
             self._take_turn(group_id)
         if self._stall.overdue(now):
@@ -72,7 +73,7 @@ class Succession:
             self.campaign(group)
         elif group.storage.last_index() == BIRTH_INDEX:
             rank = turn(conf, group.meta.group_id, own, lambda _: True, first_leader)
-            self._agenda.plan(group.meta.group_id, self._now, rank)
+            self._agenda.plan(group.meta.group_id, self._floor.now, rank)
 
     def campaign(self, group: Group) -> None:
         """Lets a replica stand for election now."""
@@ -82,7 +83,14 @@ class Succession:
 
     def give_way(self, group_id: int) -> None:
         """Notes that another voter asks for a vote."""
-        self._agenda.give_way(group_id, self._now)
+        self._agenda.give_way(group_id, self._floor.now)
+
+    def timed_out(self, group: Group) -> None:
+        """Notes that a replica has heard of no leader for its time-out."""
+        if not self._agenda.has(group.meta.group_id):
+            group.raw.forget_leader()
+            self._floor.mark(group)
+            self._agenda.ask(group.meta.group_id)
 
     def settled(self, group_id: int) -> None:
         """Notes that the group has a leader."""
@@ -92,53 +100,60 @@ class Succession:
         own = group.meta.replica_id
         if own in group.conf_state.voters:
             rank = turn(group.conf_state, group.meta.group_id, own, is_fit)
-            self._agenda.plan(group.meta.group_id, self._now, rank + turns_later)
+            self._agenda.plan(group.meta.group_id, self._floor.now, rank + turns_later)
 
     def _take_turn(self, group_id: int) -> None:
         group = self._floor.group(group_id)
-        if group is None or group.raw.basic_status().lead:
+        if group is None or group.raw.lead:
             self._agenda.cancel(group_id)
             return
         living = [voter for voter in group.conf_state.voters if self.is_up(node_of(voter))]
-        self._agenda.again(group_id, self._now, len(living))
+        self._agenda.again(group_id, self._floor.now, len(living))
         self.campaign(group)
 
     # Nodes and links.
 
     def node_up(self, node_id: int) -> None:
-        """Notes that a node answers: its groups wake, and those without a leader look for one."""
+        """Notes that a node answers: leaders wake for its replicas, who has none looks for one."""
         self._up.add(node_id)
         for group, replica in self._members_on(node_id):
-            self._floor.touch(group)
-            status = group.raw.basic_status()
-            if status.role is Role.LEADER:
+            if group.raw.role is Role.LEADER:
+                self._floor.stir(group)
                 group.raw.report_reachable(replica)
-            elif not status.lead and not self._agenda.has(group.meta.group_id):
+            elif not group.raw.lead and not self._agenda.has(group.meta.group_id):
+                self._floor.stir(group)
                 self._plan(group, self.is_up, turns_later=2)
 
     def node_down(self, node_id: int) -> None:
         """Notes that a node is gone: groups that it led elect another leader at once."""
         self._up.discard(node_id)
         for group, replica in self._members_on(node_id):
-            self._floor.touch(group)
-            status = group.raw.basic_status()
-            if status.role is Role.LEADER:
+            if group.raw.role is Role.LEADER:
+                if group.quiet and quiesce.has_living_quorum(group, self.is_up):
+                    group.dead_at_rest |= {replica}
+                    continue
+                self._floor.stir(group)
                 group.raw.report_unreachable(replica)
-            elif status.lead in {0, replica}:
+            elif group.raw.lead == replica or not (
+                # Who is in line keeps its place, however often nodes come and go.
+                group.raw.lead or self._agenda.has(group.meta.group_id)
+            ):
+                self._floor.stir(group)
                 group.raw.forget_leader()
                 self._plan(group, self.is_up)
 
     def link_lost(self, node_id: int) -> None:
         """Notes that what is on its way to a node may be lost, though the node may live."""
         for group, replica in self._members_on(node_id):
-            group.raw.report_unreachable(replica)
-            self._floor.touch(group)
+            if group.raw.role is Role.LEADER and not group.quiet:
+                group.raw.report_unreachable(replica)
+                self._floor.mark(group)
 
     def orphaned(self, group: Group, word: Message) -> None:
         """Acts on a leader's farewell; one from an earlier term is out of date."""
         status = group.raw.basic_status()
         if (status.lead, status.term) == (word.from_, word.term):
-            self._floor.touch(group)
+            self._floor.stir(group)
             group.raw.forget_leader()
             gone = node_of(word.from_)
             self._plan(group, lambda node: self.is_up(node) and node != gone)
@@ -146,7 +161,9 @@ class Succession:
     def _members_on(self, node_id: int) -> Iterator[tuple[Group, int]]:
         """Yields the groups that have members on another node, with each of these."""
         for group in tuple(self._floor.roster.groups.values()):
-            for replica in members(group.conf_state):
+            conf = group.conf_state
+            is_plain = not (conf.learners or conf.voters_outgoing)
+            for replica in conf.voters if is_plain else members(conf):
                 if node_of(replica) == node_id and replica != group.meta.replica_id:
                     yield group, replica
 
@@ -154,14 +171,14 @@ class Succession:
 
     def step_down(self, group: Group) -> None:
         """Ends the replica's leadership, and has the others elect another leader at once."""
-        if group.raw.basic_status().role is Role.LEADER:
+        if group.raw.role is Role.LEADER:
+            self._floor.stir(group)
             self._floor.say_farewell(group)
             group.raw.step_down()
-            self._floor.touch(group)
 
     def disk_stalled(self) -> None:
         """Hands the leaderships of this node away: a sync has been under way too long (S13)."""
-        self._stall.begin(self._now)
+        self._stall.begin(self._floor.now)
         for group in tuple(self._led_groups()):
             self.hand_over(group)
 
@@ -169,8 +186,8 @@ class Succession:
         """Asks the best successor to lead a group that is led here; returns it, 0 for nobody."""
         target = successor(group, self.is_up)
         if target:
+            self._floor.stir(group)
             group.raw.transfer_leader(target)
-            self._floor.touch(group)
         return target
 
     def disk_synced(self) -> None:
@@ -181,5 +198,5 @@ class Succession:
         """Yields the groups led here in which another voter could lead."""
         for group in self._floor.roster.groups.values():
             alone = group.conf_state.voters == (group.meta.replica_id,)
-            if group.raw.basic_status().role is Role.LEADER and not alone:
+            if group.raw.role is Role.LEADER and not alone:
                 yield group

@@ -109,6 +109,14 @@ def tick(raft: Raft) -> None:
         broadcast_heartbeat(raft)
 
 
+def ticks_left(raft: Raft) -> int:
+    """Returns how many ticks there are to the next heartbeat or the end of the period."""
+    config = raft.config
+    return min(
+        config.heartbeat_tick - raft.heartbeat_elapsed, config.election_tick - raft.election_elapsed
+    )
+
+
 def _end_period(raft: Raft) -> bool:
     """Tells whether a quorum was heard in the period that ends (K4), and begins the next."""
     heard = raft.tracker.quorum_recently_active(raft.id)

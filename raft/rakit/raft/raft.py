@@ -168,6 +168,29 @@ def tick(raft: Raft) -> None:
         election.campaign(raft, pre_vote=raft.config.pre_vote)
 
 
+def ticks_left(raft: Raft) -> int:
+    """Returns which of the next ticks does something at the earliest; those before it do not.
+
+    A message, a request or a campaign may bring it nearer.
+    """
+    if raft.role is Role.LEADER:
+        if raft.tracker.membership.auto_leave:
+            return 1
+        left = leader.ticks_left(raft)
+    else:
+        left = raft.randomized_timeout - raft.election_elapsed
+        if left <= 1 and not raft.promotable:
+            return raft.config.election_tick
+    return max(1, left)
+
+
+def pass_ticks(raft: Raft, count: int) -> None:
+    """Lets ticks pass in which nothing happens."""
+    raft.election_elapsed += count
+    if raft.role is Role.LEADER:
+        raft.heartbeat_elapsed += count
+
+
 def tick_quiesced(raft: Raft) -> None:
     """Lets a tick pass for a quiet group: nobody is sent anything and nobody campaigns.
 

@@ -96,6 +96,17 @@ class RawNode:
         """Lets one tick pass."""
         raft.tick(self._raft)
 
+    def ticks_left(self) -> int:
+        """Returns how many more ticks it takes until one does something, at the earliest.
+
+        To be asked again after everything else that is done to this replica.
+        """
+        return raft.ticks_left(self._raft)
+
+    def pass_ticks(self, count: int) -> None:
+        """Lets so many ticks pass, fewer than `ticks_left`, at once."""
+        raft.pass_ticks(self._raft, count)
+
     def tick_quiesced(self) -> None:
         """Lets one tick pass for a quiet group: no heartbeat, no election.
 
@@ -351,6 +362,16 @@ class RawNode:
 
     # Questions.
 
+    @property
+    def role(self) -> Role:
+        """What this replica is."""
+        return self._raft.role
+
+    @property
+    def lead(self) -> int:
+        """Whom this replica follows; 0: nobody yet."""
+        return self._raft.lead
+
     def leader_ready(self) -> bool:
         """Tells whether this replica leads and has applied an entry of its own term (S14)."""
         return leader.ready_to_serve(self._raft)
@@ -365,6 +386,12 @@ class RawNode:
         if r.role is not Role.LEADER:
             return 0
         return sum([progress.match >= index for progress in r.tracker.progress.values()])
+
+    def is_level(self) -> bool:
+        """Tells whether every entry of this log is applied here and held by every member."""
+        r = self._raft
+        last = r.log.last_index
+        return r.log.applied == last and all(peer.match == last for _, peer in r.tracker.peers)
 
     def can_quiesce(self) -> status.QuiesceStatus:
         """Tells whether the group may go quiet, and which peers would be left behind (S15)."""

@@ -81,7 +81,7 @@ class QuiesceStatus:
     term: int
     commit: int
     #: Everyone but this replica, in ascending order; empty if it does not lead.
-    peers: tuple[PeerStatus, ...]
+    peers: tuple[int, ...]
     #: Peers that do not hold the whole log. A host goes quiet if none of them is on a live node.
     lagging: tuple[int, ...]
 
@@ -125,16 +125,16 @@ def status(raft: Raft) -> Status:
 def quiesce_status(raft: Raft) -> QuiesceStatus:
     """Tells whether the group may go quiet."""
     log = raft.log
-    leads = raft.role is Role.LEADER
-    peers = tuple(_peer(raft, id_) for id_, _ in raft.tracker.peers) if leads else ()
-    reason = _not_idle(raft)
+    # Asked of every group that nobody uses, as long as it is awake: no more than what is needed.
+    peers = raft.tracker.peers if raft.role is Role.LEADER else ()
+    reason, last = _not_idle(raft), log.last_index
     return QuiesceStatus(
         idle=not reason,
         reason=reason,
         term=raft.term,
         commit=log.committed,
-        peers=peers,
-        lagging=tuple(peer.id for peer in peers if peer.match != log.last_index or peer.doubtful),
+        peers=tuple([id_ for id_, _ in peers]),
+        lagging=tuple([id_ for id_, peer in peers if peer.match != last or peer.doubtful]),
     )
 
 
@@ -142,17 +142,24 @@ def _not_idle(raft: Raft) -> str:
     """Returns what keeps this replica from going quiet."""
     log = raft.log
     last = log.last_index
-    reasons = {
-        "does not lead": raft.role is not Role.LEADER,
-        "entries wait for commit": log.committed != last,
-        "entries wait to be applied": log.applied != last,
-        "entries wait for the disk": log.durable_index != last,
-        "a transfer is under way": raft.lead_transferee != 0,
-        "reads wait": len(raft.reads) > 0,
-        "a configuration change is under way": not membership.is_settled(raft),
-        "doubts its log": raft.doubtful,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    reason = ""
+    if raft.role is not Role.LEADER:
+        reason = "does not lead"
+    elif log.committed != last:
+        reason = "entries wait for commit"
+    elif log.applied != last:
+        reason = "entries wait to be applied"
+    elif log.durable_index != last:
+        reason = "entries wait for the disk"
+    elif raft.lead_transferee:
+        reason = "a transfer is under way"
+    elif len(raft.reads):
+        reason = "reads wait"
+    elif not membership.is_settled(raft):
+        reason = "a configuration change is under way"
+    elif raft.doubtful:
+        reason = "doubts its log"
+    return reason
 
 
 def _peer(raft: Raft, id_: int) -> PeerStatus:

@@ -33,6 +33,8 @@ NO_TEXT = b"\xff\xfe"
         (["topic", "update", "t"], "nothing to change"),
         (["topic", "update", "t", "--reset", "color"], "no setting 'color'; there are batch_bytes"),
         (["produce", "t", "-K", ""], "--key-separator is empty"),
+        (["bench", "groups", "--counts", "10,many"], "'10,many' is no list of numbers"),
+        (["bench", "groups", "--counts", "0"], "'0' is no list of numbers"),
     ],
     ids=" ".join,
 )

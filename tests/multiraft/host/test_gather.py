@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.effects import Envelope
 from rakit.multiraft.gather import (
+    REQUEST_COUNT_MAX,
     Arrears,
     Gather,
     LinkProtocolError,
@@ -169,6 +170,18 @@ def test_an_append_takes_the_place_of_older_news_of_its_receiver_only() -> None:
     entries = append(10)
     queue.offer(entries)
     assert queue.take(KIB) == [entries, news(1, to=3)]
+
+
+def test_s17_a_request_carries_a_bounded_number_of_messages_and_leaves_none_behind() -> None:
+    queue = Gather(100 * KIB, 10_000)
+    for _ in range(REQUEST_COUNT_MAX + 10):
+        assert queue.offer(append(1, sender=1))
+    for to in range(2, REQUEST_COUNT_MAX + 2):
+        assert queue.offer_news(news(1, to=to))
+    taken: list[int] = []
+    while len(queue) or queue.has_news:
+        taken.append(len(queue.take(10_000 * KIB)))
+    assert taken == [REQUEST_COUNT_MAX, REQUEST_COUNT_MAX, 10]
 
 
 def test_news_are_bounded_and_forgotten_with_the_rest() -> None:

@@ -46,7 +46,7 @@ async def test_s17_what_is_urgent_comes_first_and_has_room_of_its_own() -> None:
 async def test_many_small_messages_count_for_what_it_takes_to_step_them() -> None:
     inbox = Inbox(1 << 20, lambda: None)
     for _ in range(8):
-        await inbox.put(Arrival([append(10)] * 1100, 50_000, urgent=True))
+        await inbox.put(Arrival([append(10)] * 270, 50_000, urgent=True))
     assert [len(inbox.take(8 << 20, 0)) for _ in range(4)] == [2, 2, 2, 2]
     await inbox.put(arrival(1 << 20, urgent=True))
     assert len(inbox) == 1, "what was taken leaves room by its bytes"

@@ -7,7 +7,7 @@ import pytest
 from rakit.node.partition import producers, retention
 from rakit.node.partition.commands import Checkpoint, Expire, Fence, Trim
 from rakit.node.partition.producers import PRODUCER_IDLE_MS_MAX, Stamp
-from rakit.node.partition.retention import decide
+from rakit.node.partition.retention import decide, is_carefree
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.snapshots import decode_state, encode_state
 from rakit.node.partition.state import LogState
@@ -40,6 +40,17 @@ def trimmed_to(state: LogState, settings: TopicSettings, now_ms: int) -> int | N
 
 def test_without_limits_nothing_is_due() -> None:
     assert decide(log([1, 2, 3]), TopicSettings(), 10**15, clock_trusted=True) == []
+
+
+def test_a_log_that_nobody_wrote_to_is_passed_over_and_no_other() -> None:
+    assert is_carefree(LogState())
+    assert not is_carefree(log([1]))
+    leader = SyncLeader()
+    leader.append(batch(1))
+    assert not is_carefree(leader.machine.state), "it will need a checkpoint"
+    fenced = SyncLeader()
+    fenced.run(fenced.outlook.maintain(Fence(7, 1, 1)))
+    assert not is_carefree(fenced.machine.state), "its producer will be forgotten"
 
 
 def test_s3_age_counts_from_the_append_time_of_the_mark() -> None:

@@ -24,12 +24,11 @@ from rakit.client.bench.meter import Meter
 from rakit.client.bench.pacing import Pace, RealClock, send_paced
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report, latency_figures
-from rakit.client.bench.target import bench_topic, cluster_at
+from rakit.client.bench.target import Target, bench_topic, cluster_at
 from rakit.client.client import Client
 from rakit.client.demo.verify import durable
 from rakit.client.producing.producer import Producer
 
-PARTITIONS: Final = 6
 #: Before each load, so that connections are open and the interpreter has seen the code.
 WARM_UP_S_MAX: Final = 1.0
 REFERENCE_S_MIN, REFERENCE_S_MAX = 0.3, 5.0
@@ -42,6 +41,7 @@ class LatencySettings:
     rate: float = 1000
     record_bytes: int = 100
     seconds: float = 20
+    partitions: int = 6
 
     @property
     def warm_up_seconds(self) -> float:
@@ -60,7 +60,7 @@ async def bench_latency(bootstrap: str | None, settings: LatencySettings, say: S
         description = target.description
         async with (
             Client(target.bootstrap) as client,
-            bench_topic(client, PARTITIONS) as topic,
+            bench_topic(client, settings.partitions) as topic,
             client.producer() as producer,
         ):
             sender = _Sender(producer, topic, settings)
@@ -91,6 +91,18 @@ async def bench_latency(bootstrap: str | None, settings: LatencySettings, say: S
         ),
     )
     return Report("latency", {"cluster": description, **asdict(settings)}, figures)
+
+
+async def one_caller(target: Target, settings: LatencySettings) -> list[float]:
+    """Returns the times in seconds of one caller's records, without the rest of the bench."""
+    async with (
+        Client(target.bootstrap) as client,
+        bench_topic(client, settings.partitions) as topic,
+        client.producer() as producer,
+    ):
+        sender = _Sender(producer, topic, settings)
+        await sender.one_by_one(settings.warm_up_seconds)
+        return await sender.one_by_one(settings.seconds)
 
 
 class _Sender:

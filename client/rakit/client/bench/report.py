@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from rakit.client.bench.figures import Latencies
 from rakit.client.cli.output import Format, Tree, print_table, print_tree
@@ -70,6 +71,8 @@ class Report:
     name: str
     settings: Mapping[str, Tree]
     figures: tuple[Figure, ...]
+    #: Reports that follow each other and have one of these are columns of one table under it.
+    column: str = ""
 
     def aiming(self, goals: Mapping[str, Goal]) -> Report:
         """Returns the report with goals at some of its figures."""
@@ -105,10 +108,45 @@ def show(machine: Mapping[str, Tree], reports: Sequence[Report], output: Format)
         return
     for key, value in machine.items():
         sys.stdout.write(f"{key:9} {value}\n")
-    for report in reports:
-        settings = ", ".join(f"{key} {value}" for key, value in report.settings.items())
-        sys.stdout.write(f"\n{report.name}: {settings}\n")
-        _print(report.figures)
+    for is_growth, found in groupby(reports, lambda report: bool(report.column)):
+        if is_growth:
+            _print_growth(list(found))
+            continue
+        for report in found:
+            _print_head(report)
+            _print(report.figures)
+
+
+def _print_head(report: Report, left_out: frozenset[str] = frozenset()) -> None:
+    settings = [f"{key} {value}" for key, value in report.settings.items() if key not in left_out]
+    sys.stdout.write(f"\n{report.name}: {', '.join(settings)}\n")
+
+
+def _print_growth(reports: Sequence[Report]) -> None:
+    """Reports with the same figures, side by side; the goal is met if each of them meets it."""
+    first = reports[0]
+    differing = frozenset(
+        key
+        for key, value in first.settings.items()
+        if any(each.settings[key] != value for each in reports)
+    )
+    _print_head(first, differing)
+    rows: list[list[str]] = []
+    for number, figure in enumerate(first.figures):
+        found = [report.figures[number] for report in reports]
+        assert all(each.key == figure.key for each in found), "the same figures in each column"
+        goal = figure.goal
+        missed = goal is not None and not all(goal.is_met(each.value) for each in found)
+        verdict = " " if goal is None else "MISSED" if missed else "met"
+        cells = [_number(each.value) for each in found]
+        rows.append([figure.text, *cells, figure.unit, str(goal or " "), verdict])
+    columns = [report.column for report in reports]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(columns) + 1)]
+    heads = [name.rjust(width) for name, width in zip(columns, widths[1:], strict=True)]
+    for row in rows:
+        for at, width in enumerate(widths[1:], 1):
+            row[at] = row[at].rjust(max(width, len(columns[at - 1])))
+    print_table(["FIGURE", *heads, "UNIT", "GOAL", ""], rows)
 
 
 def _print(figures: Sequence[Figure]) -> None:
@@ -138,6 +176,6 @@ def _only(cells: Sequence[object], used: Sequence[bool]) -> list[str]:
 
 def _number(value: float) -> str:
     """Three digits are more than a shared machine can repeat."""
-    if value >= 100 or value == int(value):
+    if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

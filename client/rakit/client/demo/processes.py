@@ -81,7 +81,7 @@ class NodeProcess:
         process = self._process
         return process.pid if process is not None and process.returncode is None else 0
 
-    async def start(self) -> None:
+    async def start(self, ready_s_max: float = READY_TIMEOUT_S) -> None:
         """Starts the process and waits until the node is ready; raises `NodeProcessError`."""
         assert not self.pid, f"{self.name} is running"
         assert os.environ.get(_FORK_SUPPORT) == "0", f"set {_FORK_SUPPORT}=0 before gRPC is loaded"
@@ -100,7 +100,7 @@ class NodeProcess:
             )
         assert self._process.stdout is not None, "stdout is a pipe"
         try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
+            async with asyncio.timeout(ready_s_max):
                 line = await self._process.stdout.readline()
         except TimeoutError:
             self.kill()

@@ -6,7 +6,8 @@ break. Few are handed over per second: each costs its writers a moment, and a no
 come back must not get everything at once.
 
 `Preference` decides, without effects and without a clock; the task around it looks once a second
-while this node leads anything that it would give away, and does nothing otherwise.
+while this node leads anything that it would give away, and does nothing otherwise. It looks at some
+of those groups only, in turn: while a node is down, others may lead thousands in its place.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from rakit.multiraft.effects import RoleChange
@@ -30,6 +32,8 @@ _log = logging.getLogger(__name__)
 STEADY_MS: Final = 5_000
 #: Leaderships given away by one node in one look.
 HANDED_OVER_COUNT_MAX: Final = 10
+#: Groups that are looked at; enough to find so many that are fit, one steady time after the other.
+LOOKED_AT_COUNT_MAX: Final = 2 * HANDED_OVER_COUNT_MAX * STEADY_MS // 1000
 _LOOK_SECONDS: Final = 1.0
 
 
@@ -62,8 +66,9 @@ class Leaderships:
         self._host = host
         self._registry = registry
         self._preference = Preference()
-        # Groups led here whose preferred leader is elsewhere.
-        self._astray: set[int] = set()
+        # Groups led here whose preferred leader is elsewhere, in the order in which they are looked
+        # at; a dict because it keeps that.
+        self._astray: dict[int, None] = {}
         self._wake = asyncio.Event()
         self._unsubscribe = [
             host.on_role(self._role_changed),
@@ -89,14 +94,24 @@ class Leaderships:
                 await asyncio.sleep(max(next_look - loop.time(), 0))
 
     def _look(self, now_ms: int) -> None:
-        fit = {group_id for group_id in self._astray if self._heir(group_id)}
+        fit = set[int]()
+        for group_id in tuple(islice(self._astray, LOOKED_AT_COUNT_MAX)):
+            if self._heir(group_id):
+                fit.add(group_id)
+            else:
+                self._look_at_others_first(group_id)
         for group_id in self._preference.choose(fit, now_ms):
+            self._look_at_others_first(group_id)
             heir = self._heir(group_id)
             _log.info("group %d: leadership goes to node %d, its place", group_id, node_of(heir))
             try:
                 self._host.transfer_leader(group_id, heir)
             except ProposalRefusedError as error:
                 _log.info("group %d: the leadership stays for now: %s", group_id, error)
+
+    def _look_at_others_first(self, group_id: int) -> None:
+        del self._astray[group_id]
+        self._astray[group_id] = None
 
     def _heir(self, group_id: int) -> int:
         """The preferred leader, if it is fit to lead now; else 0."""
@@ -117,10 +132,10 @@ class Leaderships:
         partition = self._registry.partition(group_id)
         preferred = 0 if partition is None else node_of(partition.replica_ids[0])
         if led and preferred not in {0, self._host.node_id}:
-            self._astray.add(group_id)
+            self._astray[group_id] = None
             self._wake.set()
         else:
-            self._astray.discard(group_id)
+            self._astray.pop(group_id, None)
 
     def _sort_all(self) -> None:
         self._astray.clear()

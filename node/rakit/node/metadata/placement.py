@@ -68,8 +68,8 @@ class _Plan:
         self.nodes = {one.node_id: one for one in sorted(candidates, key=lambda one: one.node_id)}
         self.replicas = {one.node_id: one.replica_count for one in self.nodes.values()}
         self.preferred = {one.node_id: one.preferred_count for one in self.nodes.values()}
-        # How many partitions of this plan two nodes share.
-        self.shared: Counter[tuple[int, int]] = Counter()
+        # How many partitions of this plan two nodes share: a row for each node, all of them full.
+        self.shared = {one: dict.fromkeys(self.nodes, 0) for one in self.nodes}
         self.placed: list[list[int]] = []
         self.leaders: list[int] = []
         self.offers = _Offers()
@@ -79,34 +79,46 @@ class _Plan:
         chosen: list[int] = []
         for _ in range(replication_factor):
             best = self._best(chosen)
-            self.shared.update(_pair(best, other) for other in chosen)
+            for other in chosen:
+                self.shared[best][other] += 1
+                self.shared[other][best] += 1
             self.replicas[best] += 1
             chosen.append(best)
         self.placed.append(chosen)
 
     def _best(self, chosen: Sequence[int]) -> int:
-        racks = self._racks(chosen)
-
-        def badness(one: Candidate) -> tuple[bool, int, int, int, int]:
-            return (
-                one.avoided,
-                racks.get(one.rack, 0),
-                self.replicas[one.node_id],
-                sum([self.shared[_pair(one.node_id, other)] for other in chosen]),
-                one.node_id,
-            )
-
-        free = (one for one in self.nodes.values() if one.node_id not in chosen)
-        return min(free, key=badness).node_id
+        racks, replicas = self._racks(chosen), self.replicas
+        best, least = 0, (True, len(chosen) + 1, 0, 0)
+        # Ascending, so that the lower id wins where everything else is equal.
+        for node_id, one in self.nodes.items():
+            if node_id in chosen:
+                continue
+            row = self.shared[node_id]
+            shared = sum([row[other] for other in chosen])
+            badness = one.avoided, racks.get(one.rack, 0), replicas[node_id], shared
+            if badness < least:
+                best, least = node_id, badness
+        return best
 
     def _racks(self, chosen: Iterable[int]) -> dict[str, int]:
-        return dict(Counter(self.nodes[node_id].rack for node_id in chosen))
+        racks: dict[str, int] = {}
+        for node_id in chosen:
+            rack = self.nodes[node_id].rack
+            racks[rack] = racks.get(rack, 0) + 1
+        return racks
 
     def even_replicas(self) -> None:
         """Moves replicas from fuller to emptier nodes, as far as racks allow."""
         for _ in range(_SWEEPS_COUNT_MAX):
-            moves = [self._move_from(chosen, at) for chosen in self.placed for at in (*chosen,)]
-            if not any(moves):
+            moves = 0
+            lowest = min(self.replicas.values())
+            for chosen in self.placed:
+                for at in (*chosen,):
+                    # Mostly nobody is that much emptier, and nothing need be looked at.
+                    if self.replicas[at] - 2 >= lowest and self._move_from(chosen, at):
+                        moves += 1
+                        lowest = min(self.replicas.values())
+            if not moves:
                 return
 
     def _move_from(self, chosen: list[int], giver: int) -> bool:
@@ -220,7 +232,3 @@ class _Offers:
             self._made[leader, heir] -= 1
             if not self._made[leader, heir]:
                 del self._rows[leader][heir]
-
-
-def _pair(a: int, b: int) -> tuple[int, int]:
-    return (a, b) if a < b else (b, a)

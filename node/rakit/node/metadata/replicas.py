@@ -24,6 +24,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 from rakit.multiraft.effects import RoleChange
@@ -66,7 +67,7 @@ class LocalReplicas:
             await self._wake.wait()
             self._wake.clear()
             while self._changed and self._store_is_known():
-                for group_id in [*self._changed][:_BATCH_COUNT_MAX]:
+                for group_id in tuple(islice(self._changed, _BATCH_COUNT_MAX)):
                     del self._changed[group_id]
                     self._settle(group_id)
                 await asyncio.sleep(0)
@@ -154,7 +155,7 @@ class LedGroups:
 
     async def _tend_some(self) -> bool:
         """Looks at the groups that have waited longest; False when no step could be taken."""
-        chosen = [*self._open][:_TENDED_COUNT_MAX]
+        chosen = tuple(islice(self._open, _TENDED_COUNT_MAX))
         for group_id in chosen:
             del self._open[group_id]
         results = await asyncio.gather(*(self._tend(group_id) for group_id in chosen))

@@ -231,6 +231,8 @@ class Partition:
         held = self._appender
         appender = held[1] if held is not None and held[0] == replica.term else None
         state = appender.outlook.ahead if appender else self._machine(replica).state
+        if retention.is_carefree(state):
+            return
         now_ms = max(state.append_time_ms, self._context.clock_ms())
         due = retention.decide(
             state, self._settings(), now_ms, clock_trusted=self._context.clock_trusted()

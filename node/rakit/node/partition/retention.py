@@ -30,6 +30,14 @@ EXPIRED_COUNT_MAX: Final = 1_000
 Upkeep: TypeAlias = Checkpoint | Trim | Expire
 
 
+def is_carefree(state: LogState) -> bool:
+    """Tells whether nothing can be due, whatever the time and the settings.
+
+    So it is with a log that nobody ever wrote to, and a node may lead thousands of those.
+    """
+    return not (state.segment_time_ms or state.marks or state.producers)
+
+
 def decide(
     state: LogState, settings: TopicSettings, now_ms: int, *, clock_trusted: bool
 ) -> list[Upkeep]:

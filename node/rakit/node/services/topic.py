@@ -36,13 +36,15 @@ from rakit.node.errors import RakitError
 from rakit.node.metadata import commands
 from rakit.node.metadata.registry import TopicInfo
 from rakit.node.metadata.topics import check_topic_name
-from rakit.node.routing import ANSWER_RESERVE_S, Router, give_up_at, patience_s
+from rakit.node.routing import ANSWER_RESERVE_S, Router, answer_by, give_up_at, patience_s
 from rakit.node.services.describe import Describe
 from rakit.node.services.handlers import Call, Methods
 from rakit.peer.v1.metadata_command_pb2 import TopicChanged
 
 #: How long CreateTopic waits for leaders; it then answers without them.
 LEADERS_WAIT_S: Final = 10.0
+#: What one partition takes in an answer, on a node that is busy with electing all of them.
+PARTITION_ANSWER_S: Final = 0.0002
 PAGE_SIZE_DEFAULT: Final = 50
 PAGE_SIZE_MAX: Final = 500
 #: Partitions on one page, however few topics that are: about 100 bytes each on the wire.
@@ -87,7 +89,8 @@ class TopicService:
 
     async def _leaders_known(self, topic: TopicInfo, call: Call) -> None:
         loop = asyncio.get_running_loop()
-        give_up = min(loop.time() + LEADERS_WAIT_S, call.deadline - ANSWER_RESERVE_S)
+        reserve_s = ANSWER_RESERVE_S + PARTITION_ANSWER_S * len(topic.partitions)
+        give_up = min(loop.time() + LEADERS_WAIT_S, answer_by(call.deadline, reserve_s))
         try:
             for place in topic.partitions:
                 await self._router.leader(topic.name, place, give_up)
