@@ -288,6 +288,7 @@ class Driver:
             return False
         group_id, own = group.meta.group_id, group.meta.replica_id
         for message in quiesce.rest_messages(group, mark):
+            group.raw.sent(message)
             self._floor.pending.sends.append(Envelope(group_id, own, message.to, message))
         self._floor.rest(group, frozenset(mark.dead_replicas))
         return True

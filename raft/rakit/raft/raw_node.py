@@ -163,6 +163,11 @@ class RawNode:
         if self._raft.role is Role.LEADER:
             self._raft.become_follower(self._raft.term, 0)
 
+    def sent(self, message: Message) -> None:
+        """Takes note, for a trace, of a message that the host sends in the replica's name."""
+        if self._raft.tracer is not None:
+            trace.sent(self._raft, message)
+
     def report_unreachable(self, peer: int) -> None:
         """Notes that messages to a peer were probably lost."""
         progress = self._peer(peer)
