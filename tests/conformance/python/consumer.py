@@ -32,7 +32,8 @@ def consume(
         try:
             _session(stubs[0].Subscribe(iter(requests.get, None)), requests.put, join, handle)
         except grpc.RpcError as error:
-            if any(each.value == "MEMBER_FENCED" for each in error.trailing_metadata() or ()):
+            said = [(key, value) for key, value in error.trailing_metadata() or ()]
+            if ("rakit-reason", "MEMBER_FENCED") in said:
                 join.resume_token = b""  # the session is over: begin another one
             elif error.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise
