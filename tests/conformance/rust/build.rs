@@ -14,6 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    tonic_prost_build::configure().build_server(false).compile_protos(&sources, &[protos])?;
+    // One file for all packages, nested as their names are: ours refers to google.rpc.
+    let stubs = tonic_prost_build::configure().build_server(false).include_file("stubs.rs");
+    stubs.compile_protos(&sources, &[protos])?;
     Ok(())
 }
