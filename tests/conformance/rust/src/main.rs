@@ -4,10 +4,12 @@ mod errors;
 mod producer;
 mod reader;
 
+// [stubs]
 #[allow(dead_code)]
 mod stubs {
     include!(concat!(env!("OUT_DIR"), "/stubs.rs"));
 }
+// [/stubs]
 
 use std::collections::HashMap;
 use std::time::Duration;
