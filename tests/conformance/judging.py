@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from tests.conformance.scenarios import Scenario, fill
 from tests.conformance.witness import Stored
@@ -62,13 +62,14 @@ def complaints(scenario: Scenario, seen: Seen, words: Mapping[str, Any]) -> list
 
 def mismatches(wanted: Any, got: Any, path: str) -> list[str]:
     """Where two values differ, in words."""
-    if isinstance(wanted, Mapping):
-        return _fields_that_differ(wanted, got, path)
-    if isinstance(wanted, list):
-        if not isinstance(got, list) or len(got) != len(wanted):
+    fields, elements, others = _mapping(wanted), _list(wanted), _list(got)
+    if fields is not None:
+        return _fields_that_differ(fields, got, path)
+    if elements is not None:
+        if others is None or len(others) != len(elements):
             return [f"{path} is {_short(got)}, not {_short(wanted)}"]
         found: list[str] = []
-        for number, (each, other) in enumerate(zip(wanted, got, strict=True)):
+        for number, (each, other) in enumerate(zip(elements, others, strict=True)):
             found += mismatches(each, other, f"{path}[{number}]")
         return found
     if type(wanted) is not type(got) or wanted != got:
@@ -78,25 +79,32 @@ def mismatches(wanted: Any, got: Any, path: str) -> list[str]:
 
 def _fields_that_differ(wanted: Mapping[str, Any], got: Any, path: str) -> list[str]:
     if "$contains" in wanted:
-        lacking = [
-            each for each in wanted["$contains"] if not isinstance(got, list) or each not in got
-        ]
+        lacking = [each for each in wanted["$contains"] if each not in (_list(got) or ())]
         return [f"{path} lacks {_short(lacking)}"] if lacking else []
     if "$at_least" in wanted:
         if type(got) is not int or got < wanted["$at_least"]:
             return [f"{path} is {_short(got)}, not {wanted['$at_least']} or more"]
         return []
-    if not isinstance(got, Mapping):
+    fields = _mapping(got)
+    if fields is None:
         return [f"{path} is {_short(got)}, not {_short(wanted)}"]
-    found = [f"{path}.{name} is there" for name in wanted.get("$absent", ()) if name in got]
+    found = [f"{path}.{name} is there" for name in wanted.get("$absent", ()) if name in fields]
     for name, value in wanted.items():
         if name == "$absent":
             continue
-        if name not in got:
+        if name not in fields:
             found.append(f"{path}.{name} is missing from {_short(got)}")
         else:
-            found += mismatches(value, got[name], f"{path}.{name}")
+            found += mismatches(value, fields[name], f"{path}.{name}")
     return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any] | None:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else None
+
+
+def _list(value: Any) -> list[Any] | None:
+    return cast("list[Any]", value) if isinstance(value, list) else None
 
 
 def _short(value: Any) -> str:
@@ -106,7 +114,7 @@ def _short(value: Any) -> str:
 
 def acknowledged_once(seen: Seen) -> list[str]:
     """Each acknowledged record stands at its offset, and no value stands twice."""
-    acked = seen.results[0].get("acked", []) if seen.results else []
+    acked: list[dict[str, Any]] = list(seen.results[0].get("acked", ())) if seen.results else []
     if not acked:
         return ["nothing was acknowledged"]
     places: dict[str, list[tuple[int, int]]] = {}

@@ -137,7 +137,7 @@ class Stage:
             found.append(f"not so far that the runner could {self.pending[0].do}")
         partitions = range(self.scenario.partitions)
         stored = {n: await witness.read(self.cluster, self.topic, n) for n in partitions}
-        results = next((program.results for program in runs if not program.killed), [])
+        results = next(program.results for program in runs if not program.killed)
         progress = [program.progress for program in runs]
         seen = judging.Seen(results, progress, self.appended, stored, self.killed)
         return found + judging.complaints(self.scenario, seen, self.words)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import xxhash
 
@@ -62,13 +62,18 @@ def load(path: Path = LIST) -> list[Scenario]:
 
 
 def _scenario(entry: dict[str, Any]) -> Scenario:
-    acts = (Act(**{**act, "values": tuple(act.get("values", ()))}) for act in entry.get("act", ()))
+    acts = [_act(act) for act in entry.get("act", ())]
     lists = ("seed", "checks", "needs")
     fields: dict[str, Any] = {
         key: tuple(value) if key in lists else value for key, value in entry.items()
     }
     fields |= {"act": tuple(acts), "steps": tuple(_step(step) for step in entry["steps"])}
     return Scenario(**fields)
+
+
+def _act(act: dict[str, Any]) -> Act:
+    fields: dict[str, Any] = {**act, "values": tuple(act.get("values", ()))}
+    return Act(**fields)
 
 
 def _step(step: dict[str, Any]) -> dict[str, Any]:
@@ -88,15 +93,14 @@ def rows(values: list[str]) -> list[dict[str, str]]:
 
 def fill(written: Any, words: Mapping[str, Any]) -> Any:
     """What was written, with every `$` word replaced; an unknown one is a mistake in the list."""
-    match written:
-        case dict():
-            return {key: fill(value, words) for key, value in written.items()}
-        case list() | tuple():
-            return [fill(value, words) for value in written]
-        case str() if written.startswith("$"):
-            return _word(written[1:], words)
-        case _:
-            return written
+    if isinstance(written, dict):
+        fields = cast("dict[str, Any]", written)
+        return {key: fill(value, words) for key, value in fields.items()}
+    if isinstance(written, list | tuple):
+        return [fill(value, words) for value in cast("Sequence[Any]", written)]
+    if isinstance(written, str) and written.startswith("$"):
+        return _word(written[1:], words)
+    return written
 
 
 def _word(word: str, words: Mapping[str, Any]) -> Any:

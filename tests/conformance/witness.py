@@ -91,8 +91,8 @@ def _text(header: Header) -> tuple[str, str]:
 async def is_built(cluster: Cluster, need: str) -> bool:
     """Whether a node answers the service at all, whatever it answers."""
     async with grpc.aio.insecure_channel(living(cluster).address) as channel:
-        method: Any = channel.unary_stream(PROBES[need])
-        call = method(b"", timeout=2)
+        untyped: Any = channel
+        call = untyped.unary_stream(PROBES[need])(b"", timeout=2)
         try:
             await call.read()
         except grpc.aio.AioRpcError as error:

@@ -32,8 +32,8 @@ def consume(
         try:
             _session(stubs[0].Subscribe(iter(requests.get, None)), requests.put, join, handle)
         except grpc.RpcError as error:
-            said = [(key, value) for key, value in error.trailing_metadata() or ()]
-            if ("rakit-reason", "MEMBER_FENCED") in said:
+            said: dict[str, object] = {each.key: each.value for each in error.trailing_metadata()}
+            if said.get("rakit-reason") == "MEMBER_FENCED":
                 join.resume_token = b""  # the session is over: begin another one
             elif error.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise
@@ -74,6 +74,8 @@ def _session(
                 under_way -= 1
             case "heartbeat":
                 enough = enough or not handle(None)
+            case _:
+                pass
         if enough and not under_way and not left:
             left = True
             send(SubscribeRequest(leave=LeaveRequest()))
