@@ -104,7 +104,8 @@ def _mapping(value: Any) -> Mapping[str, Any] | None:
 
 
 def _list(value: Any) -> list[Any] | None:
-    return cast("list[Any]", value) if isinstance(value, list) else None
+    # The cast is for the checker that takes the elements for unknown; the other one needs none.
+    return cast("list[Any]", cast("object", value)) if isinstance(value, list) else None
 
 
 def _short(value: Any) -> str:
