@@ -3,7 +3,7 @@
 For each language: what it needs (a tool, and the Debian package that brings it), the commands that
 generate its stubs and build its program, and how the program is started. The sources are copied
 beside what is made of them, so that the tree stays clean. A digest of the sources, of the protos
-and of this module says whether a build is still good.
+that clients need and of this module says whether a build is still good.
 
 Versions are pinned where a language pins them: go.mod and go.sum (the protoc plugins too), pom.xml
 (protoc and its gRPC plugin come as artifacts), package-lock.json, Cargo.lock. C++ takes Debian's.
@@ -141,7 +141,7 @@ def _sources(language: str) -> list[Path]:
 
 def _digest(language: str) -> str:
     digest = hashlib.sha256()
-    protos = sorted(PROTOS.rglob("*.proto"))
+    protos = [*map(PROTOS.joinpath, API), *sorted(PROTOS.glob("google/rpc/*.proto"))]
     for path in [Path(__file__).resolve(), *_sources(language), *protos]:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
