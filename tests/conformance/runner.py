@@ -8,6 +8,7 @@ after the other, so that a node that one scenario kills is missed by no other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from tests.conformance.scenarios import Act, Scenario, fill
 NODES = ("a", "b", "c")
 #: Variables of these names are meant for a node of the user's, not for nodes that are thrown away.
 PREFIX = "RAKIT_"
+FEED_PERIOD_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Stage:
     appended: list[str] = field(default_factory=list[str])
     killed: dict[str, int] = field(default_factory=dict[str, int])
     pending: list[Act] = field(default_factory=list[Act])
+    pending_is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def prepare(self) -> None:
         """Makes the topic, seeds it, and fills in the words that depend on it."""
@@ -110,6 +113,8 @@ class Stage:
                     self.killed[node.address] = len(program.progress)
                 case _:
                     program.kill()
+            if not self.pending:
+                self.pending_is_over.set()
 
     async def play(self, command: Command) -> list[Run]:
         """Runs the scenario's programs at the same time."""
@@ -124,9 +129,26 @@ class Stage:
             return
 
         hooks = [self.on_progress, *[nothing] * (self.scenario.members - 1)]
-        return await asyncio.gather(
-            *(run(command, orders, self.scenario.limit_s, hook) for hook in hooks)
-        )
+        feeding = asyncio.create_task(self._feed())
+        try:
+            return await asyncio.gather(
+                *(run(command, orders, self.scenario.limit_s, hook) for hook in hooks)
+            )
+        finally:
+            self.pending_is_over.set()
+            await feeding
+
+    async def _feed(self) -> None:
+        """Appends to each partition in turn, until everything that was to be done is done.
+
+        So that the first program gets something, however late it joins the others.
+        """
+        number = 0
+        while self.scenario.feed and not self.pending_is_over.is_set():
+            partition, number = number % self.scenario.partitions, number + 1
+            await self.append(partition, [f"{partition}.fed-{number}"])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.pending_is_over.wait(), FEED_PERIOD_S)
 
     async def judge(self, runs: Sequence[Run]) -> list[str]:
         """What is wrong with what the programs did."""

@@ -40,6 +40,8 @@ class Scenario:
     seed: tuple[dict[str, Any], ...] = ()
     act: tuple[Act, ...] = ()
     members: int = 1
+    # The runner goes on appending, to each partition in turn, until it has done its `act`.
+    feed: bool = False
     # The address that stands first in the program's list.
     first: str = ""
     expect: Mapping[str, Any] | None = None
