@@ -48,6 +48,7 @@ class Scenario:
     stored: Mapping[str, Any] | None = None
     checks: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    unwritten: bool = False
     limit_s: int = 30
 
     def __post_init__(self) -> None:
