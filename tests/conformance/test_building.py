@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,12 @@ from tests.conformance.runner import Verdict
 def test_what_is_missing_is_said_with_the_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _name: None)
-    monkeypatch.setattr(building, "_is_there", lambda tool: tool != "protoc")
+    which = shutil.which
+
+    def no_protoc(name: str) -> str | None:
+        return None if name == "protoc" else which(name) or f"/bin/{name}"
+
+    monkeypatch.setattr(shutil, "which", no_protoc)
     with pytest.raises(building.BuildError, match=r"apt-get install -y protobuf-compiler$"):
         building.build("rust")
 
@@ -35,8 +40,15 @@ def test_a_build_is_made_again_when_a_source_changes(
     monkeypatch.setattr(building, "ROOT", Path("/"))
     monkeypatch.setattr(building, "BUILT", tmp_path / "built")
     made: list[str] = []
-    monkeypatch.setattr(building, "_run", lambda argv, *_: made.append(argv[0]))
-    monkeypatch.setattr(building, "_is_there", lambda _tool: True)
+
+    def note(argv: Sequence[str], _folder: Path, _environment: dict[str, str]) -> None:
+        made.append(argv[0])
+
+    def is_there(_tool: str) -> bool:
+        return True
+
+    monkeypatch.setattr(building, "_run", note)
+    monkeypatch.setattr(building, "_is_there", is_there)
     building.build(language)
     steps = len(made)
     assert steps
