@@ -2,7 +2,7 @@
 # A bare Debian 12 needs: make python3 python3-venv git ca-certificates.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types fmt gen lock sim sim-long bench clean
+.PHONY: help demo test lint types fmt gen lock sim sim-long bench conformance clean
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -33,6 +33,7 @@ lint: $(READY) ## Style, layers, protos, generated code
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
 	@cd protos && ../$(BIN)/buf lint
+	@cd protos && ../$(BIN)/buf breaking --path rakit/api/v1 --against released.binpb
 	@./.ci/generated-code-is-fresh
 
 types: $(READY) ## mypy and basedpyright, both strict
@@ -60,5 +61,8 @@ sim-long: $(READY) ## 20,000 seeds on every core, or what is left of them after 
 bench: $(READY) ## The figures of the README, on this machine
 	@$(BIN)/rakit bench all
 
+conformance: $(READY) ## Clients in every language, with nothing but stubs: LANGUAGES="go python" chooses
+	@$(BIN)/python -m tests.conformance $(if $(LANGUAGES),--languages $(LANGUAGES)) $(if $(SCENARIOS),--scenarios $(SCENARIOS))
+
 clean: ## Remove the environment and caches
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build/conformance

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rakit/api/v1/header.proto\x12\x0crakit.api.v1\"9\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x07node_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rakit/api/v1/header.proto\x12\x0crakit.api.v1\"9\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x07node_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x42\x0f\x42\x0bHeaderProtoP\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rakit.api.v1.header_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'B\013HeaderProtoP\001'
   _globals['_RESPONSEHEADER'].fields_by_name['node_id']._loaded_options = None
   _globals['_RESPONSEHEADER'].fields_by_name['node_id']._serialized_options = b'0\001'
   _globals['_RESPONSEHEADER']._serialized_start=43

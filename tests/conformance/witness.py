@@ -1,0 +1,101 @@
+"""The runner's own hand and eye in the cluster: it seeds topics and reads what became of them.
+
+Independent of the programs and of the SDK: plain stubs, whichever node is alive. What a service
+that is not built answers (UNIMPLEMENTED) is found out here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from rakit.api.v1.log_service_pb2 import Position, ProduceRequest, ReadRequest
+from rakit.api.v1.record_pb2 import Header, Record, Rows
+from tests.cluster.harness import LIMIT_S, Cluster, NodeProcess, until
+
+#: A call for each word of `needs`: how the service is asked for, without a stub of it.
+PROBES = {
+    "groups": "/rakit.api.v1.GroupService/GetGroup",
+    "watch": "/rakit.api.v1.ClusterService/WatchCluster",
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record as it stands in the log."""
+
+    offset: int
+    append_time_ms: int
+    key: str | None
+    value: str | None
+    headers: tuple[tuple[str, str], ...]
+
+    def fields(self) -> dict[str, Any]:
+        """As a scenario writes it: null is absent."""
+        named = {"key": self.key, "value": self.value}
+        present = {name: text for name, text in named.items() if text is not None}
+        return {**present, "headers": [list(header) for header in self.headers]}
+
+
+def living(cluster: Cluster) -> NodeProcess:
+    """A node that runs."""
+    return next(node for node in cluster.nodes.values() if node.process is not None)
+
+
+async def append(cluster: Cluster, topic: str, partition: int, values: Sequence[str]) -> int:
+    """Appends one batch; returns its append time."""
+    records = [Record(value=value.encode()) for value in values]
+    request = ProduceRequest(topic=topic, partition=partition, rows=Rows(records=records))
+    answer = await living(cluster).log.Produce(request, timeout=LIMIT_S)
+    return answer.append_time_ms
+
+
+async def read(cluster: Cluster, topic: str, partition: int) -> list[Stored]:
+    """Everything in a partition."""
+    position = Position(topic=topic, partition=partition)
+
+    async def attempt() -> list[Stored]:
+        found: list[Stored] = []
+        call = living(cluster).log.Read(ReadRequest(positions=[position]), timeout=LIMIT_S)
+        async for response in call:
+            found += [_stored(record) for record in response.data.records]
+        return found
+
+    # A partition whose leader was just killed has none for a moment; an empty list is an answer.
+    wrapped = await until(f"{topic}/{partition} is read", lambda: _boxed(attempt()))
+    return wrapped[0]
+
+
+async def _boxed(reading: Any) -> tuple[list[Stored]]:
+    return (await reading,)
+
+
+def _stored(record: Record) -> Stored:
+    return Stored(
+        record.offset,
+        record.append_time_ms,
+        record.key.decode() if record.HasField("key") else None,
+        record.value.decode() if record.HasField("value") else None,
+        tuple(_text(header) for header in record.headers),
+    )
+
+
+def _text(header: Header) -> tuple[str, str]:
+    return header.name, header.value.decode()
+
+
+async def is_built(cluster: Cluster, need: str) -> bool:
+    """Whether a node answers the service at all, whatever it answers."""
+    async with grpc.aio.insecure_channel(living(cluster).address) as channel:
+        untyped: Any = channel
+        call = untyped.unary_stream(PROBES[need])(b"", timeout=2)
+        try:
+            await call.read()
+        except grpc.aio.AioRpcError as error:
+            return error.code() is not grpc.StatusCode.UNIMPLEMENTED
+        else:
+            return True
