@@ -108,7 +108,7 @@ def a_new_leader_changes_members_before_its_first_commit() -> Generator[None]:
         yield
 
 
-@bug(Invariant.SAME_CONFIGURATION, Topic.MEMBERS)
+@bug(Invariant.IDENTICAL, Topic.MEMBERS)
 def a_base_forgets_its_learners() -> Generator[None]:
     """A replica that starts from it knows of none."""
     original = GroupLog.snapshot
@@ -141,7 +141,7 @@ def a_checkpoint_forgets_its_learners() -> Generator[None]:
         yield
 
 
-@bug(Invariant.SAME_CONFIGURATION, Topic.MEMBERS)
+@bug(Invariant.IDENTICAL, Topic.MEMBERS)
 def a_base_has_the_configuration_of_today() -> Generator[None]:
     """Changes that follow it are applied a second time."""
     original = GroupLog.snapshot
