@@ -23,15 +23,15 @@ from rakit.node.config import Address, Listener, NodeConfig
 from rakit.node.errors import RakitError, abort
 from rakit.node.health import LIVENESS, READINESS, Health, add_reflection
 from rakit.node.probes import Probes, State
-from rakit.node.services.cluster import MESSAGE_BYTES_MAX
 from rakit.node.services.handlers import Context, Gate, Methods
+from rakit.node.services.limits import (
+    MESSAGE_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    STREAMS_PER_CONNECTION_MAX,
+)
 
-#: Calls and streams of one client connection at once.
-STREAMS_PER_CONNECTION_MAX: Final = 1024
 #: Calls and streams of all clients of one listener; beyond it the transport refuses.
 CALLS_MAX: Final = 8192
-#: Of a request's headers.
-METADATA_BYTES_MAX: Final = 16 << 10
 #: What clients may do and what the server does, in milliseconds (contract 17).
 CLIENT_PING_MS_MIN: Final = 5_000
 SERVER_PING_MS: Final = 20_000

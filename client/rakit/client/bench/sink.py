@@ -75,7 +75,7 @@ class _Sink:
         def unary(method: Any, request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
             return grpc.unary_unary_rpc_method_handler(method, request.FromString, _to_bytes)
 
-        log_methods = {
+        log_methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "InitProducer": unary(self._init_producer, log.InitProducerRequest),
             "GetOffsets": unary(self._get_offsets, log.GetOffsetsRequest),
             "ProduceStream": grpc.stream_stream_rpc_method_handler(

@@ -15,9 +15,6 @@ from rakit.multiraft.leaders import LeaderInfo
 from rakit.multiraft.machine import node_of
 from rakit.node.errors import RakitError
 from rakit.node.metadata.registry import METADATA_GROUP_ID, NodeInfo, PartitionInfo
-from rakit.node.metadata.topic_config import BOUNDS
-from rakit.node.metadata.topics import TOPIC_PARTITIONS_COUNT_MAX
-from rakit.node.partition.producers import REMEMBERED_COUNT_MAX
 from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
 from rakit.node.routing import RETRY_PAUSE_S, Router, give_up_at, is_reroutable
@@ -25,7 +22,7 @@ from rakit.node.services.damage import DamageHost, damages
 from rakit.node.services.describe import Describe
 from rakit.node.services.handlers import Call, Methods
 from rakit.node.services.leadership import TransferHost, transfer
-from rakit.node.services.positions import POSITIONS_COUNT_MAX, RESPONSE_BYTES_MAX
+from rakit.node.services.limits import published
 from rakit.node.services.watch import WatchedHost, Watching
 from rakit.peer.v1.node_service_pb2 import (
     DigestReplicaRequest,
@@ -34,8 +31,6 @@ from rakit.peer.v1.node_service_pb2 import (
     ForwardTransferResponse,
 )
 
-#: What a client listener takes: an oversized batch gets our error, not the transport's.
-MESSAGE_BYTES_MAX: Final = 20 << 20
 #: How long a transfer may take before it is called unknown.
 TRANSFER_S: Final = 5.0
 #: A digest reads the whole range from the disk of each replica.
@@ -97,7 +92,7 @@ class ClusterService:
                 for node_id, node in sorted(self._registry.nodes.items())
             ],
             metadata_leader_node_id=0 if metadata_leader is None else metadata_leader.node_id,
-            limits=_limits(),
+            limits=published(),
             topic_count=self._registry.topic_count,
             partition_count=self._registry.partition_count,
             leaderless_partition_count=leaderless,
@@ -277,16 +272,4 @@ async def digest_replica(
         last_index=digest.last_index,
         digest=digest.hexadecimal,
         end_offset=digest.end_offset,
-    )
-
-
-def _limits() -> api.Limits:
-    return api.Limits(
-        message_bytes_max=MESSAGE_BYTES_MAX,
-        response_bytes_max=RESPONSE_BYTES_MAX,
-        batch_bytes_max_default=BOUNDS["batch_bytes_max"].default,
-        batch_bytes_max=BOUNDS["batch_bytes_max"].maximum,
-        positions_count_max=POSITIONS_COUNT_MAX,
-        producer_batches_in_flight_max=REMEMBERED_COUNT_MAX,
-        partitions_per_topic_max=TOPIC_PARTITIONS_COUNT_MAX,
     )

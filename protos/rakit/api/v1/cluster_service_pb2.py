@@ -26,7 +26,7 @@ from rakit.api.v1 import header_pb2 as rakit_dot_api_dot_v1_dot_header__pb2
 from rakit.api.v1 import topic_service_pb2 as rakit_dot_api_dot_v1_dot_topic__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"rakit/api/v1/cluster_service.proto\x12\x0crakit.api.v1\x1a\x19rakit/api/v1/header.proto\x1a rakit/api/v1/topic_service.proto\"4\n\x0fListenerAddress\x12\x10\n\x08listener\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\xba\x02\n\x04Node\x12\x13\n\x07node_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04rack\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.rakit.api.v1.NodeState\x12\x30\n\taddresses\x18\x05 \x03(\x0b\x32\x1d.rakit.api.v1.ListenerAddress\x12\x14\n\x0cpeer_address\x18\x06 \x01(\t\x12\x12\n\nstore_uuid\x18\x07 \x01(\t\x12\x30\n\rmetadata_role\x18\x08 \x01(\x0e\x32\x19.rakit.api.v1.ReplicaRole\x12\x14\n\x0cleader_count\x18\t \x01(\x05\x12\x15\n\rreplica_count\x18\n \x01(\x05\x12\x1e\n\x16shut_out_replica_count\x18\x0b \x01(\x05\"\xa2\x01\n\x06\x44\x61mage\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.rakit.api.v1.DamageKind\x12\x13\n\x07node_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x08group_id\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\r\n\x05topic\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\x05\x12\x12\n\nstore_uuid\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xf0\x01\n\x06Limits\x12\x1d\n\x11message_bytes_max\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x1e\n\x12response_bytes_max\x18\x02 \x01(\x03\x42\x02\x30\x01\x12#\n\x17\x62\x61tch_bytes_max_default\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0f\x62\x61tch_bytes_max\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x13positions_count_max\x18\x05 \x01(\x05\x12&\n\x1eproducer_batches_in_flight_max\x18\x06 \x01(\x05\x12 \n\x18partitions_per_topic_max\x18\x07 \x01(\x05\"\x13\n\x11GetClusterRequest\"\xbd\x02\n\x12GetClusterResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.rakit.api.v1.ResponseHeader\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12!\n\x05nodes\x18\x03 \x03(\x0b\x32\x12.rakit.api.v1.Node\x12#\n\x17metadata_leader_node_id\x18\x04 \x01(\x03\x42\x02\x30\x01\x12$\n\x06limits\x18\x05 \x01(\x0b\x32\x14.rakit.api.v1.Limits\x12\x13\n\x0btopic_count\x18\x06 \x01(\x05\x12\x17\n\x0fpartition_count\x18\x07 \x01(\x05\x12\"\n\x1aleaderless_partition_count\x18\x08 \x01(\x05\x12%\n\x07\x64\x61mages\x18\t \x03(\x0b\x32\x14.rakit.api.v1.Damage\"%\n\x13WatchClusterRequest\x12\x0e\n\x06topics\x18\x01 \x03(\t\"\xe5\x01\n\x14WatchClusterResponse\x12\x13\n\x07version\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x0bis_snapshot\x18\x02 \x01(\x08\x12\x10\n\x08has_more\x18\x03 \x01(\x08\x12!\n\x05nodes\x18\x04 \x03(\x0b\x32\x12.rakit.api.v1.Node\x12#\n\x06topics\x18\x05 \x03(\x0b\x32\x13.rakit.api.v1.Topic\x12\x31\n\npartitions\x18\x06 \x03(\x0b\x32\x1d.rakit.api.v1.PartitionChange\x12\x16\n\x0e\x64\x65leted_topics\x18\x07 \x03(\t\"L\n\x0fPartitionChange\x12\r\n\x05topic\x18\x01 \x01(\t\x12*\n\tpartition\x18\x02 \x01(\x0b\x32\x17.rakit.api.v1.Partition\"U\n\x19TransferLeadershipRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x16\n\nto_node_id\x18\x03 \x01(\x03\x42\x02\x30\x01\"f\n\x1aTransferLeadershipResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.rakit.api.v1.ResponseHeader\x12\x1a\n\x0eleader_node_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"4\n\x10GetDigestRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\"\xb9\x01\n\x11GetDigestResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.rakit.api.v1.ResponseHeader\x12\x17\n\x0b\x66irst_index\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x16\n\nlast_index\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x16\n\nend_offset\x18\x04 \x01(\x03\x42\x02\x30\x01\x12-\n\x08replicas\x18\x05 \x03(\x0b\x32\x1b.rakit.api.v1.ReplicaDigest\"C\n\rReplicaDigest\x12\x13\n\x07node_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t*O\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_STATE_UP\x10\x01\x12\x13\n\x0fNODE_STATE_DOWN\x10\x02*\x86\x01\n\nDamageKind\x12\x1b\n\x17\x44\x41MAGE_KIND_UNSPECIFIED\x10\x00\x12 \n\x1c\x44\x41MAGE_KIND_REPLICA_SHUT_OUT\x10\x01\x12\x18\n\x14\x44\x41MAGE_KIND_LOG_LOST\x10\x02\x12\x1f\n\x1b\x44\x41MAGE_KIND_STORE_WENT_BACK\x10\x03\x32\xf1\x02\n\x0e\x43lusterService\x12O\n\nGetCluster\x12\x1f.rakit.api.v1.GetClusterRequest\x1a .rakit.api.v1.GetClusterResponse\x12W\n\x0cWatchCluster\x12!.rakit.api.v1.WatchClusterRequest\x1a\".rakit.api.v1.WatchClusterResponse0\x01\x12g\n\x12TransferLeadership\x12\'.rakit.api.v1.TransferLeadershipRequest\x1a(.rakit.api.v1.TransferLeadershipResponse\x12L\n\tGetDigest\x12\x1e.rakit.api.v1.GetDigestRequest\x1a\x1f.rakit.api.v1.GetDigestResponseB\x17\x42\x13\x43lusterServiceProtoP\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"rakit/api/v1/cluster_service.proto\x12\x0crakit.api.v1\x1a\x19rakit/api/v1/header.proto\x1a rakit/api/v1/topic_service.proto\"4\n\x0fListenerAddress\x12\x10\n\x08listener\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\xba\x02\n\x04Node\x12\x13\n\x07node_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04rack\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.rakit.api.v1.NodeState\x12\x30\n\taddresses\x18\x05 \x03(\x0b\x32\x1d.rakit.api.v1.ListenerAddress\x12\x14\n\x0cpeer_address\x18\x06 \x01(\t\x12\x12\n\nstore_uuid\x18\x07 \x01(\t\x12\x30\n\rmetadata_role\x18\x08 \x01(\x0e\x32\x19.rakit.api.v1.ReplicaRole\x12\x14\n\x0cleader_count\x18\t \x01(\x05\x12\x15\n\rreplica_count\x18\n \x01(\x05\x12\x1e\n\x16shut_out_replica_count\x18\x0b \x01(\x05\"\xa2\x01\n\x06\x44\x61mage\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.rakit.api.v1.DamageKind\x12\x13\n\x07node_id\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x14\n\x08group_id\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\r\n\x05topic\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\x05\x12\x12\n\nstore_uuid\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xb0\x03\n\x06Limits\x12\x1d\n\x11message_bytes_max\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x1e\n\x12response_bytes_max\x18\x02 \x01(\x03\x42\x02\x30\x01\x12#\n\x17\x62\x61tch_bytes_max_default\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x0f\x62\x61tch_bytes_max\x18\x04 \x01(\x03\x42\x02\x30\x01\x12\x1b\n\x13positions_count_max\x18\x05 \x01(\x05\x12&\n\x1eproducer_batches_in_flight_max\x18\x06 \x01(\x05\x12 \n\x18partitions_per_topic_max\x18\x07 \x01(\x05\x12\x1a\n\x12metadata_bytes_max\x18\x08 \x01(\x05\x12\"\n\x1astreams_per_connection_max\x18\t \x01(\x05\x12\x1d\n\x15members_per_group_max\x18\n \x01(\x05\x12\x1e\n\x16offsets_per_commit_max\x18\x0b \x01(\x05\x12#\n\x17member_credit_bytes_max\x18\x0c \x01(\x03\x42\x02\x30\x01\x12\x1a\n\x12watched_topics_max\x18\r \x01(\x05\"\x13\n\x11GetClusterRequest\"\xbd\x02\n\x12GetClusterResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.rakit.api.v1.ResponseHeader\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12!\n\x05nodes\x18\x03 \x03(\x0b\x32\x12.rakit.api.v1.Node\x12#\n\x17metadata_leader_node_id\x18\x04 \x01(\x03\x42\x02\x30\x01\x12$\n\x06limits\x18\x05 \x01(\x0b\x32\x14.rakit.api.v1.Limits\x12\x13\n\x0btopic_count\x18\x06 \x01(\x05\x12\x17\n\x0fpartition_count\x18\x07 \x01(\x05\x12\"\n\x1aleaderless_partition_count\x18\x08 \x01(\x05\x12%\n\x07\x64\x61mages\x18\t \x03(\x0b\x32\x14.rakit.api.v1.Damage\"%\n\x13WatchClusterRequest\x12\x0e\n\x06topics\x18\x01 \x03(\t\"\xe5\x01\n\x14WatchClusterResponse\x12\x13\n\x07version\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x13\n\x0bis_snapshot\x18\x02 \x01(\x08\x12\x10\n\x08has_more\x18\x03 \x01(\x08\x12!\n\x05nodes\x18\x04 \x03(\x0b\x32\x12.rakit.api.v1.Node\x12#\n\x06topics\x18\x05 \x03(\x0b\x32\x13.rakit.api.v1.Topic\x12\x31\n\npartitions\x18\x06 \x03(\x0b\x32\x1d.rakit.api.v1.PartitionChange\x12\x16\n\x0e\x64\x65leted_topics\x18\x07 \x03(\t\"L\n\x0fPartitionChange\x12\r\n\x05topic\x18\x01 \x01(\t\x12*\n\tpartition\x18\x02 \x01(\x0b\x32\x17.rakit.api.v1.Partition\"U\n\x19TransferLeadershipRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x16\n\nto_node_id\x18\x03 \x01(\x03\x42\x02\x30\x01\"f\n\x1aTransferLeadershipResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.rakit.api.v1.ResponseHeader\x12\x1a\n\x0eleader_node_id\x18\x02 \x01(\x03\x42\x02\x30\x01\"4\n\x10GetDigestRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\"\xb9\x01\n\x11GetDigestResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.rakit.api.v1.ResponseHeader\x12\x17\n\x0b\x66irst_index\x18\x02 \x01(\x03\x42\x02\x30\x01\x12\x16\n\nlast_index\x18\x03 \x01(\x03\x42\x02\x30\x01\x12\x16\n\nend_offset\x18\x04 \x01(\x03\x42\x02\x30\x01\x12-\n\x08replicas\x18\x05 \x03(\x0b\x32\x1b.rakit.api.v1.ReplicaDigest\"C\n\rReplicaDigest\x12\x13\n\x07node_id\x18\x01 \x01(\x03\x42\x02\x30\x01\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t*O\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_STATE_UP\x10\x01\x12\x13\n\x0fNODE_STATE_DOWN\x10\x02*\x86\x01\n\nDamageKind\x12\x1b\n\x17\x44\x41MAGE_KIND_UNSPECIFIED\x10\x00\x12 \n\x1c\x44\x41MAGE_KIND_REPLICA_SHUT_OUT\x10\x01\x12\x18\n\x14\x44\x41MAGE_KIND_LOG_LOST\x10\x02\x12\x1f\n\x1b\x44\x41MAGE_KIND_STORE_WENT_BACK\x10\x03\x32\xf1\x02\n\x0e\x43lusterService\x12O\n\nGetCluster\x12\x1f.rakit.api.v1.GetClusterRequest\x1a .rakit.api.v1.GetClusterResponse\x12W\n\x0cWatchCluster\x12!.rakit.api.v1.WatchClusterRequest\x1a\".rakit.api.v1.WatchClusterResponse0\x01\x12g\n\x12TransferLeadership\x12\'.rakit.api.v1.TransferLeadershipRequest\x1a(.rakit.api.v1.TransferLeadershipResponse\x12L\n\tGetDigest\x12\x1e.rakit.api.v1.GetDigestRequest\x1a\x1f.rakit.api.v1.GetDigestResponseB\x17\x42\x13\x43lusterServiceProtoP\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITS'].fields_by_name['batch_bytes_max_default']._serialized_options = b'0\001'
   _globals['_LIMITS'].fields_by_name['batch_bytes_max']._loaded_options = None
   _globals['_LIMITS'].fields_by_name['batch_bytes_max']._serialized_options = b'0\001'
+  _globals['_LIMITS'].fields_by_name['member_credit_bytes_max']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['member_credit_bytes_max']._serialized_options = b'0\001'
   _globals['_GETCLUSTERRESPONSE'].fields_by_name['metadata_leader_node_id']._loaded_options = None
   _globals['_GETCLUSTERRESPONSE'].fields_by_name['metadata_leader_node_id']._serialized_options = b'0\001'
   _globals['_WATCHCLUSTERRESPONSE'].fields_by_name['version']._loaded_options = None
@@ -64,10 +66,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDIGESTRESPONSE'].fields_by_name['end_offset']._serialized_options = b'0\001'
   _globals['_REPLICADIGEST'].fields_by_name['node_id']._loaded_options = None
   _globals['_REPLICADIGEST'].fields_by_name['node_id']._serialized_options = b'0\001'
-  _globals['_NODESTATE']._serialized_start=2084
-  _globals['_NODESTATE']._serialized_end=2163
-  _globals['_DAMAGEKIND']._serialized_start=2166
-  _globals['_DAMAGEKIND']._serialized_end=2300
+  _globals['_NODESTATE']._serialized_start=2276
+  _globals['_NODESTATE']._serialized_end=2355
+  _globals['_DAMAGEKIND']._serialized_start=2358
+  _globals['_DAMAGEKIND']._serialized_end=2492
   _globals['_LISTENERADDRESS']._serialized_start=113
   _globals['_LISTENERADDRESS']._serialized_end=165
   _globals['_NODE']._serialized_start=168
@@ -75,27 +77,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DAMAGE']._serialized_start=485
   _globals['_DAMAGE']._serialized_end=647
   _globals['_LIMITS']._serialized_start=650
-  _globals['_LIMITS']._serialized_end=890
-  _globals['_GETCLUSTERREQUEST']._serialized_start=892
-  _globals['_GETCLUSTERREQUEST']._serialized_end=911
-  _globals['_GETCLUSTERRESPONSE']._serialized_start=914
-  _globals['_GETCLUSTERRESPONSE']._serialized_end=1231
-  _globals['_WATCHCLUSTERREQUEST']._serialized_start=1233
-  _globals['_WATCHCLUSTERREQUEST']._serialized_end=1270
-  _globals['_WATCHCLUSTERRESPONSE']._serialized_start=1273
-  _globals['_WATCHCLUSTERRESPONSE']._serialized_end=1502
-  _globals['_PARTITIONCHANGE']._serialized_start=1504
-  _globals['_PARTITIONCHANGE']._serialized_end=1580
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1582
-  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1667
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1669
-  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1771
-  _globals['_GETDIGESTREQUEST']._serialized_start=1773
-  _globals['_GETDIGESTREQUEST']._serialized_end=1825
-  _globals['_GETDIGESTRESPONSE']._serialized_start=1828
-  _globals['_GETDIGESTRESPONSE']._serialized_end=2013
-  _globals['_REPLICADIGEST']._serialized_start=2015
-  _globals['_REPLICADIGEST']._serialized_end=2082
-  _globals['_CLUSTERSERVICE']._serialized_start=2303
-  _globals['_CLUSTERSERVICE']._serialized_end=2672
+  _globals['_LIMITS']._serialized_end=1082
+  _globals['_GETCLUSTERREQUEST']._serialized_start=1084
+  _globals['_GETCLUSTERREQUEST']._serialized_end=1103
+  _globals['_GETCLUSTERRESPONSE']._serialized_start=1106
+  _globals['_GETCLUSTERRESPONSE']._serialized_end=1423
+  _globals['_WATCHCLUSTERREQUEST']._serialized_start=1425
+  _globals['_WATCHCLUSTERREQUEST']._serialized_end=1462
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_start=1465
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_end=1694
+  _globals['_PARTITIONCHANGE']._serialized_start=1696
+  _globals['_PARTITIONCHANGE']._serialized_end=1772
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1774
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1859
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1861
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1963
+  _globals['_GETDIGESTREQUEST']._serialized_start=1965
+  _globals['_GETDIGESTREQUEST']._serialized_end=2017
+  _globals['_GETDIGESTRESPONSE']._serialized_start=2020
+  _globals['_GETDIGESTRESPONSE']._serialized_end=2205
+  _globals['_REPLICADIGEST']._serialized_start=2207
+  _globals['_REPLICADIGEST']._serialized_end=2274
+  _globals['_CLUSTERSERVICE']._serialized_start=2495
+  _globals['_CLUSTERSERVICE']._serialized_end=2864
 # @@protoc_insertion_point(module_scope)

@@ -200,6 +200,12 @@ class Limits(_message.Message):
     POSITIONS_COUNT_MAX_FIELD_NUMBER: _builtins.int
     PRODUCER_BATCHES_IN_FLIGHT_MAX_FIELD_NUMBER: _builtins.int
     PARTITIONS_PER_TOPIC_MAX_FIELD_NUMBER: _builtins.int
+    METADATA_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    STREAMS_PER_CONNECTION_MAX_FIELD_NUMBER: _builtins.int
+    MEMBERS_PER_GROUP_MAX_FIELD_NUMBER: _builtins.int
+    OFFSETS_PER_COMMIT_MAX_FIELD_NUMBER: _builtins.int
+    MEMBER_CREDIT_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    WATCHED_TOPICS_MAX_FIELD_NUMBER: _builtins.int
     message_bytes_max: _builtins.int
     response_bytes_max: _builtins.int
     batch_bytes_max_default: _builtins.int
@@ -207,6 +213,16 @@ class Limits(_message.Message):
     positions_count_max: _builtins.int
     producer_batches_in_flight_max: _builtins.int
     partitions_per_topic_max: _builtins.int
+    metadata_bytes_max: _builtins.int
+    """Of the metadata of one call."""
+    streams_per_connection_max: _builtins.int
+    """Calls and streams that are open on one connection."""
+    members_per_group_max: _builtins.int
+    offsets_per_commit_max: _builtins.int
+    """Of one commit."""
+    member_credit_bytes_max: _builtins.int
+    """Grants that a member may have outstanding."""
+    watched_topics_max: _builtins.int
     def __init__(
         self,
         *,
@@ -217,10 +233,16 @@ class Limits(_message.Message):
         positions_count_max: _builtins.int = ...,
         producer_batches_in_flight_max: _builtins.int = ...,
         partitions_per_topic_max: _builtins.int = ...,
+        metadata_bytes_max: _builtins.int = ...,
+        streams_per_connection_max: _builtins.int = ...,
+        members_per_group_max: _builtins.int = ...,
+        offsets_per_commit_max: _builtins.int = ...,
+        member_credit_bytes_max: _builtins.int = ...,
+        watched_topics_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_bytes_max", b"batch_bytes_max", "batch_bytes_max_default", b"batch_bytes_max_default", "message_bytes_max", b"message_bytes_max", "partitions_per_topic_max", b"partitions_per_topic_max", "positions_count_max", b"positions_count_max", "producer_batches_in_flight_max", b"producer_batches_in_flight_max", "response_bytes_max", b"response_bytes_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_bytes_max", b"batch_bytes_max", "batch_bytes_max_default", b"batch_bytes_max_default", "member_credit_bytes_max", b"member_credit_bytes_max", "members_per_group_max", b"members_per_group_max", "message_bytes_max", b"message_bytes_max", "metadata_bytes_max", b"metadata_bytes_max", "offsets_per_commit_max", b"offsets_per_commit_max", "partitions_per_topic_max", b"partitions_per_topic_max", "positions_count_max", b"positions_count_max", "producer_batches_in_flight_max", b"producer_batches_in_flight_max", "response_bytes_max", b"response_bytes_max", "streams_per_connection_max", b"streams_per_connection_max", "watched_topics_max", b"watched_topics_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
