@@ -496,6 +496,7 @@ class AssignedPartition(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     COMMITTED_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     partition: _builtins.int
     offset: _builtins.int
@@ -503,6 +504,8 @@ class AssignedPartition(_message.Message):
     """The offset is the group's committed one; else it comes from `start`."""
     reset: _builtins.bool
     """There was a committed offset which is not kept any more."""
+    topic_id: _builtins.int
+    """Tells incarnations of a topic apart: one that was made anew has other records at the same offsets."""
     def __init__(
         self,
         *,
@@ -511,10 +514,11 @@ class AssignedPartition(_message.Message):
         offset: _builtins.int = ...,
         committed: _builtins.bool = ...,
         reset: _builtins.bool = ...,
+        topic_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "offset", b"offset", "partition", b"partition", "reset", b"reset", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "offset", b"offset", "partition", b"partition", "reset", b"reset", "topic", b"topic", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -531,10 +535,12 @@ class Assigned(_message.Message):
     OWNED_FIELD_NUMBER: _builtins.int
     member_epoch: _builtins.int
     @_builtins.property
-    def added(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedPartition]: ...
+    def added(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedPartition]:
+        """After a resumed session, all that it had and still has is among them."""
+
     @_builtins.property
     def owned(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicPartition]:
-        """Everything that it owns now."""
+        """Everything that it owns now, also what is not added yet because its leader could not be asked."""
 
     def __init__(
         self,
