@@ -54,11 +54,15 @@ def run_seed(seed: int, *, traced: bool = False) -> Outcome:
     return Outcome(seed, error, violated, world.steps, acknowledged, cpu_s)
 
 
-def run_one_of_many(seed: int) -> Outcome:
-    """Runs one seed of a series, some of which are traced.
+def is_judged_by_steps(seed: int) -> bool:
+    """Whether the specification can judge the steps of a run.
 
     A store that goes back in time breaks what the specification demands of a disk: such runs are
-    judged by what comes of it, not by each step.
+    judged by what comes of it.
     """
-    goes_back = Hazard.STORES in hazards_of(seed, topic_of(seed))
-    return run_seed(seed, traced=seed % TRACED_EVERY == 0 and not goes_back)
+    return Hazard.STORES not in hazards_of(seed, topic_of(seed))
+
+
+def run_one_of_many(seed: int) -> Outcome:
+    """Runs one seed of a series, some of which are traced."""
+    return run_seed(seed, traced=seed % TRACED_EVERY == 0 and is_judged_by_steps(seed))

@@ -60,7 +60,7 @@ from rakit.raft import (
 _READYS_PER_STEP_MAX = 4
 #: What a turn of a group, and each entry that is applied, costs beside the bytes that it moves: so
 #: much could be read and sent meanwhile. With 256 groups a step takes less than a tick.
-_TURN_COST_BYTES = 32 << 10
+TURN_COST_BYTES = 32 << 10
 _ENTRY_COST_BYTES = 8 << 10
 #: What an entry takes in a batch beside its payload: key, head and operation.
 _ENTRY_WRITE_BYTES = 17 + ENTRY_HEAD_BYTES + OPERATION_OVERHEAD_BYTES
@@ -72,7 +72,7 @@ def step_group(group: Group, effects: Effects, batch_bytes_max: int, share_bytes
     It stops when the batch is full, or when it has moved `share_bytes` itself.
     """
     moved_max = effects.moved_bytes + share_bytes
-    effects.moved_bytes += _TURN_COST_BYTES
+    effects.moved_bytes += TURN_COST_BYTES
     if group.draft is not None:
         _write_draft(group, group.draft, effects, batch_bytes_max)
     may_have_more = True

@@ -56,7 +56,7 @@ def test_groups_with_few_rows_are_found_in_one_walk_for_each_kind() -> None:
     found, steps = census(disk)
     assert found.whole
     assert found.group_ids == list(range(2, 1002))
-    assert disk.walks == 5
+    assert disk.walks == 6
     assert disk.rows == 4000
     assert steps > 20, "others have their turn meanwhile"
 
