@@ -101,7 +101,12 @@ class BaseGathering:
         """Takes the announcement of a base in parts; False if the core can have it at once."""
         base = head.snapshot
         assert base is not None, "an announcement names its base"
-        if not base.parts or not group.raw.would_restore(head):
+        if not base.parts:
+            # It takes the place of what is gathered, whose parts go with the log that it ends.
+            if (known := self._under_way.get(group.meta.group_id)) is not None:
+                self._give_up(known)
+            return False
+        if not group.raw.would_restore(head):
             return False
         if group.installing:
             # The leader repeats it, if it is still of use then.

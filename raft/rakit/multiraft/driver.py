@@ -269,6 +269,9 @@ class Driver:
                 # Nobody was heard for an election timeout. It stands when the agenda has room, and
                 # until then no tick matters to it.
                 self._succession.timed_out(group)
+                if len(group.reads):
+                    # They expire, though nobody may be elected for long.
+                    floor.plan(group)
         self._succession.tick(floor.now)
         self._gathering.tick()
         self._serving.tick()

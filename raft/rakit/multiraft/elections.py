@@ -11,8 +11,10 @@ core's time-out goes on underneath.
 The agenda caps how many campaigns a node has under way: a node that led thousands of groups must
 not turn its loss into a storm. A place is free again when the group has a leader, or when the
 voters after this one have had their turns. Who finds no room waits, in order, and so does a replica
-whose time-out ran out. Later voters wait behind all of these: while this node is busy with first
-turns, so are the others.
+whose time-out ran out. Later voters wait behind these, as long as a quarter of the room suffices
+for them: while this node is busy with first turns, so are the others, but first ones may be such as
+cannot win. Last come groups that too few of the voters live for, which would else use up the room
+for ever. The metadata group stands in no line: everything else waits for it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import islice
 
 from rakit.multiraft.machine import node_of
@@ -27,6 +30,8 @@ from rakit.raft import ConfState
 
 #: Turns after which an orphaned group is left to the core's time-out.
 TRIES_MAX = 6
+#: The part of the room that later voters get, where first ones wait as well.
+_SHARE_OF_LATER = 4
 
 
 def turn(
@@ -47,10 +52,21 @@ def turn(
     return order.index(replica)
 
 
+class Urgency(Enum):
+    """Who is let through first."""
+
+    #: Everything waits for it: it stands in no line.
+    FIRST = auto()
+    USUAL = auto()
+    #: As far as is known, too few of its voters live for an election.
+    HOPELESS = auto()
+
+
 @dataclass(slots=True)
 class _Turn:
     rank: int
     tick: int
+    urgency: Urgency
     tries: int = 0
 
 
@@ -69,6 +85,8 @@ class Agenda:
         self._waiting: dict[int, None] = {}
         #: Later voters, when theirs has come: while a node is busy with first turns, so are others.
         self._waiting_later: dict[int, None] = {}
+        #: Groups that cannot elect anybody, as far as is known.
+        self._waiting_last: dict[int, None] = {}
         #: Groups with a campaign under way, and when it counts as failed; ascending.
         self._under_way: dict[int, int] = {}
         self._calendar: dict[int, list[int]] = {}
@@ -77,15 +95,20 @@ class Agenda:
         """Tells whether a turn of the group is planned."""
         return group_id in self._turns
 
-    def plan(self, group_id: int, now: int, rank: int) -> None:
+    def plan(self, group_id: int, now: int, rank: int, urgency: Urgency = Urgency.USUAL) -> None:
         """Gives the group's replica its turn after `rank` others; replaces an earlier plan."""
-        self._turns[group_id] = planned = _Turn(rank, 0)
+        self._turns[group_id] = planned = _Turn(rank, 0, urgency)
         self._put(group_id, planned, now + 1 + rank * self._turn_ticks + self._rng.randrange(2))
 
-    def ask(self, group_id: int) -> None:
+    def ask(self, group_id: int, urgency: Urgency = Urgency.USUAL) -> None:
         """Gives a group without a turn one try, as soon as there is room."""
-        self._turns[group_id] = _Turn(0, 0, TRIES_MAX - 1)
-        self._waiting[group_id] = None
+        self._turns[group_id] = planned = _Turn(0, 0, urgency, TRIES_MAX - 1)
+        self._line_of(planned)[group_id] = None
+
+    def _line_of(self, planned: _Turn) -> dict[int, None]:
+        if planned.urgency is Urgency.HOPELESS:
+            return self._waiting_last
+        return self._waiting_later if planned.rank and not planned.tries else self._waiting
 
     def again(self, group_id: int, now: int, voters: int) -> bool:
         """Plans the next try of a turn that was just taken; False when there have been enough."""
@@ -104,35 +127,60 @@ class Agenda:
     def give_way(self, group_id: int, now: int) -> None:
         """Moves the group's turn behind that of another voter, which has just asked for a vote."""
         planned = self._turns.get(group_id)
-        if planned is not None and planned.tick < now + self._turn_ticks:
+        # Who stands in line waits long enough as it is: sent to the end each time, it would never
+        # get its turn beside others that have none to give way to.
+        stands = any(group_id in line for line in self._lines())
+        if planned is not None and not stands and planned.tick < now + self._turn_ticks:
             self._put(group_id, planned, now + self._turn_ticks + self._rng.randrange(2))
 
     def _put(self, group_id: int, planned: _Turn, tick: int) -> None:
         planned.tick = tick
         self._calendar.setdefault(tick, []).append(group_id)
-        self._waiting.pop(group_id, None)
-        self._waiting_later.pop(group_id, None)
+        for line in self._lines():
+            line.pop(group_id, None)
+
+    def _lines(self) -> tuple[dict[int, None], ...]:
+        return self._waiting, self._waiting_later, self._waiting_last
+
+    def rank_anew(self, group_id: int, urgency: Urgency) -> bool:
+        """Takes in who lives now; False if that sends a group to another line."""
+        planned = self._turns[group_id]
+        if planned.urgency is urgency:
+            return True
+        planned.urgency = urgency
+        stood = [line for line in self._lines() if line.pop(group_id, self) is None]
+        if stood or self._under_way.pop(group_id, None) is not None:
+            self._line_of(planned)[group_id] = None
+        return False
 
     def cancel(self, group_id: int) -> None:
         """Forgets the group's turn: it has a leader, or is gone."""
         self._turns.pop(group_id, None)
-        self._waiting.pop(group_id, None)
-        self._waiting_later.pop(group_id, None)
         self._under_way.pop(group_id, None)
+        for line in self._lines():
+            line.pop(group_id, None)
 
     def due(self, now: int) -> list[int]:
         """Returns the groups whose turn it is, as many as there is room for."""
+        taken: list[int] = []
         for group_id in self._calendar.pop(now, ()):
             planned = self._turns.get(group_id)
-            if planned is not None and planned.tick == now:
-                later = planned.rank and not planned.tries
-                (self._waiting_later if later else self._waiting)[group_id] = None
+            if planned is None or planned.tick != now:
+                continue
+            if planned.urgency is Urgency.FIRST:
+                taken.append(group_id)
+            else:
+                self._line_of(planned)[group_id] = None
         under_way = self._under_way
         while under_way and under_way[first := next(iter(under_way))] <= now:
             del under_way[first]
-        taken: list[int] = []
-        for line in (self._waiting, self._waiting_later):
-            for group_id in tuple(islice(line, max(0, self._count_max - len(under_way)))):
+        room = max(0, self._count_max - len(under_way))
+        # Later voters have a part of it, or of the ticks: first ones may be such as cannot win.
+        later = room // _SHARE_OF_LATER or int(now % _SHARE_OF_LATER == 0)
+        firsts = room - min(len(self._waiting_later), later)
+        for line, share in zip(self._lines(), (firsts, room, room), strict=True):
+            left = min(share, self._count_max - len(under_way))
+            for group_id in tuple(islice(line, max(0, left))):
                 del line[group_id]
                 under_way.pop(group_id, None)
                 under_way[group_id] = now + 3 * self._turn_ticks

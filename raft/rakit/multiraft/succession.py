@@ -26,10 +26,10 @@ from collections.abc import Callable, Iterator
 
 from rakit.multiraft import quiesce
 from rakit.multiraft.driver_config import DriverConfig
-from rakit.multiraft.elections import Agenda, turn
+from rakit.multiraft.elections import Agenda, Urgency, turn
 from rakit.multiraft.floor import Floor
 from rakit.multiraft.group import Group
-from rakit.multiraft.machine import node_of
+from rakit.multiraft.machine import GroupKind, node_of
 from rakit.multiraft.quiesce import members
 from rakit.multiraft.roster import BIRTH_INDEX
 from rakit.multiraft.stall import StallWatch, successor
@@ -90,7 +90,11 @@ class Succession:
         if not self._agenda.has(group.meta.group_id):
             group.raw.forget_leader()
             self._floor.mark(group)
-            self._agenda.ask(group.meta.group_id)
+            urgency = self._urgency(group)
+            if urgency is Urgency.FIRST:
+                self.campaign(group)
+            else:
+                self._agenda.ask(group.meta.group_id, urgency)
 
     def settled(self, group_id: int) -> None:
         """Notes that the group has a leader."""
@@ -99,13 +103,25 @@ class Succession:
     def _plan(self, group: Group, is_fit: Callable[[int], bool], turns_later: int = 0) -> None:
         own = group.meta.replica_id
         if own in group.conf_state.voters:
-            rank = turn(group.conf_state, group.meta.group_id, own, is_fit)
-            self._agenda.plan(group.meta.group_id, self._floor.now, rank + turns_later)
+            rank = turn(group.conf_state, group.meta.group_id, own, is_fit) + turns_later
+            urgency = self._urgency(group)
+            self._agenda.plan(group.meta.group_id, self._floor.now, rank, urgency)
+
+    def _urgency(self, group: Group) -> Urgency:
+        """In which line a group stands. It decides when, never who (S15)."""
+        if group.meta.kind is GroupKind.METADATA:
+            return Urgency.FIRST
+        if quiesce.has_living_quorum(group, self.is_up):
+            return Urgency.USUAL
+        return Urgency.HOPELESS
 
     def _take_turn(self, group_id: int) -> None:
         group = self._floor.group(group_id)
-        if group is None or group.raw.lead:
+        # It may have been removed while it stood in line.
+        if group is None or group.raw.lead or group.meta.replica_id not in group.conf_state.voters:
             self._agenda.cancel(group_id)
+            return
+        if not self._agenda.rank_anew(group_id, self._urgency(group)):
             return
         living = [voter for voter in group.conf_state.voters if self.is_up(node_of(voter))]
         self._agenda.again(group_id, self._floor.now, len(living))
@@ -120,7 +136,11 @@ class Succession:
             if group.raw.role is Role.LEADER:
                 self._floor.stir(group)
                 group.raw.report_reachable(replica)
-            elif not group.raw.lead and not self._agenda.has(group.meta.group_id):
+            elif group.raw.lead:
+                continue
+            elif self._agenda.has(group.meta.group_id):
+                self._agenda.rank_anew(group.meta.group_id, self._urgency(group))
+            else:
                 self._floor.stir(group)
                 self._plan(group, self.is_up, turns_later=2)
 

@@ -98,7 +98,7 @@ def would_restore(raft: Raft, message: Message) -> bool:
     A host asks before it fetches what belongs to the base, and again when it has it.
     """
     base = message.snapshot
-    if base is None or message.term < raft.term or raft.role is Role.LEADER:
+    if base is None or message.term < raft.term:
         return False
     if message.term == raft.term and raft.lead not in {0, message.from_}:
         return False

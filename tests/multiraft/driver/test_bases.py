@@ -10,7 +10,7 @@ from rakit.multiraft import keys
 from rakit.multiraft.driver import DriverConfig, Envelope
 from rakit.multiraft.kv import Op
 from rakit.multiraft.machine import node_of, replica_id
-from rakit.raft import ConfState, Message, MessageType, Snapshot
+from rakit.raft import ConfState, Message, MessageType, Role, Snapshot
 from tests.multiraft.driver.cluster import GROUP, Cluster, Node
 
 PART_BYTES = 16
@@ -484,3 +484,61 @@ def test_a_removed_replica_leaves_no_part() -> None:
     cluster.tick(2 * CONFIG.election_ticks)
     assert not stored_parts(absentee)
     assert absentee.node_id == node_of(replica_id(absentee.node_id, 1))
+
+
+def test_a_leader_that_stood_still_takes_the_base_of_its_successor() -> None:
+    cluster = Cluster(3, config=CONFIG)
+    old = cluster.create_and_elect()
+    cluster.propose(old, b"first")
+    cluster.settle()
+    # As a process that is stopped: it hears nothing, and believes that it leads.
+    old.down = True
+    cluster.report_down(old)
+    new = cluster.await_other_leader(old)
+    write_and_trim(cluster, new, ITEMS)
+    assert old.group.raw.role is Role.LEADER
+    old.down = False
+    cluster.report_all_up()
+    cluster.pump()
+    assert not old.driver.quarantined
+    finish(cluster, old)
+
+
+def test_a_small_base_takes_the_place_of_one_that_is_half_gathered() -> None:
+    cluster, leader, absentee = with_absentee()
+    cluster.filter = OnlySome(5)
+    cluster.restart(absentee)
+    cluster.run_until(lambda: bool(stored_parts(absentee)))
+    head = next(
+        one.message
+        for one in cluster.sent
+        if one.message.type is MessageType.SNAP and node_of(one.to_replica) == absentee.node_id
+    )
+    large = head.snapshot
+    assert large is not None
+    small = Snapshot(large.index - 2, large.term, large.conf_state, b"3 0\nfirst\nx")
+    cluster.tick(2)
+    other = next(one for one in cluster.nodes.values() if one not in (leader, absentee))
+    sender, own, term = replica_id(other.node_id, 1), replica_id(absentee.node_id, 1), head.term + 1
+    cluster.filter = lambda _: False
+
+    def send(kind: MessageType, base: Snapshot) -> None:
+        message = Message(kind, own, sender, term, snapshot=base)
+        absentee.driver.receive(Envelope(GROUP, sender, own, message))
+
+    send(MessageType.SNAP, small)
+    cluster.pump()
+    assert absentee.group.applied == small.index
+    assert not stored_parts(absentee)
+    send(MessageType.SNAP, large)
+    cluster.pump()
+    storage = leader.group.storage
+    parts = storage.checkpoint(large.index).parts
+    for number in range(len(parts)):
+        data = storage.part(large.index, parts, number)
+        send(
+            MessageType.BASE_PART, Snapshot(large.index, large.term, ConfState(), data, part=number)
+        )
+    cluster.pump()
+    assert not absentee.driver.quarantined
+    assert absentee.group.applied >= large.index

@@ -19,8 +19,8 @@ from rakit.multiraft.kv import WriteBatch
 from rakit.node import checkpoints
 from rakit.node.metadata import commands, state
 from rakit.node.metadata.machine import MetadataMachine
-from rakit.node.metadata.registry import Change
-from rakit.node.metadata.tables import DeadGroups, Producer
+from rakit.node.metadata.registry import Change, Registry
+from rakit.node.metadata.tables import AnsweredRequests, DeadGroups, Producer
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from tests.node.metadata.support import Log, describe, register
 
@@ -286,3 +286,20 @@ def test_a_checkpoint_encodes_what_has_changed_and_reads_as_if_all_had() -> None
         assert dict(again.registry.producers.items()) == dict(log.registry.producers.items())
         assert again.registry.producers.get("p7") == Producer(8, 2)
         assert [each.name for each in again.registry.topics_after("", 9)] == ["a", "b", "c", "d"]
+
+
+def test_p9_a_request_id_that_comes_again_later_is_encoded_with_its_new_answer() -> None:
+    registry = Registry()
+    registry.answered = AnsweredRequests(2)
+
+    def answer(request_id: str, fingerprint: int) -> None:
+        mark = pb.RequestMark(request_id=request_id, fingerprint=fingerprint)
+        registry.answered.put(mark, pb.MetadataResult())
+
+    answer("a", 1)
+    answer("b", 1)
+    encoder = state.Encoder()
+    encoder.encode(registry, 1, 0)
+    answer("c", 1)  # "a" gives way
+    answer("a", 2)
+    assert encoder.encode(registry, 2, 1) == state.Encoder().encode(registry, 2, 1)

@@ -32,7 +32,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._topics: dict[int, tuple[TopicInfo, bytes]] = {}
-        self._answered: dict[str, bytes] = {}
+        self._answered: dict[str, tuple[object, bytes]] = {}
         self._names: list[bytes] = []
 
     def encode(self, registry: Registry, checkpoint_index: int, previous_index: int) -> bytes:
@@ -78,12 +78,14 @@ class Encoder:
     def _answered_sections(self, registry: Registry) -> list[bytes]:
         known, self._answered = self._answered, {}
         for request_id in registry.answered.ids():
-            encoded = known.get(request_id)
-            if encoded is None:
+            kept = known.get(request_id)
+            stored = registry.answered.get(request_id)
+            # An id that gave way to later ones may come again, with another request.
+            if kept is None or kept[0] is not stored:
                 record = registry.answered.record(request_id)
-                encoded = bytes_of(pb.MetadataState(answered=[record]))
-            self._answered[request_id] = encoded
-        return list(self._answered.values())
+                kept = stored, bytes_of(pb.MetadataState(answered=[record]))
+            self._answered[request_id] = kept
+        return [encoded for _, encoded in self._answered.values()]
 
 
 def _names_section(table: ProducerTable, number: int) -> bytes:
