@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
@@ -11,6 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescript
 from rakit.api.v1 import (
     cluster_service_pb2,
     error_pb2,
+    group_service_pb2,
     header_pb2,
     log_service_pb2,
     record_pb2,
@@ -23,6 +25,7 @@ FILES: list[FileDescriptor] = [
     for each in (
         cluster_service_pb2,
         error_pb2,
+        group_service_pb2,
         header_pb2,
         log_service_pb2,
         record_pb2,
@@ -39,6 +42,13 @@ UNSIGNED = {
     FieldDescriptor.TYPE_SFIXED64,
     FieldDescriptor.TYPE_FIXED64,
 }
+
+
+def test_every_file_of_the_contract_is_looked_at() -> None:
+    folder = Path(cluster_service_pb2.__file__).parent
+    assert {each.name for each in FILES} == {
+        f"rakit/api/v1/{path.name}" for path in folder.glob("*.proto")
+    }
 
 
 def messages(file: FileDescriptor) -> Iterator[Descriptor]:
