@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 from tests.conformance.scenarios import Scenario, fill
@@ -35,6 +36,11 @@ class Seen:
     stored: Mapping[int, Sequence[Stored]]
     # The addresses of nodes that were killed, each with the progress made until then.
     killed: Mapping[str, int]
+    # Partitions that were there when the program began, as "TOPIC PARTITION".
+    known: Sequence[str] = ()
+    # What the runner changed, in order, as a watch tells it: "TOPIC PARTITION LEADER" or less of
+    # that, or "TOPIC deleted".
+    changed: Sequence[str] = ()
 
 
 def complaints(scenario: Scenario, seen: Seen, words: Mapping[str, Any]) -> list[str]:
@@ -152,8 +158,57 @@ def consumed_by_the_group(seen: Seen) -> list[str]:
     return [f"never processed: {_short(lacking)}", *idle] if lacking else idle
 
 
+def watched(seen: Seen) -> list[str]:
+    """Streams in good order; a leader for all that was there, and then all that was changed."""
+    messages: list[dict[str, Any]] = seen.results[0].get("messages", []) if seen.results else []
+    if not messages or not seen.known or not seen.changed:
+        return ["nothing was watched"]
+    streams: list[list[dict[str, Any]]] = []
+    for message in messages:
+        if not streams or message["version"] == 1:
+            streams.append([])
+        streams[-1].append(message)
+    if len(streams) != 1 + len(seen.killed):
+        return [f"{len(streams)} streams, where {len(seen.killed)} nodes were killed"]
+    found = [complaint for stream in streams for complaint in _stream_in_disorder(stream)]
+    there = [line for each in streams[0] if each["is_snapshot"] for line in _lines(each)]
+    lacking = [each for each in seen.known if not any(_says(line, each) for line in there)]
+    if lacking:
+        found.append(f"the snapshot tells no leader of {_short(lacking)}")
+    afterwards = messages[sum(each["is_snapshot"] for each in streams[0]) :]
+    later = [line for each in afterwards for line in _lines(each)]
+    told = iter([line for line in later if not line.endswith(tuple(seen.killed))])
+    untold = [each for each in seen.changed if not any(_says(line, each) for line in told)]
+    if untold:
+        found.append(f"not told, or not in turn: {_short(untold)}, in {_short(later)}")
+    return found
+
+
+def _stream_in_disorder(stream: Sequence[Mapping[str, Any]]) -> list[str]:
+    versions = [each["version"] for each in stream]
+    found: list[str] = []
+    if versions[0] != 1 or any(b <= a for a, b in pairwise(versions)):
+        found.append(f"the versions are {_short(versions)}")
+    parts = sum(each["is_snapshot"] for each in stream)
+    marks = [(each["is_snapshot"], each["has_more"]) for each in stream]
+    if parts == 0 or marks != [
+        (number < parts, number < parts - 1) for number in range(len(stream))
+    ]:
+        found.append(f"snapshot first, and once: (is_snapshot, has_more) are {_short(marks)}")
+    return found
+
+
+def _lines(message: Mapping[str, Any]) -> list[str]:
+    return [*(f"{name} deleted" for name in message["deleted"]), *message["leaders"]]
+
+
+def _says(line: str, words: str) -> bool:
+    return f"{line} ".startswith(f"{words} ")
+
+
 CHECKS: Mapping[str, Callable[[Seen], list[str]]] = {
     "acknowledged-once": acknowledged_once,
     "went-on-elsewhere": went_on_elsewhere,
     "consumed-by-the-group": consumed_by_the_group,
+    "watched": watched,
 }

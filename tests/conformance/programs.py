@@ -3,8 +3,8 @@
 Rules:
 
 - Orders are one JSON object on stdin; the answer is one JSON line on stdout, written at the end.
-- A line `progress VALUE` on stderr says that a record was acknowledged, or read. What the runner
-  does in the meantime hangs on it, so no run depends on time.
+- A line `progress VALUE` on stderr says that a record was acknowledged, or read, or what a watch
+  told. What the runner does in the meantime hangs on it, so no run depends on time.
 - Whatever happens, the process is gone afterwards. Other lines on stderr are shown on failure.
 """
 

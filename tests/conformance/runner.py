@@ -53,7 +53,11 @@ class Stage:
     words: dict[str, Any] = field(default_factory=dict[str, Any])
     appended: list[str] = field(default_factory=list[str])
     killed: dict[str, int] = field(default_factory=dict[str, int])
+    changed: list[str] = field(default_factory=list[str])
     pending: list[Act] = field(default_factory=list[Act])
+    # How much progress there was at the last act.
+    heard_from: int = 0
+    is_deleted: bool = False
     pending_is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def prepare(self) -> None:
@@ -105,20 +109,45 @@ class Stage:
 
     async def on_progress(self, program: Run) -> None:
         """Does what is due; `act` hangs on the first program."""
-        while self.pending and self.pending[0].after <= len(program.progress):
-            act = self.pending.pop(0)
-            match act.do:
-                case "append":
-                    await self.append(act.partition, act.values)
-                case "kill":
-                    node = self.cluster.at(self.addresses[0])
-                    assert node is not None, "the addresses are the cluster's"
-                    node.kill()
-                    self.killed[node.address] = len(program.progress)
-                case _:
-                    program.kill()
+        while self.pending and self.is_due(self.pending[0], program):
+            self.heard_from = len(program.progress)
+            await self._do(self.pending.pop(0), program)
             if not self.pending:
                 self.pending_is_over.set()
+
+    def is_due(self, act: Act, program: Run) -> bool:
+        """Whether the program has got so far, or has said what the act waits for."""
+        if not act.heard:
+            return act.after <= len(program.progress)
+        wanted = " ".join(fill(act.heard.split(), self.words))
+        since = program.progress[self.heard_from :]
+        news = [said for said in since if not said.endswith(tuple(self.killed))]
+        return any(f"{said} ".startswith(f"{wanted} ") for said in news)
+
+    async def _do(self, act: Act, program: Run) -> None:
+        match act.do:
+            case "append":
+                await self.append(act.partition, act.values)
+            case "kill":
+                node = self.cluster.at(self.addresses[0])
+                assert node is not None, "the addresses are the cluster's"
+                node.kill()
+                self.killed[node.address] = len(program.progress)
+                self.changed.append(f"{self.topic} 0")  # which it led, where that matters
+            case "transfer":
+                address = await witness.move_leadership(self.cluster, self.topic, act.partition)
+                self.words["moved"] = f"{self.topic} {act.partition} {address}"
+                self.changed.append(self.words["moved"])
+            case "create":
+                name: str = fill(act.name, self.words)
+                await self.cluster.create(name)
+                self.changed.append(f"{name} 0")
+            case "delete":
+                await witness.delete(self.cluster, self.topic)
+                self.is_deleted = True
+                self.changed.append(f"{self.topic} deleted")
+            case _:
+                program.kill()
 
     async def play(self, command: Command) -> list[Run]:
         """Runs the scenario's programs at the same time."""
@@ -162,10 +191,14 @@ class Stage:
         if self.pending:
             found.append(f"not so far that the runner could {self.pending[0].do}")
         partitions = range(self.scenario.partitions)
-        stored = {n: await witness.read(self.cluster, self.topic, n) for n in partitions}
+        left = () if self.is_deleted else partitions
+        stored = {n: await witness.read(self.cluster, self.topic, n) for n in left}
+        known = [f"{self.topic} {partition}" for partition in partitions]
         results = next(program.results for program in runs if not program.killed)
         progress = [program.progress for program in runs]
-        seen = judging.Seen(results, progress, self.appended, stored, self.killed)
+        seen = judging.Seen(
+            results, progress, self.appended, stored, self.killed, known, self.changed
+        )
         return found + judging.complaints(self.scenario, seen, self.words)
 
     async def heal(self) -> None:
@@ -193,10 +226,6 @@ async def verdict(cluster: Cluster, scenario: Scenario, language: str, command: 
     for need in scenario.needs:
         if not await witness.is_built(cluster, need):
             return Verdict(scenario.name, language, "not built", complaints=[need])
-    if scenario.unwritten:
-        return Verdict(
-            scenario.name, language, "not built", complaints=["no program does this yet"]
-        )
     began = time.monotonic()
     stage = Stage(cluster, scenario, f"{scenario.name}.{language}")
     try:

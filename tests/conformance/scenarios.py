@@ -16,17 +16,21 @@ from typing import Any, cast
 import xxhash
 
 LIST = Path(__file__).parent / "scenarios.toml"
+ACTS = frozenset({"append", "create", "delete", "kill", "kill-program", "transfer"})
 
 
 @dataclass(frozen=True)
 class Act:
     """What the runner does while a program is at work."""
 
-    # How often the program has said `progress`.
-    after: int
     do: str
+    # How often the program has said `progress`, or what it must have said since the act before.
+    after: int = 0
+    heard: str = ""
     partition: int = 0
     values: tuple[str, ...] = ()
+    # Of a topic.
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,13 @@ class Scenario:
     stored: Mapping[str, Any] | None = None
     checks: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    unwritten: bool = False
     limit_s: int = 30
 
     def __post_init__(self) -> None:
         assert self.expect or self.stored or self.checks, f"{self.name} cannot fail"
-        assert {act.do for act in self.act} <= {"append", "kill", "kill-program"}, self.name
+        assert {act.do for act in self.act} <= ACTS, self.name
+        for act in self.act:
+            assert (act.after > 0) != bool(act.heard), f"{self.name}: when is {act.do} due?"
         for number in self.expect or {}:
             assert int(number) < len(self.steps), f"{self.name} has no step {number}"
 

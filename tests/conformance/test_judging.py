@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.harness import Cluster
 from tests.conformance import judging
 from tests.conformance.judging import Seen, complaints, mismatches
 from tests.conformance.programs import Command, Run, run
-from tests.conformance.scenarios import Scenario, fill, load
+from tests.conformance.runner import Stage
+from tests.conformance.scenarios import Act, Scenario, fill, load
 from tests.conformance.witness import Stored
 
 NOTHING = Seen([], [[]], [], {}, {})
@@ -111,6 +113,89 @@ def test_a_record_that_nobody_consumed_is_told() -> None:
     assert judging.consumed_by_the_group(replace(seen, progress=[["a"], []]))
     assert judging.consumed_by_the_group(replace(seen, progress=[["a", "b"], []]))
     assert judging.consumed_by_the_group(replace(seen, appended=[]))
+
+
+def message(version: int, *leaders: str, **fields: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {"is_snapshot": False, "has_more": False, "deleted": list[str]()}
+    return {**plain, "version": version, "leaders": list(leaders), **fields}
+
+
+NODES = message(1, is_snapshot=True, has_more=True)
+SNAPSHOT = message(2, "t 0 a", "t 1 b", is_snapshot=True)
+MOVED, DELETED = message(3, "t 0 b"), message(4, deleted=["t"])
+WATCHED = replace(NOTHING, known=["t 0", "t 1"], changed=["t 0 b", "t deleted"])
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [NODES, MOVED, DELETED],
+        [NODES, {**SNAPSHOT, "leaders": ["t 0 a"]}, MOVED, DELETED],
+        [NODES, {**SNAPSHOT, "leaders": ["t 0 a", "t 10 b"]}, MOVED, DELETED],
+        [NODES, SNAPSHOT, DELETED],
+        [NODES, SNAPSHOT, {**MOVED, "leaders": ["t 0 a"]}, DELETED],
+        [NODES, {**SNAPSHOT, "leaders": ["t 0 b", "t 1 b"]}, DELETED],
+        [NODES, SNAPSHOT, MOVED],
+        [NODES, SNAPSHOT, {**DELETED, "version": 3}, {**MOVED, "version": 4}],
+        [NODES, {**SNAPSHOT, "version": 3}, MOVED, DELETED],
+        [NODES, SNAPSHOT, {**MOVED, "version": 1}, DELETED],
+        [SNAPSHOT, MOVED, DELETED],
+        [{**NODES, "has_more": False}, SNAPSHOT, MOVED, DELETED],
+        [NODES, SNAPSHOT, {**MOVED, "is_snapshot": True}, DELETED],
+        [NODES, SNAPSHOT, MOVED, {**DELETED, "has_more": True}],
+    ],
+    ids=[
+        "nothing",
+        "half a snapshot",
+        "a partition is missing",
+        "another partition",
+        "the move is missing",
+        "moved elsewhere",
+        "the move is in the snapshot only",
+        "the deletion is missing",
+        "the wrong order",
+        "a version twice",
+        "a version begins anew",
+        "the first version is missing",
+        "a snapshot that ends too early",
+        "a change that says snapshot",
+        "more is promised",
+    ],
+)
+def test_a_watch_that_tells_too_little_or_out_of_turn_is_told(
+    messages: list[dict[str, Any]],
+) -> None:
+    good = [NODES, SNAPSHOT, MOVED, DELETED]
+    assert not judging.watched(replace(WATCHED, results=[{"messages": good}]))
+    assert judging.watched(replace(WATCHED, results=[{"messages": messages}]))
+
+
+def test_a_watch_that_does_not_begin_anew_elsewhere_is_told() -> None:
+    first = [message(1, "t 0 a", is_snapshot=True)]
+    second = [message(1, "t 0 a", is_snapshot=True), message(2, "t 0 b"), message(3, deleted=["t"])]
+    dead = replace(NOTHING, known=["t 0"], changed=["t 0", "t deleted"], killed={"a": 1})
+    assert not judging.watched(replace(dead, results=[{"messages": first + second}]))
+    without_a_leader = [second[0], {**second[1], "leaders": ["t 0 a"]}, second[2]]
+    for wrong in (first, second, first + without_a_leader, first + second[1:]):
+        assert judging.watched(replace(dead, results=[{"messages": wrong}]))
+
+
+def test_an_act_is_due_when_the_program_has_said_what_it_waits_for(tmp_path: Path) -> None:
+    stage = Stage(Cluster(tmp_path / "c", 1), scenario(checks=("watched",)), "t", {"topic": "t"})
+    wanted = Act("delete", heard="$topic 0")
+    stage.heard_from, stage.killed = 1, {"dead": 1}
+    for said in ([], ["t 0 b"], ["", "t 1 b"], ["", "t 00 b"], ["", "t.2 0 b"], ["", "t 0 dead"]):
+        assert not stage.is_due(wanted, Run(progress=said)), said
+    assert stage.is_due(wanted, Run(progress=["", "t 1 b", "t 0 b", "t 1 c"]))
+    assert not stage.is_due(Act("kill", after=2), Run(progress=["a"]))
+    assert stage.is_due(Act("kill", after=2), Run(progress=["a", "b"]))
+
+
+@pytest.mark.parametrize("when", [{}, {"after": 1, "heard": "a"}])
+def test_an_act_is_due_at_one_time(when: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError, match="when is kill due"):
+        scenario(checks=("watched",), act=(Act("kill", **when),))
 
 
 def test_every_check_of_the_list_exists_and_every_check_is_used() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance import building, pages
 
-PARTS = ("producer", "reader", "consumer", "errors")
+PARTS = ("producer", "reader", "consumer", "watcher", "errors")
 NO_CODE = ("#", "//", "/*", "*", '"""', "import ", "from ", "use ", "package ", "@Override")
 IMPORTS = re.compile(r"^(?:from \S+ )?import \(.*?^\)", re.DOTALL | re.MULTILINE)
 CONSUMER_LINES_MAX = 60

@@ -1,11 +1,14 @@
 """The runner's own hand and eye in the cluster: it seeds topics and reads what became of them.
 
+It also changes what programs watch: leaders and topics.
+
 Independent of the programs and of the SDK: plain stubs, whichever node is alive. What a service
 that is not built answers (UNIMPLEMENTED) is found out here too.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +16,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from rakit.api.v1.cluster_service_pb2 import GetClusterRequest, TransferLeadershipRequest
 from rakit.api.v1.log_service_pb2 import Position, ProduceRequest, ReadRequest
 from rakit.api.v1.record_pb2 import Header, Record, Rows
+from rakit.api.v1.topic_service_pb2 import DeleteTopicRequest, GetTopicRequest
 from tests.cluster.harness import LIMIT_S, Cluster, NodeProcess, until
 
 #: A call for each word of `needs`: how the service is asked for, without a stub of it.
@@ -52,6 +57,36 @@ async def append(cluster: Cluster, topic: str, partition: int, values: Sequence[
     request = ProduceRequest(topic=topic, partition=partition, rows=Rows(records=records))
     answer = await living(cluster).log.Produce(request, timeout=LIMIT_S)
     return answer.append_time_ms
+
+
+async def move_leadership(cluster: Cluster, topic: str, partition: int) -> str:
+    """Gives a partition another leader; returns that one's address."""
+    node = living(cluster)
+
+    async def attempt() -> str | None:
+        described = await node.topics.GetTopic(GetTopicRequest(name=topic), timeout=LIMIT_S)
+        place = described.topic.partitions[partition]
+        others = [each.node_id for each in place.replicas if each.node_id != place.leader_node_id]
+        if not place.leader_node_id:
+            return None
+        request = TransferLeadershipRequest(topic=topic, partition=partition, to_node_id=others[0])
+        leader = (await node.cluster.TransferLeadership(request, timeout=LIMIT_S)).leader_node_id
+        nodes = (await node.cluster.GetCluster(GetClusterRequest(), timeout=LIMIT_S)).nodes
+        (address,) = [each.addresses[0].address for each in nodes if each.node_id == leader]
+        return address
+
+    return await until(f"the leadership of {topic}/{partition} moves", attempt)
+
+
+async def delete(cluster: Cluster, topic: str) -> None:
+    """Deletes a topic."""
+    request = DeleteTopicRequest(name=topic, request_id=str(uuid.uuid4()))
+
+    async def attempt() -> bool:
+        await living(cluster).topics.DeleteTopic(request, timeout=LIMIT_S)
+        return True
+
+    await until(f"{topic} is deleted", attempt)
 
 
 async def read(cluster: Cluster, topic: str, partition: int) -> list[Stored]:

@@ -1,4 +1,5 @@
 // The C++ program: does the steps that it reads on stdin, and says what came of each.
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <iostream>
@@ -16,6 +17,7 @@
 #include "producer.h"
 #include "rakit/api/v1/topic_service.grpc.pb.h"
 #include "reader.h"
+#include "watcher.h"
 
 using nlohmann::json;
 using namespace rakit::api::v1;
@@ -61,6 +63,19 @@ json Told(const Topic& topic) {
   return found;
 }
 
+// Who leads, as far as the message says so.
+std::vector<std::string> Leaders(const WatchClusterResponse& change) {
+  std::vector<std::string> found;
+  const auto add = [&](const std::string& topic, const Partition& each) {
+    if (each.leader_address().empty()) return;
+    found.push_back(topic + " " + std::to_string(each.partition()) + " " + each.leader_address());
+  };
+  for (const auto& topic : change.topics())
+    for (const auto& partition : topic.partitions()) add(topic.name(), partition);
+  for (const auto& each : change.partitions()) add(each.topic(), each.partition());
+  return found;
+}
+
 // A call that failed; its context is there for the trailers.
 struct Failed {
   Described error;
@@ -82,7 +97,7 @@ class Program {
         {"create_topic", &Program::CreateTopic},   {"get_topic", &Program::GetTopic},
         {"list_topics", &Program::ListTopics},     {"update_topic", &Program::UpdateTopic},
         {"delete_topic", &Program::DeleteTopic},   {"consume", &Program::ConsumeSome},
-        {"get_group", &Program::GetGroup}};
+        {"get_group", &Program::GetGroup},         {"watch", &Program::WatchSome}};
     const auto found = operations.find(op);
     if (found == operations.end()) throw std::runtime_error("unknown operation " + op);
     return (this->*found->second)(step);
@@ -292,6 +307,24 @@ class Program {
       partitions.push_back(found);
     }
     return {{"name", answer.group().name()}, {"partitions", partitions}};
+  }
+
+  // Until the first of the topics is deleted.
+  json WatchSome(const json& step) {
+    const auto names = step["names"].get<std::vector<std::string>>();
+    json messages = json::array();
+    Check(Watch(addresses_, names, [&](const WatchClusterResponse& change) {
+      const auto leaders = Leaders(change);
+      const auto& deleted = change.deleted_topics();
+      messages.push_back({{"version", change.version()},
+                          {"is_snapshot", change.is_snapshot()},
+                          {"has_more", change.has_more()},
+                          {"leaders", leaders},
+                          {"deleted", std::vector<std::string>(deleted.begin(), deleted.end())}});
+      std::for_each(leaders.begin(), leaders.end(), Progress);
+      return std::find(deleted.begin(), deleted.end(), names.front()) == deleted.end();
+    }));
+    return {{"messages", messages}};
   }
 
   std::vector<std::string> addresses_;

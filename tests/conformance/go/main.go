@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -28,25 +29,26 @@ type Row struct {
 
 // Step is one thing to do. Each operation looks at the fields that concern it.
 type Step struct {
-	Op                string  `json:"op"`
-	At                string  `json:"at"`
-	Name              string  `json:"name"`
-	Group             string  `json:"group"`
-	Key               *string `json:"key"`
-	Partition         int32   `json:"partition"`
-	Partitions        int32   `json:"partitions"`
-	ReplicationFactor int32   `json:"replication_factor"`
-	Rows              []Row   `json:"rows"`
-	Batches           [][]Row `json:"batches"`
-	Sequence          *int64  `json:"sequence"`
-	ExpectedOffset    *int64  `json:"expected_offset"`
-	LeaderOnly        bool    `json:"leader_only"`
-	Offset            *int64  `json:"offset"`
-	TimeMs            *int64  `json:"time_ms"`
-	Count             *int    `json:"count"`
-	PageSize          int32   `json:"page_size"`
-	RetentionMs       int64   `json:"retention_ms"`
-	RequestID         string  `json:"request_id"`
+	Op                string   `json:"op"`
+	At                string   `json:"at"`
+	Name              string   `json:"name"`
+	Group             string   `json:"group"`
+	Key               *string  `json:"key"`
+	Partition         int32    `json:"partition"`
+	Partitions        int32    `json:"partitions"`
+	ReplicationFactor int32    `json:"replication_factor"`
+	Rows              []Row    `json:"rows"`
+	Batches           [][]Row  `json:"batches"`
+	Sequence          *int64   `json:"sequence"`
+	ExpectedOffset    *int64   `json:"expected_offset"`
+	LeaderOnly        bool     `json:"leader_only"`
+	Offset            *int64   `json:"offset"`
+	TimeMs            *int64   `json:"time_ms"`
+	Count             *int     `json:"count"`
+	PageSize          int32    `json:"page_size"`
+	RetentionMs       int64    `json:"retention_ms"`
+	RequestID         string   `json:"request_id"`
+	Names             []string `json:"names"`
 }
 
 // Program keeps what the steps share.
@@ -100,6 +102,8 @@ func (p *Program) do(step Step) (fields, error) {
 		return p.consume(step)
 	case "get_group":
 		return p.getGroup(step.Group)
+	case "watch":
+		return p.watch(step)
 	default:
 		return p.doTopic(ctx, step)
 	}
@@ -287,6 +291,23 @@ func (p *Program) getGroup(name string) (fields, error) {
 	return fields{"name": answer.GetGroup().GetName(), "partitions": partitions}, err
 }
 
+// watch goes on until the first of the topics is deleted.
+func (p *Program) watch(step Step) (fields, error) {
+	messages := []fields{}
+	err := Watch(p.Addresses, step.Names, func(change *api.WatchClusterResponse) bool {
+		leaders := leaders(change)
+		messages = append(messages, fields{
+			"version": change.Version, "is_snapshot": change.IsSnapshot, "has_more": change.HasMore,
+			"leaders": leaders, "deleted": append([]string{}, change.DeletedTopics...),
+		})
+		for _, leader := range leaders {
+			progress(leader)
+		}
+		return !slices.Contains(change.DeletedTopics, step.Names[0])
+	})
+	return fields{"messages": messages}, err
+}
+
 func (p *Program) channel(step Step) *grpc.ClientConn {
 	address := step.At
 	if address == "" {
@@ -337,6 +358,25 @@ func produced(answer *api.ProduceResponse) fields {
 		"term": answer.GetTerm(), "index": answer.GetIndex(), "replicas": answer.GetReplicas(),
 		"fsynced": answer.GetFsynced(), "duplicate": answer.GetDuplicate(),
 	}
+}
+
+// leaders tells who leads, as far as the message says so.
+func leaders(change *api.WatchClusterResponse) []string {
+	found := []string{}
+	add := func(topic string, partition *api.Partition) {
+		if partition.LeaderAddress != "" {
+			found = append(found, fmt.Sprintf("%s %d %s", topic, partition.Partition, partition.LeaderAddress))
+		}
+	}
+	for _, topic := range change.Topics {
+		for _, partition := range topic.Partitions {
+			add(topic.Name, partition)
+		}
+	}
+	for _, each := range change.Partitions {
+		add(each.Topic, each.Partition)
+	}
+	return found
 }
 
 func recorded(record *api.Record) fields {

@@ -8,6 +8,7 @@ import { describe } from './errors.js';
 import { Producer } from './producer.js';
 import { read } from './reader.js';
 import { api } from './stubs.js';
+import { watch } from './watcher.js';
 
 const TIMEOUT_MS = 20_000;
 const orders = JSON.parse(readFileSync(0, 'utf8'));
@@ -65,6 +66,15 @@ function told(topic) {
     replication_factor: topic.replication_factor,
     retention_ms: retention === undefined ? undefined : Number(retention),
   };
+}
+
+// Who leads, as far as the message says so.
+function leaders(change) {
+  const whole = (change.topics ?? []).flatMap((topic) => topic.partitions.map((each) => [topic.name, each]));
+  const some = (change.partitions ?? []).map((each) => [each.topic, each.partition]);
+  return [...whole, ...some]
+    .filter(([, each]) => each.leader_address)
+    .map(([topic, each]) => `${topic} ${each.partition ?? 0} ${each.leader_address}`);
 }
 
 function position(step) {
@@ -194,6 +204,23 @@ const operations = {
       lag: Number(each.lag_records ?? 0),
     }));
     return { name: group.name, partitions };
+  },
+
+  // Until the first of the topics is deleted.
+  async watch({ names }) {
+    const messages = [];
+    for await (const change of watch(orders.addresses, names)) {
+      messages.push({
+        version: Number(change.version),
+        is_snapshot: change.is_snapshot ?? false,
+        has_more: change.has_more ?? false,
+        leaders: leaders(change),
+        deleted: change.deleted_topics ?? [],
+      });
+      leaders(change).forEach(progress);
+      if (change.deleted_topics?.includes(names[0])) break;
+    }
+    return { messages };
   },
 };
 

@@ -9,6 +9,7 @@ import grpc
 
 from rakit.api.v1 import log_service_pb2 as log
 from rakit.api.v1 import topic_service_pb2 as topics
+from rakit.api.v1.cluster_service_pb2 import WatchClusterResponse
 from rakit.api.v1.group_service_pb2 import GetGroupRequest, JoinGroup
 from rakit.api.v1.group_service_pb2_grpc import GroupServiceStub
 from rakit.api.v1.log_service_pb2_grpc import LogServiceStub
@@ -18,6 +19,7 @@ from tests.conformance.python.consumer import consume
 from tests.conformance.python.errors import describe
 from tests.conformance.python.producer import Producer
 from tests.conformance.python.reader import read
+from tests.conformance.python.watcher import watch
 
 Step = dict[str, Any]
 TIMEOUT_S = 20
@@ -166,6 +168,19 @@ class Program:
         ]
         return {"name": group.name, "partitions": partitions}
 
+    def watch(self, step: Step) -> Step:
+        """Until the first of the topics is deleted."""
+        messages, names = list[Step](), step["names"]
+        for change in watch(self.addresses, names):
+            found: Step = {"version": change.version, "is_snapshot": change.is_snapshot}
+            found |= {"has_more": change.has_more, "leaders": leaders(change)}
+            messages.append({**found, "deleted": list(change.deleted_topics)})
+            for leader in leaders(change):
+                progress(leader)
+            if names[0] in change.deleted_topics:
+                break
+        return {"messages": messages}
+
 
 def rows(written: list[Step]) -> Rows:
     return Rows(records=[row(each) for each in written])
@@ -191,6 +206,17 @@ def listed(records: list[Record], position: log.Position) -> Step:
     seen = list(map(fields, records))
     values = [each.get("value") for each in seen]
     return {"rows": seen, "values": values, "next_offset": position.offset}
+
+
+def leaders(change: WatchClusterResponse) -> list[str]:
+    """Who leads, as far as the message says so."""
+    places = [(topic.name, each) for topic in change.topics for each in topic.partitions]
+    places += [(each.topic, each.partition) for each in change.partitions]
+    return [
+        f"{topic} {each.partition} {each.leader_address}"
+        for topic, each in places
+        if each.leader_address
+    ]
 
 
 def fields(record: Record) -> Step:

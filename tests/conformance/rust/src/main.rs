@@ -3,6 +3,7 @@ mod consumer;
 mod errors;
 mod producer;
 mod reader;
+mod watcher;
 
 // [stubs]
 #[allow(dead_code)]
@@ -129,6 +130,7 @@ impl Program {
             "read" => self.read(step, false).await,
             "follow" => self.read(step, true).await,
             "consume" => self.consume(step).await,
+            "watch" => self.watch(step).await,
             "get_group" => {
                 let channel = self.channel(step);
                 get_group(channel, &text(step, "group")).await
@@ -279,6 +281,38 @@ impl Program {
         consumer::consume(&self.addresses, &mut join, handle).await?;
         failed.map_or(Ok(json!({ "values": values })), Err)
     }
+
+    /// Until the first of the topics is deleted.
+    async fn watch(&mut self, step: &Value) -> Result<Value, Status> {
+        let names = step["names"].as_array().into_iter().flatten();
+        let names: Vec<String> = names.map(|name| name.as_str().unwrap_or_default().into()).collect();
+        let mut messages = Vec::new();
+        let handle = |change: api::WatchClusterResponse| {
+            let leaders = leaders(&change);
+            leaders.iter().for_each(|leader| progress(leader));
+            messages.push(json!({
+                "version": change.version,
+                "is_snapshot": change.is_snapshot,
+                "has_more": change.has_more,
+                "leaders": leaders,
+                "deleted": change.deleted_topics,
+            }));
+            !change.deleted_topics.contains(&names[0])
+        };
+        watcher::watch(&self.addresses, &names, handle).await?;
+        Ok(json!({ "messages": messages }))
+    }
+}
+
+/// Who leads, as far as the message says so.
+fn leaders(change: &api::WatchClusterResponse) -> Vec<String> {
+    let whole = change.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |each| (&topic.name, each)));
+    let some = change.partitions.iter().filter_map(|each| Some((&each.topic, each.partition.as_ref()?)));
+    whole
+        .chain(some)
+        .filter(|(_, each)| !each.leader_address.is_empty())
+        .map(|(topic, each)| format!("{topic} {} {}", each.partition, each.leader_address))
+        .collect()
 }
 
 async fn get_group(channel: Channel, name: &str) -> Result<Value, Status> {

@@ -53,6 +53,6 @@ async fn read_from(
 }
 
 /// A connection that breaks in the middle of an answer is UNKNOWN to tonic.
-fn gone(status: &Status) -> bool {
+pub fn gone(status: &Status) -> bool {
     status.code() == Code::Unavailable || (status.code() == Code::Unknown && status.details().is_empty())
 }

@@ -78,6 +78,7 @@ public final class Main {
         yield Map.of("deleted", true);
       }
       case "consume" -> consume(step);
+      case "watch" -> watch(step);
       case "get_group" -> getGroup(text(step, "group"));
       default -> throw new IllegalArgumentException("unknown operation " + step);
     };
@@ -205,6 +206,39 @@ public final class Main {
           || group(text(step, "group")).getPartitionsList().stream().anyMatch(each -> each.getLagRecords() > 0);
     });
     return Map.of("values", values);
+  }
+
+  /** Until the first of the topics is deleted. */
+  private Map<String, ?> watch(JsonObject step) {
+    List<String> names = new ArrayList<>();
+    step.getAsJsonArray("names").forEach(each -> names.add(each.getAsString()));
+    List<Map<String, ?>> messages = new ArrayList<>();
+    Watcher.watch(addresses, names, change -> {
+      List<String> leaders = leaders(change);
+      messages.add(Map.of(
+          "version", change.getVersion(),
+          "is_snapshot", change.getIsSnapshot(),
+          "has_more", change.getHasMore(),
+          "leaders", leaders,
+          "deleted", List.copyOf(change.getDeletedTopicsList())));
+      leaders.forEach(Main::progress);
+      return !change.getDeletedTopicsList().contains(names.get(0));
+    });
+    return Map.of("messages", messages);
+  }
+
+  /** Who leads, as far as the message says so. */
+  private static List<String> leaders(WatchClusterResponse change) {
+    List<PartitionChange> places = new ArrayList<>(change.getPartitionsList());
+    for (Topic topic : change.getTopicsList()) {
+      topic.getPartitionsList().forEach(each -> places.add(
+          PartitionChange.newBuilder().setTopic(topic.getName()).setPartition(each).build()));
+    }
+    return places.stream()
+        .filter(each -> !each.getPartition().getLeaderAddress().isEmpty())
+        .map(each -> each.getTopic() + " " + each.getPartition().getPartition()
+            + " " + each.getPartition().getLeaderAddress())
+        .toList();
   }
 
   private Group group(String name) {
