@@ -51,7 +51,6 @@ class Scenario:
     expect: Mapping[str, Any] | None = None
     stored: Mapping[str, Any] | None = None
     checks: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
     limit_s: int = 30
 
     def __post_init__(self) -> None:
@@ -71,7 +70,7 @@ def load(path: Path = LIST) -> list[Scenario]:
 
 def _scenario(entry: dict[str, Any]) -> Scenario:
     acts = [_act(act) for act in entry.get("act", ())]
-    lists = ("seed", "checks", "needs")
+    lists = ("seed", "checks")
     fields: dict[str, Any] = {
         key: tuple(value) if key in lists else value for key, value in entry.items()
     }

@@ -1,4 +1,4 @@
-"""The Python column of `make conformance`: every scenario that is built, against processes."""
+"""The Python column of `make conformance`: every scenario, against processes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from tests.conformance import building
 from tests.conformance.runner import verdicts
 from tests.conformance.scenarios import load
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
-async def test_a_python_program_with_nothing_but_stubs_passes_what_is_built(tmp_path: Path) -> None:
+async def test_a_python_program_with_nothing_but_stubs_passes_every_scenario(
+    tmp_path: Path,
+) -> None:
     commands = {"python": building.build("python")}
     scenarios = load()
     found = [each async for each in verdicts(tmp_path / "c", scenarios, commands)]
     assert [each.scenario for each in found] == [each.name for each in scenarios]
-    assert [each for each in found if each.status == "failed"] == []
-    needy = {each.name for each in scenarios if each.needs}
-    assert {each.scenario for each in found if each.status == "not built"} <= needy
-    assert sum(each.status == "passed" for each in found) >= len(scenarios) - len(needy)
+    assert [each for each in found if each.status != "passed"] == []

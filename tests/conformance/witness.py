@@ -1,9 +1,7 @@
 """The runner's own hand and eye in the cluster: it seeds topics and reads what became of them.
 
-It also changes what programs watch: leaders and topics.
-
-Independent of the programs and of the SDK: plain stubs, whichever node is alive. What a service
-that is not built answers (UNIMPLEMENTED) is found out here too.
+It also changes what programs watch: leaders and topics. Independent of the programs and of the
+SDK: plain stubs, whichever node is alive.
 """
 
 from __future__ import annotations
@@ -13,20 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from rakit.api.v1.cluster_service_pb2 import GetClusterRequest, TransferLeadershipRequest
 from rakit.api.v1.log_service_pb2 import Position, ProduceRequest, ReadRequest
 from rakit.api.v1.record_pb2 import Header, Record, Rows
 from rakit.api.v1.topic_service_pb2 import DeleteTopicRequest, GetTopicRequest
 from tests.cluster.harness import LIMIT_S, Cluster, NodeProcess, until
-
-#: A call for each word of `needs`: how the service is asked for, without a stub of it.
-PROBES = {
-    "groups": "/rakit.api.v1.GroupService/GetGroup",
-    "watch": "/rakit.api.v1.ClusterService/WatchCluster",
-}
 
 
 @dataclass(frozen=True)
@@ -121,16 +110,3 @@ def _stored(record: Record) -> Stored:
 
 def _text(header: Header) -> tuple[str, str]:
     return header.name, header.value.decode()
-
-
-async def is_built(cluster: Cluster, need: str) -> bool:
-    """Whether a node answers the service at all, whatever it answers."""
-    async with grpc.aio.insecure_channel(living(cluster).address) as channel:
-        untyped: Any = channel
-        call = untyped.unary_stream(PROBES[need])(b"", timeout=2)
-        try:
-            await call.read()
-        except grpc.aio.AioRpcError as error:
-            return error.code() is not grpc.StatusCode.UNIMPLEMENTED
-        else:
-            return True
