@@ -42,7 +42,8 @@ def main() -> int:
         except building.BuildError as error:
             failed.append(language)
             print(f"{language}: {error}", file=sys.stderr)
-    chosen = [scenarios[name] for name in asked.scenarios or scenarios]
+    # Once each: a scenario's topic bears its name.
+    chosen = [scenarios[name] for name in dict.fromkeys(asked.scenarios or scenarios)]
     found = asyncio.run(play(chosen, commands))
     if asked.output == "json":
         print(json.dumps([asdict(verdict) for verdict in found]))

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 
@@ -164,9 +164,12 @@ class Stage:
         hooks = [self.on_progress, *[nothing] * (self.scenario.members - 1)]
         feeding = asyncio.create_task(self._feed())
         try:
-            return await asyncio.gather(
-                *(run(command, orders, self.scenario.limit_s, hook) for hook in hooks)
-            )
+            async with asyncio.TaskGroup() as group:
+                programs = [
+                    group.create_task(run(command, orders, self.scenario.limit_s, hook))
+                    for hook in hooks
+                ]
+            return [program.result() for program in programs]
         finally:
             self.pending_is_over.set()
             await feeding
@@ -221,6 +224,14 @@ async def whole(cluster: Cluster) -> None:
             return
 
 
+def _single(errors: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _single(cast("BaseExceptionGroup[BaseException]", error))
+        else:
+            yield error
+
+
 async def verdict(cluster: Cluster, scenario: Scenario, language: str, command: Command) -> Verdict:
     """Plays one scenario in one language."""
     began = time.monotonic()
@@ -228,9 +239,9 @@ async def verdict(cluster: Cluster, scenario: Scenario, language: str, command: 
     try:
         await stage.prepare()
         found = await stage.judge(await stage.play(command))
-    except (AssertionError, grpc.aio.AioRpcError) as error:
+    except* (AssertionError, grpc.aio.AioRpcError) as errors:
         # The other scenarios are played all the same.
-        found = [f"the runner itself could not go on: {error}"]
+        found = [f"the runner itself could not go on: {error}" for error in _single(errors)]
     finally:
         await stage.heal()
     status = "failed" if found else "passed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.cluster.harness import Cluster
-from tests.conformance import judging
+from tests.conformance import judging, witness
 from tests.conformance.judging import Seen, complaints, mismatches
 from tests.conformance.programs import Command, Run, run
-from tests.conformance.runner import Stage
+from tests.conformance.runner import Stage, verdict
 from tests.conformance.scenarios import Act, Scenario, fill, load
 from tests.conformance.witness import Stored
 
@@ -190,6 +191,36 @@ def test_an_act_is_due_when_the_program_has_said_what_it_waits_for(tmp_path: Pat
     assert stage.is_due(wanted, Run(progress=["", "t 1 b", "t 0 b", "t 1 c"]))
     assert not stage.is_due(Act("kill", after=2), Run(progress=["a"]))
     assert stage.is_due(Act("kill", after=2), Run(progress=["a", "b"]))
+
+
+async def test_an_act_that_fails_fails_its_scenario_and_ends_all_of_its_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> int:
+        raise AssertionError("no node takes it")
+
+    monkeypatch.setattr(witness, "append", fail)
+    # Each hangs; what the runner waits for is said once both are there.
+    hangs = """
+import os, sys, threading, time
+print(os.getpid(), file=open("pids", "a"))
+while len(open("pids").readlines()) < 2:
+    time.sleep(0.01)
+print("progress", file=sys.stderr, end=" \\n", flush=True)
+threading.Event().wait()
+"""
+    one = scenario(checks=("watched",), act=(Act("append", after=1),), partitions=0, members=2)
+    command = Command([sys.executable, "-c", hangs], tmp_path, {})
+    found = await verdict(Cluster(tmp_path / "c", 1), one, "python", command)
+    assert (found.status, found.complaints) == (
+        "failed",
+        ["the runner itself could not go on: no node takes it"],
+    )
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
 
 
 @pytest.mark.parametrize("when", [{}, {"after": 1, "heard": "a"}])
