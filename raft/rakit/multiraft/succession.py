@@ -9,8 +9,9 @@ Rules:
 
 - A leader's node goes down: its followers forget it and campaign in turns, at once (S16). The pre-
   vote protects a leader that is not gone. Groups with a leader elsewhere are let rest (Q4).
-- A node comes up: leaders ask its replicas at once where they are. Groups without a leader plan a
-  campaign, two turns later than otherwise, so that a leader which exists is heard first.
+- A node comes up: leaders ask its replicas where they are, those that are at work at once, quiet
+  ones in turns of a few a tick: a node of thousands of groups would else be spoken to by all of
+  them in one moment, and be too busy to answer pings. Groups without a leader plan a campaign, two turns later than otherwise, so that a leader which exists is heard first.
 - A replica that hears of no leader for its time-out stands by the agenda too, so that however many
   groups have lost theirs, no more campaigns are under way than this node can see to the end.
 - A member says farewell: as if its node were down, for this group only.
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from rakit.multiraft import quiesce
 from rakit.multiraft.driver_config import DriverConfig
@@ -34,6 +36,9 @@ from rakit.multiraft.quiesce import members
 from rakit.multiraft.roster import BIRTH_INDEX
 from rakit.multiraft.stall import StallWatch, successor
 from rakit.raft import Message, Role
+
+#: Quiet groups that ask a replica on a returned node where it is, within one tick.
+VISITS_PER_TICK_MAX = 16
 
 
 class Succession:
@@ -48,6 +53,8 @@ class Succession:
         )
         self._stall = StallWatch(config.election_ticks // 2)
         self._up: set[int] = {node_id}
+        #: Quiet groups that are led here, and the nodes that came back and they have not asked.
+        self._visits: dict[tuple[int, int], int] = {}
 
     def is_up(self, node_id: int) -> bool:
         """Tells whether a node answers, as far as seen from here."""
@@ -57,6 +64,7 @@ class Succession:
         """Starts the campaigns that are due; gives up leaderships that a hung disk holds."""
         for group_id in self._agenda.due(now):
             self._take_turn(group_id)
+        self._visit_next()
         if self._stall.overdue(now):
             for group in tuple(self._led_groups()):
                 self.step_down(group)
@@ -132,10 +140,14 @@ class Succession:
     def node_up(self, node_id: int) -> None:
         """Notes that a node answers: leaders wake for its replicas, who has none looks for one."""
         self._up.add(node_id)
+        visits = VISITS_PER_TICK_MAX
         for group, replica in self._members_on(node_id):
             if group.raw.role is Role.LEADER:
-                self._floor.stir(group)
-                group.raw.report_reachable(replica)
+                if group.quiet and not visits:
+                    self._visits[node_id, group.meta.group_id] = replica
+                    continue
+                visits -= group.quiet
+                self._visit(group, replica)
             elif group.raw.lead:
                 continue
             elif self._agenda.has(group.meta.group_id):
@@ -143,6 +155,18 @@ class Succession:
             else:
                 self._floor.stir(group)
                 self._plan(group, self.is_up, turns_later=2)
+
+    def _visit(self, group: Group, replica: int) -> None:
+        """Has a group that is led here ask a replica whose node came back where it is."""
+        self._floor.stir(group)
+        group.raw.report_reachable(replica)
+
+    def _visit_next(self) -> None:
+        for node_id, group_id in tuple(islice(self._visits, VISITS_PER_TICK_MAX)):
+            replica = self._visits.pop((node_id, group_id))
+            group = self._floor.group(group_id)
+            if group is not None and group.raw.role is Role.LEADER and self.is_up(node_id):
+                self._visit(group, replica)
 
     def node_down(self, node_id: int) -> None:
         """Notes that a node is gone: groups that it led elect another leader at once."""

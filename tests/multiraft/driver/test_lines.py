@@ -6,6 +6,7 @@ import pytest
 
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.machine import GroupKind, node_of, replica_id
+from rakit.multiraft.succession import VISITS_PER_TICK_MAX
 from rakit.raft import ConfChange, ConfChangeSingle, ConfChangeType, MessageType
 from tests.multiraft.driver.cluster import GROUP, Cluster
 
@@ -69,6 +70,31 @@ def test_s16_the_metadata_group_stands_in_no_line() -> None:
         cluster.report_down(cluster.nodes[gone])
         cluster.tick(20)
     cluster.run_until(lambda: cluster.leads(1), ticks=20)
+
+
+def test_s15_many_quiet_groups_ask_a_node_that_came_back_in_turns() -> None:
+    cluster = Cluster(3)
+    for each in HOPELESS:
+        cluster.create(each)
+    cluster.run_until(lambda: all(cluster.leads(each) for each in HOPELESS), 2_000)
+    leader, away = cluster.nodes[1], cluster.nodes[3]
+    for each in HOPELESS:
+        now = cluster.leader(each)
+        assert now is not None
+        if now is not leader:
+            now.driver.transfer_leader(each, replica_id(1, 1))
+    cluster.run_until(lambda: all(cluster.leader(each) is leader for each in HOPELESS))
+    cluster.run_until(lambda: all(each.quiet for each in leader.driver.groups.values()), 2_000)
+    cluster.crash(away)
+    cluster.report_down(away)
+    cluster.run_until(lambda: all(each.quiet for each in leader.driver.groups.values()), 2_000)
+    leader.driver.node_up(away.node_id)
+    awake = sum(not each.quiet for each in leader.driver.groups.values())
+    assert awake == VISITS_PER_TICK_MAX
+    cluster.restart(away)
+    cluster.run_until(
+        lambda: all(away.driver.groups[each].raw.lead for each in HOPELESS), ticks=100
+    )
 
 
 def test_who_is_removed_while_it_stands_in_line_stops_standing() -> None:
