@@ -11,7 +11,8 @@ Rules:
   vote protects a leader that is not gone. Groups with a leader elsewhere are let rest (Q4).
 - A node comes up: leaders ask its replicas where they are, those that are at work at once, quiet
   ones in turns of a few a tick: a node of thousands of groups would else be spoken to by all of
-  them in one moment, and be too busy to answer pings. Groups without a leader plan a campaign, two turns later than otherwise, so that a leader which exists is heard first.
+  them in one moment, and be too busy to answer pings. Groups without a leader plan a campaign, two
+  turns later than otherwise, so that a leader which exists is heard first.
 - A replica that hears of no leader for its time-out stands by the agenda too, so that however many
   groups have lost theirs, no more campaigns are under way than this node can see to the end.
 - A member says farewell: as if its node were down, for this group only.
