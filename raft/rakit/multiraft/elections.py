@@ -10,11 +10,11 @@ core's time-out goes on underneath.
 
 The agenda caps how many campaigns a node has under way: a node that led thousands of groups must
 not turn its loss into a storm. A place is free again when the group has a leader, or when the
-voters after this one have had their turns. Who finds no room waits, in order, and so does a replica
-whose time-out ran out. Later voters wait behind these, as long as a quarter of the room suffices
-for them: while this node is busy with first turns, so are the others, but first ones may be such as
-cannot win. Last come groups that too few of the voters live for, which would else use up the room
-for ever. The metadata group stands in no line: everything else waits for it.
+voters after this one have had their turns. Who finds no room waits, in order. Later voters wait
+behind these, as long as a quarter of the room suffices for them: while this node is busy with first
+turns, so are the others, but first ones may be such as cannot win. Then come replicas whose
+time-out ran out, a few in a tick, and last groups that too few of the voters live for, which would
+else use up the room for ever. The metadata group stands in no line: everything waits for it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from rakit.raft import ConfState
 
 #: Turns after which an orphaned group is left to the core's time-out.
 TRIES_MAX = 6
+#: Groups that ask within one tick though their leader will most likely speak by itself.
+PATIENT_PER_TICK_MAX = 4
 #: The part of the room that later voters get, where first ones wait as well.
 _SHARE_OF_LATER = 4
 
@@ -58,8 +60,14 @@ class Urgency(Enum):
     #: Everything waits for it: it stands in no line.
     FIRST = auto()
     USUAL = auto()
+    #: It heard of no leader for its time-out, as after a restart: most likely there is one, which
+    #: will speak to it, and to ask in thousands of groups at once would hold up just that.
+    PATIENT = auto()
     #: As far as is known, too few of its voters live for an election.
     HOPELESS = auto()
+
+
+_STILL_PATIENT = (Urgency.PATIENT, Urgency.USUAL)
 
 
 @dataclass(slots=True)
@@ -85,6 +93,8 @@ class Agenda:
         self._waiting: dict[int, None] = {}
         #: Later voters, when theirs has come: while a node is busy with first turns, so are others.
         self._waiting_later: dict[int, None] = {}
+        #: Groups whose leader will most likely speak by itself.
+        self._waiting_patiently: dict[int, None] = {}
         #: Groups that cannot elect anybody, as far as is known.
         self._waiting_last: dict[int, None] = {}
         #: Groups with a campaign under way, and when it counts as failed; ascending.
@@ -100,7 +110,7 @@ class Agenda:
         self._turns[group_id] = planned = _Turn(rank, 0, urgency)
         self._put(group_id, planned, now + 1 + rank * self._turn_ticks + self._rng.randrange(2))
 
-    def ask(self, group_id: int, urgency: Urgency = Urgency.USUAL) -> None:
+    def ask(self, group_id: int, urgency: Urgency = Urgency.PATIENT) -> None:
         """Gives a group without a turn one try, as soon as there is room."""
         self._turns[group_id] = planned = _Turn(0, 0, urgency, TRIES_MAX - 1)
         self._line_of(planned)[group_id] = None
@@ -108,6 +118,8 @@ class Agenda:
     def _line_of(self, planned: _Turn) -> dict[int, None]:
         if planned.urgency is Urgency.HOPELESS:
             return self._waiting_last
+        if planned.urgency is Urgency.PATIENT:
+            return self._waiting_patiently
         return self._waiting_later if planned.rank and not planned.tries else self._waiting
 
     def again(self, group_id: int, now: int, voters: int) -> bool:
@@ -140,12 +152,17 @@ class Agenda:
             line.pop(group_id, None)
 
     def _lines(self) -> tuple[dict[int, None], ...]:
-        return self._waiting, self._waiting_later, self._waiting_last
+        return (
+            self._waiting,
+            self._waiting_later,
+            self._waiting_patiently,
+            self._waiting_last,
+        )
 
     def rank_anew(self, group_id: int, urgency: Urgency) -> bool:
         """Takes in who lives now; False if that sends a group to another line."""
         planned = self._turns[group_id]
-        if planned.urgency is urgency:
+        if planned.urgency is urgency or (planned.urgency, urgency) == _STILL_PATIENT:
             return True
         planned.urgency = urgency
         stood = [line for line in self._lines() if line.pop(group_id, self) is None]
@@ -178,7 +195,8 @@ class Agenda:
         # Later voters have a part of it, or of the ticks: first ones may be such as cannot win.
         later = room // _SHARE_OF_LATER or int(now % _SHARE_OF_LATER == 0)
         firsts = room - min(len(self._waiting_later), later)
-        for line, share in zip(self._lines(), (firsts, room, room), strict=True):
+        shares = (firsts, room, PATIENT_PER_TICK_MAX, room)
+        for line, share in zip(self._lines(), shares, strict=True):
             left = min(share, self._count_max - len(under_way))
             for group_id in tuple(islice(line, max(0, left))):
                 del line[group_id]

@@ -39,7 +39,7 @@ from rakit.multiraft.stall import StallWatch, successor
 from rakit.raft import Message, Role
 
 #: Quiet groups that ask a replica on a returned node where it is, within one tick.
-VISITS_PER_TICK_MAX = 16
+VISITS_PER_TICK_MAX = 8
 
 
 class Succession:
@@ -103,7 +103,8 @@ class Succession:
             if urgency is Urgency.FIRST:
                 self.campaign(group)
             else:
-                self._agenda.ask(group.meta.group_id, urgency)
+                usual = urgency is Urgency.USUAL
+                self._agenda.ask(group.meta.group_id, Urgency.PATIENT if usual else urgency)
 
     def settled(self, group_id: int) -> None:
         """Notes that the group has a leader."""
