@@ -101,11 +101,13 @@ class _Plan:
             self._keep(member_id, member.owned)
 
     def _keep(self, member_id: str, keys: Iterable[Key]) -> None:
+        if self._taken.issuperset(keys):
+            return
+        subscribed = self.members[member_id].subscribed
         for key in keys:
             topic = self.topics.get(key[0])
             exists = topic is not None and key[1] < topic.partition_count
-            wanted = key[0] in self.members[member_id].subscribed
-            if exists and wanted and key not in self._taken:
+            if exists and key[0] in subscribed and key not in self._taken:
                 self._give(member_id, key)
 
     def most_constrained_first(self) -> list[int]:
@@ -122,7 +124,7 @@ class _Plan:
         rest = iter(free)
         # Loads only grow here, and only the first one's at each step: the heap stays right.
         heap = [
-            (self.loads[each], len(self.held[each][topic_id]), each)
+            (self.loads[each], len(self.held[each].get(topic_id, ())), each)
             for each in self.takers[topic_id]
         ]
         heapify(heap)
@@ -151,14 +153,8 @@ class _Plan:
         if max(self.loads.values()) < min(self.loads.values()) + 2:
             return
         evening = _Evening(self)
-        moved = True
-        while moved:
-            moved = False
-            for poor in sorted(self.members, key=lambda each: (self.loads[each], each)):
-                while chain := evening.chain_to(poor):
-                    moved = True
-                    for giver, topic_id, taker in chain:
-                        evening.move(giver, topic_id, taker)
+        while evening.go_round():
+            pass
 
     def is_near(self, member: Member, key: Key) -> bool:
         """Whether a replica is in the member's rack."""
@@ -182,22 +178,43 @@ class _Evening:
         self._looks_left = _LOOKS_COUNT_MAX
         #: What each member may have, in order; members with equal subscriptions share it.
         self._wants: dict[frozenset[int], list[int]] = {}
-        #: Members with no way to them since the last move, with the load that was too much.
-        self._stuck: dict[str, int] = {}
+        #: Topics by which no way led to a member with this load, since the last move.
+        self._stuck: dict[int, int] = {}
 
-    def chain_to(self, poor: str) -> list[tuple[str, int, str]]:
+    def go_round(self) -> bool:
+        """Gives one to whoever has the fewest, over and over; False if nobody could be given any.
+
+        Whom no way leads to is left out for the rest of the round.
+        """
+        loads = self._plan.loads
+        waiting = [(load, each) for each, load in loads.items()]
+        heapify(waiting)
+        moved = False
+        while waiting:
+            load, poor = heappop(waiting)
+            if load != loads[poor] or not (chain := self._chain_to(poor)):
+                continue
+            moved = True
+            for giver, topic_id, taker in chain:
+                self._move(giver, topic_id, taker)
+            for each in (poor, chain[0][0]):
+                heappush(waiting, (loads[each], each))
+        return moved
+
+    def _chain_to(self, poor: str) -> list[tuple[str, int, str]]:
         """Who gives one of which topic to whom, so that somebody with two more has one less."""
-        load = self._plan.loads[poor]
-        if self._steps_left <= 0 or self._richest.load < load + 2:
+        load, most = self._plan.loads[poor], self._richest.load
+        if self._steps_left <= 0 or most < load + 2:
             return []
-        best: tuple[int, int] = (load + 1, -1)
-        direct: list[tuple[str, int, str]] = []
+        best, direct = load + 1, list[tuple[str, int, str]]()
         for topic_id in self._wanted(poor):
             found = self._richest.of(topic_id)
-            if found is not None and found[:2] > best and found[0] > load + 1:
-                best, direct = found[:2], [(found[2], topic_id, poor)]
-        # Whom nobody reaches who has so much cannot be reached by way of one with as much either.
-        if direct or self._stuck.get(poor, load + 1) <= load:
+            if found is not None and found[0] > best:
+                best, direct = found[0], [(found[1], topic_id, poor)]
+                if best == most:
+                    break
+        # What gives a member nothing gives nothing to one that has as much either.
+        if direct or all(self._stuck.get(each, most) <= load for each in self._wanted(poor)):
             return direct
         return self._way_to(poor)
 
@@ -237,11 +254,11 @@ class _Evening:
                     rich = taker
                 return chain
             edge = reached
-        for each in seen:
+        for each in seen_topics:
             self._stuck[each] = min(plan.loads[poor], self._stuck.get(each, plan.loads[poor]))
         return []
 
-    def move(self, giver: str, topic_id: int, taker: str) -> None:
+    def _move(self, giver: str, topic_id: int, taker: str) -> None:
         """Moves the partition whose move costs least."""
         plan = self._plan
         key = self._gifts.take(giver, topic_id, taker)
@@ -287,14 +304,14 @@ class _Richest:
             self._load -= 1
         return self._load
 
-    def of(self, topic_id: int) -> tuple[int, int, str] | None:
-        """The load, the place among the members, and the name."""
+    def of(self, topic_id: int) -> tuple[int, str] | None:
+        """Its load, and its name."""
         heap = self._heaps[topic_id]
         while heap:
             load, place = -heap[0][0], -heap[0][1]
             member_id = self._names[place]
             if self._plan.loads[member_id] == load and self._plan.held[member_id][topic_id]:
-                return load, place, member_id
+                return load, member_id
             heappop(heap)
         return None
 

@@ -17,6 +17,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -54,10 +55,13 @@ def next_change(name: str, group: Group | None, wishes: Wishes, view: View) -> G
     known = {} if group is None else group.members
     epoch = 0 if group is None else group.epoch
     drafts = _drafts(known, wishes)
+    owned = _owned(drafts, {} if group is None else group.owners)
     changed = wishes.topics_changed or wishes.joins or wishes.replaces or wishes.leaves
     if changed:
-        _set_targets(drafts, view)
-    _grant(drafts, epoch + 1)
+        targets = _set_targets(drafts, owned, view)
+    else:
+        targets = {member_id: _keys(draft.target) for member_id, draft in drafts.items()}
+    _grant(drafts, owned, targets, epoch + 1)
     members: list[MemberRecord] = []
     for member_id, draft in sorted(drafts.items()):
         was = known.get(member_id)
@@ -92,11 +96,15 @@ class _Drafts(dict[str, MemberRecord]):
     def own(self, member_id: str) -> MemberRecord:
         """The member's record, to be changed."""
         draft = self[member_id]
-        if draft is self._known.get(member_id):
+        if self.stays(member_id):
             self[member_id] = copy = MemberRecord()
             copy.CopyFrom(draft)
             return copy
         return draft
+
+    def stays(self, member_id: str) -> bool:
+        """Whether the member's record is the one that it has."""
+        return member_id in self and self[member_id] is self._known.get(member_id)
 
 
 def _drafts(known: Mapping[str, MemberRecord], wishes: Wishes) -> _Drafts:
@@ -127,16 +135,34 @@ def _drafts(known: Mapping[str, MemberRecord], wishes: Wishes) -> _Drafts:
     return drafts
 
 
-def _set_targets(drafts: _Drafts, view: View) -> None:
+def _owned(
+    drafts: _Drafts, owners: Mapping[Key, tuple[str, int]]
+) -> defaultdict[str, list[Key]]:
+    """What each member owns, until something is granted."""
+    owned: defaultdict[str, list[Key]] = defaultdict(list)
+    for key, (member_id, _) in owners.items():
+        owned[member_id].append(key)
+    for member_id in [each for each in owned if not drafts.stays(each)]:
+        del owned[member_id]
+    for member_id, draft in drafts.items():
+        if not drafts.stays(member_id):
+            owned[member_id] = [*_keys(draft.owned)]
+    return owned
+
+
+def _set_targets(
+    drafts: _Drafts, owned: Mapping[str, list[Key]], view: View
+) -> dict[str, tuple[Key, ...]]:
+    """Gives everybody the target that it is to have; returns them."""
     members = [
         Member(
-            member_id=draft.member_id,
+            member_id=member_id,
             subscribed=view.resolve(draft),
             rack=draft.rack,
             target=_keys(draft.target),
-            owned=_keys(draft.owned),
+            owned=tuple(owned.get(member_id, ())),
         )
-        for draft in drafts.values()
+        for member_id, draft in drafts.items()
     ]
     plan = assign(members, view.topics)
     for member in members:
@@ -145,19 +171,24 @@ def _set_targets(drafts: _Drafts, view: View) -> None:
             draft = drafts.own(member.member_id)
             del draft.target[:]
             draft.target.extend(_plain(key) for key in keys)
+    return plan
 
 
-def _grant(drafts: _Drafts, epoch: int) -> None:
+def _grant(
+    drafts: _Drafts,
+    owned: Mapping[str, list[Key]],
+    targets: Mapping[str, tuple[Key, ...]],
+    epoch: int,
+) -> None:
     """Gives everybody what it is to have and nobody owns."""
-    taken = {key_of(each) for draft in drafts.values() for each in draft.owned}
-    for member_id, draft in [*drafts.items()]:
-        free = [key for each in draft.target if (key := key_of(each)) not in taken]
-        if free:
-            owned = {key_of(each): each for each in draft.owned}
-            owned |= {key: _plain(key, epoch) for key in free}
+    taken = {key for keys in owned.values() for key in keys}
+    for member_id, target in targets.items():
+        if not taken.issuperset(target):
             mine = drafts.own(member_id)
+            now = {key_of(each): each for each in mine.owned}
+            now |= {key: _plain(key, epoch) for key in target if key not in taken}
             del mine.owned[:]
-            mine.owned.extend(owned[key] for key in sorted(owned))
+            mine.owned.extend(now[key] for key in sorted(now))
 
 
 def _concerns(was: MemberRecord, draft: MemberRecord) -> bool:
