@@ -218,3 +218,19 @@ async def test_the_end_of_a_node_waits_until_its_sessions_are_detached() -> None
         await asyncio.gather(member.running, return_exceptions=True)
         await it.gateway.close()
         assert [each.detach for each in it.coordinator.left] == [True]
+
+
+async def test_s25_members_that_come_and_go_do_not_keep_others_from_being_renewed(
+    short_leases: float,
+) -> None:
+    """Every PollGroup is such a one."""
+    async with node() as it:
+        member = await it.join(0)
+        await member.client.hears("assigned 0@0")
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + 3 * short_leases
+        while loop.time() < until_s:
+            polled = await it.gateway.join(join_of(), "", loop.time() + 1, polls=True)
+            await asyncio.sleep(0.005)
+            it.gateway.forget(polled)
+            assert not member.running.done(), "its stream ended"

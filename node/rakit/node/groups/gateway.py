@@ -11,6 +11,8 @@ Rules (S25):
   NODE_UNAVAILABLE; the coordinator gives nothing away before that.
 - A call that waits does not know of a member that came meanwhile: it is broken off and made anew.
   What comes in one moment goes together, so a thousand joins are not a thousand calls.
+- A call that was broken off renewed nobody. The next one does not wait and is not broken off, so
+  members that come and go, as with every poll, never keep the others from being renewed.
 - A member's state is always whole, and its version only grows: an answer that is not newer than
   what is known says nothing.
 - A member has one session here. The stream of an earlier one, which its client has given up, ends.
@@ -171,11 +173,12 @@ class _Link:
 
     async def run(self) -> None:
         """Renews while there is anybody."""
+        waits = True
         while self.sessions:
             await asyncio.sleep(GATHER_S)
             # A failure is no reason to give up: the leases say when it is too late.
             try:
-                await self._renew()
+                waits = await self._renew(SYNC_WAIT_S if waits else 0.0)
             except RakitError as error:
                 logger.info(
                     "a coordinator did not renew its members",
@@ -183,7 +186,8 @@ class _Link:
                 )
                 await asyncio.sleep(RETRY_S)
 
-    async def _renew(self) -> None:
+    async def _renew(self, wait_s: float) -> bool:
+        """Asks once; False where the call was broken off."""
         sessions = list(self.sessions.values())
         request = SyncMembers(
             gateway_node_id=self._node_id,
@@ -197,12 +201,16 @@ class _Link:
                 )
                 for each in sessions
             ],
-            wait_ms=int(SYNC_WAIT_S * 1000),
+            wait_ms=int(wait_s * 1000),
         )
         sent_at = asyncio.get_running_loop().time()
-        answer = await self._ask(request, sent_at + SYNC_WAIT_S + SYNC_SLACK_S)
+        give_up = sent_at + wait_s + SYNC_SLACK_S
+        if wait_s:
+            answer = await self._ask(request, give_up)
+        else:
+            answer = await self._client.sync(self._number, request, give_up)
         if answer is None:
-            return
+            return False
         by_name = {(each.group, each.member_id): each for each in sessions}
         for each in answer.members:
             session = by_name.get((each.group, each.member.member_id))
@@ -212,6 +220,7 @@ class _Link:
             if session.ended is None:
                 session.lease.confirmed(sent_at, answer.lease_ms)
                 session.bell.ring()
+        return True
 
     async def _ask(self, request: SyncMembers, give_up: float) -> SyncAnswer | None:
         """The answer; None where the members changed meanwhile."""
