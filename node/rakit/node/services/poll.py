@@ -395,7 +395,10 @@ def _assigned(
     one: MemberPartition, reading: _Reading | None, start: Edge.ValueType
 ) -> AssignedPartition:
     """A partition with where it would be read without a position of the client's."""
-    assigned = AssignedPartition(topic=one.topic, partition=one.partition.partition)
+    owned = one.partition
+    assigned = AssignedPartition(
+        topic=one.topic, partition=owned.partition, topic_id=owned.topic_id
+    )
     finding = None if reading is None else reading.finding
     committed = one.committed_offset if one.HasField("committed_offset") else None
     if not isinstance(finding, Found) or reading is None:
