@@ -15,6 +15,8 @@ Rules (S25):
   members that come and go, as with every poll, never keep the others from being renewed.
 - A member's state is always whole, and its version only grows: an answer that is not newer than
   what is known says nothing.
+- A member whose first join was given up, by its client or for want of an answer, leaves: nobody
+  knows of it, and it would keep partitions from the others.
 - A member has one session here. The stream of an earlier one, which its client has given up, ends.
 - A coordinator that moved is found by the client of coordinators; here a call failed, and the next
   one succeeds.
@@ -263,7 +265,14 @@ class Gateway:
             polls=polls,
             session_id=session_id,
         )
-        answer = await self.client.join(request, give_up)
+        try:
+            answer = await self.client.join(request, give_up)
+        except BaseException as error:
+            if not member_id and not (isinstance(error, RakitError) and not error.may_be_applied):
+                # It has the id of its session, if it came about.
+                gone = LeaveMember(group=join.group, member_id=session_id, session_id=session_id)
+                self._tell(gone)
+            raise
         if answer.HasField("error"):
             raise from_status(answer.error)
         session = GroupSession(join.group, session_id, answer)
@@ -307,14 +316,23 @@ class Gateway:
         """The session is not held here any more: its grace begins. Told in the background."""
         self.forget(session)
         if session.ended is None:
-            task = asyncio.create_task(self._tell_detached(session), name="detach")
-            self._detaching.add(task)
-            task.add_done_callback(self._detaching.discard)
+            self._tell(self._leave(session, detach=True))
 
-    async def _tell_detached(self, session: GroupSession) -> None:
+    def abandon(self, session: GroupSession) -> None:
+        """The membership ends: its client does not know of it. Told in the background."""
+        session.is_leaving = True
+        self.forget(session)
+        self._tell(self._leave(session, detach=False))
+
+    def _tell(self, leave: LeaveMember) -> None:
+        task = asyncio.create_task(self._told(leave), name="detach")
+        self._detaching.add(task)
+        task.add_done_callback(self._detaching.discard)
+
+    async def _told(self, leave: LeaveMember) -> None:
         give_up = asyncio.get_running_loop().time() + DETACH_S
         try:
-            await self.client.leave(self._leave(session, detach=True), give_up)
+            await self.client.leave(leave, give_up)
         except RakitError as error:
             # Then its grace counts from the last renewal.
             logger.info("a session's end was not told", extra={"why": str(error)})

@@ -18,6 +18,8 @@ Rules:
 - Every partition that is read is in `data`, also without records, with the place to go on from.
 - While the call waits the session is held as a stream's is: news of the member end the wait, and a
   lease that ran out gives no records (S25).
+- A member whose first call fails or is given up by its client leaves: the client has not heard who
+  it is, and would come as another one.
 - It answers before the caller's deadline (contract 17), and at once when the node drains.
 """
 
@@ -84,6 +86,8 @@ class _Poll:
     #: When the answer leaves, and when another node must have answered.
     until: float
     latest: float
+    #: The member has come with this call.
+    is_new: bool
     #: Offsets were committed, whatever comes after that.
     has_committed: bool = False
     errors: list[PartitionError] = field(default_factory=list[PartitionError])
@@ -120,15 +124,24 @@ class Polls:
         until = answer_by(call.deadline, POLL_RESERVE_S)
         session = await self._attached(request, min(until, self._loop.time() + JOIN_S))
         # Another node that waits so long needs a moment to say so.
-        poll = _Poll(request, session, until, (until + call.deadline) / 2)
+        is_new = not session.answer.resumed
+        poll = _Poll(request, session, until, (until + call.deadline) / 2, is_new)
         try:
             return await self._work(poll)
         except RakitError as error:
+            self._abandon(poll)
             # Something else failed; the offsets are committed all the same.
             raise error.as_unknown() if poll.has_committed else error from None
+        except asyncio.CancelledError:
+            self._abandon(poll)
+            raise
         finally:
             # It goes on without a holder: the next call is due within its session.
             self._parts.gateway.forget(session)
+
+    def _abandon(self, poll: _Poll) -> None:
+        if poll.is_new and poll.session.ended is None:
+            self._parts.gateway.abandon(poll.session)
 
     async def _attached(self, request: PollGroupRequest, give_up: float) -> GroupSession:
         group = request.group or request.join.group
@@ -175,6 +188,7 @@ class Polls:
             group=session.group,
             member_id=session.member_id,
             member_epoch=poll.request.assignment_version,
+            session_id=session.session_id,
             offsets=[
                 GroupOffset(
                     topic_id=one.partition.topic_id,

@@ -101,7 +101,8 @@ class SubscribeSession:
         self._member: Membership
         self._feed: Feed
         self._pipeline: Pipeline
-        self._is_first = True
+        #: The client is to be told what its resumed session has.
+        self._must_tell = False
 
     async def run(self) -> None:
         """Serves the stream to its end."""
@@ -143,6 +144,7 @@ class SubscribeSession:
         self._join = join
         self._start = start
         self._session = session
+        self._must_tell = session.answer.resumed
         holdings = Holdings(start, resumed=session.answer.resumed)
         self._member = member = Membership(session, holdings, credit, Outbox(self._stream))
         session.processing_ms = lambda: member.processing.elapsed_ms(self._loop.time())
@@ -214,10 +216,10 @@ class SubscribeSession:
     def _apply(self) -> None:
         answer = self._session.answer
         change = self._member.holdings.apply(answer)
-        if self._is_first and answer.resumed and not change.added:
+        if self._must_tell and not change.added:
             # Nothing follows that would tell a client what is left of what it had.
             self._assigned([])
-        self._is_first = False
+        self._must_tell = False
         if change.unseen:
             self._pipeline.release(change.unseen)
         if change.added:
