@@ -135,9 +135,7 @@ def _drafts(known: Mapping[str, MemberRecord], wishes: Wishes) -> _Drafts:
     return drafts
 
 
-def _owned(
-    drafts: _Drafts, owners: Mapping[Key, tuple[str, int]]
-) -> defaultdict[str, list[Key]]:
+def _owned(drafts: _Drafts, owners: Mapping[Key, tuple[str, int]]) -> defaultdict[str, list[Key]]:
     """What each member owns, until something is granted."""
     owned: defaultdict[str, list[Key]] = defaultdict(list)
     for key, (member_id, _) in owners.items():

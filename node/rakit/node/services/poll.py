@@ -15,7 +15,9 @@ Rules:
   told, and its partitions come and go. One that it had before it last got the partition does not
   count. Without a position a partition is read from its committed
   offset, else from where the member begins; a position that is no longer kept counts as none.
-- Every partition that is read is in `data`, also without records, with the place to go on from.
+- Every partition that is read is in `data`, also without records, with the place to go on from. What
+  the member owns goes first: where names fill the answer there are fewer records, or partitions
+  that are not read this time.
 - While the call waits the session is held as a stream's is: news of the member end the wait, and a
   lease that ran out gives no records (S25).
 - A member whose first call fails or is given up by its client leaves: the client has not heard who
@@ -62,6 +64,10 @@ from rakit.peer.v1.opaque_pb2 import OpaquePartitionData, OpaquePollGroupRespons
 #: A long poll answers this long before the caller's own deadline (contract 17).
 POLL_RESERVE_S: Final = 0.2
 POSITIONS_COUNT_MAX: Final = 10_000
+#: Of one answer, all told: clients in all languages take 4 MiB by default.
+MESSAGE_BYTES_MAX: Final = (4 << 20) - (16 << 10)
+#: A partition in an answer beside its topic's name and its records.
+_PARTITION_BYTES: Final = 96
 
 
 @dataclass(slots=True)
@@ -372,16 +378,20 @@ class Polls:
             response.owned.append(_assigned(one, by_place.get(_place(one)), poll.start))
         # What has been taken meanwhile gets no more records.
         kept = {_place(each.owned) for each in self._readings(poll)}
-        left = max_bytes
+        left, room = max_bytes, MESSAGE_BYTES_MAX - response.ByteSize()
         for each in readings if serves else ():
             if _place(each.owned) not in kept:
                 continue
+            room -= len(each.position.topic) + _PARTITION_BYTES
+            if room < 0:
+                break
             finding = each.finding
             if isinstance(finding, Found):
-                first = left == max_bytes
-                data, size = render(each.position, finding, poll.form, left, at_least_one=first)
+                first, most = left == max_bytes, min(left, room)
+                data, size = render(each.position, finding, poll.form, most, at_least_one=first)
                 data.next_offset = max(data.next_offset, finding.from_offset)
                 left -= size
+                room -= size
                 response.data.append(data)
             elif finding is not None and each.position.WhichOneof("start") == "offset":
                 # Without a place to go on from there is nothing that a client could repeat.
@@ -391,6 +401,7 @@ class Polls:
                     next_offset=each.position.offset,
                     error=to_status(finding),
                 )
+                room -= data.error.ByteSize()
                 response.data.append(data)
 
 
