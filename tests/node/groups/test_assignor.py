@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -180,3 +181,43 @@ def test_a_large_group_is_assigned_in_a_moment(joins: int) -> None:
     assert counts(before) == [25] * 200
     after = assign([*later(first, before), *everybody(joins, range(1, 6), "new")], known)
     assert counts(after)[-1] - counts(after)[0] <= 1
+
+
+def looks(call: Callable[[], object]) -> int:
+    """How often a call calls functions: what it does, whatever the pace of the machine."""
+    count = 0
+
+    def profile(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize(("members", "joins"), [(1_000, 0), (1_000, 1), (1, 1), (1, 99), (50, 50)])
+def test_the_work_grows_with_partitions_and_moves_and_not_with_their_product(
+    members: int, joins: int
+) -> None:
+    known = topics(3_000)
+    first = everybody(members, [1])
+    before = assign(first, known)
+    group = [*later(first, before), *everybody(joins, [1], "new")]
+    after = assign(group, known)
+    assert counts(after)[-1] - counts(after)[0] <= 1
+    assert looks(lambda: assign(group, known)) < 120 * (3_000 + moved(before, after))
+
+
+def test_what_cannot_be_evened_out_is_looked_for_once() -> None:
+    names = range(1, 41)
+    known = topics(*[1] * 40, 2_000)
+    poor = everybody(300, names)
+    rich = everybody(20, [41], "rich")
+    plan = assign([*poor, *rich], known)
+    assert counts(plan)[-20:] == [100] * 20
+    settled = later([*poor, *rich], plan)
+    assert looks(lambda: assign(settled, known)) < 200_000

@@ -557,3 +557,61 @@ def test_a_change_that_was_refused_is_tried_again_without_anybody_asking() -> No
         await until(lambda: len(member.answer.owned) == 2, 3)
 
     run(main())
+
+
+def test_a_commit_of_an_attachment_that_was_replaced_does_not_take_offsets_back() -> None:
+    async def main() -> None:
+        world = World(t=1)
+        member = await world.join()
+        other = await member.resume()
+        epoch = other.answer.member_epoch
+
+        async def commit(offset: int, by: Member) -> None:
+            result = await world.commit(
+                "g", offset, member=by.name, epoch=epoch, session=by.session
+            )
+            assert not result.refused
+
+        await commit(9, other)
+        error = await refused(commit(5, member))
+        assert error.metadata["fence_reason"] == "INSTANCE_REPLACED"
+        offsets = world.host.replica.machine.state.groups["g"].offsets
+        assert [each.offset for each in offsets.values()] == [9]
+        assert all(other.session.encode() not in each for each in world.host.entries[-1:])
+
+    run(main())
+
+
+def test_a_late_detachment_claims_nothing_under_a_new_coordinator() -> None:
+    async def main() -> None:
+        world = World(t=1)
+        member = await world.join()
+        other = await member.resume()
+        world.elect()
+        await member.leave(detach=True)
+        await other.sync()
+        assert not other.answer.HasField("error"), "the session is its own"
+        await until(lambda: "g" in world.host.replica.machine.state.groups)
+        other.keep()
+        await asyncio.sleep(15)
+        assert world.owned() == {other.name: 1}
+
+    run(main())
+
+
+def test_whoever_gives_a_join_up_leaves_though_it_is_only_on_its_way() -> None:
+    async def main() -> None:
+        world = World(t=2)
+        stays = await world.join(polls=True)
+        world.host.entry_s = 1.0
+        joining = asyncio.create_task(world.join(polls=True))
+        await asyncio.sleep(0.5)
+        (session,) = [each.session_id for each in world.asked if each.session_id != stays.session]
+        joining.cancel()
+        gone = Member(world, "g", session)
+        gone.answer.member_id = session
+        await gone.leave()
+        await asyncio.sleep(5)
+        assert world.owned() == {stays.name: 2}
+
+    run(main())

@@ -183,10 +183,6 @@ LATER: dict[str, tuple[dict[str, Any], Expected]] = {
         {"grant": api.GrantCredit(bytes=5)},
         invalid("refilled by commits"),
     ),
-    "letting go of what is kept": (
-        {"revoked": api.RevokeDone(partitions=[api.TopicPartition(topic=TOPIC, partition=0)])},
-        invalid("is not being revoked"),
-    ),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from rakit.node.errors import RakitError, reason_name
 from rakit.node.groups import gateway, lease
 from rakit.node.groups.gateway import Coordinators
+from rakit.peer.v1.coordinator_service_pb2 import JoinMember, MemberAnswer
 from tests.node.groups.world import Coordinator, Node, join_of, node
 from tests.node.metadata.machines import until
 
@@ -218,3 +219,40 @@ async def test_the_end_of_a_node_waits_until_its_sessions_are_detached() -> None
         await asyncio.gather(member.running, return_exceptions=True)
         await it.gateway.close()
         assert [each.detach for each in it.coordinator.left] == [True]
+
+
+async def test_s25_members_that_come_and_go_do_not_keep_others_from_being_renewed(
+    short_leases: float,
+) -> None:
+    """Every PollGroup is such a one."""
+    async with node() as it:
+        member = await it.join(0)
+        await member.client.hears("assigned 0@0")
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + 3 * short_leases
+        while loop.time() < until_s:
+            polled = await it.gateway.join(join_of(), "", loop.time() + 1, polls=True)
+            await asyncio.sleep(0.005)
+            it.gateway.forget(polled)
+            assert not member.running.done(), "its stream ended"
+
+
+async def test_whoever_gives_its_first_join_up_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with node() as it:
+        asked: list[JoinMember] = []
+
+        async def join(request: JoinMember, _give_up: float) -> MemberAnswer:
+            asked.append(request)
+            await asyncio.Event().wait()
+            raise NotImplementedError
+
+        monkeypatch.setattr(it.coordinator, "join", join)
+        for member_id in ("", "m7"):
+            joining = asyncio.create_task(it.gateway.join(join_of(), member_id, 1.0, polls=True))
+            await asyncio.sleep(0)
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
+        await until(lambda: bool(it.coordinator.left))
+        (left,) = it.coordinator.left
+        assert (left.member_id, left.session_id) == (asked[0].session_id, asked[0].session_id)
+        assert not left.detach, "one that resumed goes on elsewhere"

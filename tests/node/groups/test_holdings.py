@@ -66,7 +66,7 @@ def test_a_revoked_partition_is_told_once_and_stays_until_the_coordinator_knows(
     assert held.turn > turn
     assert not held.is_readable(0.0)
     holdings.let_go(held)
-    assert [each.partition for each in holdings.told()] == [1]
+    assert [each.partition for each in holdings.owned()] == [1]
     # Heard again before the coordinator has the word.
     assert holdings.apply(telling).added == []
     holdings.apply(answer(owned(1)))
@@ -80,6 +80,43 @@ def test_what_the_client_was_never_told_is_let_go_of_without_asking_it() -> None
     assert change.revoked == []
     assert sorted(each.partition for each in change.unseen) == [0, 1]
     assert holdings.all() == []
+
+
+def test_p5_what_is_revoked_while_the_stream_was_down_is_asked_back_from_the_client() -> None:
+    holdings = Holdings(EDGE_EARLIEST, resumed=True)
+    change = holdings.apply(answer(owned(0), owned(1), revoking=[owned(0)]))
+    assert (numbers(change.revoked), change.unseen) == ([0], [])
+    assert numbers(change.added) == [1]
+    assert [each.partition for each in holdings.owned()] == [0, 1]
+    # Also where the leader was away, so that the client was not told on this stream.
+    change = holdings.apply(answer(owned(0), owned(1), revoking=[owned(0), owned(1)]))
+    assert (numbers(change.revoked), change.unseen) == ([1], [])
+    # What came later it cannot know.
+    holdings.apply(answer(owned(0), owned(1), owned(2)))
+    change = holdings.apply(answer(owned(0), owned(1), owned(2), revoking=[owned(2)]))
+    assert (change.revoked, change.unseen) == ([], [owned(2)])
+
+
+def test_of_two_topics_of_one_name_a_client_that_resumes_lets_go_of_the_earlier_first() -> None:
+    old, new = owned(0, topic_id=1), owned(0, topic_id=2)
+    holdings = Holdings(EDGE_EARLIEST, resumed=True)
+    change = holdings.apply(answer(new, old, revoking=[old]))
+    assert ([each.owned for each in change.revoked], change.added) == ([old], [])
+    holdings.let_go(change.revoked[0])
+    assert [each.owned for each in holdings.apply(answer(new)).added] == [new]
+
+
+def test_what_is_let_go_of_unasked_is_left_alone_until_the_coordinator_knows() -> None:
+    holdings = Holdings(EDGE_EARLIEST)
+    holdings.apply(answer(owned(0)))
+    revoked = answer(owned(0), revoking=[owned(0)])
+    assert holdings.apply(revoked).unseen == [owned(0)]
+    # The revocation is undone, and done again, while the word is on its way.
+    assert holdings.apply(answer(owned(0))).added == []
+    assert holdings.apply(revoked).unseen == []
+    holdings.apply(answer())
+    assert numbers(holdings.apply(answer(owned(0, since=5))).added) == [0]
+    assert numbers(holdings.apply(answer(owned(0, since=5))).added) == []
 
 
 def test_a_partition_that_vanishes_is_told_as_revoked() -> None:

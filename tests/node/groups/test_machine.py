@@ -166,6 +166,30 @@ def test_limits_hold_for_groups_and_for_offsets(monkeypatch: pytest.MonkeyPatch)
     assert not log.apply(pb.GroupCommand(changes=[change])).changed[0]
 
 
+def test_the_metadata_of_a_groups_offsets_are_bounded_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state_module, "METADATA_A_GROUP_BYTES_MAX", 10)
+    log = Log()
+
+    def commit(partition: int, metadata: str, group: str = "g") -> list[int]:
+        offset = pb.GroupOffset(topic_id=1, partition=partition, offset=1, metadata=metadata)
+        made = pb.CommitGroupOffsets(group=group, offsets=[offset])
+        return list(log.apply(pb.GroupCommand(commits=[made])).commits[0].reasons)
+
+    assert commit(0, "éé") == commit(1, "123456") == []
+    assert commit(2, "1") == [FULL]
+    assert commit(2, "") == commit(2, "", "h") == commit(0, "12345", "h") == []
+    assert commit(0, "12345") == [FULL]
+    assert log.committed() == {0: 1, 1: 1, 2: 1}
+    again = GroupsMachine()
+    again.restore(log.machine.snapshot(), len(log.entries))
+    assert again.state == log.machine.state
+    assert commit(1, "12345") == commit(0, "12345") == [], "what is less makes room"
+    log.apply(pb.GroupCommand(forgotten_topic_ids=[1]))
+    assert commit(0, "1234567890") == []
+
+
 def test_a_command_of_a_newer_version_stops_the_replica() -> None:
     newer = b"\x92\x01\x00"  # a field that this version does not have
     with pytest.raises(AssertionError, match="does not know"):

@@ -348,3 +348,14 @@ async def test_a_draining_node_answers_a_poll_that_waits(tmp_path_factory: Any) 
         one.node.stop()
         response = await asyncio.wait_for(waiting, 2)
         assert [each.partition for each in response.owned] == [0]
+
+
+async def test_a_first_call_that_was_given_up_leaves_no_member_behind(served: Served) -> None:
+    topic = await served.topic(2)
+    poller = Poller(served, topic)
+    call = served.groups.PollGroup(poller.request(max_wait_ms=8000), timeout=TIMEOUT_S)
+    await asyncio.sleep(0.3)
+    call.cancel()
+    second = Poller(served, topic, poller.group)
+    # Its session would last for the 300 s of its max_processing_ms.
+    await second.until_owned(2)

@@ -13,6 +13,7 @@ from rakit.api.v1.group_service_pb2 import OffsetCommit, Sought
 from rakit.api.v1.log_service_pb2 import EDGE_LATEST
 from rakit.node.errors import RakitError
 from rakit.node.groups import feed, outbox, pipeline
+from rakit.node.routing import no_leader
 from rakit.node.services.handlers import Stream
 from rakit.peer.v1.opaque_pb2 import OpaqueDelivery, OpaquePartitionData, OpaqueSubscribeResponse
 from tests.node.groups.world import Client, join_of, node
@@ -323,14 +324,30 @@ async def test_letting_go_is_told_until_it_is_heard() -> None:
         await until(lambda: it.coordinator.released == [[0]])
 
 
-async def test_letting_go_of_what_is_not_revoked_ends_the_stream() -> None:
+async def test_what_a_client_lets_go_of_unasked_comes_anew() -> None:
+    """It may mean an ownership of before that it was to let go of."""
     async with node() as it:
+        it.logs.put(10, 5)
         member = await it.join(0)
-        await member.client.hears("assigned 0@0")
+        await member.client.hears("0: 0-5")
+        member.client.commit(1, (0, 2))
         member.client.revoked(0)
-        error = await member.end()
-        assert reason_of(error) == "INVALID_REQUEST"
-        assert "not being revoked" in str(error)
+        await until(lambda: it.coordinator.released == [[0]])
+        it.coordinator.give(member.id, 0)
+        await member.client.hears("assigned 0@2c", "0: 2-5")
+
+
+async def test_letting_go_of_what_was_not_told_yet_means_something_else() -> None:
+    async with node() as it:
+        it.logs.failures[10] = no_leader("t", 0)
+        member = await it.join(0)
+        await until(lambda: len(member.session._member.holdings.all()) == 1)
+        member.client.revoked(0)
+        member.client.commit(1, (0, 0))
+        await member.client.hears("committed 1 0=PARTITION_NOT_OWNED")
+        it.logs.failures.clear()
+        await member.client.hears("assigned 0@0")
+        assert it.coordinator.released == []
 
 
 async def test_a_partition_that_comes_back_begins_at_its_commit() -> None:
@@ -491,6 +508,49 @@ async def test_a_token_resumes_the_session_where_its_commits_are() -> None:
         again.client.send(join=join_of(resume_token=member.token))
         await again.client.hears("resumed", "assigned 0@2c", "0: 2-5")
         assert again.id == member.id
+
+
+async def test_p5_a_member_that_resumes_is_asked_for_what_was_revoked_meanwhile() -> None:
+    async with node() as it:
+        it.logs.put(10, 5)
+        member = await it.join(0)
+        await member.client.hears("0: 0-5")
+        member.running.cancel()
+        it.coordinator.revoke(member.id, 0)
+        again = it.open()
+        again.client.send(join=join_of(resume_token=member.token))
+        await again.client.hears("resumed", "assigned ", "revoking 0 1")
+        (owned,) = [e.assigned.owned for e in again.client.answers if e.HasField("assigned")]
+        assert [each.partition for each in owned] == [0], "until it lets go"
+        await asyncio.sleep(0.1)
+        assert it.coordinator.released == []
+        again.client.commit(1, (0, 3))
+        again.client.revoked(0)
+        await again.client.hears("committed 1")
+        await until(lambda: it.coordinator.released == [[0]])
+
+
+async def test_a_member_that_resumes_with_nothing_left_is_told_so() -> None:
+    async with node() as it:
+        member = await it.join()
+        member.running.cancel()
+        again = it.open()
+        again.client.send(join=join_of(resume_token=member.token))
+        await again.client.hears("resumed", "assigned ")
+
+
+async def test_what_is_owned_is_told_whole_though_a_leader_is_away() -> None:
+    async with node() as it:
+        member = await it.join(0, 1)
+        await member.client.hears("assigned 0@0 1@0")
+        member.running.cancel()
+        it.logs.failures[11] = no_leader("t", 1)
+        again = it.open()
+        again.client.send(join=join_of(resume_token=member.token))
+        await again.client.hears("resumed", "assigned 0@0")
+        (first,) = [e.assigned for e in again.client.answers if e.HasField("assigned")]
+        assert [each.partition for each in first.owned] == [0, 1]
+        assert [each.topic_id for each in first.added] == [1]
 
 
 async def test_a_second_stream_of_a_member_ends_the_first() -> None:

@@ -134,6 +134,8 @@ class World:
             self.create(name, count)
         self.loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
+        #: The joins, in order.
+        self.asked: list[wire.JoinMember] = []
         self.coordinator = self.elect()
 
     def elect(self) -> Coordinator:
@@ -181,13 +183,20 @@ class World:
         return member
 
     async def commit(
-        self, group: str, *offsets: int, topic_id: int = 1, member: str = "", epoch: int = 0
+        self,
+        group: str,
+        *offsets: int,
+        topic_id: int = 1,
+        member: str = "",
+        epoch: int = 0,
+        session: str = "",
     ) -> CommitResult:
         return await self.coordinator.commit(
             CommitGroupOffsets(
                 group=group,
                 member_id=member,
                 member_epoch=epoch,
+                session_id=session,
                 offsets=[
                     GroupOffset(topic_id=topic_id, partition=at, offset=offset)
                     for at, offset in enumerate(offsets)
@@ -221,15 +230,15 @@ class Member:
         return {each.partition.partition for each in self.answer.owned}
 
     async def attach(self, asked: JoinGroup, *, polls: bool = False) -> None:
-        self.answer = await self.world.coordinator.join(
-            wire.JoinMember(
-                gateway_node_id=1,
-                member_id=self.name,
-                join=asked,
-                polls=polls,
-                session_id=self.session,
-            )
+        request = wire.JoinMember(
+            gateway_node_id=1,
+            member_id=self.name,
+            join=asked,
+            polls=polls,
+            session_id=self.session,
         )
+        self.world.asked.append(request)
+        self.answer = await self.world.coordinator.join(request)
 
     async def resume(self) -> Member:
         """The same member on another gateway."""

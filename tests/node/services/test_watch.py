@@ -132,6 +132,27 @@ async def test_a_quiet_watch_gives_signs_of_life(
         assert seen.topics == {}
 
 
+async def test_changes_of_what_is_not_watched_are_no_reason_for_silence(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "HEARTBEAT_S", 0.3)
+    monkeypatch.setattr(watch, "GATHER_S", 0.01)
+    leaders = served.node.host.leaders
+
+    async def change() -> None:
+        while True:
+            for callback in list(leaders._callbacks):
+                callback(1, None)
+            await asyncio.sleep(0.02)
+
+    async with watching(served, "nothing") as (seen, until):
+        changing = asyncio.create_task(change())
+        try:
+            await until(lambda: seen.version >= 4)
+        finally:
+            changing.cancel()
+
+
 async def test_a_watch_of_too_many_topics_is_refused(served: Served) -> None:
     names = [f"t{number}" for number in range(watch.TOPICS_COUNT_MAX + 1)]
     call = served.cluster.WatchCluster(WatchClusterRequest(topics=names))

@@ -304,7 +304,10 @@ def refusal(reason: Reason, group: str, member_id: str, topic: str, partition: i
                 " until the group is empty."
             )
         case error_pb2.ERROR_REASON_GROUP_FULL:
-            text = f"Group {group!r} has as many committed offsets as a group may have."
+            text = (
+                f"Group {group!r} has as many committed offsets, or as much metadata with them, as a"
+                " group may have."
+            )
         case _:
             text = f"The offset of {place} was not committed."
     if member_id:

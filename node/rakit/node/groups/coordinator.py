@@ -373,8 +373,20 @@ class Coordinator:
         return "" if mine else "INSTANCE_REPLACED"
 
     async def commit(self, request: CommitGroupOffsets) -> CommitResult:
-        """Commits offsets; whether they count is decided when they are applied."""
-        return await self._intake.commit(request)
+        """Commits offsets; whether they count is decided when they are applied.
+
+        Not those of an attachment that another one has replaced: its client has gone on from there,
+        and what it says late would take the offsets back.
+        """
+        session = self.sessions.get(request.group, request.member_id)
+        if request.session_id and session is not None:
+            if session.session_id not in {"", request.session_id}:
+                await self._confirmed()
+                raise fenced(request.group, request.member_id, "INSTANCE_REPLACED")
+        stored = CommitGroupOffsets()
+        stored.CopyFrom(request)
+        stored.ClearField("session_id")
+        return await self._intake.commit(stored)
 
     async def release(self, request: wire.ReleasePartitions) -> wire.MemberAnswer:
         """Takes partitions back that a member lets go of."""
@@ -390,11 +402,19 @@ class Coordinator:
     async def leave(self, request: wire.LeaveMember) -> wire.LeaveAnswer:
         """Ends a membership, or its attachment."""
         session = self.sessions.get(request.group, request.member_id)
-        if session is None or not self.sessions.claim(session, request.session_id, 0):
+        if session is None and not request.detach:
+            # Its join may be on its way: whoever gave that up does not want to stay behind.
+            await self._done(request.group)
+            session = self.sessions.get(request.group, request.member_id)
+        if request.detach:
+            # It claims nothing: another gateway may go on with the member already.
+            if session is not None and session.session_id == request.session_id:
+                self.sessions.detach(session, self._loop.time())
+            else:
+                await self._confirmed()
+        elif session is None or not self.sessions.claim(session, request.session_id, 0):
             # It is gone, or somebody else goes on with it.
             await self._confirmed()
-        elif request.detach:
-            self.sessions.detach(session, self._loop.time())
         else:
             self._end(session, session.ending or "LEFT")
             await self._done(request.group)

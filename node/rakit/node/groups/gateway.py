@@ -11,8 +11,12 @@ Rules (S25):
   NODE_UNAVAILABLE; the coordinator gives nothing away before that.
 - A call that waits does not know of a member that came meanwhile: it is broken off and made anew.
   What comes in one moment goes together, so a thousand joins are not a thousand calls.
+- A call that was broken off renewed nobody. The next one does not wait and is not broken off, so
+  members that come and go, as with every poll, never keep the others from being renewed.
 - A member's state is always whole, and its version only grows: an answer that is not newer than
   what is known says nothing.
+- A member whose first join was given up, by its client or for want of an answer, leaves: nobody
+  knows of it, and it would keep partitions from the others.
 - A member has one session here. The stream of an earlier one, which its client has given up, ends.
 - A coordinator that moved is found by the client of coordinators; here a call failed, and the next
   one succeeds.
@@ -171,11 +175,12 @@ class _Link:
 
     async def run(self) -> None:
         """Renews while there is anybody."""
+        waits = True
         while self.sessions:
             await asyncio.sleep(GATHER_S)
             # A failure is no reason to give up: the leases say when it is too late.
             try:
-                await self._renew()
+                waits = await self._renew(SYNC_WAIT_S if waits else 0.0)
             except RakitError as error:
                 logger.info(
                     "a coordinator did not renew its members",
@@ -183,7 +188,8 @@ class _Link:
                 )
                 await asyncio.sleep(RETRY_S)
 
-    async def _renew(self) -> None:
+    async def _renew(self, wait_s: float) -> bool:
+        """Asks once; False where the call was broken off."""
         sessions = list(self.sessions.values())
         request = SyncMembers(
             gateway_node_id=self._node_id,
@@ -197,12 +203,16 @@ class _Link:
                 )
                 for each in sessions
             ],
-            wait_ms=int(SYNC_WAIT_S * 1000),
+            wait_ms=int(wait_s * 1000),
         )
         sent_at = asyncio.get_running_loop().time()
-        answer = await self._ask(request, sent_at + SYNC_WAIT_S + SYNC_SLACK_S)
+        give_up = sent_at + wait_s + SYNC_SLACK_S
+        if wait_s:
+            answer = await self._ask(request, give_up)
+        else:
+            answer = await self._client.sync(self._number, request, give_up)
         if answer is None:
-            return
+            return False
         by_name = {(each.group, each.member_id): each for each in sessions}
         for each in answer.members:
             session = by_name.get((each.group, each.member.member_id))
@@ -212,6 +222,7 @@ class _Link:
             if session.ended is None:
                 session.lease.confirmed(sent_at, answer.lease_ms)
                 session.bell.ring()
+        return True
 
     async def _ask(self, request: SyncMembers, give_up: float) -> SyncAnswer | None:
         """The answer; None where the members changed meanwhile."""
@@ -254,7 +265,14 @@ class Gateway:
             polls=polls,
             session_id=session_id,
         )
-        answer = await self.client.join(request, give_up)
+        try:
+            answer = await self.client.join(request, give_up)
+        except BaseException as error:
+            if not member_id and not (isinstance(error, RakitError) and not error.may_be_applied):
+                # It has the id of its session, if it came about.
+                gone = LeaveMember(group=join.group, member_id=session_id, session_id=session_id)
+                self._tell(gone)
+            raise
         if answer.HasField("error"):
             raise from_status(answer.error)
         session = GroupSession(join.group, session_id, answer)
@@ -298,14 +316,23 @@ class Gateway:
         """The session is not held here any more: its grace begins. Told in the background."""
         self.forget(session)
         if session.ended is None:
-            task = asyncio.create_task(self._tell_detached(session), name="detach")
-            self._detaching.add(task)
-            task.add_done_callback(self._detaching.discard)
+            self._tell(self._leave(session, detach=True))
 
-    async def _tell_detached(self, session: GroupSession) -> None:
+    def abandon(self, session: GroupSession) -> None:
+        """The membership ends: its client does not know of it. Told in the background."""
+        session.is_leaving = True
+        self.forget(session)
+        self._tell(self._leave(session, detach=False))
+
+    def _tell(self, leave: LeaveMember) -> None:
+        task = asyncio.create_task(self._told(leave), name="detach")
+        self._detaching.add(task)
+        task.add_done_callback(self._detaching.discard)
+
+    async def _told(self, leave: LeaveMember) -> None:
         give_up = asyncio.get_running_loop().time() + DETACH_S
         try:
-            await self.client.leave(self._leave(session, detach=True), give_up)
+            await self.client.leave(leave, give_up)
         except RakitError as error:
             # Then its grace counts from the last renewal.
             logger.info("a session's end was not told", extra={"why": str(error)})

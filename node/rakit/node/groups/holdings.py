@@ -6,7 +6,9 @@ that it is done, the coordinator is told. Only then it is gone here.
 
 Rules:
 
-- What the client has not been told of is let go of without asking it.
+- What the client cannot know of is let go of without asking it. On a resumed stream it may know of
+  all that the member has at first: it had it on an earlier stream, and may have records of it.
+- What is let go of without asking is not looked at again until the coordinator has the word.
 - A client that was told that it must let go does so, also where the coordinator meanwhile would
   have left the partition where it is: it then comes anew.
 - A partition that is gone from the member without having been revoked is told as being revoked, and
@@ -44,8 +46,10 @@ class Held:
     reset: bool = False
     #: It is known where reading begins.
     is_open: bool = False
-    #: The client was told that it has it.
+    #: The client was told on this stream that it has it.
     is_told: bool = False
+    #: The client may know that it has it from an earlier stream.
+    may_be_known: bool = False
     #: The client has been told to let go of it.
     revoking: bool = False
     #: The client has let go of it.
@@ -110,16 +114,20 @@ class Change:
     added: list[Held] = field(default_factory=list[Held])
     #: The client is to be told to let go of these.
     revoked: list[Held] = field(default_factory=list[Held])
-    #: The client was never told of these: they are let go of at once.
+    #: The client cannot know of these: they are let go of at once.
     unseen: list[OwnedPartition] = field(default_factory=list[OwnedPartition])
 
 
 class Holdings:
     """All partitions of one member."""
 
-    def __init__(self, start: Edge.ValueType) -> None:
+    def __init__(self, start: Edge.ValueType, *, resumed: bool = False) -> None:
         self._start = start
         self._held: dict[Key, Held] = {}
+        #: The next answer is the first one on a resumed stream.
+        self._is_first = resumed
+        #: Let go of without asking the client; the coordinator may not have heard yet.
+        self._unseen: set[_Incarnation] = set()
 
     def get(self, topic: str, partition: int) -> Held | None:
         """The partition by its name, whatever its state."""
@@ -129,46 +137,60 @@ class Holdings:
         """Every partition that is held."""
         return list(self._held.values())
 
-    def told(self) -> list[TopicPartition]:
-        """What the client has been told that it owns."""
-        return [each.named for each in self._held.values() if each.is_told and not each.released]
+    def owned(self) -> list[TopicPartition]:
+        """What the member owns, told or not, but for what the client has let go of."""
+        return [each.named for each in self._held.values() if not each.released]
 
     def apply(self, answer: MemberAnswer) -> Change:
         """Takes over how the coordinator has the member."""
         change = Change()
         owned = {_incarnation(each.partition): each for each in answer.owned}
         revoking = {_incarnation(each) for each in answer.revoking}
+        self._unseen &= owned.keys()
+        is_first, self._is_first = self._is_first, False
+        if is_first:
+            # Of two topics of one name the earlier one is what the client had.
+            for incarnation, each in sorted(owned.items(), key=lambda one: one[0] not in revoking):
+                if (each.topic, each.partition.partition) not in self._held:
+                    held = self._added(each)
+                    held.may_be_known = True
+                    change.added += [held] if incarnation not in revoking else []
         for held in self.all():
             if held.incarnation not in owned:
                 self._vanished(held, change)
             elif held.incarnation in revoking:
                 self._revoked(held, change)
-        known = {held.incarnation for held in self._held.values()}
-        known |= {_incarnation(each) for each in change.unseen}
+        known = {held.incarnation for held in self._held.values()} | self._unseen
         for incarnation, each in owned.items():
+            if incarnation in known:
+                continue
             if incarnation in revoking:
-                if incarnation not in known:
-                    change.unseen.append(each.partition)
+                self._unsee(each.partition, change)
             elif (each.topic, each.partition.partition) not in self._held:
                 change.added.append(self._added(each))
         return change
 
+    def _unsee(self, owned: OwnedPartition, change: Change) -> None:
+        self._unseen.add(_incarnation(owned))
+        change.unseen.append(owned)
+
     def _vanished(self, held: Held, change: Change) -> None:
-        if held.released or not held.is_told:
+        if held.released or not (held.is_told or held.may_be_known):
             del self._held[held.key]
         elif not held.revoking:
-            held.revoking = True
-            held.turn += 1
-            change.revoked.append(held)
+            self._tell_revoked(held, change)
 
     def _revoked(self, held: Held, change: Change) -> None:
-        if not held.is_told:
+        if not (held.is_told or held.may_be_known):
             del self._held[held.key]
-            change.unseen.append(held.owned)
+            self._unsee(held.owned, change)
         elif not held.revoking:
-            held.revoking = True
-            held.turn += 1
-            change.revoked.append(held)
+            self._tell_revoked(held, change)
+
+    def _tell_revoked(self, held: Held, change: Change) -> None:
+        held.is_told = held.revoking = True
+        held.turn += 1
+        change.revoked.append(held)
 
     def _added(self, each: MemberPartition) -> Held:
         position = Position(topic=each.topic, partition=each.partition.partition)
@@ -183,4 +205,5 @@ class Holdings:
 
     def let_go(self, held: Held) -> None:
         """The client is done with it; it stays here until an answer comes without it."""
-        held.released = True
+        held.turn += not held.revoking
+        held.released = held.revoking = True

@@ -14,6 +14,9 @@ GROUPS_A_PARTITION_COUNT_MAX: Final = 10_000
 MEMBERS_A_GROUP_COUNT_MAX: Final = 1_000
 #: Partitions with a committed offset: a commit of one more is GROUP_FULL.
 OFFSETS_A_GROUP_COUNT_MAX: Final = 100_000
+#: Of all metadata of a group's offsets: a commit with more is GROUP_FULL. A kilobyte and a half for
+#: each of 10,000 partitions; it is in memory on every replica and in every checkpoint.
+METADATA_A_GROUP_BYTES_MAX: Final = 16 << 20
 
 #: Of one entry: what waits beyond it goes into the next one. One change or commit is taken whole.
 ENTRY_BYTES_MAX: Final = 512 << 10

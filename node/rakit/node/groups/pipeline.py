@@ -245,6 +245,7 @@ class Pipeline:
             group=session.group,
             member_id=session.member_id,
             member_epoch=session.answer.member_epoch,
+            session_id=session.session_id,
             offsets=[
                 GroupOffset(
                     topic_id=topic_id,

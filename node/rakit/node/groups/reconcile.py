@@ -17,7 +17,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rakit.node.groups.assignor import Member, assign
@@ -54,13 +55,18 @@ def next_change(name: str, group: Group | None, wishes: Wishes, view: View) -> G
     known = {} if group is None else group.members
     epoch = 0 if group is None else group.epoch
     drafts = _drafts(known, wishes)
+    owned = _owned(drafts, {} if group is None else group.owners)
     changed = wishes.topics_changed or wishes.joins or wishes.replaces or wishes.leaves
     if changed:
-        _set_targets(drafts, view)
-    _grant(drafts, epoch + 1)
+        targets = _set_targets(drafts, owned, view)
+    else:
+        targets = {member_id: _keys(draft.target) for member_id, draft in drafts.items()}
+    _grant(drafts, owned, targets, epoch + 1)
     members: list[MemberRecord] = []
     for member_id, draft in sorted(drafts.items()):
         was = known.get(member_id)
+        if draft is was:
+            continue
         if was is None or _concerns(was, draft):
             draft.epoch = epoch + 1
         if draft != was:
@@ -77,13 +83,35 @@ def next_change(name: str, group: Group | None, wishes: Wishes, view: View) -> G
     )
 
 
-def _drafts(known: dict[str, MemberRecord], wishes: Wishes) -> dict[str, MemberRecord]:
+class _Drafts(dict[str, MemberRecord]):
+    """The members as they are to be: the records as they are, until one is to be changed.
+
+    Of a thousand members a change concerns a few, and records are never changed in place.
+    """
+
+    def __init__(self, known: Mapping[str, MemberRecord]) -> None:
+        super().__init__(known)
+        self._known = known
+
+    def own(self, member_id: str) -> MemberRecord:
+        """The member's record, to be changed."""
+        draft = self[member_id]
+        if self.stays(member_id):
+            self[member_id] = copy = MemberRecord()
+            copy.CopyFrom(draft)
+            return copy
+        return draft
+
+    def stays(self, member_id: str) -> bool:
+        """Whether the member's record is the one that it has."""
+        return member_id in self and self[member_id] is self._known.get(member_id)
+
+
+def _drafts(known: Mapping[str, MemberRecord], wishes: Wishes) -> _Drafts:
     """The members as they are to be, but for targets and grants."""
-    drafts: dict[str, MemberRecord] = {}
-    for member_id, record in known.items():
-        if member_id not in wishes.leaves or member_id in wishes.replaces.values():
-            drafts[member_id] = copy = MemberRecord()
-            copy.CopyFrom(record)
+    drafts = _Drafts(known)
+    for member_id in wishes.leaves - set(wishes.replaces.values()):
+        drafts.pop(member_id, None)
     for member_id, asked in wishes.joins.items():
         was = drafts.get(member_id)
         draft = drafts[member_id] = MemberRecord()
@@ -99,41 +127,66 @@ def _drafts(known: dict[str, MemberRecord], wishes: Wishes) -> dict[str, MemberR
             draft.owned.extend(was.owned)
             draft.target.extend(was.target)
     for member_id, released in wishes.releases.items():
-        if (holder := drafts.get(member_id)) is not None:
+        if released and member_id in drafts:
+            holder = drafts.own(member_id)
             kept = [one for one in holder.owned if (key_of(one), one.since_epoch) not in released]
             del holder.owned[:]
             holder.owned.extend(kept)
     return drafts
 
 
-def _set_targets(drafts: dict[str, MemberRecord], view: View) -> None:
+def _owned(drafts: _Drafts, owners: Mapping[Key, tuple[str, int]]) -> defaultdict[str, list[Key]]:
+    """What each member owns, until something is granted."""
+    owned: defaultdict[str, list[Key]] = defaultdict(list)
+    for key, (member_id, _) in owners.items():
+        owned[member_id].append(key)
+    for member_id in [each for each in owned if not drafts.stays(each)]:
+        del owned[member_id]
+    for member_id, draft in drafts.items():
+        if not drafts.stays(member_id):
+            owned[member_id] = [*_keys(draft.owned)]
+    return owned
+
+
+def _set_targets(
+    drafts: _Drafts, owned: Mapping[str, list[Key]], view: View
+) -> dict[str, tuple[Key, ...]]:
+    """Gives everybody the target that it is to have; returns them."""
     members = [
         Member(
-            member_id=draft.member_id,
+            member_id=member_id,
             subscribed=view.resolve(draft),
             rack=draft.rack,
             target=_keys(draft.target),
-            owned=_keys(draft.owned),
+            owned=tuple(owned.get(member_id, ())),
         )
-        for draft in drafts.values()
+        for member_id, draft in drafts.items()
     ]
     plan = assign(members, view.topics)
-    for member_id, keys in plan.items():
-        draft = drafts[member_id]
-        del draft.target[:]
-        draft.target.extend(_plain(key) for key in keys)
+    for member in members:
+        keys = plan[member.member_id]
+        if keys != member.target:
+            draft = drafts.own(member.member_id)
+            del draft.target[:]
+            draft.target.extend(_plain(key) for key in keys)
+    return plan
 
 
-def _grant(drafts: dict[str, MemberRecord], epoch: int) -> None:
+def _grant(
+    drafts: _Drafts,
+    owned: Mapping[str, list[Key]],
+    targets: Mapping[str, tuple[Key, ...]],
+    epoch: int,
+) -> None:
     """Gives everybody what it is to have and nobody owns."""
-    taken = {key_of(each) for draft in drafts.values() for each in draft.owned}
-    for draft in drafts.values():
-        free = [key for each in draft.target if (key := key_of(each)) not in taken]
-        if free:
-            owned = {key_of(each): each for each in draft.owned}
-            owned |= {key: _plain(key, epoch) for key in free}
-            del draft.owned[:]
-            draft.owned.extend(owned[key] for key in sorted(owned))
+    taken = {key for keys in owned.values() for key in keys}
+    for member_id, target in targets.items():
+        if not taken.issuperset(target):
+            mine = drafts.own(member_id)
+            now = {key_of(each): each for each in mine.owned}
+            now |= {key: _plain(key, epoch) for key in target if key not in taken}
+            del mine.owned[:]
+            mine.owned.extend(now[key] for key in sorted(now))
 
 
 def _concerns(was: MemberRecord, draft: MemberRecord) -> bool:

@@ -23,7 +23,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from rakit.api.v1 import error_pb2, group_service_pb2
-from rakit.node.groups.limits import GROUPS_A_PARTITION_COUNT_MAX, OFFSETS_A_GROUP_COUNT_MAX
+from rakit.node.groups.limits import (
+    GROUPS_A_PARTITION_COUNT_MAX,
+    METADATA_A_GROUP_BYTES_MAX,
+    OFFSETS_A_GROUP_COUNT_MAX,
+)
 from rakit.peer.v1 import group_command_pb2 as pb
 
 if TYPE_CHECKING:
@@ -42,7 +46,7 @@ def key_of(partition: pb.OwnedPartition | pb.GroupOffset) -> Key:
 class Group:
     """One group.
 
-    - `owners` is what the members' records say.
+    - `owners` is what the members' records say, `metadata_bytes` what the offsets do.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Group:
     offsets: dict[Key, pb.GroupOffset] = field(default_factory=dict[Key, pb.GroupOffset])
     #: (member id, epoch since which it owns the partition).
     owners: dict[Key, tuple[str, int]] = field(default_factory=dict[Key, tuple[str, int]])
+    #: Of all offsets together.
+    metadata_bytes: int = 0
 
     def record(self) -> pb.GroupRecord:
         """The group as it is stored and told."""
@@ -161,10 +167,15 @@ class Groups:
 
     def _put(self, group: Group, offset: pb.GroupOffset, time_ms: int) -> Reason | None:
         key = key_of(offset)
-        if key not in group.offsets:
+        known = group.offsets.get(key)
+        more = _metadata_bytes(offset) - (0 if known is None else _metadata_bytes(known))
+        if more > 0 and group.metadata_bytes + more > METADATA_A_GROUP_BYTES_MAX:
+            return error_pb2.ERROR_REASON_GROUP_FULL
+        if known is None:
             if len(group.offsets) >= OFFSETS_A_GROUP_COUNT_MAX:
                 return error_pb2.ERROR_REASON_GROUP_FULL
             self.items_count += 1
+        group.metadata_bytes += more
         stored = pb.GroupOffset()
         stored.CopyFrom(offset)
         stored.commit_time_ms = time_ms
@@ -186,7 +197,7 @@ class Groups:
         for group in self.groups.values():
             dead = [key for key in group.offsets if key[0] in gone]
             for key in dead:
-                del group.offsets[key]
+                group.metadata_bytes -= _metadata_bytes(group.offsets.pop(key))
             self.items_count -= len(dead)
 
     def encode(self, checkpoint_index: int, previous_index: int) -> bytes:
@@ -208,9 +219,14 @@ class Groups:
             for member in record.members:
                 group.add(member)
             group.offsets.update((key_of(one), one) for one in record.offsets)
+            group.metadata_bytes = sum(_metadata_bytes(one) for one in record.offsets)
             self.groups[record.name] = group
             self.items_count += _members_items(group) + len(group.offsets)
         return state.checkpoint_index, state.previous_checkpoint_index
+
+
+def _metadata_bytes(offset: pb.GroupOffset) -> int:
+    return len(offset.metadata.encode())
 
 
 def _members_items(group: Group) -> int:

@@ -15,9 +15,13 @@ Rules:
   told, and its partitions come and go. One that it had before it last got the partition does not
   count. Without a position a partition is read from its committed
   offset, else from where the member begins; a position that is no longer kept counts as none.
-- Every partition that is read is in `data`, also without records, with the place to go on from.
+- Every partition that is read is in `data`, also without records, with the place to go on from. What
+  the member owns goes first: where names fill the answer there are fewer records, or partitions
+  that are not read this time.
 - While the call waits the session is held as a stream's is: news of the member end the wait, and a
   lease that ran out gives no records (S25).
+- A member whose first call fails or is given up by its client leaves: the client has not heard who
+  it is, and would come as another one.
 - It answers before the caller's deadline (contract 17), and at once when the node drains.
 """
 
@@ -60,6 +64,10 @@ from rakit.peer.v1.opaque_pb2 import OpaquePartitionData, OpaquePollGroupRespons
 #: A long poll answers this long before the caller's own deadline (contract 17).
 POLL_RESERVE_S: Final = 0.2
 POSITIONS_COUNT_MAX: Final = 10_000
+#: Of one answer, all told: clients in all languages take 4 MiB by default.
+MESSAGE_BYTES_MAX: Final = (4 << 20) - (16 << 10)
+#: A partition in an answer beside its topic's name and its records.
+_PARTITION_BYTES: Final = 96
 
 
 @dataclass(slots=True)
@@ -84,6 +92,8 @@ class _Poll:
     #: When the answer leaves, and when another node must have answered.
     until: float
     latest: float
+    #: The member has come with this call.
+    is_new: bool
     #: Offsets were committed, whatever comes after that.
     has_committed: bool = False
     errors: list[PartitionError] = field(default_factory=list[PartitionError])
@@ -120,15 +130,24 @@ class Polls:
         until = answer_by(call.deadline, POLL_RESERVE_S)
         session = await self._attached(request, min(until, self._loop.time() + JOIN_S))
         # Another node that waits so long needs a moment to say so.
-        poll = _Poll(request, session, until, (until + call.deadline) / 2)
+        is_new = not session.answer.resumed
+        poll = _Poll(request, session, until, (until + call.deadline) / 2, is_new)
         try:
             return await self._work(poll)
         except RakitError as error:
+            self._abandon(poll)
             # Something else failed; the offsets are committed all the same.
             raise error.as_unknown() if poll.has_committed else error from None
+        except asyncio.CancelledError:
+            self._abandon(poll)
+            raise
         finally:
             # It goes on without a holder: the next call is due within its session.
             self._parts.gateway.forget(session)
+
+    def _abandon(self, poll: _Poll) -> None:
+        if poll.is_new and poll.session.ended is None:
+            self._parts.gateway.abandon(poll.session)
 
     async def _attached(self, request: PollGroupRequest, give_up: float) -> GroupSession:
         group = request.group or request.join.group
@@ -175,6 +194,7 @@ class Polls:
             group=session.group,
             member_id=session.member_id,
             member_epoch=poll.request.assignment_version,
+            session_id=session.session_id,
             offsets=[
                 GroupOffset(
                     topic_id=one.partition.topic_id,
@@ -358,16 +378,20 @@ class Polls:
             response.owned.append(_assigned(one, by_place.get(_place(one)), poll.start))
         # What has been taken meanwhile gets no more records.
         kept = {_place(each.owned) for each in self._readings(poll)}
-        left = max_bytes
+        left, room = max_bytes, MESSAGE_BYTES_MAX - response.ByteSize()
         for each in readings if serves else ():
             if _place(each.owned) not in kept:
                 continue
+            room -= len(each.position.topic) + _PARTITION_BYTES
+            if room < 0:
+                break
             finding = each.finding
             if isinstance(finding, Found):
-                first = left == max_bytes
-                data, size = render(each.position, finding, poll.form, left, at_least_one=first)
+                first, most = left == max_bytes, min(left, room)
+                data, size = render(each.position, finding, poll.form, most, at_least_one=first)
                 data.next_offset = max(data.next_offset, finding.from_offset)
                 left -= size
+                room -= size
                 response.data.append(data)
             elif finding is not None and each.position.WhichOneof("start") == "offset":
                 # Without a place to go on from there is nothing that a client could repeat.
@@ -377,6 +401,7 @@ class Polls:
                     next_offset=each.position.offset,
                     error=to_status(finding),
                 )
+                room -= data.error.ByteSize()
                 response.data.append(data)
 
 
@@ -395,7 +420,10 @@ def _assigned(
     one: MemberPartition, reading: _Reading | None, start: Edge.ValueType
 ) -> AssignedPartition:
     """A partition with where it would be read without a position of the client's."""
-    assigned = AssignedPartition(topic=one.topic, partition=one.partition.partition)
+    owned = one.partition
+    assigned = AssignedPartition(
+        topic=one.topic, partition=owned.partition, topic_id=owned.topic_id
+    )
     finding = None if reading is None else reading.finding
     committed = one.committed_offset if one.HasField("committed_offset") else None
     if not isinstance(finding, Found) or reading is None:

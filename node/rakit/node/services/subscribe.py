@@ -101,6 +101,8 @@ class SubscribeSession:
         self._member: Membership
         self._feed: Feed
         self._pipeline: Pipeline
+        #: The client is to be told what its resumed session has.
+        self._must_tell = False
 
     async def run(self) -> None:
         """Serves the stream to its end."""
@@ -142,7 +144,9 @@ class SubscribeSession:
         self._join = join
         self._start = start
         self._session = session
-        self._member = member = Membership(session, Holdings(start), credit, Outbox(self._stream))
+        self._must_tell = session.answer.resumed
+        holdings = Holdings(start, resumed=session.answer.resumed)
+        self._member = member = Membership(session, holdings, credit, Outbox(self._stream))
         session.processing_ms = lambda: member.processing.elapsed_ms(self._loop.time())
         form = Form.of(join.layout, join.accept_codecs)
         self._feed = Feed(
@@ -212,6 +216,10 @@ class SubscribeSession:
     def _apply(self) -> None:
         answer = self._session.answer
         change = self._member.holdings.apply(answer)
+        if self._must_tell and not change.added:
+            # Nothing follows that would tell a client what is left of what it had.
+            self._assigned([])
+        self._must_tell = False
         if change.unseen:
             self._pipeline.release(change.unseen)
         if change.added:
@@ -273,17 +281,21 @@ class SubscribeSession:
                 offset=each.position.offset,
                 committed=each.from_commit,
                 reset=each.reset,
+                topic_id=each.owned.topic_id,
             )
             each.reset = False
             added.append(one)
         if added:
-            assigned = Assigned(
-                member_epoch=self._session.answer.member_epoch,
-                added=added,
-                owned=self._member.holdings.told(),
-            )
-            self._member.outbox.put(OpaqueSubscribeResponse(assigned=assigned))
+            self._assigned(added)
             self._feed.changed()
+
+    def _assigned(self, added: Iterable[AssignedPartition]) -> None:
+        assigned = Assigned(
+            member_epoch=self._session.answer.member_epoch,
+            added=added,
+            owned=self._member.holdings.owned(),
+        )
+        self._member.outbox.put(OpaqueSubscribeResponse(assigned=assigned))
 
     # What the client asks.
 
@@ -321,14 +333,11 @@ class SubscribeSession:
         released: list[Held] = []
         for each in done.partitions:
             held = self._member.holdings.get(each.topic, each.partition)
-            if held is None or held.released:
-                # It is gone already.
+            if held is None or held.released or not held.is_told:
+                # It is gone already, or the client means one that it had before.
                 continue
-            if not held.revoking:
-                raise _invalid(
-                    f"Partition {each.partition} of topic {each.topic!r} is not being revoked.",
-                    {"topic": each.topic, "partition": str(each.partition)},
-                )
+            # Also where it is not being revoked any more, or was when the client had it before: the
+            # client has let go of it by its own word, and it comes anew.
             self._member.holdings.let_go(held)
             self._member.forget(held)
             released.append(held)

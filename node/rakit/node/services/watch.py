@@ -8,7 +8,8 @@ Rules:
 
 - A watcher subscribes before it looks, so nothing falls between the snapshot and the changes.
 - A message names at most `PARTITIONS_COUNT_MAX` partitions.
-- After `HEARTBEAT_S` without anything to tell there is a message without content.
+- After `HEARTBEAT_S` without a message there is one without content, whatever changes meanwhile
+  that this client did not ask for.
 """
 
 from __future__ import annotations
@@ -92,17 +93,20 @@ class Watching:
                 version += 1
                 part.version, part.is_snapshot, part.has_more = version, True, left > 0
                 await stream.write(part)
+            loop = asyncio.get_running_loop()
+            written_at = loop.time()
             while True:
-                changed = await watcher.wait(HEARTBEAT_S)
-                if changed:
+                if await watcher.wait(written_at + HEARTBEAT_S - loop.time()):
                     await asyncio.sleep(GATHER_S)
-                for part in self._changes(watcher, call.listener):
+                parts = list(self._changes(watcher, call.listener))
+                # Of what changed the client may not have asked for anything.
+                if not parts and loop.time() >= written_at + HEARTBEAT_S:
+                    parts = [api.WatchClusterResponse()]
+                for part in parts:
                     version += 1
                     part.version = version
                     await stream.write(part)
-                if not changed:
-                    version += 1
-                    await stream.write(api.WatchClusterResponse(version=version))
+                    written_at = loop.time()
 
     def _snapshot(self, watcher: _Watcher, listener: str) -> Iterator[api.WatchClusterResponse]:
         yield api.WatchClusterResponse(nodes=self._nodes())

@@ -307,7 +307,9 @@ Global___CommitRequest: _TypeAlias = CommitRequest  # noqa: Y015
 
 @_typing.final
 class RevokeDone(_message.Message):
-    """The partitions of a `revoking` are let go of: no commit for them follows."""
+    """The partitions of a `revoking` are let go of: no commit for them follows. One that is not being revoked (any more) is taken
+    back all the same, and comes anew in `assigned` if the member is still to have it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -220,10 +220,13 @@ class CommitGroupOffsets(_message.Message):
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
     OFFSETS_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     member_id: _builtins.str
     member_epoch: _builtins.int
     """The member epoch that the client knows."""
+    session_id: _builtins.str
+    """Of the gateway that asks for its member; looked at by the coordinator, and not in the log. Empty: no session is needed."""
     @_builtins.property
     def offsets(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupOffset]: ...
     def __init__(
@@ -233,10 +236,11 @@ class CommitGroupOffsets(_message.Message):
         member_id: _builtins.str = ...,
         member_epoch: _builtins.int = ...,
         offsets: _abc.Iterable[Global___GroupOffset] | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "member_epoch", b"member_epoch", "member_id", b"member_id", "offsets", b"offsets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "member_epoch", b"member_epoch", "member_id", b"member_id", "offsets", b"offsets", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
