@@ -37,10 +37,19 @@ class Line:
             joined=wire.Joined(member_id="m", member_epoch=1, resume_token=token, resumed=resumed)
         )
 
-    def assigned(self, added: dict[tuple[str, int], int], owned: Names | None = None) -> None:
+    def assigned(
+        self,
+        added: dict[tuple[str, int], int],
+        owned: Names | None = None,
+        *,
+        reset: bool = False,
+        topic_id: int = 7,
+    ) -> None:
         message = wire.Assigned(member_epoch=1)
         for (topic, partition), offset in added.items():
-            message.added.add(topic=topic, partition=partition, offset=offset)
+            message.added.add(
+                topic=topic, partition=partition, offset=offset, reset=reset, topic_id=topic_id
+            )
         for topic, partition in added if owned is None else owned:
             message.owned.add(topic=topic, partition=partition)
         self._send(assigned=message)
@@ -73,6 +82,15 @@ class Line:
 
     def sought(self, tag: int, offset: int) -> None:
         self._send(sought=wire.Sought(tag=tag, offset=offset))
+
+    def not_sought(self, tag: int, refusal: RefusalError) -> None:
+        self._send(sought=wire.Sought(tag=tag, error=refusal.status()))
+
+    def unreadable(self, topic: str, partition: int, refusal: RefusalError) -> None:
+        message = wire.Delivery()
+        message.data.topic, message.data.partition = topic, partition
+        message.data.error.CopyFrom(refusal.status())
+        self._send(records=message)
 
     def fail(self, reason: str, /, **metadata: str) -> None:
         self._events.put_nowait(RefusalError(reason, **metadata))

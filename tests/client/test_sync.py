@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,14 +12,6 @@ from rakit.client.sync import Client
 
 from .fake_cluster import FakeCluster
 from .fake_groups import FakeGroups
-
-
-@pytest.fixture
-async def groups() -> AsyncIterator[FakeGroups]:
-    server = FakeGroups()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 async def test_records_go_there_and_back(fake: FakeCluster) -> None:
