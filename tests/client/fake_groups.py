@@ -7,7 +7,7 @@ what a server would. Nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import grpc.aio
 
@@ -143,6 +143,8 @@ class FakeGroups:
     def __init__(self) -> None:
         self._lines: asyncio.Queue[Line] = asyncio.Queue()
         self.address = ""
+        self.resets: list[wire.ResetOffsetsRequest] = []
+        self.partition_count = 1
         self._server = grpc.aio.server()
 
     async def start(self) -> None:
@@ -150,12 +152,15 @@ class FakeGroups:
         method = grpc.stream_stream_rpc_method_handler(
             handler, wire.SubscribeRequest.FromString, to_bytes
         )
+        resetting: Callable[..., Awaitable[wire.ResetOffsetsResponse]] = self._reset
+        methods = {
+            "Subscribe": method,
+            "ResetOffsets": grpc.unary_unary_rpc_method_handler(
+                resetting, wire.ResetOffsetsRequest.FromString, to_bytes
+            ),
+        }
         self._server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(
-                    "rakit.api.v1.GroupService", {"Subscribe": method}
-                ),
-            )
+            (grpc.method_handlers_generic_handler("rakit.api.v1.GroupService", methods),)
         )
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         await self._server.start()
@@ -174,3 +179,15 @@ class FakeGroups:
         self._lines.put_nowait(line)
         async for event in line.serve(requests, context):
             yield event
+
+    async def _reset(
+        self, request: wire.ResetOffsetsRequest, _context: Context
+    ) -> wire.ResetOffsetsResponse:
+        """Moves what is named by number to there, and all of a topic from 10 to 7."""
+        self.resets.append(request)
+        answer = wire.ResetOffsetsResponse()
+        for target in request.targets:
+            whole = range(self.partition_count)
+            for partition in [target.partition] if target.HasField("partition") else whole:
+                answer.changes.add(topic=target.topic, partition=partition, before=10, after=7)
+        return answer
