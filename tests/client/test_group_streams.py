@@ -133,6 +133,7 @@ async def test_what_is_not_kept_any_more_is_passed_over(groups: FakeGroups, clie
         await begun(consumer, line, [b"a", b"b"])
         line.assigned({P0: 500}, reset=True)
         line.records("t", 0, 500, [b"z"])
+        await all_heard(consumer, line)
         assert await values_of(consumer, 2) == [b"b", b"z"], "what is here is not dropped"
         assert "seek" not in line.kinds()
 

@@ -198,8 +198,12 @@ class Session:
         call = stubs.group.Subscribe()
         self._begin_stream()
         writer = asyncio.create_task(self._write(call))
+        has_served = False
         try:
             while (event := await call.read()) is not grpc.aio.EOF:
+                if not has_served:
+                    has_served = True
+                    self._connections.served(address)
                 self._failures = 0
                 assert isinstance(event, SubscribeResponse), "nothing else comes on this stream"
                 self._take(event)
