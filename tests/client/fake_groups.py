@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 import grpc.aio
 
@@ -153,7 +154,7 @@ class FakeGroups:
             handler, wire.SubscribeRequest.FromString, to_bytes
         )
         resetting: Callable[..., Awaitable[wire.ResetOffsetsResponse]] = self._reset
-        methods = {
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Subscribe": method,
             "ResetOffsets": grpc.unary_unary_rpc_method_handler(
                 resetting, wire.ResetOffsetsRequest.FromString, to_bytes

@@ -73,7 +73,11 @@ async def test_a_batch_that_comes_during_a_commit_is_printed_before_the_end(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     member = OneBehind()
-    monkeypatch.setattr(consume_group, "connect", lambda _bootstrap: member)
+
+    def connect(_bootstrap: str | None) -> OneBehind:
+        return member
+
+    monkeypatch.setattr(consume_group, "connect", connect)
     # In a look at which nothing came.
     monkeypatch.setattr(consume_group, "LOOK_S", 0.1)
     monkeypatch.setattr(consume_group, "COMMIT_EVERY_S", 0.05)
