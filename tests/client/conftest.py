@@ -10,6 +10,7 @@ from rakit.client import Client
 from rakit.client.config import ClientConfig
 
 from .fake_cluster import FakeCluster
+from .fake_groups import FakeGroups
 
 
 @pytest.fixture
@@ -29,3 +30,12 @@ async def client(fake: FakeCluster) -> AsyncIterator[Client]:
     )
     async with Client(config) as client:
         yield client
+
+
+@pytest.fixture
+async def groups() -> AsyncIterator[FakeGroups]:
+    """A group service that the test plays."""
+    server = FakeGroups()
+    await server.start()
+    yield server
+    await server.stop()

@@ -7,7 +7,8 @@ what a server would. Nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 import grpc.aio
 
@@ -37,10 +38,19 @@ class Line:
             joined=wire.Joined(member_id="m", member_epoch=1, resume_token=token, resumed=resumed)
         )
 
-    def assigned(self, added: dict[tuple[str, int], int], owned: Names | None = None) -> None:
+    def assigned(
+        self,
+        added: dict[tuple[str, int], int],
+        owned: Names | None = None,
+        *,
+        reset: bool = False,
+        topic_id: int = 7,
+    ) -> None:
         message = wire.Assigned(member_epoch=1)
         for (topic, partition), offset in added.items():
-            message.added.add(topic=topic, partition=partition, offset=offset)
+            message.added.add(
+                topic=topic, partition=partition, offset=offset, reset=reset, topic_id=topic_id
+            )
         for topic, partition in added if owned is None else owned:
             message.owned.add(topic=topic, partition=partition)
         self._send(assigned=message)
@@ -73,6 +83,15 @@ class Line:
 
     def sought(self, tag: int, offset: int) -> None:
         self._send(sought=wire.Sought(tag=tag, offset=offset))
+
+    def not_sought(self, tag: int, refusal: RefusalError) -> None:
+        self._send(sought=wire.Sought(tag=tag, error=refusal.status()))
+
+    def unreadable(self, topic: str, partition: int, refusal: RefusalError) -> None:
+        message = wire.Delivery()
+        message.data.topic, message.data.partition = topic, partition
+        message.data.error.CopyFrom(refusal.status())
+        self._send(records=message)
 
     def fail(self, reason: str, /, **metadata: str) -> None:
         self._events.put_nowait(RefusalError(reason, **metadata))
@@ -125,6 +144,8 @@ class FakeGroups:
     def __init__(self) -> None:
         self._lines: asyncio.Queue[Line] = asyncio.Queue()
         self.address = ""
+        self.resets: list[wire.ResetOffsetsRequest] = []
+        self.partition_count = 1
         self._server = grpc.aio.server()
 
     async def start(self) -> None:
@@ -132,12 +153,15 @@ class FakeGroups:
         method = grpc.stream_stream_rpc_method_handler(
             handler, wire.SubscribeRequest.FromString, to_bytes
         )
+        resetting: Callable[..., Awaitable[wire.ResetOffsetsResponse]] = self._reset
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Subscribe": method,
+            "ResetOffsets": grpc.unary_unary_rpc_method_handler(
+                resetting, wire.ResetOffsetsRequest.FromString, to_bytes
+            ),
+        }
         self._server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(
-                    "rakit.api.v1.GroupService", {"Subscribe": method}
-                ),
-            )
+            (grpc.method_handlers_generic_handler("rakit.api.v1.GroupService", methods),)
         )
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         await self._server.start()
@@ -156,3 +180,15 @@ class FakeGroups:
         self._lines.put_nowait(line)
         async for event in line.serve(requests, context):
             yield event
+
+    async def _reset(
+        self, request: wire.ResetOffsetsRequest, _context: Context
+    ) -> wire.ResetOffsetsResponse:
+        """Moves what is named by number to there, and all of a topic from 10 to 7."""
+        self.resets.append(request)
+        answer = wire.ResetOffsetsResponse()
+        for target in request.targets:
+            whole = range(self.partition_count)
+            for partition in [target.partition] if target.HasField("partition") else whole:
+                answer.changes.add(topic=target.topic, partition=partition, before=10, after=7)
+        return answer

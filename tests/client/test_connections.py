@@ -92,6 +92,24 @@ async def test_addresses_of_the_bootstrap_list_are_never_forgotten(
     assert connections.pick() == bootstrap[0]
 
 
+async def test_an_address_that_never_served_is_asked_less_often_than_the_balancer(
+    connections: Connections, fake: FakeCluster
+) -> None:
+    connections.learn(["10.0.0.1:7070", "10.0.0.2:7070"])
+    connections.served("10.0.0.2:7070")
+    bootstrap = fake.bootstrap.split(",")
+    for address in ("10.0.0.1:7070", "10.0.0.2:7070", *bootstrap):
+        connections.failed(address)
+    assert connections.pick() == "10.0.0.2:7070", "it served, and failed first of those that did"
+    connections.learn([*bootstrap, "10.0.0.1:7070"])
+    assert connections.pick() in bootstrap
+    for address in bootstrap:
+        connections.served(address)
+        connections.failed(address)
+    # Behind a balancer one failure says little about the next attempt.
+    assert connections.pick() in bootstrap
+
+
 def test_addresses_come_from_the_flag_else_the_environment_else_the_default() -> None:
     environ = {"RAKIT_BOOTSTRAP": "a:1, b:2"}
     assert bootstrap_addresses("c:3", environ) == ("c:3",)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,27 +12,15 @@ from rakit.client import (
     Client,
     ClientConfig,
     GroupConfig,
-    GroupConsumer,
     Hooks,
     MemberFencedError,
     NotOwnerError,
-    Record,
     TopicPartition,
 )
 
 from .fake_cluster import RefusalError
-from .fake_groups import FakeGroups, Line
-
-P0, P1 = ("t", 0), ("t", 1)
-BY_HAND = GroupConfig(auto_commit_ms=None)
-
-
-@pytest.fixture
-async def groups() -> AsyncIterator[FakeGroups]:
-    server = FakeGroups()
-    await server.start()
-    yield server
-    await server.stop()
+from .fake_groups import FakeGroups
+from .group_member import BY_HAND, P0, P1, all_heard, member, take
 
 
 @pytest.fixture
@@ -41,46 +28,6 @@ async def client(groups: FakeGroups) -> AsyncIterator[Client]:
     config = ClientConfig((groups.address,), request_timeout_ms=2_000, attempt_timeout_ms=1_000)
     async with Client(config) as client:
         yield client
-
-
-@asynccontextmanager
-async def member(
-    groups: FakeGroups,
-    client: Client,
-    config: GroupConfig | None = None,
-    hooks: Hooks | None = None,
-) -> AsyncGenerator[tuple[GroupConsumer, Line]]:
-    """A consumer and its stream; the server lets it go at the end."""
-    consumer = client.group_consumer("g", ["t"], config=config, hooks=hooks)
-    entering = asyncio.create_task(consumer.__aenter__())
-    line = await groups.line()
-    await line.next("join")
-    line.joined()
-    await entering
-    try:
-        yield consumer, line
-    finally:
-        consumer.drain()
-        line.end()
-        await consumer.__aexit__(RuntimeError, None, None)
-
-
-async def all_heard(consumer: GroupConsumer, line: Line) -> None:
-    """Returns when the consumer has taken in all that the server said: answers come in order."""
-    name = TopicPartition("elsewhere", 0)
-    committing = asyncio.create_task(consumer.commit(offsets={name: 1}))
-    line.committed((await line.next("commit")).commit.tag)
-    await committing
-
-
-async def take(consumer: GroupConsumer, count: int) -> list[Record]:
-    """The next records; the program is through with all but the last of them."""
-    taken: list[Record] = []
-    while len(taken) < count:
-        record = await consumer.one()
-        assert record is not None
-        taken.append(record)
-    return taken
 
 
 async def test_a_join_says_what_is_wanted(groups: FakeGroups, client: Client) -> None:
@@ -257,6 +204,9 @@ async def test_a_broken_stream_is_resumed_where_it_was(groups: FakeGroups, clien
         again.assigned({P0: 0})
         seek = (await again.next("seek")).seek
         assert seek.position.offset == 3
+        # From the commit on, until the server has heard of the seek.
+        again.records("t", 0, 0, [b"a", b"b", b"c"])
+        again.sought(seek.tag, 3)
         # What was on its way comes again, and is cut off.
         again.records("t", 0, 2, [b"c", b"d"])
         assert [each.value for each in await take(consumer, 3)] == [b"b", b"c", b"d"]
@@ -360,6 +310,7 @@ async def test_credit_comes_back_for_what_is_done_with(groups: FakeGroups, clien
         line.assigned({P0: 0})
         for at in range(4):
             line.records("t", 0, at, [b"%d" % at], charged=200)
+        await all_heard(consumer, line)
         await take(consumer, 3)
         assert (await line.next("grant")).grant.bytes == 400
         assert line.kinds().count("grant") == 1

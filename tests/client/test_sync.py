@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 
 import pytest
 
-from rakit.client import NotFoundError, TopicPartition
+from rakit.client import ClosedError, NotFoundError, TopicPartition
 from rakit.client.sync import Client
 
 from .fake_cluster import FakeCluster
 from .fake_groups import FakeGroups
-
-
-@pytest.fixture
-async def groups() -> AsyncIterator[FakeGroups]:
-    server = FakeGroups()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 async def test_records_go_there_and_back(fake: FakeCluster) -> None:
@@ -56,6 +47,45 @@ async def test_a_closed_client_leaves_no_thread(fake: FakeCluster) -> None:
         assert client.admin.get_cluster().nodes
         client.close()
         assert all(each.name != "rakit client" for each in threading.enumerate())
+
+    await asyncio.to_thread(program)
+
+
+@pytest.mark.parametrize("kind", ["consumer", "reader"])
+async def test_closing_the_client_ends_the_waits_of_other_threads(
+    fake: FakeCluster, groups: FakeGroups, kind: str
+) -> None:
+    bootstrap = fake.bootstrap if kind == "reader" else groups.address
+    client = await asyncio.to_thread(Client, bootstrap)
+    iterating = threading.Event()
+
+    def iterate() -> None:
+        inner = (
+            client.reader("t", [0], "latest", follow=True)
+            if kind == "reader"
+            else client.group_consumer("g", ["t"])
+        )
+        with inner as opened:
+            iterating.set()
+            for _ in opened:
+                pass
+
+    running = asyncio.create_task(asyncio.to_thread(iterate))
+    if kind == "consumer":
+        (await groups.line()).joined()
+    await asyncio.to_thread(iterating.wait)
+    await asyncio.to_thread(client.close)
+    with pytest.raises(ClosedError):
+        await asyncio.wait_for(running, 5)
+
+
+async def test_a_closed_client_says_so(fake: FakeCluster) -> None:
+    def program() -> None:
+        client = Client(fake.bootstrap)
+        client.close()
+        with pytest.raises(ClosedError):
+            client.admin.list_topics()
+        client.close()
 
     await asyncio.to_thread(program)
 

@@ -32,6 +32,8 @@ from rakit.client.metadata import Metadata
 from rakit.client.model import Cluster, CreatedTopic, Digest, Offsets, Topic, TopicConfig
 
 _PAGE_SIZE: Final = 500
+#: Of one request.
+_RESET_TARGETS_COUNT_MAX: Final = 1_024
 
 
 class Admin:
@@ -175,7 +177,8 @@ class Admin:
         """Moves a group's offsets in a partition, or in all of a topic's; returns what changed.
 
         `to` is an edge, an offset or a time; `shift` counts from what is committed. Raises
-        GroupActiveError, OffsetOutOfRangeError and NotFoundError.
+        GroupActiveError, OffsetOutOfRangeError and NotFoundError; a shift of more than 1,024
+        partitions may then have moved some of them.
         """
         target = reset_target(topic, partition, to, shift)
         if shift is None or dry_run:
@@ -183,7 +186,11 @@ class Admin:
         # A repetition must not shift twice: first it is seen where to, and then that is asked for.
         seen = await self._reset(name, [target], dry_run=True)
         targets = [reset_target(each.topic, each.partition, each.after, None) for each in seen]
-        return await self._reset(name, targets, dry_run=False)
+        changes: list[OffsetChange] = []
+        for at in range(0, len(targets), _RESET_TARGETS_COUNT_MAX):
+            portion = targets[at : at + _RESET_TARGETS_COUNT_MAX]
+            changes += await self._reset(name, portion, dry_run=False)
+        return changes
 
     async def _reset(
         self, name: str, targets: Sequence[wire.ResetTarget], *, dry_run: bool

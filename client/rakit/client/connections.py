@@ -11,7 +11,9 @@ Rules:
   attempts at once.
 - The error that is raised says "maybe applied" as soon as one attempt ended with an unknown
   outcome.
-- An address that failed is asked last for a while, never dropped: its node may be back.
+- An address that failed is asked last for a while, never dropped: its node may be back. One that
+  the cluster named and that never served may not be meant for us, as behind a load balancer: it is
+  asked last for longer.
 - One attempt is shorter than the whole request, so a node that hangs costs one attempt.
 - Nobody's task is cancelled because the client is closed: gRPC then raises CancelledError in every
   call, as if the task had been told to stop, and that becomes a ClosedError.
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 #: How long a failed address is asked last.
 AVOID_S: Final = 2.0
+#: How long one that never served is. Not for good: it may be the only node that is left.
+UNPROVEN_AVOID_S: Final = 10.0
 #: Nodes of the cluster that are remembered beside the bootstrap list.
 ADDRESSES_COUNT_MAX: Final = 1_000
 
@@ -74,6 +78,8 @@ class Connections:
         # In the order in which they are tried; a client starts at a random one.
         self._addresses = random.sample(config.bootstrap, len(config.bootstrap))
         self._failed_at: dict[str, float] = {}
+        # Beside the bootstrap list: those that have served.
+        self._proven: set[str] = set()
         self._closed = False
 
     async def close(self) -> None:
@@ -120,6 +126,7 @@ class Connections:
         kept = [address for address in self._addresses if address in known]
         fresh = [address for address in known if address not in kept]
         self._addresses = (kept + fresh)[:ADDRESSES_COUNT_MAX]
+        self._proven.intersection_update(known)
 
     def failed(self, address: str) -> None:
         """Notes that an address did not serve."""
@@ -128,14 +135,21 @@ class Connections:
     def served(self, address: str) -> None:
         """Notes that an address served."""
         self._failed_at.pop(address, None)
+        self._proven.add(address)
 
     def is_avoided(self, address: str) -> bool:
         """Whether an address failed lately."""
+        return asyncio.get_running_loop().time() < self._avoided_until_s(address)
+
+    def _avoided_until_s(self, address: str) -> float:
         failed_at = self._failed_at.get(address)
-        return failed_at is not None and asyncio.get_running_loop().time() - failed_at < AVOID_S
+        if failed_at is None:
+            return 0.0
+        is_proven = address in self._proven or address in self._config.bootstrap
+        return failed_at + (AVOID_S if is_proven else UNPROVEN_AVOID_S)
 
     def pick(self, avoid: Collection[str] = ()) -> str:
-        """Returns an address that probably serves: a good one, else the one that failed first."""
+        """Returns an address that probably serves: a good one, else the one that is due first."""
         good = [
             address
             for address in self._addresses
@@ -143,7 +157,7 @@ class Connections:
         ]
         if good:
             return good[0]
-        return min(self._addresses, key=lambda address: self._failed_at.get(address, 0.0))
+        return min(self._addresses, key=self._avoided_until_s)
 
     async def call(
         self,

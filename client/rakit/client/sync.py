@@ -13,11 +13,13 @@ Rules:
 - Hooks of a group run on the loop's thread and are asynchronous; they must not call back into this
   module.
 - Ctrl-C interrupts the wait, and the call is cancelled.
+- Closing the client ends every wait, in whatever thread; it and each later call raise ClosedError.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -31,6 +33,7 @@ from rakit.client.config import ClientConfig, GroupConfig, ProducerConfig, Reade
 from rakit.client.consuming.consumer import GroupConsumer as AsyncGroupConsumer
 from rakit.client.consuming.consumer import Hooks
 from rakit.client.consuming.places import TopicPartition
+from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.model import Receipt
 from rakit.client.producing.batch import Delivery as AsyncDelivery
 from rakit.client.producing.producer import Producer as AsyncProducer
@@ -47,20 +50,32 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        # Between a call and the end: whatever was handed over before is cancelled by it.
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="rakit client", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        self._loop.run_until_complete(_cancel_all())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     def wait(self, work: Coroutine[Any, Any, _R], timeout_s: float | None = None) -> _R:
-        """Runs a coroutine there and waits for it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Runs a coroutine there and waits for it. Raises ClosedError when the loop ends."""
+        with self._lock:
+            if self._is_closed:
+                work.close()
+                raise _closed(maybe_applied=False)
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout_s)
+        except concurrent.futures.CancelledError:
+            if self._is_closed:
+                raise _closed(maybe_applied=True) from None
+            raise
         except BaseException:
             future.cancel()
             raise
@@ -74,9 +89,29 @@ class _Loop:
         return self.wait(run())
 
     def close(self) -> None:
-        """Ends the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Cancels what is under way and ends the thread. Once more does no harm."""
+        with self._lock:
+            was_closed, self._is_closed = self._is_closed, True
+        if not was_closed:
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    @property
+    def is_closed(self) -> bool:
+        """Nothing can be called any more."""
+        return self._is_closed
+
+
+async def _cancel_all() -> None:
+    """Ends every other task, also those that the end of others begins."""
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _closed(*, maybe_applied: bool) -> RakitError:
+    return make_error(LocalReason.CLOSED, "the client was closed", maybe_applied=maybe_applied)
 
 
 class _Facade(Generic[_T]):
@@ -280,7 +315,12 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections and ends the thread. Close producers and readers before."""
+        """Closes the connections and ends the thread. Close producers and readers before.
+
+        Other threads that wait for something of this client get ClosedError.
+        """
+        if self._loop.is_closed:
+            return
         try:
             self._loop.wait(self._inner.close())
         finally:

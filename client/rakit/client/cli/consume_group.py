@@ -115,7 +115,9 @@ class _Member:
                         await self._commit()
                         committed_s = loop.time()
                     is_settled = bool(consumer.assignment) or loop.time() - began_s >= SETTLE_S
-                    if ends is not None and is_settled and not done and self._is_at_end(ends):
+                    # A batch that came during the commit counts as handed over, and is not printed.
+                    is_idle = not pending.done()
+                    if ends is not None and is_settled and is_idle and self._is_at_end(ends):
                         return
             finally:
                 pending.cancel()

@@ -1,15 +1,17 @@
 """Gathers commits: one request is on its way, and what is asked for meanwhile goes out together.
 
 A commit says where the group goes on, so a newer one replaces an older one that has not left, and
-one whose stream broke is simply sent again: committing the same offset twice does no harm. The
-class is pure but for the futures that callers wait for.
+one whose stream broke is simply sent again: committing the same offset twice does no harm. What the
+server has not spoken of on a new stream waits: it would be refused. The class is pure but for the
+futures that callers wait for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from rakit.api.v1.group_service_pb2 import CommitRequest, Committed
@@ -52,9 +54,11 @@ class Commits:
         self._tag = 0
         self._wanted_waiters: list[_Waiter] = []
         self._flying_waiters: list[_Waiter] = []
+        #: Why nothing will be committed any more.
+        self._ended: RakitError | None = None
 
     def add(self, offsets: Mapping[TopicPartition, int]) -> asyncio.Future[Outcome]:
-        """Asks for commits; the future tells which of them failed, and raises when all of it did.
+        """Asks for commits; the future tells which of them failed.
 
         A newer commit of the same partition may go out in this one's place.
         """
@@ -62,17 +66,23 @@ class Commits:
         if not offsets:
             done.set_result({})
             return done
+        if self._ended is not None:
+            done.set_result(dict.fromkeys(offsets, self._ended))
+            return done
         self._wanted.update(offsets)
         self._wanted_waiters.append(_Waiter(done, set(offsets)))
         return done
 
-    def take(self) -> CommitRequest | None:
+    def take(self, may_go: Callable[[TopicPartition], bool]) -> CommitRequest | None:
         """Returns what is to be sent now; None while something is on its way, or for nothing."""
         if self._flying or not self._wanted:
             return None
+        names = list(islice(filter(may_go, self._wanted), COMMIT_OFFSETS_COUNT_MAX))
+        if not names:
+            return None
         self._tag += 1
         request = CommitRequest(tag=self._tag)
-        for name in list(self._wanted)[:COMMIT_OFFSETS_COUNT_MAX]:
+        for name in names:
             offset = self._flying[name] = self._wanted.pop(name)
             request.offsets.add(topic=name.topic, partition=name.partition, offset=offset)
         self._flying_waiters, self._wanted_waiters = self._wanted_waiters, []
@@ -105,6 +115,20 @@ class Commits:
         self._flying = {}
         self._wanted_waiters[:0] = self._flying_waiters
         self._flying_waiters = []
+
+    def refuse(self, names: Collection[TopicPartition], error: RakitError) -> None:
+        """These were lost: what has not left would be committed for somebody else."""
+        for name in names:
+            if self._wanted.pop(name, None) is not None:
+                answered = [] if name in self._flying else self._flying_waiters
+                for waiter in (*self._wanted_waiters, *answered):
+                    waiter.heard(name, error)
+        self._wanted_waiters = [each for each in self._wanted_waiters if each.missing]
+
+    def end(self, error: RakitError) -> None:
+        """Nothing is committed any more, now or later."""
+        self._ended = error
+        self.drop(error)
 
     def drop(self, error: RakitError) -> None:
         """The membership is over: nothing that was asked for will be committed by it."""

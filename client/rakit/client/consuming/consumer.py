@@ -26,6 +26,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ class GroupConsumer:
                 self._settle()
             self._session.inbox.end()
             if self._config.auto_commit_ms is not None:
-                await self._unless_ended(self._commit(self._processed()))
+                await self._unless_ended(self._commit_last(list(self._session.places)))
             if not self._config.instance_id:
                 self._session.leave()
                 await asyncio.wait({running}, timeout=self._leave_s)
@@ -131,13 +132,14 @@ class GroupConsumer:
             await session.run()
         except asyncio.CancelledError:
             session.inbox.end(_closed())
+            session.end(_closed())
             raise
         except Exception as failure:
             session.inbox.end(failure)
-            session.commits.drop(failure if isinstance(failure, RakitError) else _closed())
+            session.end(failure if isinstance(failure, RakitError) else _closed())
         else:
             session.inbox.end()
-            session.commits.drop(_closed())
+            session.end(_closed())
 
     # Records.
 
@@ -251,20 +253,27 @@ class GroupConsumer:
                 place.committed = -1
         return outcome
 
-    def _processed(
-        self, names: Iterable[TopicPartition] | None = None
-    ) -> dict[TopicPartition, int]:
-        """What is to be committed by itself."""
-        places = self._session.places
-        found = (
-            places.values() if names is None else [places[one] for one in names if one in places]
-        )
+    async def _commit_last(self, names: Partitions) -> None:
+        """Commits before these are let go of: nobody does it after that."""
+        failures = 0
+        while offsets := self._processed(names):
+            errors = await self._commit(offsets)
+            names = [name for name, error in errors.items() if error.retriable]
+            if names:
+                failures += 1
+                await self._session.rest(failures)
+
+    def _processed(self, names: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """What of these is to be committed by itself."""
+        found = [place for name in names if (place := self._session.places.get(name)) is not None]
         return {each.name: each.processed for each in found if each.processed > each.committed}
 
     async def _auto_commit(self, every_ms: int) -> None:
         while True:
             await asyncio.sleep(every_ms / 1000)
-            await self._commit(self._processed())
+            # What the server has not spoken of yet would keep the others waiting.
+            places = self._session.places
+            await self._commit(self._processed(filter(self._session.may_commit, places)))
 
     # Rebalances; called by the session, one at a time.
 
@@ -273,15 +282,18 @@ class GroupConsumer:
         if self._hooks.assigned is not None:
             await self._hooks.assigned(partitions)
 
-    async def revoking(self, partitions: Partitions) -> None:
+    async def revoking(self, places: Sequence[Place]) -> None:
         """Waits until nothing of them is in hand, tells the program, commits."""
-        while self._held is not None and self._held.place.name in partitions:
+        while self._held is not None and self._held.place in places:
             self._let_go.clear()
             await self._let_go.wait()
+        names = [place.name for place in filter(self._session.holds, places)]
+        if not names:
+            return
         if self._hooks.revoking is not None:
-            await self._hooks.revoking(partitions)
+            await self._hooks.revoking(names)
         if self._config.auto_commit_ms is not None:
-            await self._commit(self._processed(partitions))
+            await self._commit_last(names)
 
     async def lost(self, partitions: Partitions) -> None:
         """Tells the program."""
@@ -318,7 +330,7 @@ class GroupConsumer:
     ) -> int:
         """Goes on elsewhere in a partition; returns the offset that this is.
 
-        Raises NotOwnerError, and OffsetOutOfRangeError.
+        Raises NotOwnerError, and OffsetOutOfRangeError; the partition then stays where it was.
         """
         position = Position(topic=topic, partition=partition)
         match to:
@@ -333,8 +345,9 @@ class GroupConsumer:
             case _:
                 position.offset = to
         name = TopicPartition(topic, partition)
+        done = self._session.seek(name, position)
         self._drop_held(name)
-        return await self._session.seek(name, position)
+        return await done
 
     def _drop_held(self, name: TopicPartition) -> None:
         """What is left of the batch in hand is from the old place."""

@@ -1,7 +1,9 @@
 """What was received and not handed over, with the credit that it takes.
 
-The server sends no more than was granted, so the inbox is bounded by the credit of the join. Credit
-is given back when records are done with or dropped, in a few large grants.
+The server sends no more than was granted, so the inbox is bounded by the credit of the join, and by
+one batch where that alone is larger. Credit is given back when records are done with or dropped, in
+a few large grants. When nothing is here any more all of it is given back: it tells the server that
+the program goes on, which a member without commits has no other way to say.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ class Inbox:
     """Between the stream and the program. One consumer takes from it."""
 
     def __init__(self, window_bytes: int, grant_due: Callable[[], None]) -> None:
+        self._window_bytes = window_bytes
         # A grant for every batch would be a message for every message.
         self._grant_bytes_min = max(1, window_bytes // 4)
         self._grant_due = grant_due
@@ -60,19 +63,28 @@ class Inbox:
         """Records are done with, or dropped: their credit goes back to the server."""
         self.charged_bytes -= charged_bytes
         self._owed_bytes += charged_bytes
-        if self._owed_bytes >= self._grant_bytes_min:
+        if self._is_grant_due:
             self._grant_due()
+
+    @property
+    def _is_grant_due(self) -> bool:
+        at_least = self._grant_bytes_min if self.charged_bytes else 1
+        return self._owed_bytes >= at_least
 
     def take_grant(self) -> int:
         """Returns what is to be granted now; 0 while it is not worth a message."""
-        if self._owed_bytes < self._grant_bytes_min:
+        if not self._is_grant_due:
             return 0
         owed, self._owed_bytes = self._owed_bytes, 0
         return owed
 
-    def forget_grants(self) -> None:
-        """A new stream begins with a whole window, less what is not done with."""
-        self._owed_bytes = 0
+    def begin(self) -> int:
+        """Returns the credit that a new stream begins with: the window less what is still here."""
+        left = self._window_bytes - self.charged_bytes
+        credit = max(1, left)
+        # Where more is here than the window, what it gives back is granted less by that.
+        self._owed_bytes = left - credit
+        return credit
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing follows. Without an error, what is here is dropped, too."""

@@ -11,13 +11,18 @@ Rules:
 - A session that the server has ended is over: the program is told what it lost (`on_lost`), and a
   new one begins. Where another process has taken the place of this one, that is an error.
 - A partition is let go of only when the program is through with what it was handed, its hook has
-  run and its commit was answered.
+  run and its commit was answered. One that the server meanwhile leaves here stays, and is assigned
+  to the program anew.
+- What was said on a stream holds for that stream: on the next one commits, seeks and `revoked` of a
+  partition wait until the server has spoken of it.
+- A partition that the server cannot read at the moment is left to the server, which tries again.
 - Credit: every stream begins with the window less what is still here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,6 +34,7 @@ import grpc.aio
 from rakit.api.v1 import record_pb2
 from rakit.api.v1.group_service_pb2 import (
     Assigned,
+    AssignedPartition,
     Delivery,
     GrantCredit,
     JoinGroup,
@@ -36,19 +42,18 @@ from rakit.api.v1.group_service_pb2 import (
     PausePartitions,
     RevokeDone,
     Revoking,
-    SeekPartition,
-    Sought,
     SubscribeRequest,
     SubscribeResponse,
 )
 from rakit.api.v1.group_service_pb2 import TopicPartition as WireTopicPartition
-from rakit.api.v1.log_service_pb2 import Position
+from rakit.api.v1.log_service_pb2 import Edge, Position
 from rakit.client import codecs
 from rakit.client.config import ClientConfig, GroupConfig
 from rakit.client.connections import Connections, is_cancelled, is_nodes_fault
 from rakit.client.consuming.commits import Commits
 from rakit.client.consuming.inbox import Inbox
-from rakit.client.consuming.places import Place, Received, TopicPartition
+from rakit.client.consuming.places import Place, Received, Told, TopicPartition
+from rakit.client.consuming.seeks import Seeks
 from rakit.client.errors import (
     LocalReason,
     MemberFencedError,
@@ -63,6 +68,7 @@ if TYPE_CHECKING:
 
 #: The pause between attempts doubles up to this power.
 _BACKOFF_STEPS_MAX: Final = 10
+_LOGGER: Final = logging.getLogger(__name__)
 #: Fences after which another process, or a person, has decided that this member is no more.
 _FINAL_FENCES: Final = frozenset({"INSTANCE_REPLACED", "LEFT", "GROUP_DELETED"})
 
@@ -76,7 +82,7 @@ class Program(Protocol):
         """These partitions are owned now; their records follow when this returns."""
         ...
 
-    async def revoking(self, partitions: Partitions) -> None:
+    async def revoking(self, places: Sequence[Place]) -> None:
         """These are to be let go of: returns when nothing of them is in hand or uncommitted."""
         ...
 
@@ -127,8 +133,10 @@ class Session:
         self._token = b""
         self._outbox: deque[SubscribeRequest] = deque()
         self._bell = asyncio.Event()
-        self._seeks: dict[int, asyncio.Future[int]] = {}
-        self._last_seek_tag = 0
+        start = Edge.ValueType(wanted.start)
+        self._seeks = Seeks(start, self._client_config.backoff_ms / 1000, self._send)
+        #: Why nothing can be asked for any more.
+        self._ended: RakitError | None = None
         #: What a rebalance asks of the program, in order.
         self._chores: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._is_leaving = False
@@ -170,7 +178,7 @@ class Session:
                     raise
                 if is_nodes_fault(error):
                     self._connections.failed(address)
-                await self._pause(self._failures)
+                await self.rest(self._failures)
             else:
                 return
 
@@ -178,7 +186,8 @@ class Session:
         timeout_ms = self._config.retry_timeout_ms
         return timeout_ms is not None and failing_s * 1000 >= timeout_ms
 
-    async def _pause(self, failures: int) -> None:
+    async def rest(self, failures: int) -> None:
+        """The pause after so many failures in a row."""
         config = self._client_config
         pause_ms = config.backoff_ms * 2 ** min(failures, _BACKOFF_STEPS_MAX)
         await asyncio.sleep(min(pause_ms, config.backoff_ms_max) / 1000 * random.uniform(0.5, 1))
@@ -189,8 +198,12 @@ class Session:
         call = stubs.group.Subscribe()
         self._begin_stream()
         writer = asyncio.create_task(self._write(call))
+        has_served = False
         try:
             while (event := await call.read()) is not grpc.aio.EOF:
+                if not has_served:
+                    has_served = True
+                    self._connections.served(address)
                 self._failures = 0
                 assert isinstance(event, SubscribeResponse), "nothing else comes on this stream"
                 self._take(event)
@@ -213,8 +226,6 @@ class Session:
 
     def _begin_stream(self) -> None:
         """Puts into the outbox what a new stream begins with."""
-        self.inbox.forget_grants()
-        window = max(1, self._config.buffer_bytes_max - self.inbox.charged_bytes)
         join = JoinGroup(
             group=self._wanted.group,
             topics=self._wanted.topics,
@@ -225,7 +236,7 @@ class Session:
             start=self._wanted.start,  # type: ignore[arg-type]
             max_processing_ms=self._config.max_processing_ms,
             session_grace_ms=self._config.session_grace_ms,
-            credit_bytes=window,
+            credit_bytes=self.inbox.begin(),
             layout=record_pb2.LAYOUT_COLUMNS,
             accept_codecs=codecs.ACCEPTED,
             client_id=self._config.client_id,
@@ -239,6 +250,8 @@ class Session:
     def _end_stream(self) -> None:
         self._outbox.clear()
         self.commits.broken()
+        for place in self.places.values():
+            place.told = Told.NOTHING
 
     async def _write(self, call: SubscribeCall) -> None:
         """Sends what there is; a stream that is broken is noticed by whoever reads it."""
@@ -246,7 +259,7 @@ class Session:
             while True:
                 while self._outbox:
                     await call.write(self._outbox.popleft())
-                if self.member_id and (commit := self.commits.take()) is not None:
+                if self.member_id and (commit := self.commits.take(self.may_commit)) is not None:
                     await call.write(SubscribeRequest(commit=commit))
                 elif grant := self.inbox.take_grant():
                     await call.write(SubscribeRequest(grant=GrantCredit(bytes=grant)))
@@ -255,6 +268,11 @@ class Session:
                     await self._bell.wait()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return
+
+    def may_commit(self, name: TopicPartition) -> bool:
+        """What is not owned at all is for the server to refuse."""
+        place = self.places.get(name)
+        return place is None or place.told is not Told.NOTHING
 
     def _wake(self) -> None:
         self._bell.set()
@@ -283,7 +301,7 @@ class Session:
             case "revoking":
                 self._revoking(event.revoking)
             case "sought":
-                self._sought(event.sought)
+                self._seeks.answered(event.sought)
             case _:
                 # A heartbeat, or what a newer server says.
                 return
@@ -293,7 +311,11 @@ class Session:
         data = delivery.data
         place = self.places.get(TopicPartition(data.topic, data.partition))
         if data.HasField("error"):
-            raise from_status(data.error)
+            # The server lets the partition rest, and goes on with it.
+            error = from_status(data.error)
+            _LOGGER.warning("partition %d of %r: %s", data.partition, data.topic, error)
+            self.inbox.give_back(delivery.charged_bytes)
+            return
         batches = place.take(data) if place is not None else []
         if place is None or not batches:
             self.inbox.give_back(delivery.charged_bytes)
@@ -304,61 +326,103 @@ class Session:
 
     def _assigned(self, assigned: Assigned) -> None:
         owned = {TopicPartition(each.topic, each.partition) for each in assigned.owned}
-        gone = [place for name, place in self.places.items() if name not in owned and place.is_open]
+        gone = [place for name, place in self.places.items() if name not in owned]
         fresh: list[Place] = []
         for each in assigned.added:
             known = self.places.get(TopicPartition(each.topic, each.partition))
-            if known is None:
-                place = Place(each)
-                self.places[place.name] = place
-                fresh.append(place)
-            elif not known.is_leaving:
-                self._go_on(known, each.offset)
+            if known is not None and known.is_of(each):
+                self._go_on(known, each)
+                continue
+            if known is not None:
+                self._lose([known])
+            place = Place(each)
+            self.places[place.name] = place
+            fresh.append(place)
         if gone:
             self._lose(gone)
         if fresh:
             self._chores.put_nowait(lambda: self._tell_assigned(fresh))
+        # What waited for a word about its partition may go.
+        self._wake()
 
-    def _go_on(self, place: Place, offset: int) -> None:
-        """After a broken stream: the server begins at the commit, and we have more than that."""
-        if place.is_paused:
+    def _go_on(self, place: Place, assigned: AssignedPartition) -> None:
+        """The server has begun to read a partition that is here already."""
+        is_new_stream = place.told is not Told.OWNED
+        place.told = Told.OWNED
+        place.topic_id = assigned.topic_id
+        place.began = assigned.offset
+        if place.is_leaving:
+            # It stays, when the program has let go of it.
+            return
+        if is_new_stream and place.is_paused:
             self._send(_pausing([place.name], paused=True))
         if place.seeking is not None:
-            self._send(SubscribeRequest(seek=place.seeking))
-        elif offset != place.next_offset:
-            position = Position(
-                topic=place.name.topic, partition=place.name.partition, offset=place.next_offset
-            )
-            self._send(SubscribeRequest(seek=SeekPartition(position=position)))
+            self._seeks.tell(place)
+        elif assigned.reset and not is_new_stream:
+            # What would have come next is not kept.
+            place.skip(assigned.offset)
+        elif assigned.offset != place.next_offset:
+            # It begins at the commit, and we have more than that.
+            self._seeks.go_back(place)
 
     async def _tell_assigned(self, fresh: Sequence[Place]) -> None:
-        here = [place for place in fresh if self.places.get(place.name) is place]
+        here = list(filter(self.holds, fresh))
         await self._program.assigned([place.name for place in here])
         for place in here:
             self.inbox.open(place)
 
     def _revoking(self, revoking: Revoking) -> None:
         names = [TopicPartition(each.topic, each.partition) for each in revoking.partitions]
-        leaving = [place for name in names if (place := self.places.get(name)) is not None]
-        for place in leaving:
-            self._stop(place)
-        self._chores.put_nowait(lambda: self._let_go(names, leaving))
+        leaving: list[Place] = []
+        gone: list[TopicPartition] = []
+        for name in names:
+            place = self.places.get(name)
+            if place is None:
+                gone.append(name)
+                continue
+            place.told = Told.REVOKING
+            if not place.is_leaving:
+                self._stop(place)
+                leaving.append(place)
+        if gone:
+            self._send(_revoked(gone))
+        if leaving:
+            self._chores.put_nowait(lambda: self._let_go(leaving))
+        self._wake()
 
     def _stop(self, place: Place) -> None:
         """Nothing more of a partition is handed over."""
         place.is_leaving = True
         self.inbox.purge(place)
-        if place.seeking is not None:
-            self._answer_seek(place.seeking.tag, _not_owned(place.name))
+        self._seeks.stop(place, _not_owned(place.name))
 
-    async def _let_go(self, names: Partitions, leaving: Sequence[Place]) -> None:
-        here = [place for place in leaving if self.places.get(place.name) is place]
-        if here:
-            await self._program.revoking([place.name for place in here])
-        for place in here:
-            self.places.pop(place.name, None)
-        done = RevokeDone(partitions=[_wire(name) for name in names])
-        self._send(SubscribeRequest(revoked=done))
+    async def _let_go(self, leaving: Sequence[Place]) -> None:
+        await self._program.revoking(leaving)
+        done: list[TopicPartition] = []
+        staying: list[Place] = []
+        for place in filter(self.holds, leaving):
+            if place.told is Told.OWNED:
+                staying.append(place)
+                continue
+            del self.places[place.name]
+            if place.told is Told.REVOKING:
+                done.append(place.name)
+        if done:
+            self._send(_revoked(done))
+        if staying:
+            self._stay(staying)
+
+    def _stay(self, places: Sequence[Place]) -> None:
+        """The program has let go of these, and the server has left them here after all."""
+        for place in places:
+            place.is_leaving = place.is_open = place.is_paused = False
+            place.rewind()
+            self._seeks.go_back(place)
+        self._chores.put_nowait(lambda: self._tell_assigned(places))
+
+    def holds(self, place: Place) -> bool:
+        """Whether this very ownership lasts; a later one of the same partition is another."""
+        return self.places.get(place.name) is place
 
     def _lose_all(self, error: RakitError) -> None:
         """The session is over: the next stream begins a new one."""
@@ -371,6 +435,7 @@ class Session:
         for place in places:
             self._stop(place)
             self.places.pop(place.name, None)
+            self.commits.refuse([place.name], _not_owned(place.name))
         names = [place.name for place in places if place.is_open]
         if names:
             self._chores.put_nowait(lambda: self._program.lost(names))
@@ -386,38 +451,12 @@ class Session:
         """There is something to commit."""
         self._wake()
 
-    async def seek(self, name: TopicPartition, position: Position) -> int:
-        """Reads a partition from another place; returns the offset that this is."""
+    def seek(self, name: TopicPartition, position: Position) -> asyncio.Future[int]:
+        """Reads a partition from another place; the future is the offset that this is."""
         place = self._owned(name)
-        self._last_seek_tag += 1
-        tag = self._last_seek_tag
-        place.seeking = SeekPartition(tag=tag, position=position)
+        done = self._seeks.ask(place, position)
         self.inbox.purge(place)
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._seeks[tag] = done
-        self._send(SubscribeRequest(seek=place.seeking))
-        try:
-            return await done
-        finally:
-            del self._seeks[tag]
-
-    def _sought(self, sought: Sought) -> None:
-        error = from_status(sought.error) if sought.HasField("error") else None
-        for place in self.places.values():
-            if place.seeking is not None and place.seeking.tag == sought.tag:
-                place.seeking = None
-                if error is None:
-                    place.move(sought.offset)
-        self._answer_seek(sought.tag, sought.offset if error is None else error)
-
-    def _answer_seek(self, tag: int, outcome: int | RakitError) -> None:
-        done = self._seeks.get(tag)
-        if done is None or done.done():
-            return
-        if isinstance(outcome, RakitError):
-            done.set_exception(outcome)
-        else:
-            done.set_result(outcome)
+        return done
 
     def pause(self, names: Partitions, *, paused: bool) -> None:
         """Stops or goes on with partitions."""
@@ -426,10 +465,18 @@ class Session:
         self._send(_pausing(names, paused=paused))
 
     def _owned(self, name: TopicPartition) -> Place:
+        if self._ended is not None:
+            raise self._ended.again()
         place = self.places.get(name)
         if place is None or place.is_leaving:
             raise _not_owned(name)
         return place
+
+    def end(self, error: RakitError) -> None:
+        """`run` is over: nobody answers any more."""
+        self._ended = error
+        self.commits.end(error)
+        self._seeks.end(error)
 
     def leave(self) -> None:
         """Ends the membership: `run` returns when the server has heard of it."""
@@ -439,6 +486,10 @@ class Session:
 
 def _wire(name: TopicPartition) -> WireTopicPartition:
     return WireTopicPartition(topic=name.topic, partition=name.partition)
+
+
+def _revoked(names: Partitions) -> SubscribeRequest:
+    return SubscribeRequest(revoked=RevokeDone(partitions=[_wire(name) for name in names]))
 
 
 def _pausing(names: Partitions, *, paused: bool) -> SubscribeRequest:
