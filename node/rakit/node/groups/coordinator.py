@@ -146,7 +146,7 @@ class Coordinator:
 
     async def _step(self) -> None:
         """Makes one entry of what waits."""
-        batch = self._intake.take(self._view)
+        batch = await self._intake.take(self._view)
         if batch is None:
             await asyncio.sleep(0)
             return
