@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable
 from typing import Any
 
@@ -12,7 +13,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from rakit.api.v1 import error_pb2
 from rakit.api.v1.group_service_pb2 import JoinGroup
 from rakit.node.errors import RakitError, from_status
-from rakit.node.groups import intake, limits
+from rakit.node.groups import intake, limits, reconcile
 from rakit.peer.v1 import coordinator_service_pb2 as wire
 from tests.node.groups.virtual import Member, World, run, until
 
@@ -615,3 +616,37 @@ def test_whoever_gives_a_join_up_leaves_though_it_is_only_on_its_way() -> None:
         assert world.owned() == {stays.name: 2}
 
     run(main())
+
+
+async def test_the_change_of_a_large_group_is_decided_beside_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is slow here holds up neither renewals nor the end of the leadership."""
+    entered, go = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        entered.set()
+        assert go.wait(5), "the loop stood still"
+        return reconcile.next_change(*arguments)
+
+    world = World(t=2)
+    member = await world.join()
+    monkeypatch.setattr(intake, "LARGE_COUNT", 0)
+    monkeypatch.setattr(intake, "next_change", slow)
+    joining = asyncio.create_task(world.join())
+    while not entered.is_set():
+        await asyncio.sleep(0.001)
+    await member.sync()
+    go.set()
+    other = await joining
+    assert world.owned() == {member.name: 2, other.name: 0}
+    entered.clear()
+    go.clear()
+    joining = asyncio.create_task(world.join())
+    while not entered.is_set():
+        await asyncio.sleep(0.001)
+    world.end()
+    error = await refused(joining)
+    assert error.reason == error_pb2.ERROR_REASON_NO_LEADER
+    assert not error.may_be_applied
+    go.set()

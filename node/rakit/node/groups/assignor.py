@@ -328,7 +328,7 @@ class _Richest:
 
 
 class _Gifts:
-    """What a member gives first: what is on its way there, what is not in use, what is nearer there.
+    """What a member gives first: what is on its way there, then what is not in use, then nearer.
 
     A heap for each giver and topic, by the rack that it may go to, and one for what the taker owns
     still; entries that the giver has not any more are dropped when they come up.

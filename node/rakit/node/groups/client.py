@@ -305,8 +305,8 @@ def refusal(reason: Reason, group: str, member_id: str, topic: str, partition: i
             )
         case error_pb2.ERROR_REASON_GROUP_FULL:
             text = (
-                f"Group {group!r} has as many committed offsets, or as much metadata with them, as a"
-                " group may have."
+                f"Group {group!r} has as many committed offsets, or as much metadata with them, as"
+                " a group may have."
             )
         case _:
             text = f"The offset of {place} was not committed."

@@ -146,7 +146,7 @@ class Coordinator:
 
     async def _step(self) -> None:
         """Makes one entry of what waits."""
-        batch = self._intake.take(self._view)
+        batch = await self._intake.take(self._view)
         if batch is None:
             await asyncio.sleep(0)
             return
@@ -379,10 +379,10 @@ class Coordinator:
         and what it says late would take the offsets back.
         """
         session = self.sessions.get(request.group, request.member_id)
-        if request.session_id and session is not None:
-            if session.session_id not in {"", request.session_id}:
-                await self._confirmed()
-                raise fenced(request.group, request.member_id, "INSTANCE_REPLACED")
+        known = "" if session is None else session.session_id
+        if known and request.session_id and known != request.session_id:
+            await self._confirmed()
+            raise fenced(request.group, request.member_id, "INSTANCE_REPLACED")
         stored = CommitGroupOffsets()
         stored.CopyFrom(request)
         stored.ClearField("session_id")

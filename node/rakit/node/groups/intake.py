@@ -2,7 +2,8 @@
 
 Everything that came while one entry was on its way goes into the next one: many commits, and the
 next change of every group that something is asked of. One entry is in flight, so each change is
-decided on the state that it is applied to.
+decided on the state that it is applied to. That of a large group is decided in a thread, on a copy
+of that state: it may take longer than others can be left waiting.
 
 Each caller is answered once: with what became of its part, or with an error that says whether it
 may have been applied.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from rakit.api.v1 import error_pb2
@@ -24,12 +25,15 @@ from rakit.node.groups.subscriptions import View
 from rakit.peer.v1.group_command_pb2 import (
     CommitGroupOffsets,
     CommitResult,
+    GroupChange,
     GroupCommand,
     GroupResult,
 )
 
 #: Groups that are looked at for one entry: each may have to be assigned anew.
 _GROUPS_AN_ENTRY_COUNT_MAX: Final = 32
+#: Members and what they own, from which on a group's change is decided in a thread.
+LARGE_COUNT: Final = 2_000
 
 #: True: a change was applied. False: there was nothing to change, which nobody has confirmed.
 Changed: TypeAlias = asyncio.Future[bool]
@@ -137,10 +141,15 @@ class Intake:
         self.some.set()
         return done
 
-    def take(self, view: View) -> Batch | None:
+    async def take(self, view: View) -> Batch | None:
         """The next entry; None where nothing is to be changed."""
         batch = Batch()
-        room = ENTRY_BYTES_MAX - self._take_changes(batch, view)
+        try:
+            room = ENTRY_BYTES_MAX - await self._take_changes(batch, view)
+        except asyncio.CancelledError:
+            # Nothing of it was proposed: `fail` tells them so with all others.
+            self._waiting[""] = [each for some in (*batch.changes, batch.idle) for each in some]
+            raise
         while self._commits and (room > 0 or not batch.commits):
             commit, done = self._commits.popleft()
             size = commit.ByteSize()
@@ -165,7 +174,7 @@ class Intake:
             self.some.clear()
         return batch if batch.command.ByteSize() else None
 
-    def _take_changes(self, batch: Batch, view: View) -> int:
+    async def _take_changes(self, batch: Batch, view: View) -> int:
         """Adds changes of groups until there is enough; returns their size."""
         size = 0
         names = [*dict.fromkeys((*self._wishes, *self._waiting))]
@@ -175,7 +184,11 @@ class Intake:
             wishes = self._wishes.pop(name, Wishes())
             waiting = self._waiting.pop(name, [])
             self._count -= len(waiting)
-            change = next_change(name, self._state.groups.get(name), wishes, view)
+            try:
+                change = await self._decide(name, wishes, view)
+            except asyncio.CancelledError:
+                batch.idle += waiting
+                raise
             if change is None:
                 batch.idle += waiting
                 continue
@@ -183,6 +196,15 @@ class Intake:
             batch.changes.append(waiting)
             size += change.ByteSize()
         return size
+
+    async def _decide(self, name: str, wishes: Wishes, view: View) -> GroupChange | None:
+        group = self._state.groups.get(name)
+        if group is None or len(group.members) + len(group.owners) < LARGE_COUNT:
+            return next_change(name, group, wishes, view)
+        # Records are replaced and never changed, so this much is a copy that stays as it is.
+        still = replace(group, members=dict(group.members), owners=dict(group.owners))
+        seen = view.of([*still.members.values(), *wishes.joins.values()])
+        return await asyncio.to_thread(next_change, name, still, wishes, seen)
 
     def fail(self, error: RakitError) -> None:
         """Nothing that waits is taken any more."""

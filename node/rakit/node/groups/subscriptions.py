@@ -7,7 +7,7 @@ pattern can hold the loop. Internal topics have no name that a pattern could mat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
@@ -56,6 +56,12 @@ class View:
                 self.topics[topic_id] = self._topic(info)
         resolved = self._resolved[asked] = frozenset(found)
         return resolved
+
+    def of(self, members: Iterable[MemberRecord]) -> View:
+        """The same for these members, all looked up: another thread may look at it."""
+        for each in members:
+            self.resolve(each)
+        return replace(self, topics=dict(self.topics), _resolved=dict(self._resolved))
 
     def _topic(self, info: TopicInfo) -> Topic:
         racks = tuple(

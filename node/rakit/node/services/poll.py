@@ -15,9 +15,9 @@ Rules:
   told, and its partitions come and go. One that it had before it last got the partition does not
   count. Without a position a partition is read from its committed
   offset, else from where the member begins; a position that is no longer kept counts as none.
-- Every partition that is read is in `data`, also without records, with the place to go on from. What
-  the member owns goes first: where names fill the answer there are fewer records, or partitions
-  that are not read this time.
+- Every partition that is read is in `data`, also without records, with the place to go on from.
+  What the member owns goes first: where names fill the answer there are fewer records, or
+  partitions that are not read this time.
 - While the call waits the session is held as a stream's is: news of the member end the wait, and a
   lease that ran out gives no records (S25).
 - A member whose first call fails or is given up by its client leaves: the client has not heard who
