@@ -84,6 +84,14 @@ def test_without_our_error_info_the_outcome_is_unknown() -> None:
     assert not from_rpc_error(rpc_error(grpc.StatusCode.UNIMPLEMENTED), "host:1").retriable
 
 
+def test_a_write_to_a_broken_connection_may_be_tried_again() -> None:
+    written = AioRpcError(
+        grpc.StatusCode.INTERNAL, Metadata(), Metadata(), "Internal error from Core"
+    )
+    error = from_rpc_error(written, "host:1")
+    assert (error.reason, error.retriable, error.maybe_applied) == ("UNREACHABLE", True, True)
+
+
 def test_a_reason_newer_than_this_client_promises_nothing() -> None:
     error = from_status(status("INVENTED_LATER"))
     assert (error.reason, error.retriable, error.maybe_applied) == ("INVENTED_LATER", False, True)

@@ -194,6 +194,7 @@ async def test_a_server_that_does_not_tell_incarnations_means_the_same_topic(
         await begun(consumer, line, [b"a", b"b"])
         again = await resumed(groups, line)
         again.assigned({P0: 2}, topic_id=0)
+        await all_heard(consumer, again)
         again.records("t", 0, 2, [b"c"])
         assert await values_of(consumer, 2) == [b"b", b"c"]
 

@@ -43,6 +43,8 @@ _PREFIX: Final = "ERROR_REASON_"
 _DETAILS_TRAILER: Final = "grpc-status-details-bin"
 _REASON_TRAILER: Final = "rakit-reason"
 _OUTCOME_TRAILER: Final = "rakit-outcome"
+#: What gRPC itself says when it could not write to a stream whose connection is gone.
+_WRITE_FAILED: Final = "Internal error from Core"
 
 
 class LocalReason(StrEnum):
@@ -296,6 +298,8 @@ def from_rpc_error(error: AioRpcError, address: str) -> RakitError:
             # gRPC tells how it got there, the last part is what happened.
             what = details.rpartition(": ")[2]
             return make_error(LocalReason.UNREACHABLE, f"no node answers at {address}: {what}")
+        case grpc.StatusCode.INTERNAL if details == _WRITE_FAILED:
+            return make_error(LocalReason.UNREACHABLE, f"{address}: the connection broke")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return make_error(LocalReason.DEADLINE, f"{address}: no answer in time")
         case _:
