@@ -634,12 +634,7 @@ async def test_the_change_of_a_large_group_is_decided_beside_the_loop(
     monkeypatch.setattr(intake, "LARGE_COUNT", 0)
     monkeypatch.setattr(intake, "next_change", slow)
     joining = asyncio.create_task(world.join())
-<<<<<<< HEAD
-    while not entered.is_set():  # noqa: ASYNC110 - a thread says so, and time is virtual
-        await asyncio.sleep(0.001)
-=======
     await until(entered.is_set)
->>>>>>> mendserver
     await member.sync()
     go.set()
     other = await joining
@@ -647,12 +642,7 @@ async def test_the_change_of_a_large_group_is_decided_beside_the_loop(
     entered.clear()
     go.clear()
     joining = asyncio.create_task(world.join())
-<<<<<<< HEAD
-    while not entered.is_set():  # noqa: ASYNC110 - a thread says so, and time is virtual
-        await asyncio.sleep(0.001)
-=======
     await until(entered.is_set)
->>>>>>> mendserver
     world.end()
     error = await refused(joining)
     assert error.reason == error_pb2.ERROR_REASON_NO_LEADER
