@@ -99,7 +99,7 @@ class Subscription:
     topics: tuple[str, ...]
     patterns: tuple[str, ...]
     #: rakit.api.v1.Edge
-    start: int
+    start: Edge.ValueType
 
 
 class _FencedError(Exception):
@@ -233,7 +233,7 @@ class Session:
             instance_id=self._config.instance_id,
             resume_token=self._token,
             rack=self._config.rack,
-            start=self._wanted.start,  # type: ignore[arg-type]
+            start=self._wanted.start,
             max_processing_ms=self._config.max_processing_ms,
             session_grace_ms=self._config.session_grace_ms,
             credit_bytes=self.inbox.begin(),
