@@ -7,9 +7,10 @@ Rules:
   then six long lists instead of a thousand small objects.
 - Entries of an append follow each other by construction, so their indexes are not sent. Terms and
   types are sent only when one differs from the default.
-- Every entry carries a CRC32C over payload and header, made here and checked here, so that a bit
-  that flips on the way becomes an error instead of a replica that differs (P9). It is not the
-  stored checksum: that one is made by the storage and checked when it is read.
+- Every entry carries a CRC32C over place and payload, checked here, so that a bit that flips on the
+  way becomes an error instead of a replica that differs (P9). It is the one that is stored with the
+  entry on either side: taken once, by the leader, it covers a payload from there to the disks, and
+  a megabyte is gone over once by each node instead of two or three times.
 - A large payload goes past protobuf (`bulk`): 0.15 instead of 0.6 ms for 1 MiB on the way out.
 
 Left out: who may send what to whom (the transport checks nodes, the driver checks replicas), and
@@ -25,8 +26,9 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from rakit.multiraft import bulk
-from rakit.multiraft.checksum import crc32c, crc32c_extend
+from rakit.multiraft.checksum import crc32c
 from rakit.multiraft.effects import Envelope
+from rakit.multiraft.records import entry_checksum, entry_crc32c
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import ConfState, Entry, EntryType, Message, MessageType, Snapshot
 
@@ -38,7 +40,6 @@ ENTRY_OVERHEAD_BYTES: Final = 24
 #: A payload, and a request, from this size on go past protobuf.
 _BULK_BYTES_MIN: Final = 4096
 _BULK_REQUEST_BYTES_MIN: Final = 32 << 10
-_HEADER: Final = struct.Struct(">QQQB")
 _TYPES: Final = {int(each): each for each in MessageType}
 _ENTRY_TYPES: Final = {int(each): each for each in EntryType}
 _COLUMNS: Final = (MessageType.HEARTBEAT, MessageType.HEARTBEAT_RESP)
@@ -229,17 +230,11 @@ def _encode_entries(encoded: wire.GroupMessage, group_id: int, message: Message)
     assert entries[0].index == message.index + 1, "entries start right behind the message's index"
     assert entries[-1].index == message.index + len(entries), "entries of a message have no gap"
     columns = encoded.entries
-    columns.crc32c.extend([entry_crc32c(group_id, entry) for entry in entries])
+    columns.crc32c.extend([entry_checksum(group_id, entry) for entry in entries])
     if any(entry.term != term for entry in entries):
         columns.terms.extend([entry.term for entry in entries])
     if any(entry.type for entry in entries):
         columns.types.extend([entry.type for entry in entries])
-
-
-def entry_crc32c(group_id: int, entry: Entry) -> int:
-    """Returns the checksum that an entry carries on the wire."""
-    header = _HEADER.pack(group_id, entry.index, entry.term, entry.type)
-    return crc32c_extend(crc32c(entry.data), header)
 
 
 def _encode_snapshot(into: wire.RaftSnapshot, snapshot: Snapshot) -> None:
@@ -289,18 +284,20 @@ def _decode_entries(
     try:
         entries = tuple(
             [
-                Entry(term, index, _ENTRY_TYPES[kind], data)
-                for term, index, kind, data in zip(
+                Entry(term, index, _ENTRY_TYPES[kind], data, crc)
+                for term, index, kind, data, crc in zip(
                     columns.terms or [message.term] * count,
                     range(message.index + 1, message.index + 1 + count),
                     columns.types or [0] * count,
                     payloads,
+                    columns.crc32c,
                     strict=True,
                 )
             ]
         )
-        for entry, crc in zip(entries, columns.crc32c, strict=True):
-            if entry_crc32c(group_id, entry) != crc:
+        for entry in entries:
+            taken = entry_crc32c(group_id, entry.index, entry.term, entry.type, entry.data)
+            if taken != entry.checksum:
                 raise MalformedMessageError(
                     f"entry {entry.index} of group {group_id} was damaged on the way"
                 )

@@ -76,11 +76,25 @@ class RememberedStore:
     returned_counter: int = 0
 
 
+def entry_checksum(group_id: int, entry: Entry) -> int:
+    """Returns the checksum of an entry in its place; taken once, then remembered with it."""
+    if entry.checksum is None:
+        checksum = entry_crc32c(group_id, entry.index, entry.term, entry.type, entry.data)
+        # Entries are frozen; this is no part of what they are.
+        object.__setattr__(entry, "checksum", checksum)
+        return checksum
+    return entry.checksum
+
+
+def entry_crc32c(group_id: int, index: int, term: int, kind: int, data: bytes) -> int:
+    """Takes the checksum of an entry, stored or sent: over group, index, term, type, payload."""
+    return crc32c_extend(crc32c(_ENTRY_IDENTITY.pack(group_id, index, term, kind)), data)
+
+
 def encode_entry(group_id: int, entry: Entry) -> bytes:
     """Returns the stored value of an entry."""
-    identity = _ENTRY_IDENTITY.pack(group_id, entry.index, entry.term, entry.type)
-    checksum = crc32c_extend(crc32c(identity), entry.data)
-    return b"".join((_ENTRY_HEAD.pack(checksum, entry.term, entry.type), entry.data))
+    head = _ENTRY_HEAD.pack(entry_checksum(group_id, entry), entry.term, entry.type)
+    return b"".join((head, entry.data))
 
 
 def decode_entry(group_id: int, index: int, value: bytes) -> Entry:
@@ -89,12 +103,11 @@ def decode_entry(group_id: int, index: int, value: bytes) -> Entry:
         raise StoreCorruptError(f"entry {index} of group {group_id} is cut to {len(value)} bytes")
     checksum, term, kind = _ENTRY_HEAD.unpack_from(value)
     data = value[_ENTRY_HEAD.size :]
-    identity = _ENTRY_IDENTITY.pack(group_id, index, term, kind)
-    if crc32c_extend(crc32c(identity), data) != checksum:
+    if entry_crc32c(group_id, index, term, kind, data) != checksum:
         raise StoreCorruptError(f"entry {index} of group {group_id} fails its checksum")
     if kind not in _ENTRY_TYPES:
         raise StoreCorruptError(f"entry {index} of group {group_id} is of the unknown type {kind}")
-    return Entry(term, index, _ENTRY_TYPES[kind], data)
+    return Entry(term, index, _ENTRY_TYPES[kind], data, checksum)
 
 
 def stored_bytes(entry: Entry) -> int:

@@ -96,6 +96,9 @@ class Entry:
     index: int
     type: EntryType = EntryType.NORMAL
     data: bytes = b""
+    #: Over place and payload, once whoever stores or sends the entry has taken or checked it, so
+    #: that a large payload is gone over once. The core only carries it.
+    checksum: int | None = field(default=None, compare=False, repr=False)
 
 
 def payload_bytes(entries: list[Entry] | tuple[Entry, ...]) -> int:

@@ -11,6 +11,8 @@ Rules:
 - Equal commands encode to equal bytes (P9 compares replicas by them).
 - What cannot be decoded is a bug or damage that the checksum missed: the replica must stop rather
   than skip it, so `decode` raises `MalformedCommandError` and nobody catches it here.
+- A large content goes past protobuf, on the way in and on the way out: each replica applies each
+  entry, and needs nothing of it but its head.
 """
 
 from __future__ import annotations
@@ -21,11 +23,16 @@ from typing import Final, TypeAlias
 from google.protobuf.message import DecodeError
 
 from rakit.node.partition.producers import Stamp
+from rakit.node.partition.wire import fields
 from rakit.peer.v1 import partition_command_pb2 as pb
 
-#: Field numbers of PartitionCommand.append, AppendBatch.content: length-delimited both.
-_APPEND_TAG: Final = bytes([1 << 3 | 2])
-_CONTENT_TAG: Final = bytes([9 << 3 | 2])
+_APPEND: Final = pb.PartitionCommand.APPEND_FIELD_NUMBER
+_CONTENT: Final = pb.AppendBatch.CONTENT_FIELD_NUMBER
+#: Both are length-delimited.
+_APPEND_TAG: Final = bytes([_APPEND << 3 | 2])
+_CONTENT_TAG: Final = bytes([_CONTENT << 3 | 2])
+#: From this size on a payload is taken apart by hand: below, protobuf is faster.
+_SPLIT_BYTES_MIN: Final = 4096
 
 
 class MalformedCommandError(Exception):
@@ -106,10 +113,10 @@ def encode_append(append: Append, content: bytes) -> bytes:
         head.sequence = append.stamp.sequence
         if append.stamp.previous_sequence is not None:
             head.previous_sequence = append.stamp.previous_sequence
-    fields = head.SerializeToString(deterministic=True)
+    small = head.SerializeToString(deterministic=True)
     length = _varint(len(content))
-    inner_bytes = len(fields) + len(_CONTENT_TAG) + len(length) + len(content)
-    return b"".join((_APPEND_TAG, _varint(inner_bytes), fields, _CONTENT_TAG, length, content))
+    inner_bytes = len(small) + len(_CONTENT_TAG) + len(length) + len(content)
+    return b"".join((_APPEND_TAG, _varint(inner_bytes), small, _CONTENT_TAG, length, content))
 
 
 def _varint(value: int) -> bytes:
@@ -150,6 +157,39 @@ def parse(payload: bytes) -> pb.PartitionCommand:
         raise MalformedCommandError(f"{len(payload)} bytes hold no command: {error}") from error
 
 
+def append_in(payload: bytes) -> tuple[pb.AppendBatch, bytes] | None:
+    """Returns the append that a payload holds, without its content, and the content.
+
+    None: it holds something else. Raises `MalformedCommandError`.
+    """
+    if (found := _split(payload)) is not None:
+        head, start, end = found
+        return head, payload[start:end]
+    command = parse(payload)
+    return (command.append, command.append.content) if command.HasField("append") else None
+
+
+def _split(payload: bytes) -> tuple[pb.AppendBatch, int, int] | None:
+    """Returns the head of an append, and where its content lies.
+
+    None: the payload is small, holds something else, or is not laid out as `encode_append` does.
+    """
+    if len(payload) < _SPLIT_BYTES_MIN or not is_append(payload):
+        return None
+    try:
+        _number, start, end = next(fields(payload))
+        head_end = start
+        for number, at, to in fields(payload, start, end):
+            if number == _CONTENT:
+                if to != len(payload):
+                    return None
+                return pb.AppendBatch.FromString(payload[start:head_end]), at, to
+            head_end = to
+    except DecodeError as error:
+        raise MalformedCommandError(f"{len(payload)} bytes hold no command: {error}") from error
+    return None
+
+
 def is_append(payload: bytes) -> bool:
     """Tells whether a payload that this version wrote holds a batch, without reading it."""
     return payload[:1] == _APPEND_TAG
@@ -157,6 +197,8 @@ def is_append(payload: bytes) -> bool:
 
 def decode(payload: bytes) -> Command:
     """Returns the command of an entry; raises `MalformedCommandError`."""
+    if (found := _split(payload)) is not None:
+        return _append_of(found[0])
     message = parse(payload)
     match message.WhichOneof("command"):
         case "append":

@@ -19,7 +19,7 @@ from rakit.api.v1 import error_pb2
 from rakit.api.v1.record_pb2 import Codec, CompressedRecords, Record, Records
 from rakit.node.errors import RakitError
 from rakit.node.partition import codecs, columns
-from rakit.node.partition.commands import parse
+from rakit.node.partition.commands import append_in
 from rakit.peer.v1.opaque_pb2 import OpaqueBatch
 from rakit.raft import Entry, EntryType
 
@@ -59,16 +59,15 @@ def batch_of(entry: Entry) -> StoredBatch | None:
     """Returns the batch that an entry holds; None when it holds something else."""
     if entry.type is not EntryType.NORMAL or not entry.data:
         return None
-    command = parse(entry.data)
-    if command.WhichOneof("command") != "append":
+    if (found := append_in(entry.data)) is None:
         return None
-    append = command.append
+    append, content = found
     return StoredBatch(
         append.base_offset,
         append.record_count,
         append.append_time_ms,
         entry.index,
-        append.content,
+        content,
         append.compressed,
     )
 
