@@ -34,7 +34,7 @@ class DriverConfig:
     #: Bytes of one write batch; a write holds the interpreter for its whole duration.
     batch_bytes_max: int = 4 * _MIB
     #: Bytes of recent entries kept in memory, over all groups, for sending and reading.
-    tail_cache_bytes_max: int = 64 * _MIB
+    tail_cache_bytes_max: int = 32 * _MIB
     #: Appends that the tail cache remembers, over all groups, whatever their size.
     tail_cache_appends_max: int = 65_536
     #: Bytes of entries in one append message.

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rakit.multiraft import codec
+from rakit.multiraft import codec, records
 from rakit.multiraft.effects import Envelope
+from rakit.multiraft.records import entry_crc32c
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import ConfState, Entry, EntryType, Message, MessageType, Snapshot
 
@@ -107,6 +108,24 @@ def test_a_bit_that_flipped_in_a_payload_is_found(size: int) -> None:
     damaged = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
     with pytest.raises(codec.MalformedMessageError, match="entry 11 of group 7 was damaged"):
         codec.envelopes_of(codec.decode_request(damaged))
+
+
+def test_a_payload_is_gone_over_once_by_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def counted(group_id: int, index: int, term: int, kind: int, data: bytes) -> int:
+        taken.append(index)
+        return entry_crc32c(group_id, index, term, kind, data)
+
+    for module in (codec, records):
+        monkeypatch.setattr(module, "entry_crc32c", counted)
+    sent = append(b"P" * 10_000)
+    data = [codec.encode_request(number, [sent]) for number in (1, 2)]
+    stored = records.encode_entry(sent.group_id, sent.message.entries[0])
+    assert len(taken) == 1
+    (received,) = codec.read_request(data[1])[1]
+    assert records.encode_entry(sent.group_id, received.message.entries[0]) == stored
+    assert len(taken) == 2
 
 
 @pytest.mark.parametrize("change", ["group_id", "index", "term"])

@@ -131,7 +131,7 @@ def test_without_direct_io_flushes_are_buffered(
 
 
 @pytest.mark.parametrize(
-    ("reserve_bytes", "tables"), [(0, 4), (1 * GIB, 5), (3 * GIB, 16), (100 * GIB, 32)]
+    ("reserve_bytes", "tables"), [(0, 4), (1 * GIB, 10), (3 * GIB, 32), (100 * GIB, 64)]
 )
 def test_compaction_begins_earlier_where_it_has_less_room(
     tmp_path: Path, reserve_bytes: int, tables: int
@@ -141,8 +141,8 @@ def test_compaction_begins_earlier_where_it_has_less_room(
     ]
     assert family["level0_file_num_compaction_trigger"] == str(tables)
     base = int(family["max_bytes_for_level_base"])
-    assert base == 2 * tables * 64 * MIB
-    assert reserve_bytes == 0 or base + tables * 64 * MIB <= reserve_bytes
+    assert base == 2 * tables * 32 * MIB
+    assert reserve_bytes == 0 or base + tables * 32 * MIB <= reserve_bytes
 
 
 @pytest.mark.parametrize(

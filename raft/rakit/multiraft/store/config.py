@@ -22,8 +22,9 @@ class StoreConfig:
     #: The node's data directory; made (mode 0700) when it does not exist.
     directory: Path
 
-    #: A memtable of this size is written out as one table file. Larger ones gained nothing.
-    write_buffer_bytes: int = 64 * MIB
+    #: A memtable of this size is written out as one table file. Larger ones gained nothing but
+    #: memory: one takes writes while another one or two are on their way to the disk.
+    write_buffer_bytes: int = 32 * MIB
 
     #: Memtables in memory at once; when all are full, writes stall instead of growing without
     #: bound.

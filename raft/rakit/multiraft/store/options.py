@@ -63,7 +63,7 @@ _PLENTY_OF_DESCRIPTORS = 16_384
 #:
 #: Levels win over tiers once they begin late, since an appended log hardly overlaps below the
 #: first level. A second family for the small rows saves nothing that shows, and an idle family
-#: would pin the log. Up to about 32 tables (2 GiB) nothing is compacted at all; a seek then costs
+#: would pin the log. Up to about 64 tables (2 GiB) nothing is compacted at all; a seek then costs
 #: 0.4 ms at worst, which only readers far behind the tail pay. Dead data may take about twice the
 #: base level.
 #:
@@ -74,10 +74,12 @@ _PLENTY_OF_DESCRIPTORS = 16_384
 #: both levels. That must fit into the reserve below which produce is refused, or a disk that is
 #: merely low would be filled by its own upkeep; so on small disks compaction begins earlier, at a
 #: higher price.
-_L0_TABLES_MAX = 32
+_L0_TABLES_MAX = 64
 _L0_TABLES_MIN = 4
 _BASE_PER_L0 = 2
 _STALL_TABLES = 512
+#: A table of a deeper level in memtables: fewer files.
+_TABLE_PER_BUFFER = 2
 
 
 def settings(
@@ -113,7 +115,7 @@ def settings(
             "compression": "kNoCompression",
             "write_buffer_size": str(config.write_buffer_bytes),
             "max_write_buffer_number": str(config.write_buffer_count),
-            "target_file_size_base": str(config.write_buffer_bytes),
+            "target_file_size_base": str(_TABLE_PER_BUFFER * config.write_buffer_bytes),
             "compaction_style": "kCompactionStyleLevel",
             "max_bytes_for_level_base": str(_BASE_PER_L0 * l0_tables * config.write_buffer_bytes),
             "level0_file_num_compaction_trigger": str(l0_tables),
