@@ -79,13 +79,12 @@ def _fill(
     column: MutableSequence[bytes], nulls: MutableSequence[int], elements: Sequence[bytes | None]
 ) -> None:
     # Protobuf looks at each element anyway, so it is the one that finds a null: a search before
-    # would cost as much as the encoding.
+    # would cost as much as the encoding. What it refuses it does not keep a part of.
     try:
         column.extend(cast("Sequence[bytes]", elements))
     except TypeError:
         if None not in elements:
             raise
-        del column[:]
         column.extend([b"" if element is None else element for element in elements])
         nulls.extend([at for at, element in enumerate(elements) if element is None])
 
