@@ -53,7 +53,7 @@ async def test_each_kill_has_gaps_of_its_own() -> None:
 
 def delivered(meter: Meter, records: int = 3) -> Batch:
     batch = Batch(0.0, None)
-    meter.watch(Delivery(batch, -1), records, 0.0)
+    meter.watch(Delivery.of(batch, -1), records, 0.0)
     return batch
 
 

@@ -93,7 +93,7 @@ async def test_what_a_client_can_do_is_measured_without_a_cluster() -> None:
     found = values(await bench_client(ClientSettings(100, 0.2), lambda _: None))
     assert set(found) == {
         f"{way}_per{unit}_s"
-        for way in ("send", "send_batch", "iterated", "batched")
+        for way in ("send", "send_batch", "singly", "iterated", "batched")
         for unit in ("", "_cpu")
     } | {"encoded_per_s"}
     assert all(value > 1_000 for value in found.values())

@@ -252,7 +252,7 @@ def failed(*, heard: bool) -> Batch:
     batch.finish(make_error("INTERNAL", "heard" if heard else "unheard"))
     if heard:
         with pytest.raises(RakitError):
-            Delivery(batch, 0).result()
+            Delivery.of(batch, 0).result()
     return batch
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 import pytest
@@ -308,3 +309,16 @@ async def test_patience_begins_anew_with_each_sign_of_life(fake: FakeCluster) ->
         client.reader("t", [0], config=patience) as reader,
     ):
         assert [record.value async for record in reader] == expected
+
+
+async def test_a_batch_is_charged_with_the_size_in_which_it_travelled(
+    fake: FakeCluster, client: Client
+) -> None:
+    fill(fake, 0, 1_000, 10)
+    async with client.reader("t", [0]) as reader, aclosing(reader.batches()) as batches:
+        read = [batch async for batch in batches]
+    assert [len(batch) for batch in read] == [1_000, 10]
+    for batch in read:
+        # The answer around it names the topic and the partition.
+        stored_bytes = batch._stored.ByteSize()
+        assert stored_bytes < batch.size_bytes < stored_bytes + 64

@@ -34,6 +34,7 @@ import grpc.aio
 
 from rakit.api.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from rakit.api.v1.group_service_pb2_grpc import GroupServiceStub
+from rakit.api.v1.log_service_pb2 import ReadRequest, ReadResponse
 from rakit.api.v1.log_service_pb2_grpc import LogServiceStub
 from rakit.api.v1.topic_service_pb2_grpc import TopicServiceStub
 from rakit.client.config import MESSAGE_BYTES_MAX, ClientConfig
@@ -64,9 +65,15 @@ class Stubs:
     address: str
     channel: grpc.aio.Channel
     log: LogServiceAsyncStub
+    # As `log.Read`, with the size in which each answer travelled.
+    read: grpc.aio.UnaryStreamMultiCallable[ReadRequest, tuple[ReadResponse, int]]
     topic: TopicServiceAsyncStub
     cluster: ClusterServiceAsyncStub
     group: GroupServiceAsyncStub
+
+
+def _sized(data: bytes) -> tuple[ReadResponse, int]:
+    return ReadResponse.FromString(data), len(data)
 
 
 class Connections:
@@ -101,6 +108,11 @@ class Connections:
                 address,
                 channel,
                 LogServiceStub(channel),
+                channel.unary_stream(
+                    "/rakit.api.v1.LogService/Read",
+                    request_serializer=ReadRequest.SerializeToString,
+                    response_deserializer=_sized,
+                ),
                 TopicServiceStub(channel),
                 ClusterServiceStub(channel),
                 GroupServiceStub(channel),

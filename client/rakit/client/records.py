@@ -17,10 +17,10 @@ Left out: what a server checks. Columns that come from a node were checked when 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from functools import cached_property
 from itertools import repeat
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from rakit.api.v1.record_pb2 import Batch, Header, Headers, Records
 from rakit.client import codecs
@@ -44,6 +44,13 @@ class Record(NamedTuple):
     append_time_ms: int
 
 
+#: Makes a record of a row without a Python call, which `Record._make` is.
+_new_record: Final = cast(
+    "Callable[[type[Record], Iterable[object]], Record]",
+    tuple.__new__,  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+)
+
+
 def fill_columns(
     columns: Records,
     values: Sequence[bytes | None],
@@ -53,12 +60,9 @@ def fill_columns(
 ) -> None:
     """Fills empty columns with at least one record. An empty sequence means that none has any."""
     assert values, "a batch holds at least one record"
-    columns.values.extend(_filled(values))
-    columns.null_values.extend(_nulls(values))
-    nulls = _nulls(keys)
-    if len(nulls) < len(keys):
-        columns.keys.extend(_filled(keys))
-        columns.null_keys.extend(nulls)
+    _fill(columns.values, columns.null_values, values)
+    if keys and keys.count(None) < len(keys):
+        _fill(columns.keys, columns.null_keys, keys)
     if headers and any(headers):
         columns.headers.extend(
             Headers(headers=[Header(name=name, value=value) for name, value in pairs])
@@ -71,17 +75,18 @@ def fill_columns(
             columns.timestamp_deltas_ms.extend(time - base for time in timestamps_ms)
 
 
-def _nulls(column: Sequence[bytes | None]) -> list[int]:
-    # The search runs in C; the loop is for the columns that need it.
-    if None not in column:
-        return []
-    return [at for at, element in enumerate(column) if element is None]
-
-
-def _filled(column: Sequence[bytes | None]) -> Iterable[bytes]:
-    if None not in column:
-        return cast("Sequence[bytes]", column)
-    return [b"" if element is None else element for element in column]
+def _fill(
+    column: MutableSequence[bytes], nulls: MutableSequence[int], elements: Sequence[bytes | None]
+) -> None:
+    # Protobuf looks at each element anyway, so it is the one that finds a null: a search before
+    # would cost as much as the encoding. What it refuses it does not keep a part of.
+    try:
+        column.extend(cast("Sequence[bytes]", elements))
+    except TypeError:
+        if None not in elements:
+            raise
+        column.extend([b"" if element is None else element for element in elements])
+        nulls.extend([at for at, element in enumerate(elements) if element is None])
 
 
 class RecordBatch:
@@ -116,7 +121,10 @@ class RecordBatch:
 
     @cached_property
     def size_bytes(self) -> int:
-        """What the batch takes in memory, roughly: the size in which it travelled."""
+        """What the batch takes in memory, roughly: the size in which it travelled.
+
+        A reader sets what its stream has told it, because adding up takes time for each record.
+        """
         return self._stored.ByteSize()
 
     @cached_property
@@ -168,7 +176,7 @@ class RecordBatch:
             repeat(self.append_time_ms),
             strict=False,
         )
-        return map(Record._make, rows)
+        return map(_new_record, repeat(Record), rows)
 
     def _restored(self, elements: Sequence[bytes], nulls: Sequence[int]) -> Sequence[bytes | None]:
         if not nulls:

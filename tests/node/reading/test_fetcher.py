@@ -84,7 +84,7 @@ class World:
             one.data.next_offset = finding.chunk.next_offset
             one.data.high_watermark = finding.chunk.high_watermark
             for batch in finding.chunk.batches:
-                one.data.batches.append(batch.opaque())
+                batch.fill(one.data.batches.add())
         return response
 
     async def fetch(self, wanted: Sequence[Wanted], limits: ReadLimits) -> list[Finding]:

@@ -11,6 +11,7 @@ from rakit.node.partition.reader import Chunk
 from rakit.node.partition.stored import StoredBatch
 from rakit.node.reading.local import Found
 from rakit.node.reading.render import Form, render
+from rakit.peer.v1.opaque_pb2 import OpaquePartitionData
 
 #: What stands around the records of one position.
 HEAD_BYTES = 100
@@ -33,7 +34,9 @@ def test_contract_5_an_answer_of_small_batches_is_no_larger_than_it_may_be(
 ) -> None:
     """What stands beside the content of a batch is many times as large as this content."""
     position = Position(topic="t", partition=0, offset=FAR)
-    data, size = render(position, found(10_000), Form.of(layout, []), 100_000, at_least_one=True)
+    data = OpaquePartitionData()
+    form = Form.of(layout, [])
+    size = render(data, position, found(10_000), form, 100_000, at_least_one=True)
     assert data.ByteSize() <= 100_000 + HEAD_BYTES
     assert data.ByteSize() <= size + HEAD_BYTES
     assert data.next_offset == FAR + len(data.batches or data.records)

@@ -6,25 +6,32 @@ CPU for it: records for each second of CPU are what the SDK would do beside a fa
 a core of its own.
 
 `send_batch` has a third figure: its encoding alone, from lists of bytes to the request as it
-travels, without sending anything.
+travels, without sending anything. It encodes the same batches in turn as `send_batch` sends, and in
+the same thread: in any other one the allocator gives memory back to the system after each batch.
+
+A reader is measured in three ways: one `async for` over its records, `for` over the records of each
+of its batches, and the values of whole batches.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import itertools
 import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 
-from rakit.client.bench.produce import Interface, ProduceSettings, measure
+from rakit.client.bench.produce import Interface, ProduceSettings, make_contents, measure
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report
-from rakit.client.bench.sink import sink_process
+from rakit.client.bench.sink import BATCH_RECORDS, sink_process
 from rakit.client.bench.target import Target, bench_topic
 from rakit.client.client import Client
 from rakit.client.producing.batch import Batch
 from rakit.client.producing.intake import columns_of
+from rakit.client.reading.reader import Reader
+from rakit.client.records import RecordBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +71,15 @@ async def bench_client(settings: ClientSettings, say: Say) -> Report:
     say("client: send_batch()")
     figures += (await _sent(settings, Interface.BATCH)).figures("send_batch", "send_batch()")
     say("client: encoding")
-    rate = await asyncio.to_thread(_encoded, settings)
+    rate = await _encoded(settings)
     figures.append(Figure("encoded_per_s", "send_batch(), encoding alone", rate, "records/s"))
     say("client: reading")
-    figures += (await _read(settings, by_record=True)).figures("iterated", "iterated by a Reader")
-    batches = await _read(settings, by_record=False)
-    figures += batches.figures("batched", "values of batches of a Reader")
+    rates = await _read(settings, _singly)
+    figures += rates.figures("singly", "iterated by a Reader with `async for`")
+    rates = await _read(settings, _by_record)
+    figures += rates.figures("iterated", "iterated by a Reader, batch by batch")
+    rates = await _read(settings, _by_value)
+    figures += rates.figures("batched", "values of batches of a Reader")
     return Report("client", asdict(settings), tuple(figures))
 
 
@@ -82,38 +92,71 @@ async def _sent(settings: ClientSettings, interface: Interface) -> _Rate:
     return _Rate(measured.records, measured.seconds, measured.client_cpu_s)
 
 
-def _encoded(settings: ClientSettings) -> float:
+async def _encoded(settings: ClientSettings) -> float:
     """Records a second of what `send_batch` does before it sends."""
-    count = ProduceSettings(settings.record_bytes).batch_records
-    values = [os.urandom(settings.record_bytes) for _ in range(count)]
+    contents = itertools.cycle(make_contents(ProduceSettings(settings.record_bytes)))
     encoded, began_s = 0, time.perf_counter()
-    while (passed_s := time.perf_counter() - began_s) < settings.seconds or not encoded:
+    while True:
+        values = next(contents)
         batch = Batch.of(columns_of(values, None, None, None), 0.0, None)
         encoded += len(values) if batch.message.SerializeToString() else 0
-    return encoded / passed_s
+        if (passed_s := time.perf_counter() - began_s) >= settings.seconds:
+            return encoded / passed_s
+        await asyncio.sleep(0)
 
 
-async def _read(settings: ClientSettings, *, by_record: bool) -> _Rate:
+#: What was read, as numbers of records and of bytes, one at a time.
+_Amounts = AsyncGenerator[tuple[int, int]]
+
+
+async def _singly(reader: Reader) -> _Amounts:
+    """Record by record; told of in as large steps as the others."""
+    count, bytes_count = 0, 0
+    async for record in reader:
+        bytes_count += len(record.value or b"")
+        count += 1
+        if count == BATCH_RECORDS:
+            yield count, bytes_count
+            count, bytes_count = 0, 0
+
+
+def _by_record(reader: Reader) -> _Amounts:
+    def bytes_of(batch: RecordBatch) -> int:
+        bytes_count = 0
+        for record in batch:
+            bytes_count += len(record.value or b"")
+        return bytes_count
+
+    return _by_batch(reader, bytes_of)
+
+
+def _by_value(reader: Reader) -> _Amounts:
+    return _by_batch(reader, lambda batch: sum(map(len, filter(None, batch.values))))
+
+
+async def _by_batch(reader: Reader, bytes_of: Callable[[RecordBatch], int]) -> _Amounts:
+    async with aclosing(reader.batches()) as batches:
+        async for batch in batches:
+            yield len(batch), bytes_of(batch)
+
+
+async def _read(settings: ClientSettings, way: Callable[[Reader], _Amounts]) -> _Rate:
     """Records a second of one reader, all partitions together."""
     async with (
         sink_process() as address,
         Client(address) as client,
         bench_topic(client, 6) as topic,
         client.reader(topic) as reader,
+        aclosing(way(reader)) as amounts,
     ):
         count, bytes_count = 0, 0
-        async with aclosing(reader.batches()) as batches:
-            # The first one comes with the connections.
-            await anext(batches)
-            began_s, cpu_s = time.perf_counter(), time.process_time()
-            async for batch in batches:
-                if by_record:
-                    for record in batch:
-                        bytes_count += len(record.value or b"")
-                else:
-                    bytes_count += sum(map(len, filter(None, batch.values)))
-                count += len(batch)
-                if time.perf_counter() - began_s >= settings.seconds:
-                    break
+        # The first one comes with the connections.
+        await anext(amounts)
+        began_s, cpu_s = time.perf_counter(), time.process_time()
+        async for more_count, more_bytes in amounts:
+            count += more_count
+            bytes_count += more_bytes
+            if time.perf_counter() - began_s >= settings.seconds:
+                break
         assert bytes_count, "the records have values"
         return _Rate(count, time.perf_counter() - began_s, time.process_time() - cpu_s)

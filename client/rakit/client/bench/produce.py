@@ -154,12 +154,17 @@ async def measure(target: Target, settings: ProduceSettings, say: Say) -> Measur
         return measured
 
 
-async def _send(producer: Producer, topic: str, settings: ProduceSettings, meter: Meter) -> None:
-    """Sends until it is cancelled; the producer's window makes it wait."""
-    contents = [
+def make_contents(settings: ProduceSettings) -> list[list[bytes]]:
+    """Returns the values of some batches."""
+    return [
         [os.urandom(settings.record_bytes) for _ in range(settings.batch_records)]
         for _ in range(CONTENTS_COUNT)
     ]
+
+
+async def _send(producer: Producer, topic: str, settings: ProduceSettings, meter: Meter) -> None:
+    """Sends until it is cancelled; the producer's window makes it wait."""
+    contents = make_contents(settings)
     while True:
         for values in contents:
             if settings.interface is Interface.BATCH:
@@ -171,14 +176,12 @@ async def _send(producer: Producer, topic: str, settings: ProduceSettings, meter
 
 
 async def _send_singly(producer: Producer, topic: str, values: list[bytes], meter: Meter) -> None:
-    unwatched = 0
-    for value in values:
+    for at in range(0, len(values), WATCH_EVERY):
+        *unwatched, last = values[at : at + WATCH_EVERY]
+        for value in unwatched:
+            await producer.send(topic, value)
         since_s = time.perf_counter()
-        delivery = await producer.send(topic, value)
-        unwatched += 1
-        if unwatched == WATCH_EVERY or value is values[-1]:
-            meter.watch(delivery, unwatched, since_s)
-            unwatched = 0
+        meter.watch(await producer.send(topic, last), len(unwatched) + 1, since_s)
 
 
 async def _between(usage: Usage | None, seconds: float, meter: Meter) -> Measured:

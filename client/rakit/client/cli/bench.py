@@ -247,7 +247,9 @@ def client(
     \b
     send()                    record by record, acknowledged
     send_batch()              a MiB at a time, acknowledged; and its encoding alone
-    iterated by a Reader      record by record, and the values of whole batches
+    iterated by a Reader      record by record, with `async for` over all of
+                              them and with `for` over those of each batch
+    values of batches         without a Record for each
     each second of CPU        what the client does on a core of its own
 
     Example: rakit bench client --seconds 10

@@ -151,10 +151,18 @@ class Delivery:
 
     __slots__ = ("_batch", "_index")
 
-    def __init__(self, batch: Batch, index: int = _WHOLE) -> None:
+    _batch: Batch
+    # Of the record, or `_WHOLE`.
+    _index: int
+
+    @classmethod
+    def of(cls, batch: Batch, index: int = _WHOLE) -> Self:
+        """Returns the delivery of a record or, without an index, of the batch."""
+        # One is made for each record, and `__init__` would double what that costs.
+        self = cls()
         self._batch = batch
-        # Of the record, or `_WHOLE`.
         self._index = index
+        return self
 
     def done(self) -> bool:
         """Whether it has ended, well or not."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from rakit.client.config import BATCH_BYTES_LIMIT, BATCH_COUNT_LIMIT
 from rakit.client.errors import RakitError, make_error
@@ -110,6 +110,8 @@ def columns_of(
 
 
 def _size_of(column: Sequence[bytes | None]) -> int:
-    if None in column:
+    try:
+        return sum(map(len, cast("Sequence[bytes]", column)))
+    except TypeError:
+        # A null has no length. Looking for one before would cost as much as adding up.
         return sum(len(element) for element in column if element is not None)
-    return sum(map(len, column))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

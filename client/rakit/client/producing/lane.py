@@ -46,7 +46,8 @@ GATHER_BYTES: Final = 256 << 10
 #: Numbers of given-up batches that are remembered; older ones cannot be the partition's last.
 GIVEN_UP_COUNT_MAX: Final = 64
 #: A size that no batch reaches: nothing that is appended needs attention.
-NEVER: Final = 1 << 62
+#: It fits into one digit of CPython's integers: larger ones are compared by a slower way.
+NEVER: Final = (1 << 30) - 1
 
 
 @dataclass(frozen=True, slots=True)

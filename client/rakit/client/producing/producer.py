@@ -62,28 +62,31 @@ YIELD_EVERY_BYTES: Final = 32 << 10
 class _TopicLanes:
     """The lanes of one topic, and whose turn it is among them."""
 
-    __slots__ = ("_run_bytes", "_turn", "count", "lanes")
+    __slots__ = ("_run_bytes", "_run_lane", "_turn", "count", "lanes")
 
     def __init__(self, lanes: list[Lane]) -> None:
         self.lanes = lanes
         self.count = len(lanes)
         self._turn = 0
+        self._run_lane = lanes[0]
         self._run_bytes = 0
 
     def unkeyed(self, size_bytes: int) -> Lane:
         """Returns the lane for records without a key."""
-        self._run_bytes += size_bytes
-        if self._run_bytes > UNKEYED_RUN_BYTES_MIN and (
-            self.lanes[self._turn].open is None or self._run_bytes > UNKEYED_RUN_BYTES_MAX
+        run_bytes = self._run_bytes + size_bytes
+        if run_bytes > UNKEYED_RUN_BYTES_MIN and (
+            self._run_lane.open is None or run_bytes > UNKEYED_RUN_BYTES_MAX
         ):
             self.next_turn()
-            self._run_bytes = size_bytes
-        return self.lanes[self._turn]
+            run_bytes = size_bytes
+        self._run_bytes = run_bytes
+        return self._run_lane
 
     def next_turn(self) -> Lane:
         """Passes on to the next lane and returns it."""
         self._turn = (self._turn + 1) % self.count
-        return self.lanes[self._turn]
+        self._run_lane = self.lanes[self._turn]
+        return self._run_lane
 
     def named(self, topic: str, partition: int) -> Lane:
         """Returns the lane that the caller named."""
@@ -265,13 +268,13 @@ class Producer:
             batch.timestamps_ms[index] = timestamp_ms
         if batch.size_bytes > lane.trigger_bytes:
             self._engine.wake(lane)
-        if self._limits.linger_s and not index:
+        if not index and self._limits.linger_s:
             self._engine.wake_in(lane, batch, self._limits.linger_s)
         self._unyielded_bytes += size
         if self._unyielded_bytes >= YIELD_EVERY_BYTES:
             self._unyielded_bytes = 0
             await asyncio.sleep(0)
-        return Delivery(batch, index)
+        return Delivery.of(batch, index)
 
     async def send_batch(
         self,
@@ -310,7 +313,7 @@ class Producer:
         lane.append_batch(batch)
         self._engine.wake(lane)
         await asyncio.sleep(0)
-        return Delivery(batch)
+        return Delivery.of(batch)
 
     async def flush(self) -> None:
         """Waits until everything sent so far is acknowledged or has failed.

@@ -160,8 +160,9 @@ class Reader:
         consumed = self._consumed
         async with aclosing(self.batches()) as batches:
             async for batch in batches:
-                for record in batch:
-                    consumed[record.partition] = record.offset + 1
+                partition = batch.partition
+                for next_offset, record in enumerate(batch, batch.base_offset + 1):
+                    consumed[partition] = next_offset
                     yield record
 
     async def _next(self) -> RecordBatch | None:

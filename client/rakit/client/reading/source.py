@@ -35,9 +35,9 @@ async def stream(
         layout=record_pb2.LAYOUT_COLUMNS,
         accept_codecs=codecs.ACCEPTED,
     )
-    call = stubs.log.Read(request)
+    call = stubs.read(request)
     try:
-        async for answer in call:
+        async for answer, size_bytes in call:
             if not answer.HasField("data"):
                 # A heartbeat, or an end that the progress shows as well.
                 yield None
@@ -45,7 +45,11 @@ async def stream(
             data = answer.data
             if data.HasField("error"):
                 raise from_status(data.error)
-            for batch in by_partition[data.partition].take(data):
+            batches = by_partition[data.partition].take(data)
+            count = sum(map(len, batches))
+            for batch in batches:
+                # To add it up from the columns would cost as much as parsing them.
+                batch.size_bytes = size_bytes * len(batch) // count
                 yield batch
     except grpc.aio.AioRpcError as failure:
         raise from_rpc_error(failure, stubs.address) from failure

@@ -217,7 +217,10 @@ class Feed:
         return step
 
     def _found(self, held: Held, finding: Found, limits: ReadLimits, step: _Step) -> None:
-        data, size = render(
+        message = OpaqueSubscribeResponse()
+        data = message.records.data
+        size = render(
+            data,
             held.position,
             finding,
             self._form,
@@ -231,9 +234,9 @@ class Feed:
         if not data.records and not data.batches:
             held.position.offset = reached
             return
-        delivery = OpaqueDelivery(data=data, charged_bytes=size)
-        message = OpaqueSubscribeResponse(records=delivery).SerializeToString()
-        step.answers.append(_Answer(held, held.turn, reached, size, message))
+        message.records.charged_bytes = size
+        answer = _Answer(held, held.turn, reached, size, message.SerializeToString())
+        step.answers.append(answer)
         step.size_bytes += size
 
     async def _send(self, step: _Step, lease: Lease) -> None:

@@ -41,18 +41,19 @@ class StoredBatch:
         """One past the offset of its last record."""
         return self.base_offset + self.record_count
 
-    def opaque(self) -> OpaqueBatch:
-        """Returns the batch as it is sent with LAYOUT_COLUMNS."""
-        batch = OpaqueBatch(
-            base_offset=self.base_offset,
-            record_count=self.record_count,
-            append_time_ms=self.append_time_ms,
-        )
+    def fill(self, batch: OpaqueBatch) -> None:
+        """Makes an empty message the batch as it is sent with LAYOUT_COLUMNS.
+
+        In its place within an answer: protobuf puts a message into another one by serialising and
+        parsing it.
+        """
+        batch.base_offset = self.base_offset
+        batch.record_count = self.record_count
+        batch.append_time_ms = self.append_time_ms
         if self.compressed:
             batch.compressed = self.content
         else:
             batch.records = self.content
-        return batch
 
 
 def batch_of(entry: Entry) -> StoredBatch | None:

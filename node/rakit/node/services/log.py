@@ -49,7 +49,7 @@ from rakit.node.services.positions import check_positions, fetch_limits
 from rakit.node.services.produce_stream import ProduceSession
 from rakit.node.services.read_stream import ReadSession
 from rakit.node.services.twins import mixed_request, produce_request
-from rakit.peer.v1.opaque_pb2 import OpaqueFetchResponse, OpaquePartitionData
+from rakit.peer.v1.opaque_pb2 import OpaqueFetchResponse
 
 #: A long poll answers this long before the caller's own deadline (contract 17).
 POLL_RESERVE_S: Final = 0.2
@@ -211,16 +211,14 @@ class LogService:
         left = max_bytes
         for position, finding in zip(positions, findings, strict=True):
             if isinstance(finding, RakitError):
-                data = OpaquePartitionData(
+                response.partitions.add(
                     topic=position.topic,
                     partition=position.partition,
                     error=to_status(finding),
                 )
             else:
-                first = left == max_bytes
-                data, size = render(position, finding, form, left, at_least_one=first)
-                left -= size
-            response.partitions.append(data)
+                data, first = response.partitions.add(), left == max_bytes
+                left -= render(data, position, finding, form, left, at_least_one=first)
         return response
 
     async def read(self, _call: Call, request: ReadRequest, stream: Stream) -> None:

@@ -136,5 +136,5 @@ def _forwarded(finding: Finding) -> wire.ForwardedData:
     data.high_watermark = chunk.high_watermark
     data.log_start_offset = chunk.log_start_offset
     for stored in chunk.batches:
-        data.batches.append(stored.opaque())
+        stored.fill(data.batches.add())
     return forwarded

@@ -388,11 +388,11 @@ class Polls:
             finding = each.finding
             if isinstance(finding, Found):
                 first, most = left == max_bytes, min(left, room)
-                data, size = render(each.position, finding, poll.form, most, at_least_one=first)
+                data, form = response.data.add(), poll.form
+                size = render(data, each.position, finding, form, most, at_least_one=first)
                 data.next_offset = max(data.next_offset, finding.from_offset)
                 left -= size
                 room -= size
-                response.data.append(data)
             elif finding is not None and each.position.WhichOneof("start") == "offset":
                 # Without a place to go on from there is nothing that a client could repeat.
                 data = OpaquePartitionData(

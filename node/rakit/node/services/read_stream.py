@@ -203,7 +203,10 @@ class ReadSession:
                 step.failures.append((reading, finding))
                 continue
             reading.lost_since = None
-            data, size = render(
+            answer = OpaqueReadResponse()
+            data = answer.data
+            size = render(
+                data,
                 reading.position,
                 finding,
                 self._form,
@@ -212,8 +215,7 @@ class ReadSession:
             )
             reached = max(data.next_offset, finding.from_offset)
             if data.records or data.batches:
-                answer = OpaqueReadResponse(data=data).SerializeToString()
-                step.answers.append((reading, reached, answer))
+                step.answers.append((reading, reached, answer.SerializeToString()))
                 step.size_bytes += size
             else:
                 reading.position.offset = reached
