@@ -45,8 +45,9 @@ class Line:
         *,
         reset: bool = False,
         topic_id: int = 7,
+        more: bool = False,
     ) -> None:
-        message = wire.Assigned(member_epoch=1)
+        message = wire.Assigned(member_epoch=1, more=more)
         for (topic, partition), offset in added.items():
             message.added.add(
                 topic=topic, partition=partition, offset=offset, reset=reset, topic_id=topic_id
@@ -145,7 +146,11 @@ class FakeGroups:
         self._lines: asyncio.Queue[Line] = asyncio.Queue()
         self.address = ""
         self.resets: list[wire.ResetOffsetsRequest] = []
+        self.commits: list[wire.CommitOffsetsRequest] = []
         self.partition_count = 1
+        #: What GetGroup answers, one after the other, and what it was asked.
+        self.pages: list[wire.Group] = []
+        self.page_tokens: list[str] = []
         self._server = grpc.aio.server()
 
     async def start(self) -> None:
@@ -154,8 +159,16 @@ class FakeGroups:
             handler, wire.SubscribeRequest.FromString, to_bytes
         )
         resetting: Callable[..., Awaitable[wire.ResetOffsetsResponse]] = self._reset
+        getting: Callable[..., Awaitable[wire.GetGroupResponse]] = self._get
+        committing: Callable[..., Awaitable[wire.CommitOffsetsResponse]] = self._commit
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "CommitOffsets": grpc.unary_unary_rpc_method_handler(
+                committing, wire.CommitOffsetsRequest.FromString, to_bytes
+            ),
             "Subscribe": method,
+            "GetGroup": grpc.unary_unary_rpc_method_handler(
+                getting, wire.GetGroupRequest.FromString, to_bytes
+            ),
             "ResetOffsets": grpc.unary_unary_rpc_method_handler(
                 resetting, wire.ResetOffsetsRequest.FromString, to_bytes
             ),
@@ -180,6 +193,19 @@ class FakeGroups:
         self._lines.put_nowait(line)
         async for event in line.serve(requests, context):
             yield event
+
+    async def _get(self, request: wire.GetGroupRequest, _context: Context) -> wire.GetGroupResponse:
+        self.page_tokens.append(request.page_token)
+        at = len(self.page_tokens)
+        token = f"page {at}" if at < len(self.pages) else ""
+        return wire.GetGroupResponse(group=self.pages[at - 1], next_page_token=token)
+
+    async def _commit(
+        self, request: wire.CommitOffsetsRequest, _context: Context
+    ) -> wire.CommitOffsetsResponse:
+        """Takes all of it."""
+        self.commits.append(request)
+        return wire.CommitOffsetsResponse()
 
     async def _reset(
         self, request: wire.ResetOffsetsRequest, _context: Context

@@ -176,7 +176,8 @@ async def test_a_partition_in_hand_is_not_let_go_of(groups: FakeGroups, client: 
             line.assigned({P1: 0}, owned=[P0, P1])
             line.records("t", 1, 0, [b"x"])
             await all_heard(consumer, line)
-            await asyncio.sleep(0.05)
+            # What was to be said before this commit went out before it.
+            await all_heard(consumer, line)
             assert "revoked" not in line.kinds()
             break
         asking = asyncio.create_task(consumer.one())
@@ -344,7 +345,7 @@ async def test_records_come_after_the_program_was_told_of_their_partition(
         line.assigned({P0: 0})
         line.records("t", 0, 0, [b"a"])
         asking = asyncio.create_task(consumer.one())
-        await asyncio.sleep(0.05)
+        await all_heard(consumer, line)
         assert not asking.done()
         may_go_on.set()
         assert await asking is not None

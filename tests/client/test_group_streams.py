@@ -23,7 +23,7 @@ from .fake_cluster import RefusalError
 from .fake_groups import FakeGroups, Line
 from .group_member import BY_HAND, P0, P1, all_heard, member, take
 
-T0 = TopicPartition("t", 0)
+T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
 @pytest.fixture
@@ -123,6 +123,65 @@ async def test_of_two_seeks_the_newer_one_answers_both_callers(
         line.records("t", 0, 20, [b"new"])
         assert (await older, await newer) == (20, 20)
         assert await values_of(consumer, 1) == [b"new"]
+
+
+async def test_a_partition_without_a_leader_after_a_break_keeps_no_other_from_being_committed(
+    groups: FakeGroups, client: Client
+) -> None:
+    async with member(groups, client, GroupConfig(auto_commit_ms=5)) as (consumer, line):
+        line.assigned({P0: 0, P1: 0})
+        line.records("t", 0, 0, [b"a"])
+        line.records("t", 1, 0, [b"x"])
+        await take(consumer, 2)
+        asking = asyncio.create_task(consumer.one())
+        # Both are on their way, in one request or in two, when the stream breaks.
+        await line.next("commit")
+        again = await resumed(groups, line)
+        # The first has no leader: the server cannot say yet where it begins.
+        again.assigned({P1: 1}, owned=[P0, P1])
+        again.records("t", 1, 1, [b"y"])
+        await asking
+        following = asyncio.create_task(consumer.one())
+        offset = 0
+        while offset < 2:
+            commit = (await again.next("commit")).commit
+            assert [each.partition for each in commit.offsets] == [1]
+            offset = commit.offsets[0].offset
+            again.committed(commit.tag)
+        again.assigned({P0: 0}, owned=[P0, P1])
+        commit = (await again.next("commit")).commit
+        assert [(each.partition, each.offset) for each in commit.offsets] == [(0, 1)]
+        again.committed(commit.tag)
+        following.cancel()
+
+
+# What is owned.
+
+
+async def test_what_is_owned_may_come_in_several_messages_and_nothing_is_lost_before_the_last(
+    groups: FakeGroups, client: Client
+) -> None:
+    told: list[object] = []
+
+    async def lost(partitions: object) -> None:
+        told.append(partitions)
+
+    async with member(groups, client, BY_HAND, Hooks(lost=lost)) as (consumer, line):
+        await begun(consumer, line, [b"a", b"b"])
+        line.assigned({P1: 0}, owned=[P1], more=True)
+        await all_heard(consumer, line)
+        assert list(consumer.assignment) == [T0, T1]
+        line.assigned({}, owned=[P0])
+        line.records("t", 0, 2, [b"c"])
+        assert await values_of(consumer, 2) == [b"b", b"c"]
+        # One that broke in the middle is told anew on the next stream.
+        line.assigned({}, owned=[P0], more=True)
+        await all_heard(consumer, line)
+        again = await resumed(groups, line)
+        again.assigned({P1: 0}, owned=[P1])
+        await all_heard(consumer, again)
+        assert list(consumer.assignment) == [T1]
+        assert told == [[T0]]
 
 
 # Retention.

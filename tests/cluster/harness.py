@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +35,7 @@ from rakit.api.v1.topic_service_pb2 import CreateTopicRequest, GetTopicRequest, 
 
 ResultT = TypeVar("ResultT")
 LIMIT_S = 30.0
+LOOPBACK = "127.0.0.1"
 POLL_S = 0.05
 OUTPUT_CHARS_SHOWN = 3000
 
@@ -42,7 +43,7 @@ OUTPUT_CHARS_SHOWN = 3000
 def free_port() -> int:
     """A port that nobody listens on at the moment."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -75,14 +76,17 @@ class NodeProcess:
     peer_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     channel: grpc.aio.Channel | None = None
+    host: str = LOOPBACK
+    #: What runs the process in another place than here.
+    command: Sequence[str] = ()
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.client_port}"
+        return f"{self.host}:{self.client_port}"
 
     @property
     def peer_address(self) -> str:
-        return f"127.0.0.1:{self.peer_port}"
+        return f"{self.host}:{self.peer_port}"
 
     @property
     def data_dir(self) -> Path:
@@ -95,11 +99,13 @@ class NodeProcess:
 
     def start(self, seeds: str, expect: int, *more: str) -> None:
         assert self.process is None, f"{self.name} runs already"
-        argv = [sys.executable, "-m", "rakit.node", f"--name={self.name}"]
+        argv = [*self.command, sys.executable, "-m", "rakit.node", f"--name={self.name}"]
         argv += [f"--data-dir={self.data_dir}", f"--listen={self.address}"]
         argv += [f"--peer-listen={self.peer_address}", f"--seeds={seeds}"]
         argv += [f"--bootstrap-expect={expect}", "--log-format=console"]
         argv += [f"--disk-reserve-bytes={1 << 20}", *more]
+        if self.host != LOOPBACK:
+            argv.append("--insecure")
         with (self.directory / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log)
 

@@ -13,7 +13,7 @@ import pytest
 from rakit.api.v1.log_service_pb2 import ProduceRequest
 from rakit.api.v1.record_pb2 import Record, Rows
 from tests.cluster.harness import Cluster, NodeProcess, cluster_of, until
-from tests.cluster.test_groups import PARTITIONS, TOPIC, described, group_coordinated_by_another
+from tests.cluster.test_groups import PARTITIONS, TOPIC, described, group_coordinated_by
 from tests.node.groups.consumer import Consumer
 from tests.node.groups.history import History
 
@@ -92,7 +92,7 @@ async def test_p5_a_killed_gateways_partitions_move_and_its_commits_are_kept(
                 each.start()
             await share(consumers)
             gone = consumers[2]
-            await eventually("it has committed", lambda: len(gone.committed) == PARTITIONS // 3)
+            await eventually("it has committed", lambda: gone.owned <= gone.committed.keys())
             lost = set(gone.owned)
             before = [len(each.seen) for each in consumers[:2]]
             c.kill()
@@ -153,7 +153,7 @@ async def test_s25_a_gateway_that_stood_still_serves_nothing_that_was_given_away
         await started(tmp_path, cluster)
         a, b, c = cluster.nodes.values()
         history = History()
-        name = await group_coordinated_by_another(cluster, c)
+        name = await group_coordinated_by(cluster, a, b)
         consumers = [Consumer([each.groups], history, JOIN | {"group": name}) for each in (a, c)]
         producer = Producer([a, b])
         try:
@@ -181,7 +181,7 @@ async def test_a_coordinator_that_moves_is_nothing_that_streams_hear_of(tmp_path
         await started(tmp_path, cluster)
         a, b, c = cluster.nodes.values()
         history = History()
-        name = await group_coordinated_by_another(cluster, a, b)
+        name = await group_coordinated_by(cluster, c)
         consumers = [Consumer([each.groups], history, JOIN | {"group": name}) for each in (a, b)]
         producer = Producer([a, b])
         try:

@@ -77,8 +77,8 @@ def assignment(group: api.Group) -> dict[str, list[int]]:
     return {each.member_id: sorted(one.partition for one in each.owned) for each in group.members}
 
 
-async def group_coordinated_by_another(cluster: Cluster, *nodes: NodeProcess) -> str:
-    """A group whose coordinator is on none of the nodes."""
+async def group_coordinated_by(cluster: Cluster, *nodes: NodeProcess) -> str:
+    """A group whose coordinator is on one of the nodes."""
     ids = {
         (await node.cluster.GetCluster(GetClusterRequest(), timeout=5)).header.node_id
         for node in nodes
@@ -89,7 +89,7 @@ async def group_coordinated_by_another(cluster: Cluster, *nodes: NodeProcess) ->
         offset = api.OffsetCommit(topic=TOPIC, partition=0, offset=0)
         request = api.CommitOffsetsRequest(group=name, offsets=[offset])
         await node.groups.CommitOffsets(request, timeout=LIMIT_S)
-        if (await described(node, name)).coordinator_node_id not in ids:
+        if (await described(node, name)).coordinator_node_id in ids:
             return name
     raise AssertionError("one node of three coordinates no group")
 
@@ -106,7 +106,7 @@ async def test_s25_a_killed_coordinator_costs_no_commit_and_moves_no_partition(
             rows = Rows(records=[Record(value=b"%d" % at) for at in range(50)])
             request = ProduceRequest(topic=TOPIC, partition=partition, rows=rows)
             await a.log.Produce(request, timeout=LIMIT_S)
-        name = await group_coordinated_by_another(cluster, a, b)
+        name = await group_coordinated_by(cluster, c)
         members = [Member(a, name), Member(b, name)]
         for member in members:
             await member.join()

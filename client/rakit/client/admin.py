@@ -32,8 +32,11 @@ from rakit.client.metadata import Metadata
 from rakit.client.model import Cluster, CreatedTopic, Digest, Offsets, Topic, TopicConfig
 
 _PAGE_SIZE: Final = 500
+#: Members and partitions of a group.
+_GROUP_PAGE_SIZE: Final = 10_000
 #: Of one request.
 _RESET_TARGETS_COUNT_MAX: Final = 1_024
+_OFFSETS_COUNT_MAX: Final = 1_024
 
 
 class Admin:
@@ -142,9 +145,14 @@ class Admin:
 
     async def get_group(self, name: str) -> Group:
         """Returns a group's members, what they own, and its lag. Raises NotFoundError."""
-        request = wire.GetGroupRequest(group=name)
-        answer = await self._connections.call(lambda stubs: stubs.group.GetGroup, request)
-        return Group.from_message(answer.group)
+        request = wire.GetGroupRequest(group=name, page_size=_GROUP_PAGE_SIZE)
+        pages: list[wire.Group] = []
+        while True:
+            answer = await self._connections.call(lambda stubs: stubs.group.GetGroup, request)
+            pages.append(answer.group)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                return Group.from_pages(pages)
 
     async def delete_group(self, name: str) -> None:
         """Forgets a group and its offsets. Raises NotFoundError and GroupActiveError."""
@@ -155,14 +163,17 @@ class Admin:
         """Sets the offsets of a group without members: the next one of each (topic, partition).
 
         Raises GroupActiveError, OffsetOutOfRangeError for an offset outside of the log, and
-        NotFoundError.
+        NotFoundError; the offsets of other partitions are then set all the same, or, of more than
+        1,024 partitions, some of them.
         """
-        request = wire.CommitOffsetsRequest(group=name)
-        for (topic, partition), offset in offsets.items():
-            request.offsets.add(topic=topic, partition=partition, offset=offset)
-        answer = await self._connections.call(lambda stubs: stubs.group.CommitOffsets, request)
-        for error in refusals(answer.errors).values():
-            raise error
+        places = list(offsets.items())
+        for at in range(0, len(places), _OFFSETS_COUNT_MAX):
+            request = wire.CommitOffsetsRequest(group=name)
+            for (topic, partition), offset in places[at : at + _OFFSETS_COUNT_MAX]:
+                request.offsets.add(topic=topic, partition=partition, offset=offset)
+            answer = await self._connections.call(lambda stubs: stubs.group.CommitOffsets, request)
+            for error in refusals(answer.errors).values():
+                raise error
 
     async def reset_offsets(
         self,

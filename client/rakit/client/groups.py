@@ -128,15 +128,20 @@ class Group:
         return sum(each.lag_records or 0 for each in self.partitions)
 
     @classmethod
-    def from_message(cls, message: wire.Group) -> Group:
-        """Returns the group of a message."""
+    def from_pages(cls, pages: Sequence[wire.Group]) -> Group:
+        """Returns the group that pages make up. A member may be on several: parts of one."""
+        members: dict[str, wire.GroupMember] = {}
+        for page in pages:
+            for each in page.members:
+                members.setdefault(each.member_id, wire.GroupMember()).MergeFrom(each)
+        newest = pages[-1]
         return cls(
-            message.name,
-            _state(message.state),
-            message.epoch,
-            message.coordinator_node_id,
-            tuple(GroupMember.from_message(each) for each in message.members),
-            tuple(GroupPartition.from_message(each) for each in message.partitions),
+            newest.name,
+            _state(newest.state),
+            newest.epoch,
+            newest.coordinator_node_id,
+            tuple(map(GroupMember.from_message, members.values())),
+            tuple(GroupPartition.from_message(each) for page in pages for each in page.partitions),
         )
 
 

@@ -61,6 +61,7 @@ from rakit.node.services.cluster import ClusterService
 from rakit.node.services.describe import Describe
 from rakit.node.services.group import GroupService
 from rakit.node.services.group_admin import GroupAdmin, GroupAdminParts
+from rakit.node.services.group_pages import GroupPages
 from rakit.node.services.handlers import Methods
 from rakit.node.services.log import LogParts, LogService
 from rakit.node.services.offsets import OffsetLookup
@@ -329,10 +330,13 @@ class Node:
                     client,
                     router,
                     lookup,
-                    Standings(router, self.partitions, peers),
+                    GroupPages(
+                        self.metadata.registry,
+                        Standings(router, self.partitions, peers),
+                        clock_ms,
+                    ),
                     fetcher,
                     header,
-                    clock_ms,
                 )
             ),
         )

@@ -14,6 +14,7 @@ from rakit.client import RecordBatch, TopicPartition
 from rakit.client.cli import consume_group
 from rakit.client.cli.consume import VALUE_LINES, Wanted
 from rakit.client.cli.output import Format
+from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.records import fill_columns
 
 T0 = TopicPartition("t", 0)
@@ -26,6 +27,8 @@ class OneBehind:
         self.admin = self
         self.assignment = (T0,)
         self.committed: list[int] = []
+        #: What the next commits fail with.
+        self.failures: list[RakitError] = []
         self._position = 0
         self._is_committing = asyncio.Event()
         self._is_here = asyncio.Event()
@@ -67,22 +70,42 @@ class OneBehind:
         self.committed.append(offsets[T0])
         self._is_committing.set()
         await self._is_here.wait()
+        if self.failures:
+            raise self.failures.pop()
 
 
-async def test_a_batch_that_comes_during_a_commit_is_printed_before_the_end(
-    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    member = OneBehind()
+@pytest.fixture
+def member(monkeypatch: pytest.MonkeyPatch) -> OneBehind:
+    found = OneBehind()
 
     def connect(_bootstrap: str | None) -> OneBehind:
-        return member
+        return found
 
     monkeypatch.setattr(consume_group, "connect", connect)
     # In a look at which nothing came.
     monkeypatch.setattr(consume_group, "LOOK_S", 0.1)
     monkeypatch.setattr(consume_group, "COMMIT_EVERY_S", 0.05)
-    wanted = Wanted("earliest", None, False, VALUE_LINES, Format.TABLE, "g")
+    return found
+
+
+WANTED = Wanted("earliest", None, False, VALUE_LINES, Format.TABLE, "g")
+
+
+async def test_a_batch_that_comes_during_a_commit_is_printed_before_the_end(
+    member: OneBehind, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
     async with asyncio.timeout(10):
-        assert await consume_group.run(None, "t", wanted) == 0
+        assert await consume_group.run(None, "t", WANTED) == 0
     assert capfdbinary.readouterr().out == b"0\n1\n"
     assert member.committed == [1, 2]
+
+
+async def test_what_was_printed_and_not_committed_is_committed_at_the_end_though_a_commit_failed(
+    member: OneBehind, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    member.failures.append(make_error(LocalReason.UNREACHABLE, "no node answers"))
+    async with asyncio.timeout(10):
+        with pytest.raises(RakitError, match="no node answers"):
+            await consume_group.run(None, "t", WANTED)
+    assert capfdbinary.readouterr().out == b"0\n"
+    assert member.committed == [1, 1]

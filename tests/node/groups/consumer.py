@@ -163,7 +163,7 @@ class Consumer:
                 data = event.records.data
                 self.seen += [(data.partition, one.offset, one.value) for one in data.records]
                 if self.commits and data.records:
-                    self._commit(data.topic, data.partition, data.next_offset)
+                    self.commit(data.topic, data.partition, data.next_offset)
             case "committed":
                 partition, offset = self._sent.pop(event.committed.tag)
                 if not event.committed.HasField("error") and not event.committed.errors:
@@ -175,7 +175,8 @@ class Consumer:
             case _:
                 pass
 
-    def _commit(self, topic: str, partition: int, offset: int) -> None:
+    def commit(self, topic: str, partition: int, offset: int) -> None:
+        """Sends a commit, and does not wait for what becomes of it."""
         assert self.stream is not None
         self._tag += 1
         self._sent[self._tag] = partition, offset

@@ -40,6 +40,8 @@ class History:
         default_factory=dict[tuple[str, int], dict[Place, int]]
     )
     violations: list[str] = field(default_factory=list[str])
+    #: (member, place): was added, and has not been revoked since.
+    _held: set[tuple[str, Place]] = field(default_factory=set[tuple[str, Place]])
 
     def heard(self, member: str, event: SubscribeResponse) -> None:
         """A member has got an event."""
@@ -50,6 +52,9 @@ class History:
                     self._begins(member, (each.topic, each.partition), epoch)
                 for one in event.assigned.owned:
                     self._goes_on(member, (one.topic, one.partition), epoch)
+            case "revoking":
+                for one in event.revoking.partitions:
+                    self._held.discard((member, (one.topic, one.partition)))
             case "records":
                 data = event.records.data
                 first = [each.offset for each in data.records[:1]]
@@ -82,11 +87,12 @@ class History:
                     f" {other.first} to {other.last}"
                 )
         self._of(place).append(Ownership(member, epoch, epoch))
+        self._held.add((member, place))
 
     def _goes_on(self, member: str, place: Place, epoch: int) -> None:
         mine = self._latest(member, place)
-        if mine is None:
-            self.violations.append(f"{member} has {place} at {epoch} and was never given it")
+        if mine is None or (member, place) not in self._held:
+            # It is owned and not added yet: its leader could not be asked where it begins.
             return
         mine.last = max(mine.last, epoch)
         for other in self._of(place):

@@ -8,6 +8,7 @@ from rakit.api.v1.group_service_pb2 import (
     Committed,
     Delivery,
     PartitionError,
+    Revoking,
     SubscribeResponse,
     TopicPartition,
 )
@@ -70,6 +71,21 @@ def test_p5_a_partition_that_is_given_while_another_still_has_it_is_seen() -> No
     history.heard("b", assigned(4, 0))
     history.heard("a", assigned(5, 1, owned=(0,)))
     assert any("belongs to a and to b" in each for each in history.violations)
+
+
+def test_what_is_owned_and_cannot_be_opened_yet_is_no_second_owner() -> None:
+    history = History()
+    history.heard("a", assigned(2, 0))
+    partitions = [TopicPartition(topic="t", partition=0)]
+    history.heard("a", SubscribeResponse(revoking=Revoking(partitions=partitions)))
+    history.heard("b", assigned(4, 0))
+    # It comes back to the first one, before anybody could ask where it begins.
+    history.heard("a", assigned(6, 1, owned=(0,)))
+    history.heard("a", assigned(6, 0, owned=(1,)))
+    assert history.violations == []
+    history.heard("c", assigned(7, 1, owned=(0,)))
+    history.heard("c", records(0, 5))
+    assert any("gets records of" in each for each in history.violations)
 
 
 def test_p5_an_offset_that_goes_to_two_members_in_one_ownership_is_seen() -> None:

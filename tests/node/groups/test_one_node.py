@@ -177,6 +177,24 @@ async def test_a_member_owns_commits_and_leaves(served: Served) -> None:
     assert (await group_of(served, group)).state == api.GROUP_STATE_EMPTY
 
 
+async def test_a_group_is_told_page_by_page(served: Served) -> None:
+    topic, group = (await served.topic(5)).name, group_name()
+    answer, session = await join(served, group, topic)
+    request = api.GetGroupRequest(group=group, page_size=2)
+    pages: list[api.GetGroupResponse] = []
+    while request.page_token or not pages:
+        pages.append(await served.groups.GetGroup(request, timeout=TIMEOUT_S))
+        request.page_token = pages[-1].next_page_token
+    rows = [[each.partition for each in page.group.partitions] for page in pages]
+    assert rows == [[0], [1, 2], [3, 4]], "the member comes first"
+    owned = [[each.partition for each in page.group.members[0].owned] for page in pages]
+    assert owned == rows
+    assert {page.group.members[0].member_id for page in pages} == {answer.member_id}
+    assert [list(page.group.members[0].topics) for page in pages] == [[topic], [], []]
+    assert {page.header.node_id for page in pages} == {served.node.host.node_id}
+    await leave(served, group, answer.member_id, session)
+
+
 async def test_groups_are_listed_page_by_page_over_all_partitions(served: Served) -> None:
     topic = (await served.topic()).name
     mine = [f"page-{at:02}" for at in range(40)]
@@ -244,6 +262,11 @@ async def test_bad_names_and_counts_are_refused_in_words(served: Served) -> None
             groups.ListGroups(api.ListGroupsRequest(page_size=-1)),
             "INVALID_REQUEST",
             "page_size is -1",
+        ),
+        (
+            groups.GetGroup(api.GetGroupRequest(group="g", page_size=-1)),
+            "INVALID_REQUEST",
+            "page_size is -1; it must not be negative",
         ),
         (
             groups.ListGroups(api.ListGroupsRequest(page_token="after:")),

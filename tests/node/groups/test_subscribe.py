@@ -319,7 +319,7 @@ async def test_letting_go_is_told_until_it_is_heard() -> None:
         await member.client.hears("revoking 0 1")
         it.coordinator.is_reachable = False
         member.client.revoked(0)
-        await asyncio.sleep(0.2)
+        await until(lambda: it.coordinator.release_calls >= 2)
         it.coordinator.is_reachable = True
         await until(lambda: it.coordinator.released == [[0]])
 
@@ -522,11 +522,11 @@ async def test_p5_a_member_that_resumes_is_asked_for_what_was_revoked_meanwhile(
         await again.client.hears("resumed", "assigned ", "revoking 0 1")
         (owned,) = [e.assigned.owned for e in again.client.answers if e.HasField("assigned")]
         assert [each.partition for each in owned] == [0], "until it lets go"
-        await asyncio.sleep(0.1)
-        assert it.coordinator.released == []
         again.client.commit(1, (0, 3))
-        again.client.revoked(0)
         await again.client.hears("committed 1")
+        # The coordinator is asked in order: before this commit it was told of nothing.
+        assert it.coordinator.released == []
+        again.client.revoked(0)
         await until(lambda: it.coordinator.released == [[0]])
 
 
@@ -588,7 +588,8 @@ async def test_a_draining_node_answers_what_it_took_and_sends_its_members_away()
         member.client.commit(1, (0, 3))
         await until(lambda: len(it.coordinator.commits) == 1)
         it.closing.set()
-        await asyncio.sleep(0.05)
+        for _ in range(20):
+            await asyncio.sleep(0)
         it.coordinator.commits_go.set()
         assert reason_of(await member.end()) == "NODE_UNAVAILABLE"
         assert member.client.told[-1] == "committed 1"

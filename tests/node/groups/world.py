@@ -113,6 +113,8 @@ class Coordinator:
         self.syncs: list[SyncMembers] = []
         self.left: list[LeaveMember] = []
         self.released: list[list[int]] = []
+        #: How often it was asked to take partitions back, answered or not.
+        self.release_calls = 0
         self.commits: list[CommitGroupOffsets] = []
         self.offsets: dict[int, int] = {}
         self.refusals: dict[int, ErrorReason.ValueType] = {}
@@ -226,6 +228,7 @@ class Coordinator:
 
     async def release(self, request: ReleasePartitions, give_up: float) -> MemberAnswer:
         del give_up
+        self.release_calls += 1
         self.check()
         gone = [each.partition for each in request.partitions]
         self.released.append(gone)

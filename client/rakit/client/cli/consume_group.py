@@ -143,6 +143,11 @@ class _Member:
 
     async def _commit(self, partitions: Partitions | None = None) -> None:
         names = list(self._due) if partitions is None else partitions
-        due = {name: self._due.pop(name) for name in names if name in self._due}
-        if due:
-            await self._consumer.commit(offsets=due)
+        due = {name: self._due[name] for name in names if name in self._due}
+        if not due:
+            return
+        await self._consumer.commit(offsets=due)
+        for name, offset in due.items():
+            # What was printed meanwhile is due, and so is what was not committed.
+            if self._due.get(name) == offset:
+                del self._due[name]

@@ -38,6 +38,7 @@ from rakit.api.v1 import log_service_pb2 as log
 from rakit.api.v1.log_service_pb2 import Position
 from rakit.client.config import ClientConfig, GroupConfig
 from rakit.client.connections import Connections
+from rakit.client.consuming.commits import Outcome
 from rakit.client.consuming.places import Place, Received, TopicPartition
 from rakit.client.consuming.session import Partitions, Session, Subscription
 from rakit.client.errors import LocalReason, RakitError, make_error
@@ -241,17 +242,24 @@ class GroupConsumer:
     async def _commit(
         self, offsets: Mapping[TopicPartition, int]
     ) -> Mapping[TopicPartition, RakitError]:
+        return await self._ask(offsets)
+
+    def _ask(self, offsets: Mapping[TopicPartition, int]) -> asyncio.Future[Outcome]:
+        """Asks for commits; those that fail are asked for again with the next ones."""
         done = self._session.commits.add(offsets)
         for name, offset in offsets.items():
             if (place := self._session.places.get(name)) is not None:
                 place.committed = offset
+        done.add_done_callback(self._answered)
         self._session.commit_due()
-        outcome = await done
-        for name in outcome:
+        return done
+
+    def _answered(self, done: asyncio.Future[Outcome]) -> None:
+        if done.cancelled():
+            return
+        for name in done.result():
             if (place := self._session.places.get(name)) is not None:
-                # Asked for again with the next one.
                 place.committed = -1
-        return outcome
 
     async def _commit_last(self, names: Partitions) -> None:
         """Commits before these are let go of: nobody does it after that."""
@@ -271,9 +279,10 @@ class GroupConsumer:
     async def _auto_commit(self, every_ms: int) -> None:
         while True:
             await asyncio.sleep(every_ms / 1000)
-            # What the server has not spoken of yet would keep the others waiting.
+            # Nobody waits for the answers: that of one partition, which the server has not spoken
+            # of on a new stream, must not keep the others from being committed.
             places = self._session.places
-            await self._commit(self._processed(filter(self._session.may_commit, places)))
+            self._ask(self._processed(filter(self._session.may_commit, places)))
 
     # Rebalances; called by the session, one at a time.
 

@@ -140,6 +140,8 @@ class Session:
         #: What a rebalance asks of the program, in order.
         self._chores: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._is_leaving = False
+        #: What the server has begun to say that is owned, and has not ended.
+        self._owning: set[TopicPartition] = set()
         #: Attempts without a sign of life, in a row.
         self._failures = 0
 
@@ -241,6 +243,7 @@ class Session:
             accept_codecs=codecs.ACCEPTED,
             client_id=self._config.client_id,
         )
+        self._owning.clear()
         self._outbox.clear()
         self._outbox.append(SubscribeRequest(join=join))
         if self._is_leaving:
@@ -325,8 +328,11 @@ class Session:
         self.inbox.put(Received(place, batches[-1], delivery.charged_bytes))
 
     def _assigned(self, assigned: Assigned) -> None:
-        owned = {TopicPartition(each.topic, each.partition) for each in assigned.owned}
-        gone = [place for name, place in self.places.items() if name not in owned]
+        self._owning |= {TopicPartition(each.topic, each.partition) for each in assigned.owned}
+        gone: list[Place] = []
+        if not assigned.more:
+            owned, self._owning = self._owning, set()
+            gone = [place for name, place in self.places.items() if name not in owned]
         fresh: list[Place] = []
         for each in assigned.added:
             known = self.places.get(TopicPartition(each.topic, each.partition))

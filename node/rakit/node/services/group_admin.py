@@ -6,7 +6,7 @@ partitions. "There is no such group" is said only after a majority was asked (S2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,18 +15,18 @@ from rakit.api.v1 import group_service_pb2 as api
 from rakit.api.v1.header_pb2 import ResponseHeader
 from rakit.api.v1.log_service_pb2 import EDGE_LATEST, Edge, PartitionOffsets
 from rakit.node.errors import RakitError, to_status
-from rakit.node.groups.client import DescribedGroup, GroupClient, refusal
+from rakit.node.groups.client import GroupClient, refusal
 from rakit.node.groups.names import check_group_name
 from rakit.node.groups.ranges import check_commits, outside
-from rakit.node.groups.state import Key, key_of, state_of
+from rakit.node.groups.state import Key, key_of
 from rakit.node.metadata.registry import TopicInfo
 from rakit.node.partition.producers import INTEGER_MAX
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.routing import Router, answer_by, give_up_at
+from rakit.node.services.group_pages import GroupPages
 from rakit.node.services.handlers import Call, Methods
 from rakit.node.services.offsets import OffsetLookup
-from rakit.node.services.standings import Standing, Standings
-from rakit.peer.v1.group_command_pb2 import CommitGroupOffsets, GroupOffset, OwnedPartition
+from rakit.peer.v1.group_command_pb2 import CommitGroupOffsets, GroupOffset
 
 PAGE_SIZE_DEFAULT: Final = 50
 PAGE_SIZE_MAX: Final = 500
@@ -43,10 +43,9 @@ class GroupAdminParts:
     client: GroupClient
     router: Router
     lookup: OffsetLookup
-    standings: Standings
+    pages: GroupPages
     fetcher: Fetcher
     header: ResponseHeader
-    clock_ms: Callable[[], int]
 
 
 class GroupAdmin:
@@ -105,102 +104,20 @@ class GroupAdmin:
         )
 
     async def get_group(self, call: Call, request: api.GetGroupRequest) -> api.GetGroupResponse:
-        """A group: its members, what they own, and how far it is behind."""
+        """A page of a group: its members, what they own, and how far it is behind."""
         check_group_name(request.group)
+        _check_page_size(request.page_size)
         described = await self._client.describe(request.group, give_up_at(call.deadline))
-        record = described.record
-        return api.GetGroupResponse(
-            header=self._header,
-            group=api.Group(
-                name=record.name,
-                state=state_of(record.members),
-                epoch=record.epoch,
-                coordinator_node_id=described.coordinator_node_id,
-                members=self._members(described),
-                partitions=await self._partitions(described, call.deadline),
-            ),
-        )
-
-    def _members(self, described: DescribedGroup) -> list[api.GroupMember]:
-        return [
-            api.GroupMember(
-                member_id=member.member_id,
-                instance_id=member.instance_id,
-                client_id=member.client_id,
-                rack=member.rack,
-                member_epoch=member.epoch,
-                gateway_node_id=gateway,
-                topics=member.topics,
-                topic_patterns=member.topic_patterns,
-                owned=self._named(member.owned),
-                target=self._named(member.target),
-            )
-            for member, gateway in zip(
-                described.record.members, described.gateway_node_ids, strict=True
-            )
-        ]
-
-    def _named(self, partitions: Iterable[OwnedPartition]) -> list[api.TopicPartition]:
-        """Partitions by their topics' names; without those of topics that are gone."""
-        found: list[api.TopicPartition] = []
-        for one in partitions:
-            topic = self._router.metadata.registry.topic_by_id(one.topic_id)
-            if topic is not None:
-                found.append(api.TopicPartition(topic=topic.name, partition=one.partition))
-        return sorted(found, key=lambda each: (each.topic, each.partition))
-
-    async def _partitions(
-        self, described: DescribedGroup, deadline: float
-    ) -> list[api.GroupPartition]:
-        record = described.record
-        committed = {key_of(each): each for each in record.offsets}
-        owners = {key_of(each): one.member_id for one in record.members for each in one.owned}
-        keys = committed.keys() | owners.keys()
-        keys |= {key_of(each) for one in record.members for each in one.target}
-        by_topic: dict[int, list[int]] = {}
-        for topic_id, number in sorted(keys):
-            by_topic.setdefault(topic_id, []).append(number)
-        rows: list[api.GroupPartition] = []
-        for topic_id, numbers in by_topic.items():
-            topic = self._router.metadata.registry.topic_by_id(topic_id)
-            if topic is None:
-                continue
-            there = [each for each in numbers if each < len(topic.partitions)]
-            places = {
-                each: committed[topic_id, each].offset if (topic_id, each) in committed else 0
-                for each in there
-            }
-            found = await self._parts.standings.of(topic, places, deadline)
-            for each in there:
-                key = topic_id, each
-                rows.append(self._row(topic, key, committed.get(key), found[each]))
-                rows[-1].member_id = owners.get(key, "")
-        return sorted(rows, key=lambda each: (each.topic, each.partition))
-
-    def _row(
-        self, topic: TopicInfo, key: Key, offset: GroupOffset | None, seen: Standing | RakitError
-    ) -> api.GroupPartition:
-        row = api.GroupPartition(topic=topic.name, partition=key[1])
-        if offset is not None:
-            row.committed_offset = offset.offset
-            row.metadata = offset.metadata
-            row.commit_time_ms = offset.commit_time_ms
-        if isinstance(seen, RakitError):
-            row.error.CopyFrom(to_status(seen))
-            return row
-        row.earliest, row.latest = seen.earliest, seen.latest
-        place = seen.earliest if offset is None else max(offset.offset, seen.earliest)
-        row.lag_records = max(0, seen.latest - place)
-        if row.lag_records and seen.append_time_ms:
-            row.lag_ms = max(0, self._parts.clock_ms() - seen.append_time_ms)
-        return row
+        pages = self._parts.pages
+        answer = await pages.page(described, request.page_size, request.page_token, call.deadline)
+        answer.header.CopyFrom(self._header)
+        return answer
 
     async def list_groups(
         self, call: Call, request: api.ListGroupsRequest
     ) -> api.ListGroupsResponse:
         """A page of groups, by name."""
-        if request.page_size < 0:
-            raise _invalid(f"page_size is {request.page_size}; it must not be negative.")
+        _check_page_size(request.page_size)
         size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
         after = _after(request.page_token)
         groups = await self._client.list_names(after, size + 1, give_up_at(call.deadline))
@@ -300,6 +217,11 @@ def _moved(target: api.ResetTarget, before: int | None, seen: PartitionOffsets) 
                     "latest": str(seen.latest),
                 },
             )
+
+
+def _check_page_size(size: int) -> None:
+    if size < 0:
+        raise _invalid(f"page_size is {size}; it must not be negative.")
 
 
 def _check_targets(targets: Iterable[api.ResetTarget]) -> None:

@@ -17,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,14 +25,12 @@ from rakit.api.v1 import error_pb2
 from rakit.api.v1.group_service_pb2 import (
     REVOKE_REASON_REBALANCE,
     REVOKE_REASON_TOPIC_GONE,
-    Assigned,
     AssignedPartition,
     Joined,
     JoinGroup,
     PausePartitions,
     RevokeDone,
     RevokeReason,
-    Revoking,
     SeekPartition,
     Sought,
     SubscribeRequest,
@@ -52,6 +50,7 @@ from rakit.node.groups.outbox import Outbox
 from rakit.node.groups.pipeline import Pipeline
 from rakit.node.groups.ranges import look_at
 from rakit.node.groups.tokens import member_in, resume_token
+from rakit.node.groups.told import assigned_events, revoking_events
 from rakit.node.metadata.registry import Registry
 from rakit.node.reading.budget import ReadBudget
 from rakit.node.reading.fetcher import Fetcher
@@ -225,13 +224,8 @@ class SubscribeSession:
         if change.added:
             self._to_open.ring()
         for reason in (REVOKE_REASON_REBALANCE, REVOKE_REASON_TOPIC_GONE):
-            held = [each for each in change.revoked if self._reason(each) == reason]
-            if held:
-                revoking = Revoking(
-                    partitions=[each.named for each in held],
-                    reason=reason,
-                    deadline_ms=answer.revoke_deadline_ms,
-                )
+            named = [each.named for each in change.revoked if self._reason(each) == reason]
+            for revoking in revoking_events(named, reason, answer.revoke_deadline_ms):
                 self._member.outbox.put(OpaqueSubscribeResponse(revoking=revoking))
 
     def _reason(self, held: Held) -> RevokeReason.ValueType:
@@ -289,13 +283,10 @@ class SubscribeSession:
             self._assigned(added)
             self._feed.changed()
 
-    def _assigned(self, added: Iterable[AssignedPartition]) -> None:
-        assigned = Assigned(
-            member_epoch=self._session.answer.member_epoch,
-            added=added,
-            owned=self._member.holdings.owned(),
-        )
-        self._member.outbox.put(OpaqueSubscribeResponse(assigned=assigned))
+    def _assigned(self, added: Sequence[AssignedPartition]) -> None:
+        epoch = self._session.answer.member_epoch
+        for assigned in assigned_events(epoch, added, self._member.holdings.owned()):
+            self._member.outbox.put(OpaqueSubscribeResponse(assigned=assigned))
 
     # What the client asks.
 

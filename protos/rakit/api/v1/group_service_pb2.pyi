@@ -535,7 +535,12 @@ class Assigned(_message.Message):
     MEMBER_EPOCH_FIELD_NUMBER: _builtins.int
     ADDED_FIELD_NUMBER: _builtins.int
     OWNED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     member_epoch: _builtins.int
+    more: _builtins.bool
+    """`owned` goes on in the next `assigned`: it is whole when all up to the first without `more` are put together. What is in
+    `added` counts at once. So no message of a member with very many partitions is larger than clients take.
+    """
     @_builtins.property
     def added(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedPartition]:
         """After a resumed session, all that it had and still has is among them."""
@@ -550,10 +555,11 @@ class Assigned(_message.Message):
         member_epoch: _builtins.int = ...,
         added: _abc.Iterable[Global___AssignedPartition] | None = ...,
         owned: _abc.Iterable[Global___TopicPartition] | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "member_epoch", b"member_epoch", "owned", b"owned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "member_epoch", b"member_epoch", "more", b"more", "owned", b"owned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1055,15 +1061,23 @@ class GetGroupRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GROUP_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     group: _builtins.str
+    page_size: _builtins.int
+    """Members and partitions in one answer, counted together. Default 1,000, at most 10,000; fewer where names are long."""
+    page_token: _builtins.str
+    """From the previous answer; empty for the first page."""
     def __init__(
         self,
         *,
         group: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1071,10 +1085,18 @@ Global___GetGroupRequest: _TypeAlias = GetGroupRequest  # noqa: Y015
 
 @_typing.final
 class GetGroupResponse(_message.Message):
+    """A page of a group: first its members, then its partitions. A member that owns partitions of a page is on that page as well,
+    with those partitions only, and by its `member_id` only where it was described on an earlier one. Each page is as of its own
+    call; pages with the same epoch fit together.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
     @_builtins.property
     def header(self) -> _header_pb2.ResponseHeader: ...
     @_builtins.property
@@ -1084,10 +1106,11 @@ class GetGroupResponse(_message.Message):
         *,
         header: _header_pb2.ResponseHeader | None = ...,
         group: Global___Group | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "header", b"header"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "header", b"header", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
