@@ -18,6 +18,7 @@ from rakit.client.bench.machine import describe, mounted_at
 from rakit.client.bench.meter import Meter
 from rakit.client.bench.produce import ProduceSettings
 from rakit.client.bench.report import Figure, Report, at_least, at_most, show
+from rakit.client.bench.usage import Spent
 from rakit.client.cli.output import Format
 from rakit.client.config import BATCH_COUNT_LIMIT
 from rakit.client.demo.verify import NotDurableError
@@ -89,6 +90,25 @@ async def test_a_failed_delivery_ends_a_run_and_counts_for_nothing() -> None:
     with pytest.raises(Exception, match="the disk is full"):
         meter.check()
     assert (meter.records, meter.latencies_s) == (0, [])
+
+
+def test_what_was_spent_is_told_for_each_gb_and_mb_of_values_and_summed_over_the_nodes() -> None:
+    spent = Spent(10, 4, [3, 2, 1], [90_000_000, 80_000_000, 70_000_000], 200_000_000, [9, 8, 7])
+    found = {figure.key: figure.value for figure in spent.figures(8)}
+    assert found["nodes_cpu_s"] == 6
+    assert found["nodes_cpu_s_per_gb"] == pytest.approx(6e9 / 8)
+    assert found["client_cpu_s_per_gb"] == pytest.approx(4e9 / 8)
+    assert found["nodes_memory_peak_mb"] == 200
+    assert found["written_mb_per_mb"] == 3
+    nodes = {figure.key: figure.value for figure in spent.node_figures()}
+    assert nodes["node_2_memory_peak_mb"] == 80
+    assert nodes["node_3_written_mb"] == pytest.approx(7e-6)
+
+
+def test_of_nodes_of_others_only_the_client_is_told() -> None:
+    spent = Spent(10, 4)
+    assert [figure.key for figure in spent.figures(8)] == ["client_cpu_s", "client_cpu_s_per_gb"]
+    assert spent.node_figures() == []
 
 
 async def test_a_load_that_fails_ends_what_is_measured_beside_it() -> None:

@@ -79,7 +79,7 @@ async def _sent(settings: ClientSettings, interface: Interface) -> _Rate:
     )
     async with sink_process() as address:
         measured = await measure(Target(address), produce, lambda _text: None)
-    return _Rate(measured.records, measured.seconds, measured.client_cpu_s)
+    return _Rate(measured.records, measured.spent.seconds, measured.spent.client_cpu_s)
 
 
 def _encoded(settings: ClientSettings) -> float:

@@ -32,7 +32,7 @@ from rakit.client.bench.meter import Meter
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report, latency_figures
 from rakit.client.bench.target import NODES_COUNT, Target, bench_topic, cluster_at
-from rakit.client.bench.usage import Usage
+from rakit.client.bench.usage import Spent, Usage, spent_during
 from rakit.client.cli.complaints import CommandError
 from rakit.client.client import Client
 from rakit.client.config import BATCH_COUNT_LIMIT, ProducerConfig
@@ -104,13 +104,9 @@ class ProduceSettings:
 class Measured:
     """What happened between the two moments."""
 
-    seconds: float
     records: int
     latencies_s: list[float]
-    client_cpu_s: float
-    # Of each node; empty for a cluster of others.
-    node_cpu_s: list[float]
-    node_rss_peak_bytes: list[int]
+    spent: Spent
 
 
 async def bench_produce(bootstrap: str | None, settings: ProduceSettings, say: Say) -> Report:
@@ -120,8 +116,9 @@ async def bench_produce(bootstrap: str | None, settings: ProduceSettings, say: S
         measured = await measure(target, settings, say)
     if not measured.latencies_s:
         raise CommandError("nothing was acknowledged in the measured time; measure for longer")
-    mb_per_s = measured.records * settings.record_bytes / measured.seconds / 1e6
-    figures = _figures(measured, mb_per_s)
+    figures = figures_of(measured, settings.record_bytes)
+    figures += measured.spent.node_figures()
+    mb_per_s = figures[0].value
     if bootstrap is None:
         say("reference: the bare disk")
         with tempfile.TemporaryDirectory(prefix="rakit-bench-") as directory:
@@ -183,42 +180,20 @@ async def _send_singly(producer: Producer, topic: str, values: list[bytes], mete
 
 async def _between(usage: Usage | None, seconds: float, meter: Meter) -> Measured:
     """Takes what happens in so many seconds."""
-    if usage is None:
-        return await _counted(None, seconds, meter)
-    async with running(usage.watch_memory()):
-        return await _counted(usage, seconds, meter)
-
-
-async def _counted(usage: Usage | None, seconds: float, meter: Meter) -> Measured:
-    began_s, records = time.perf_counter(), meter.records
-    client_cpu_s, node_cpu_s = time.process_time(), usage.cpu_s() if usage else []
+    records = meter.records
     meter.is_recording = True
-    await asyncio.sleep(seconds)
+    spent = await spent_during(usage, asyncio.sleep(seconds))
     meter.is_recording = False
     meter.check()
-    after_s = usage.cpu_s() if usage else []
-    return Measured(
-        time.perf_counter() - began_s,
-        meter.records - records,
-        meter.latencies_s,
-        time.process_time() - client_cpu_s,
-        [after - before for before, after in zip(node_cpu_s, after_s, strict=True)],
-        usage.rss_peak_bytes if usage else [],
-    )
+    return Measured(meter.records - records, meter.latencies_s, spent)
 
 
-def _figures(measured: Measured, mb_per_s: float) -> list[Figure]:
-    per_s = measured.records / measured.seconds
-    figures = [
-        Figure("mb_per_s", "acknowledged", mb_per_s, "MB/s"),
-        Figure("records_per_s", "acknowledged", per_s, "records/s"),
+def figures_of(measured: Measured, record_bytes: int) -> list[Figure]:
+    """Returns what a load came to; the first figure is the rate in MB/s."""
+    size_bytes, seconds = measured.records * record_bytes, measured.spent.seconds
+    return [
+        Figure("mb_per_s", "acknowledged", size_bytes / seconds / 1e6, "MB/s"),
+        Figure("records_per_s", "acknowledged", measured.records / seconds, "records/s"),
         *latency_figures("ack", "acknowledgement", summarise(measured.latencies_s)),
-        Figure("client_cpu_s", "CPU of the client", measured.client_cpu_s, "s"),
+        *measured.spent.figures(size_bytes),
     ]
-    if measured.node_cpu_s:
-        cpu_s, peak = sum(measured.node_cpu_s), max(measured.node_rss_peak_bytes)
-        figures += [
-            Figure("nodes_cpu_s", "CPU of all nodes", cpu_s, "s"),
-            Figure("node_rss_peak_mb", "largest node's memory, peak", peak / 1e6, "MB"),
-        ]
-    return figures

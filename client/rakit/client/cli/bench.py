@@ -77,8 +77,12 @@ def produce(
     acknowledged       values acknowledged in the measured time; MB are 10^6 bytes
     acknowledgement    from the call to the receipt, waiting in the producer included;
                        of batches, or of one record in 64
-    CPU                user and system seconds in the measured time, all threads
-    memory             resident, of the largest node, sampled five times a second
+    CPU                user and system seconds in the measured time, all threads; beside it the
+                       same for each GB (10^9 bytes) of values acknowledged
+    memory             proportional share (PSS), sampled twice a second; of all nodes together
+                       at one moment, and of each
+    written to disk    what the nodes made the kernel send to a disk, for each MB of values
+                       acknowledged; three replicas make it 3 at least
     reference: disk    write + fdatasync of 1 MiB chunks to three files at once, MB/s of each:
                        what three nodes must do at least with every byte
     reference: gRPC    the same messages there and back on one stream between two processes
