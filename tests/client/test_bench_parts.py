@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rakit.client.bench.background import running
+from rakit.client.bench.background import running, together
 from rakit.client.bench.busy import Speed, figures_of
 from rakit.client.bench.disk import CHUNK_BYTES, append_durably, measure_disk
 from rakit.client.bench.echo import measure_rate, measure_round_trips
@@ -111,6 +111,40 @@ def test_of_nodes_of_others_only_the_client_is_told() -> None:
     assert spent.node_figures() == []
 
 
+async def test_reaching_a_number_of_records_ends_with_them_or_with_the_first_error() -> None:
+    meter = Meter()
+    first, second, third = delivered(meter, 3), delivered(meter, 4), delivered(meter, 5)
+    reaching = asyncio.create_task(meter.reach(7))
+    first.finish(RECEIPT)
+    await meter.until(1)
+    await asyncio.sleep(0)
+    assert not reaching.done()
+    second.finish(RECEIPT)
+    await reaching
+    reaching = asyncio.create_task(meter.reach(12))
+    third.finish(make_error("NO_SPACE", "the disk is full"))
+    with pytest.raises(Exception, match="the disk is full"):
+        await reaching
+
+
+async def test_of_loads_together_the_first_that_fails_ends_all() -> None:
+    ended: list[str] = []
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise OSError("one load broke")
+
+    async def send() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("the other one")
+
+    with pytest.raises(OSError, match="one load broke"):
+        await together([send(), fail()])
+    assert ended == ["the other one"]
+
+
 async def test_a_load_that_fails_ends_what_is_measured_beside_it() -> None:
     ended: list[str] = []
 
@@ -158,6 +192,15 @@ def test_batches_hold_what_fits_and_at_least_one_record() -> None:
 def test_only_large_batches_need_a_topic_of_their_own_kind() -> None:
     assert ProduceSettings().topic_config.batch_bytes_max is None
     assert ProduceSettings(batch_bytes=4 << 20).topic_config.batch_bytes_max == (4 << 20) + 1024
+
+
+def test_producers_share_the_window_and_each_has_room_for_two_batches() -> None:
+    def window(producers: int, batch_bytes: int = 1 << 20) -> int:
+        settings = ProduceSettings(batch_bytes=batch_bytes, producers=producers)
+        return settings.producer_config.unacknowledged_bytes_max
+
+    assert (window(1), window(4), window(16)) == (12 << 20, 3 << 20, 2 << 20)
+    assert (window(1, 1000), window(4, 1000)) == (4 << 20, 1 << 20)
 
 
 def test_goals_are_floors_or_ceilings() -> None:

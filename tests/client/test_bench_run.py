@@ -53,6 +53,13 @@ async def test_produce_and_latency_measure_a_real_node_and_leave_no_topic(node: 
         assert 0 < found[f"{load}_p50"] <= found[f"{load}_p99"] <= found[f"{load}_max"] < 5000
     assert said
 
+    part = LatencySettings(1, 100, 0.3, partitions=1, of_maximum=0.01)
+    report = await bench_latency(node.bootstrap, part, said.append)
+    rate = report.settings["rate"]
+    assert isinstance(rate, float)
+    assert rate > 10
+    assert f"{rate:g} records/s, p50" in {figure.text for figure in report.figures}
+
     async with Client(node.bootstrap) as client:
         assert await client.admin.list_topics() == []
 
