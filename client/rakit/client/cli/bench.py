@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
+from rakit.client.cli import bench_more
 from rakit.client.cli.bench_base import Bootstrap, Output, finish, finish_all
 from rakit.client.cli.output import Format
 
@@ -270,3 +271,7 @@ def everything(*, output: Output = Format.TABLE) -> None:
     from rakit.client.bench import everything as work
 
     finish_all(output, work.bench_all)
+
+
+app.command("read")(bench_more.read)
+app.command("group")(bench_more.group)
