@@ -1,14 +1,19 @@
-"""Reading, and groups of members: what is pure of them."""
+"""Reading, groups, unary calls, restarts and growth: what is pure of them."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from rakit.client.bench.figures import lower_end
 from rakit.client.bench.group import Reads
+from rakit.client.bench.growth import Axis, GrowthSettings, Point, in_turn, points_of
 from rakit.client.bench.members import Members, is_even
+from rakit.client.bench.produce import Measured, ProduceSettings
 from rakit.client.bench.read import Passes, ReadSettings
+from rakit.client.bench.unary import Caller, Turn, UnarySettings, figures_of
 from rakit.client.bench.usage import Spent
 from rakit.client.cli.complaints import CommandError
 
@@ -68,6 +73,35 @@ async def test_waiting_for_members_is_bounded_and_says_for_what(
         await members.until(lambda: False, "waiting for even shares")
 
 
+def test_the_lower_end_of_an_interval_is_that_of_students_t() -> None:
+    # Mean 50, standard deviation 2.5819..., t of three degrees of freedom 3.182.
+    assert lower_end([47, 49, 51, 53]) == pytest.approx(50 - 3.182 * 2.58199 / 2, abs=1e-3)
+    assert lower_end([40]) == 40
+    assert lower_end([40.0] * 30) == pytest.approx(40)
+
+
+def test_a_share_is_that_of_its_round() -> None:
+    # The machine halves its speed in the second round: for both.
+    rounds = [
+        (Turn([0.1] * count, Spent(1, 0.5, [0.25, 0.25])), Turn([0.1] * of, Spent(1, 0.5)))
+        for count, of in ((50, 100), (25, 50), (48, 100))
+    ]
+    found = {figure.key: figure for figure in figures_of(rounds)}
+    assert found["share_median"].value == pytest.approx(50)
+    assert 40 < found["share_low"].value < 49
+    assert found["calls_per_s"].value == 48
+    assert found["echo_per_s"].ratio == pytest.approx(0.48)
+    assert found["nodes_cpu_us"].value == pytest.approx(1.5e6 / 123)
+
+
+def test_a_caller_numbers_its_calls() -> None:
+    caller = Caller("t", 2, UnarySettings(record_bytes=5))
+    assert caller.next_request().producer.sequence == 1
+    request = caller.next_request()
+    assert (request.producer.sequence, request.partition) == (2, 2)
+    assert [record.value for record in request.rows.records] == [bytes(5)]
+
+
 def test_passes_are_told_as_rates_and_cpu_for_what_was_read() -> None:
     passes = Passes(2000, Spent(2, 1, [3, 1]))
     found = {figure.key: figure.value for figure in passes.figures("batch", "batches", 1000)}
@@ -76,3 +110,32 @@ def test_passes_are_told_as_rates_and_cpu_for_what_was_read() -> None:
     assert found["batch_nodes_cpu_s_per_gb"] == pytest.approx(2000)
     assert found["batch_client_cpu_s_per_gb"] == pytest.approx(500)
     assert ReadSettings(1000, 3).records == 3000
+
+
+def test_each_axis_changes_one_thing() -> None:
+    settings = GrowthSettings(seconds=7, warm_up_seconds=1)
+    base = ProduceSettings(seconds=7, warm_up_seconds=1)
+    points = points_of(Axis.PRODUCERS, settings)
+    assert [point.produce for point in points] == [
+        replace(base, producers=count) for count in (1, 4, 16)
+    ]
+    assert [point.nodes for point in points_of(Axis.NODES, settings)] == [3, 5]
+    sizes = [point.produce.record_bytes for point in points_of(Axis.RECORD_BYTES, settings)]
+    assert sizes == [100, 1 << 10, 16 << 10, 1 << 20]
+    assert [point.produce.partitions for point in points_of(Axis.PARTITIONS, settings)] == [
+        *(1, 6, 48)
+    ]
+
+
+def test_every_other_round_goes_backwards() -> None:
+    first, second = points_of(Axis.NODES, GrowthSettings())
+    assert in_turn([first, second], 3) == [first, second, second, first, first, second]
+
+
+def test_a_point_is_a_column_and_one_without_an_acknowledgement_is_an_error() -> None:
+    point = Point(Axis.NODES, 5, ProduceSettings(1000), nodes=5)
+    report = point.report(Measured(2_000, [0.1], Spent(2, 1)))
+    assert (report.name, report.column, report.settings["nodes"]) == ("growth-nodes", "5", 5)
+    assert report.figures[0].value == pytest.approx(1)
+    with pytest.raises(CommandError, match="measure for longer"):
+        point.report(Measured(0, [], Spent(2, 1)))

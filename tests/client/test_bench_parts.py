@@ -17,7 +17,7 @@ from rakit.client.bench.failover import GapWatch, Kill
 from rakit.client.bench.machine import describe, mounted_at
 from rakit.client.bench.meter import Meter
 from rakit.client.bench.produce import ProduceSettings
-from rakit.client.bench.report import Figure, Report, at_least, at_most, show
+from rakit.client.bench.report import Figure, Report, at_least, at_most, median_of, show
 from rakit.client.bench.usage import Spent
 from rakit.client.cli.output import Format
 from rakit.client.config import BATCH_COUNT_LIMIT
@@ -282,6 +282,23 @@ def test_who_is_slower_is_said_by_the_median_of_the_rounds_not_by_the_rounds_the
     assert found["slower_taken"] == pytest.approx(100 / 95 * 100 - 100)
     assert found["slower_cpu"] == pytest.approx(5)
     assert found["busy_single_p50"] == 1.1
+
+
+def test_tables_of_several_names_follow_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    other = [replace(each, name="others", column=f"{each.column}!") for each in growth()]
+    show({}, [*growth(), *other], Format.TABLE)
+    heads = [line for line in capsys.readouterr().out.splitlines() if "FIGURE" in line]
+    assert [head.split()[1:3] for head in heads] == [["10", "10,000"], ["10!", "10,000!"]]
+
+
+def test_reports_of_rounds_come_to_their_medians() -> None:
+    rounds = [
+        Report("r", {}, (Figure("a", "A", a, "s"), Figure("b", "B", b, "s")), column="1")
+        for a, b in ((1.0, 30.0), (3.0, 10.0), (2.0, 20.0))
+    ]
+    found = median_of(rounds)
+    assert [figure.value for figure in found.figures] == [2.0, 20.0]
+    assert (found.name, found.column) == ("r", "1")
 
 
 def test_json_carries_keys_units_and_whether_goals_are_met(

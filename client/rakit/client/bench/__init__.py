@@ -5,7 +5,7 @@
 processes take, `meter` what the SDK acknowledges. `disk` and `echo` are the references. Then one
 module for each command: `produce`, `latency`, `failover`, `idle`, `start`, and `everything` for all
 of these; `groups`, which takes longer, with its parts `population`, `busy` and `loss`; `read`,
-and `group` with its `members`.
+`group` with its `members`, `unary`, `restart`, and `growth`, which is `produce` at many points.
 
 Rules:
 

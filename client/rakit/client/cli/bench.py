@@ -275,3 +275,6 @@ def everything(*, output: Output = Format.TABLE) -> None:
 
 app.command("read")(bench_more.read)
 app.command("group")(bench_more.group)
+app.command("unary")(bench_more.unary)
+app.command("restart")(bench_more.restart)
+app.command("growth")(bench_more.growth)
