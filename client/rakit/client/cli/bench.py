@@ -70,7 +70,7 @@ def produce(
                        of batches, or of one record in 64
     CPU                user and system seconds in the measured time, all threads; beside it the
                        same for each GB (10^9 bytes) of values acknowledged
-    memory             proportional share (PSS), sampled twice a second; of all nodes together
+    memory             proportional share (PSS), sampled each second; of all nodes together
                        at one moment, and of each
     written to disk    what the nodes made the kernel send to a disk, for each MB of values
                        acknowledged; three replicas make it 3 at least
