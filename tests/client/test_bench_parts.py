@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rakit.client.bench.background import running
+from rakit.client.bench.background import running, together
 from rakit.client.bench.busy import Speed, figures_of
 from rakit.client.bench.disk import CHUNK_BYTES, append_durably, measure_disk
 from rakit.client.bench.echo import measure_rate, measure_round_trips
@@ -17,7 +17,8 @@ from rakit.client.bench.failover import GapWatch, Kill
 from rakit.client.bench.machine import describe, mounted_at
 from rakit.client.bench.meter import Meter
 from rakit.client.bench.produce import ProduceSettings
-from rakit.client.bench.report import Figure, Report, at_least, at_most, show
+from rakit.client.bench.report import Figure, Report, at_least, at_most, median_of, show
+from rakit.client.bench.usage import Spent
 from rakit.client.cli.output import Format
 from rakit.client.config import BATCH_COUNT_LIMIT
 from rakit.client.demo.verify import NotDurableError
@@ -91,6 +92,59 @@ async def test_a_failed_delivery_ends_a_run_and_counts_for_nothing() -> None:
     assert (meter.records, meter.latencies_s) == (0, [])
 
 
+def test_what_was_spent_is_told_for_each_gb_and_mb_of_values_and_summed_over_the_nodes() -> None:
+    spent = Spent(10, 4, [3, 2, 1], [90_000_000, 80_000_000, 70_000_000], 200_000_000, [9, 8, 7])
+    found = {figure.key: figure.value for figure in spent.figures(8)}
+    assert found["nodes_cpu_s"] == 6
+    assert found["nodes_cpu_s_per_gb"] == pytest.approx(6e9 / 8)
+    assert found["client_cpu_s_per_gb"] == pytest.approx(4e9 / 8)
+    assert found["nodes_memory_peak_mb"] == 200
+    assert found["written_mb_per_mb"] == 3
+    nodes = {figure.key: figure.value for figure in spent.node_figures()}
+    assert nodes["node_2_memory_peak_mb"] == 80
+    assert nodes["node_3_written_mb"] == pytest.approx(7e-6)
+
+
+def test_of_nodes_of_others_only_the_client_is_told() -> None:
+    spent = Spent(10, 4)
+    assert [figure.key for figure in spent.figures(8)] == ["client_cpu_s", "client_cpu_s_per_gb"]
+    assert spent.node_figures() == []
+
+
+async def test_reaching_a_number_of_records_ends_with_them_or_with_the_first_error() -> None:
+    meter = Meter()
+    first, second, third = delivered(meter, 3), delivered(meter, 4), delivered(meter, 5)
+    reaching = asyncio.create_task(meter.reach(7))
+    first.finish(RECEIPT)
+    await meter.until(1)
+    await asyncio.sleep(0)
+    assert not reaching.done()
+    second.finish(RECEIPT)
+    await reaching
+    reaching = asyncio.create_task(meter.reach(12))
+    third.finish(make_error("NO_SPACE", "the disk is full"))
+    with pytest.raises(Exception, match="the disk is full"):
+        await reaching
+
+
+async def test_of_loads_together_the_first_that_fails_ends_all() -> None:
+    ended: list[str] = []
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise OSError("one load broke")
+
+    async def send() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("the other one")
+
+    with pytest.raises(OSError, match="one load broke"):
+        await together([send(), fail()])
+    assert ended == ["the other one"]
+
+
 async def test_a_load_that_fails_ends_what_is_measured_beside_it() -> None:
     ended: list[str] = []
 
@@ -138,6 +192,15 @@ def test_batches_hold_what_fits_and_at_least_one_record() -> None:
 def test_only_large_batches_need_a_topic_of_their_own_kind() -> None:
     assert ProduceSettings().topic_config.batch_bytes_max is None
     assert ProduceSettings(batch_bytes=4 << 20).topic_config.batch_bytes_max == (4 << 20) + 1024
+
+
+def test_producers_share_the_window_and_each_has_room_for_two_batches() -> None:
+    def window(producers: int, batch_bytes: int = 1 << 20) -> int:
+        settings = ProduceSettings(batch_bytes=batch_bytes, producers=producers)
+        return settings.producer_config.unacknowledged_bytes_max
+
+    assert (window(1), window(4), window(16)) == (12 << 20, 3 << 20, 2 << 20)
+    assert (window(1, 1000), window(4, 1000)) == (4 << 20, 1 << 20)
 
 
 def test_goals_are_floors_or_ceilings() -> None:
@@ -219,6 +282,23 @@ def test_who_is_slower_is_said_by_the_median_of_the_rounds_not_by_the_rounds_the
     assert found["slower_taken"] == pytest.approx(100 / 95 * 100 - 100)
     assert found["slower_cpu"] == pytest.approx(5)
     assert found["busy_single_p50"] == 1.1
+
+
+def test_tables_of_several_names_follow_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    other = [replace(each, name="others", column=f"{each.column}!") for each in growth()]
+    show({}, [*growth(), *other], Format.TABLE)
+    heads = [line for line in capsys.readouterr().out.splitlines() if "FIGURE" in line]
+    assert [head.split()[1:3] for head in heads] == [["10", "10,000"], ["10!", "10,000!"]]
+
+
+def test_reports_of_rounds_come_to_their_medians() -> None:
+    rounds = [
+        Report("r", {}, (Figure("a", "A", a, "s"), Figure("b", "B", b, "s")), column="1")
+        for a, b in ((1.0, 30.0), (3.0, 10.0), (2.0, 20.0))
+    ]
+    found = median_of(rounds)
+    assert [figure.value for figure in found.figures] == [2.0, 20.0]
+    assert (found.name, found.column) == ("r", "1")
 
 
 def test_json_carries_keys_units_and_whether_goals_are_met(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
+from psutil import Process
 
 from rakit.client.bench import population
 from rakit.client.bench.client import ClientSettings, bench_client
 from rakit.client.bench.latency import LatencySettings, bench_latency, one_caller
+from rakit.client.bench.machine import file_system
 from rakit.client.bench.population import all_led, client_of, percents, populate
 from rakit.client.bench.produce import Interface, ProduceSettings, bench_produce, measure
 from rakit.client.bench.report import Report
 from rakit.client.bench.target import Target, own_cluster
+from rakit.client.bench.usage import Usage
 from rakit.client.cli.complaints import CommandError
 from rakit.client.client import Client
 
@@ -37,13 +43,22 @@ async def test_produce_and_latency_measure_a_real_node_and_leave_no_topic(node: 
     assert 0 < found["ack_p50"] <= found["ack_p99"] <= found["ack_max"]
     assert found["grpc_mb_per_s"] > 0
     # Nothing is known of processes and disks of others.
-    assert found.keys().isdisjoint({"nodes_cpu_s", "node_rss_peak_mb", "disk_mb_per_s"})
+    assert found.keys().isdisjoint(
+        {"nodes_cpu_s", "nodes_memory_peak_mb", "written_mb_per_mb", "disk_mb_per_s"}
+    )
 
     latency = await bench_latency(node.bootstrap, LatencySettings(200, 100, 0.4), said.append)
     found = values(latency)
     for load in ("single", "paced"):
         assert 0 < found[f"{load}_p50"] <= found[f"{load}_p99"] <= found[f"{load}_max"] < 5000
     assert said
+
+    part = LatencySettings(1, 100, 0.3, partitions=1, of_maximum=0.01)
+    report = await bench_latency(node.bootstrap, part, said.append)
+    rate = report.settings["rate"]
+    assert isinstance(rate, float)
+    assert rate > 10
+    assert f"{rate:g} records/s, p50" in {figure.text for figure in report.figures}
 
     async with Client(node.bootstrap) as client:
         assert await client.admin.list_topics() == []
@@ -80,13 +95,28 @@ async def test_groups_without_leaders_are_waited_for_and_then_complained_of(
             await all_led(node.nodes, 0, "waiting", lambda _: None, up_count=3)
 
 
-async def test_single_records_of_our_own_node_come_with_its_cpu_and_memory(node: Target) -> None:
+async def test_single_records_of_our_own_node_come_with_what_it_took(node: Target) -> None:
     settings = ProduceSettings(100, 1 << 16, 2, 0.5, Interface.RECORD, 0.1)
     measured = await measure(node, settings, lambda _: None)
+    spent = measured.spent
     assert measured.records > 100
-    assert measured.client_cpu_s > 0
-    assert [seconds > 0 for seconds in measured.node_cpu_s] == [True]
-    assert [size > 10_000_000 for size in measured.node_rss_peak_bytes] == [True]
+    assert spent.client_cpu_s > 0
+    assert [seconds > 0 for seconds in spent.node_cpu_s] == [True]
+    assert [size > 10_000_000 for size in spent.node_memory_peak_bytes] == [True]
+    assert spent.memory_peak_bytes == spent.node_memory_peak_bytes[0]
+    assert node.directory is not None
+    kind = await asyncio.to_thread(file_system, node.directory)
+    if not kind.startswith("tmpfs"):
+        assert sum(spent.node_written_bytes) > 100 * measured.records
+
+
+async def test_memory_that_processes_share_is_divided_among_them() -> None:
+    usage = Usage([os.getpid(), os.getpid()])
+    usage.look()
+    first, second = usage.memory_peak_bytes
+    resident = Process().memory_info().rss
+    assert 0 < first < resident or sys.platform != "linux"
+    assert usage.memory_peak_sum_bytes <= first + second
 
 
 async def test_what_a_client_can_do_is_measured_without_a_cluster() -> None:

@@ -35,6 +35,7 @@ NO_TEXT = b"\xff\xfe"
         (["produce", "t", "-K", ""], "--key-separator is empty"),
         (["bench", "groups", "--counts", "10,many"], "'10,many' is no list of numbers"),
         (["bench", "groups", "--counts", "0"], "'0' is no list of numbers"),
+        (["bench", "growth", "--axes", "nodes,size"], "'nodes,size' is no list of record-bytes,"),
     ],
     ids=" ".join,
 )

@@ -4,7 +4,8 @@
 `report` is what a measurement comes to. `target` is the cluster that is measured, `usage` what its
 processes take, `meter` what the SDK acknowledges. `disk` and `echo` are the references. Then one
 module for each command: `produce`, `latency`, `failover`, `idle`, `start`, and `everything` for all
-of these; `groups`, which takes longer, with its parts `population`, `busy` and `loss`.
+of these; `groups`, which takes longer, with its parts `population`, `busy` and `loss`; `read`,
+`group` with its `members`, `unary`, `restart`, and `growth`, which is `produce` at many points.
 
 Rules:
 

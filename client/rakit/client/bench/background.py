@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -39,3 +39,14 @@ async def running(work: Coroutine[None, None, None]) -> AsyncGenerator[Backgroun
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def together(works: Iterable[Coroutine[None, None, None]]) -> None:
+    """Runs several works at once; the first that fails ends all, and is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -88,8 +88,8 @@ async def _turn(contender: Contender, other: Contender, seconds: float) -> Speed
     taken = await measure(contender.target, produce, lambda _: None)
     return Speed(
         1000 * median(times_s),
-        taken.records / taken.seconds,
-        sum(taken.node_cpu_s) / taken.records * 1e6,
+        taken.records / taken.spent.seconds,
+        sum(taken.spent.node_cpu_s) / taken.records * 1e6,
     )
 
 

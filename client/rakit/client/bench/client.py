@@ -22,7 +22,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 
-from rakit.client.bench.produce import Interface, ProduceSettings, make_contents, measure
+from rakit.client.bench.produce import Interface, ProduceSettings, contents_of, measure
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report
 from rakit.client.bench.sink import BATCH_RECORDS, sink_process
@@ -89,12 +89,12 @@ async def _sent(settings: ClientSettings, interface: Interface) -> _Rate:
     )
     async with sink_process() as address:
         measured = await measure(Target(address), produce, lambda _text: None)
-    return _Rate(measured.records, measured.seconds, measured.client_cpu_s)
+    return _Rate(measured.records, measured.spent.seconds, measured.spent.client_cpu_s)
 
 
 async def _encoded(settings: ClientSettings) -> float:
     """Records a second of what `send_batch` does before it sends."""
-    contents = itertools.cycle(make_contents(ProduceSettings(settings.record_bytes)))
+    contents = itertools.cycle(contents_of(ProduceSettings(settings.record_bytes)))
     encoded, began_s = 0, time.perf_counter()
     while True:
         values = next(contents)

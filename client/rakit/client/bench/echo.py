@@ -1,9 +1,10 @@
-"""gRPC as a reference: a process that sends back what it gets on a stream, and a client for it.
+"""gRPC as a reference: a process that sends back what it gets, and a client for it.
 
 The least that any service over gRPC in Python costs on this machine: two processes, one stream,
 bytes that nobody parses, uvloop on both sides, reads and writes instead of iteration (which is ten
-percent slower). `python -m rakit.client.bench.echo` is the server; it prints its port and serves
-until its stdin ends, so it cannot outlive whoever started it.
+percent slower). Whoever compares unary calls uses `echo_process` with calls of its own.
+`python -m rakit.client.bench.echo` is the server; it prints its port and serves until its stdin
+ends, so it cannot outlive whoever started it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     Call = grpc.aio.StreamStreamCall[bytes, bytes]
 
 _SERVICE: Final = "rakit.bench.Echo"
+#: Gives back its message, whatever it is.
+UNARY_METHOD: Final = f"/{_SERVICE}/Unary"
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -41,7 +44,7 @@ async def measure_round_trips(size_bytes: int, seconds: float) -> list[float]:
     """Returns the times in seconds of round trips with one message in flight."""
     message = bytes(size_bytes)
     times: list[float] = []
-    async with _echo_process() as address, _stream(address) as call:
+    async with echo_process() as address, _stream(address) as call:
         began_s = time.perf_counter()
         while (sent_s := time.perf_counter()) - began_s < seconds or not times:
             await call.write(message)
@@ -54,7 +57,7 @@ async def measure_rate(size_bytes: int, window: int, seconds: float) -> float:
     """Returns MB/s that went there and came back, with so many messages in flight."""
     message = bytes(size_bytes)
     room = asyncio.Semaphore(window)
-    async with _echo_process() as address, _stream(address) as call:
+    async with echo_process() as address, _stream(address) as call:
 
         async def send() -> None:
             while True:
@@ -76,7 +79,7 @@ async def measure_rate(size_bytes: int, window: int, seconds: float) -> float:
 
 
 @asynccontextmanager
-async def _echo_process() -> AsyncGenerator[str]:
+async def echo_process() -> AsyncGenerator[str]:
     """Starts the server, and ends it afterwards."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "rakit.client.bench.echo"),
@@ -112,11 +115,16 @@ async def _echo(_requests: object, context: Context) -> None:
         await context.write(message)
 
 
+async def _echo_once(message: bytes, _context: Context) -> bytes:
+    return message
+
+
 async def serve() -> None:
     """Serves until stdin ends."""
     server = grpc.aio.server(options=_OPTIONS)
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(_echo)
-    handlers = {"Stream": handler}
+    unary: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_echo_once)
+    handlers = {"Stream": handler, "Unary": unary}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

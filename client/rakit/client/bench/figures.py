@@ -8,8 +8,16 @@ nothing is trimmed, so p50 of few values is never better than a value that someb
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+#: Student's t at 97.5 %, by degrees of freedom from 1; beyond the last it hardly changes.
+_T: Final = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -58,3 +66,11 @@ def has_settled(
     before = sum(samples[-2 * window : -window]) / window
     now = sum(samples[-window:]) / window
     return max(before, now) <= quiet or abs(before - now) <= change * max(before, now)
+
+
+def lower_end(values: Sequence[float]) -> float:
+    """Returns the lower end of the 95 % interval of the mean; of one value there is none but it."""
+    if len(values) == 1:
+        return values[0]
+    t = _T[min(len(values) - 1, len(_T)) - 1]
+    return statistics.fmean(values) - t * statistics.stdev(values) / math.sqrt(len(values))

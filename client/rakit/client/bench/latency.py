@@ -3,7 +3,8 @@
 Two loads after each other on one cluster. First one caller that sends a record, awaits its receipt
 and sends the next: the time that a request costs when nothing else is going on. Then an open loop:
 sends are due at a fixed rate whatever the cluster does, and each is counted from when it was due
-(see `pacing`).
+(see `pacing`). The rate is given, or a part of the most that the same calls reach in a closed loop
+just before, the last acknowledgement included.
 
 Records have no key, so the SDK gives each partition a run of them in turn. The reference is the
 round trip of a message of the same size on a bare gRPC stream: a record needs at least one from the
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from rakit.client.bench.echo import measure_round_trips
@@ -42,6 +43,8 @@ class LatencySettings:
     record_bytes: int = 100
     seconds: float = 20
     partitions: int = 6
+    #: The part of the maximum that is the rate, instead of `rate`; 0: `rate` is.
+    of_maximum: float = 0
 
     @property
     def warm_up_seconds(self) -> float:
@@ -67,9 +70,14 @@ async def bench_latency(bootstrap: str | None, settings: LatencySettings, say: S
             say("latency: one caller")
             await sender.one_by_one(settings.warm_up_seconds)
             single = summarise(await sender.one_by_one(settings.seconds))
+            if settings.of_maximum:
+                say("latency: the maximum")
+                await sender.maximum(settings.warm_up_seconds)
+                maximum = await sender.maximum(settings.seconds)
+                settings = replace(settings, rate=float(round(settings.of_maximum * maximum)))
             say(f"latency: {settings.rate:g} records/s")
-            await sender.paced(settings.warm_up_seconds)
-            paced = summarise(await sender.paced(settings.seconds))
+            await sender.paced(settings.rate, settings.warm_up_seconds)
+            paced = summarise(await sender.paced(settings.rate, settings.seconds))
     say("reference: bare gRPC")
     trips = summarise(await measure_round_trips(settings.record_bytes, settings.reference_seconds))
     figures = (
@@ -111,7 +119,6 @@ class _Sender:
     def __init__(self, producer: Producer, topic: str, settings: LatencySettings) -> None:
         self._producer = producer
         self._topic = topic
-        self._rate = settings.rate
         self._value = os.urandom(settings.record_bytes)
 
     async def one_by_one(self, seconds: float) -> list[float]:
@@ -123,14 +130,25 @@ class _Sender:
             times.append(time.perf_counter() - sent_s)
         return times
 
-    async def paced(self, seconds: float) -> list[float]:
+    async def maximum(self, seconds: float) -> float:
+        """Sends whenever the producer has room; returns acknowledged records a second."""
+        meter, sent = Meter(), 0
+        began_s = time.perf_counter()
+        while (now_s := time.perf_counter()) - began_s < seconds or not sent:
+            meter.watch(await self._producer.send(self._topic, self._value), 1, now_s)
+            sent += 1
+        await self._producer.flush()
+        await meter.until(sent)
+        return sent / (time.perf_counter() - began_s)
+
+    async def paced(self, rate: float, seconds: float) -> list[float]:
         """Sends at the rate; returns the times in seconds from when each send was due."""
         meter = Meter()
 
         async def send(ended: Callable[[], None]) -> None:
             meter.then(await self._producer.send(self._topic, self._value), ended)
 
-        pace = Pace(self._rate, seconds)
+        pace = Pace(rate, seconds)
         times = await send_paced(pace, send, RealClock())
         await self._producer.flush()
         await meter.until(pace.count)

@@ -23,7 +23,7 @@ def describe() -> dict[str, Tree]:
     return {
         "cpu": f"{_cpu_model()}, {os.cpu_count()} cores",
         "kernel": f"{platform.system()} {platform.release()}",
-        "data on": _file_system(Path(tempfile.gettempdir())),
+        "data on": file_system(Path(tempfile.gettempdir())),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "versions": ", ".join(_versions(_PACKAGES)),
     }
@@ -38,7 +38,7 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _file_system(path: Path) -> str:
+def file_system(path: Path) -> str:
     """The file system under a path, which decides what an fsync costs."""
     if not _MOUNTS.exists():
         return sys.platform

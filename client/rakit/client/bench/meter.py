@@ -29,7 +29,7 @@ class Meter:
         self.is_recording = False
         self._ended_count = 0
         self._error: RakitError | CommandError | None = None
-        self._waiting: tuple[int, asyncio.Future[None]] | None = None
+        self._ended_one = asyncio.Event()
 
     def watch(self, delivery: Delivery, records: int, since_s: float) -> None:
         """Counts a delivery once it is acknowledged; it stands for so many records."""
@@ -46,11 +46,19 @@ class Meter:
 
     async def until(self, count: int) -> None:
         """Waits until so many deliveries have ended, and checks them."""
-        if self._ended_count < count:
-            future = asyncio.get_running_loop().create_future()
-            self._waiting = (count, future)
-            await future
+        while self._ended_count < count:
+            await self._next()
         self.check()
+
+    async def reach(self, records: int) -> None:
+        """Waits until so many records are acknowledged; raises the first error instead."""
+        while self.records < records and self._error is None:
+            await self._next()
+        self.check()
+
+    async def _next(self) -> None:
+        self._ended_one.clear()
+        await self._ended_one.wait()
 
     def _count(self, records: int, since_s: float) -> None:
         self.records += records
@@ -65,6 +73,4 @@ class Meter:
             self._error = self._error or error
         else:
             acknowledged()
-        if self._waiting is not None and self._ended_count >= self._waiting[0]:
-            self._waiting[1].set_result(None)
-            self._waiting = None
+        self._ended_one.set()

@@ -92,7 +92,7 @@ async def populate(
     assert usage is not None, "the nodes are ours"
     say(f"{groups:,} groups: the empty cluster")
     await settled(usage)
-    empty_bytes = usage.rss_bytes()
+    empty_bytes = usage.memory_bytes()
     began_s = time.perf_counter()
     replicas = await _create(client, groups, say)
     await all_led(target.nodes, groups, f"{groups:,} groups: waiting for leaders", say)
@@ -101,7 +101,7 @@ async def populate(
     await settled(usage)
     say(f"{groups:,} groups: measuring for {seconds:g} s")
     idle = await percents(usage, seconds)
-    return Population(groups, replicas, empty_bytes, usage.rss_bytes(), led_s, idle)
+    return Population(groups, replicas, empty_bytes, usage.memory_bytes(), led_s, idle)
 
 
 async def _create(client: Client, groups: int, say: Say) -> int:
@@ -153,7 +153,7 @@ async def settled(usage: Usage) -> None:
     samples: list[float] = []
     while len(samples) * SAMPLE_S < SETTLE_S_MAX:
         samples.append(sum(await percents(usage, SAMPLE_S)))
-        if has_settled(samples, quiet=QUIET_PERCENT * len(usage.rss_peak_bytes)):
+        if has_settled(samples, quiet=QUIET_PERCENT * len(usage.memory_peak_bytes)):
             return
     shown = ", ".join(f"{sample:.0f}" for sample in samples[-5:])
     raise CommandError(f"not quiet after {SETTLE_S_MAX:.0f} s: last {shown} % of a core")

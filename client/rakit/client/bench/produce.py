@@ -1,9 +1,10 @@
 """`rakit bench produce`: how much a cluster takes in, in a closed loop.
 
-One producer keeps a fixed amount unacknowledged and sends more as soon as something is
-acknowledged. After the warm-up two moments are compared: what was acknowledged between them, what
-the processes used meanwhile, and how long acknowledgements took that came in between (from the call
-to the acknowledgement, so waiting inside the producer counts, and a larger window makes it longer).
+One producer, or several with connections of their own, keep a fixed amount unacknowledged and send
+more as soon as something is acknowledged. After the warm-up two moments are compared: what was
+acknowledged between them, what the processes used meanwhile, and how long acknowledgements took
+that came in between (from the call to the acknowledgement, so waiting inside the producer counts,
+and a larger window makes it longer).
 
 The references, measured right after the cluster is gone, so that they have the machine for
 themselves as the cluster had it:
@@ -19,12 +20,14 @@ import asyncio
 import os
 import tempfile
 import time
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from rakit.client.bench.background import running
+from rakit.client.bench.background import Background, running, together
 from rakit.client.bench.disk import measure_disk
 from rakit.client.bench.echo import measure_rate
 from rakit.client.bench.figures import summarise
@@ -32,7 +35,7 @@ from rakit.client.bench.meter import Meter
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report, latency_figures
 from rakit.client.bench.target import NODES_COUNT, Target, bench_topic, cluster_at
-from rakit.client.bench.usage import Usage
+from rakit.client.bench.usage import Spent, Usage, spent_during
 from rakit.client.cli.complaints import CommandError
 from rakit.client.client import Client
 from rakit.client.config import BATCH_COUNT_LIMIT, ProducerConfig
@@ -42,6 +45,8 @@ from rakit.client.producing.producer import Producer
 
 #: Batches that are not acknowledged at any time: two for each partition of the default.
 WINDOW_BATCHES: Final = 12
+#: However many producers share it.
+PRODUCER_BATCHES_MIN: Final = 2
 #: The window is at least so large: small batches gather.
 WINDOW_BYTES_MIN: Final = 4 << 20
 #: With `send()` one record of so many is timed: a callback for each would be a load of its own.
@@ -73,6 +78,7 @@ class ProduceSettings:
     seconds: float = 30
     interface: Interface = Interface.BATCH
     warm_up_seconds: float = 5
+    producers: int = 1
 
     @property
     def batch_records(self) -> int:
@@ -95,8 +101,12 @@ class ProduceSettings:
 
     @property
     def producer_config(self) -> ProducerConfig:
-        """A producer with the window of the closed loop."""
-        window = max(WINDOW_BATCHES * self.batch_bytes, WINDOW_BYTES_MIN)
+        """A producer with its part of the closed loop's window: enough for two batches at least.
+
+        More producers are more connections and smaller shares, not more that is waiting.
+        """
+        batches = max(WINDOW_BATCHES // self.producers, PRODUCER_BATCHES_MIN)
+        window = max(batches * self.batch_bytes, WINDOW_BYTES_MIN // self.producers)
         return ProducerConfig(batch_bytes_max=self.batch_bytes, unacknowledged_bytes_max=window)
 
 
@@ -104,13 +114,9 @@ class ProduceSettings:
 class Measured:
     """What happened between the two moments."""
 
-    seconds: float
     records: int
     latencies_s: list[float]
-    client_cpu_s: float
-    # Of each node; empty for a cluster of others.
-    node_cpu_s: list[float]
-    node_rss_peak_bytes: list[int]
+    spent: Spent
 
 
 async def bench_produce(bootstrap: str | None, settings: ProduceSettings, say: Say) -> Report:
@@ -120,8 +126,9 @@ async def bench_produce(bootstrap: str | None, settings: ProduceSettings, say: S
         measured = await measure(target, settings, say)
     if not measured.latencies_s:
         raise CommandError("nothing was acknowledged in the measured time; measure for longer")
-    mb_per_s = measured.records * settings.record_bytes / measured.seconds / 1e6
-    figures = _figures(measured, mb_per_s)
+    figures = figures_of(measured, settings.record_bytes)
+    figures += measured.spent.node_figures()
+    mb_per_s = figures[0].value
     if bootstrap is None:
         say("reference: the bare disk")
         with tempfile.TemporaryDirectory(prefix="rakit-bench-") as directory:
@@ -137,24 +144,36 @@ async def bench_produce(bootstrap: str | None, settings: ProduceSettings, say: S
 
 async def measure(target: Target, settings: ProduceSettings, say: Say) -> Measured:
     """Sends for the warm-up and the measurement."""
-    async with (
-        Client(target.bootstrap) as client,
-        bench_topic(client, settings.partitions, settings.topic_config) as topic,
-        client.producer(settings.producer_config) as producer,
-    ):
-        meter = Meter()
-        async with running(_send(producer, topic, settings, meter)) as load:
-            say("produce: warming up")
-            await load.during(asyncio.sleep(settings.warm_up_seconds))
-            say(f"produce: measuring for {settings.seconds:g} s")
-            work = _between(target.usage(), settings.seconds, meter)
-            measured = await load.during(work)
-        await producer.flush()
+    async with loaded(target, settings) as (load, meter):
+        say("produce: warming up")
+        await load.during(asyncio.sleep(settings.warm_up_seconds))
+        say(f"produce: measuring for {settings.seconds:g} s")
+        work = between(target.usage(), asyncio.sleep(settings.seconds), meter)
+        return await load.during(work)
+
+
+@asynccontextmanager
+async def loaded(
+    target: Target, settings: ProduceSettings
+) -> AsyncGenerator[tuple[Background, Meter]]:
+    """Sends to a topic of its own until the block ends; then all is acknowledged, or it raises."""
+    meter, contents = Meter(), contents_of(settings)
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        # A client is one connection to each node: each producer has its own.
+        clients = [await enter(Client(target.bootstrap)) for _ in range(settings.producers)]
+        topic = await enter(bench_topic(clients[0], settings.partitions, settings.topic_config))
+        config = settings.producer_config
+        producers = [await enter(client.producer(config)) for client in clients]
+        sending = [_send(each, topic, settings.interface, contents, meter) for each in producers]
+        async with running(together(sending)) as load:
+            yield load, meter
+        for producer in producers:
+            await producer.flush()
         meter.check()
-        return measured
 
 
-def make_contents(settings: ProduceSettings) -> list[list[bytes]]:
+def contents_of(settings: ProduceSettings) -> list[list[bytes]]:
     """Returns the values of some batches."""
     return [
         [os.urandom(settings.record_bytes) for _ in range(settings.batch_records)]
@@ -162,12 +181,17 @@ def make_contents(settings: ProduceSettings) -> list[list[bytes]]:
     ]
 
 
-async def _send(producer: Producer, topic: str, settings: ProduceSettings, meter: Meter) -> None:
+async def _send(
+    producer: Producer,
+    topic: str,
+    interface: Interface,
+    contents: Sequence[list[bytes]],
+    meter: Meter,
+) -> None:
     """Sends until it is cancelled; the producer's window makes it wait."""
-    contents = make_contents(settings)
     while True:
         for values in contents:
-            if settings.interface is Interface.BATCH:
+            if interface is Interface.BATCH:
                 since_s = time.perf_counter()
                 delivery = await producer.send_batch(topic, values)
                 meter.watch(delivery, len(values), since_s)
@@ -184,44 +208,24 @@ async def _send_singly(producer: Producer, topic: str, values: list[bytes], mete
         meter.watch(await producer.send(topic, last), len(unwatched) + 1, since_s)
 
 
-async def _between(usage: Usage | None, seconds: float, meter: Meter) -> Measured:
-    """Takes what happens in so many seconds."""
-    if usage is None:
-        return await _counted(None, seconds, meter)
-    async with running(usage.watch_memory()):
-        return await _counted(usage, seconds, meter)
-
-
-async def _counted(usage: Usage | None, seconds: float, meter: Meter) -> Measured:
-    began_s, records = time.perf_counter(), meter.records
-    client_cpu_s, node_cpu_s = time.process_time(), usage.cpu_s() if usage else []
+async def between(
+    usage: Usage | None, period: Coroutine[None, None, None], meter: Meter
+) -> Measured:
+    """Takes what happens during a period."""
+    records, meter.latencies_s = meter.records, []
     meter.is_recording = True
-    await asyncio.sleep(seconds)
+    spent = await spent_during(usage, period)
     meter.is_recording = False
     meter.check()
-    after_s = usage.cpu_s() if usage else []
-    return Measured(
-        time.perf_counter() - began_s,
-        meter.records - records,
-        meter.latencies_s,
-        time.process_time() - client_cpu_s,
-        [after - before for before, after in zip(node_cpu_s, after_s, strict=True)],
-        usage.rss_peak_bytes if usage else [],
-    )
+    return Measured(meter.records - records, meter.latencies_s, spent)
 
 
-def _figures(measured: Measured, mb_per_s: float) -> list[Figure]:
-    per_s = measured.records / measured.seconds
-    figures = [
-        Figure("mb_per_s", "acknowledged", mb_per_s, "MB/s"),
-        Figure("records_per_s", "acknowledged", per_s, "records/s"),
+def figures_of(measured: Measured, record_bytes: int) -> list[Figure]:
+    """Returns what a load came to; the first figure is the rate in MB/s."""
+    size_bytes, seconds = measured.records * record_bytes, measured.spent.seconds
+    return [
+        Figure("mb_per_s", "acknowledged", size_bytes / seconds / 1e6, "MB/s"),
+        Figure("records_per_s", "acknowledged", measured.records / seconds, "records/s"),
         *latency_figures("ack", "acknowledgement", summarise(measured.latencies_s)),
-        Figure("client_cpu_s", "CPU of the client", measured.client_cpu_s, "s"),
+        *measured.spent.figures(size_bytes),
     ]
-    if measured.node_cpu_s:
-        cpu_s, peak = sum(measured.node_cpu_s), max(measured.node_rss_peak_bytes)
-        figures += [
-            Figure("nodes_cpu_s", "CPU of all nodes", cpu_s, "s"),
-            Figure("node_rss_peak_mb", "largest node's memory, peak", peak / 1e6, "MB"),
-        ]
-    return figures

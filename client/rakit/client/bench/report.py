@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from rakit.client.bench.figures import Latencies
+from rakit.client.bench.figures import Latencies, median
 from rakit.client.cli.output import Format, Tree, print_table, print_tree
 
 
@@ -71,7 +71,7 @@ class Report:
     name: str
     settings: Mapping[str, Tree]
     figures: tuple[Figure, ...]
-    #: Reports that follow each other and have one of these are columns of one table under it.
+    #: Reports of one name that follow each other and have one of these are columns of one table.
     column: str = ""
 
     def aiming(self, goals: Mapping[str, Goal]) -> Report:
@@ -92,6 +92,15 @@ class Report:
         }
 
 
+def median_of(reports: Sequence[Report]) -> Report:
+    """Returns one report of several of the same: each figure is the median of theirs."""
+    figures: list[Figure] = []
+    for found in zip(*(report.figures for report in reports), strict=True):
+        assert all(each.key == found[0].key for each in found), "the same figures in each"
+        figures.append(replace(found[0], value=median([each.value for each in found])))
+    return replace(reports[0], figures=tuple(figures))
+
+
 def latency_figures(prefix: str, text: str, latencies: Latencies) -> list[Figure]:
     """Returns the three figures of a summary."""
     return [
@@ -108,8 +117,8 @@ def show(machine: Mapping[str, Tree], reports: Sequence[Report], output: Format)
         return
     for key, value in machine.items():
         sys.stdout.write(f"{key:9} {value}\n")
-    for is_growth, found in groupby(reports, lambda report: bool(report.column)):
-        if is_growth:
+    for table, found in groupby(reports, lambda report: report.name if report.column else ""):
+        if table:
             _print_growth(list(found))
             continue
         for report in found:

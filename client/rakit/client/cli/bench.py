@@ -7,21 +7,18 @@ Nothing here imports gRPC or the SDK; a command loads what it needs when it runs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
+from rakit.client.cli import bench_more
+from rakit.client.cli.bench_base import Bootstrap, Output, finish, finish_all
 from rakit.client.cli.output import Format
-
-if TYPE_CHECKING:
-    from rakit.client.bench.progress import Say
-    from rakit.client.bench.report import Report
 
 app: Final = typer.Typer(
     help=(
-        "Measure throughput, latency, failover, idle cost, many groups and start.\n\n"
+        "Measure what a cluster takes in and gives back, how soon, and what it costs.\n\n"
         "Without --bootstrap each command starts three nodes of its own on loopback, with data in"
         " a temporary directory (TMPDIR says where), and ends them. RAKIT_BOOTSTRAP is ignored, so"
         " that nobody loads a cluster in use by accident. Figures count what is acknowledged:"
@@ -34,16 +31,6 @@ app: Final = typer.Typer(
 
 #: What a cluster takes.
 GROUPS_MAX: Final = 100_000
-
-Bootstrap = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOST:PORT,...",
-        help="Load this cluster, in a topic that is deleted again.",
-        show_default="three nodes of its own",
-    ),
-]
-Output = Annotated[Format, typer.Option("-o", "--output", help="How the figures are printed.")]
 
 
 class Interface(StrEnum):
@@ -66,19 +53,27 @@ def produce(
         Interface, typer.Option(help="send_batch(), or send() for each record.")
     ] = Interface.BATCH,
     warm_up_seconds: Annotated[float, typer.Option(help="Not measured.", min=0)] = 5,
+    producers: Annotated[
+        int, typer.Option(help="With connections of their own, in one process.", min=1, max=1000)
+    ] = 1,
     bootstrap: Bootstrap = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Measure how much the cluster takes in.
 
-    A closed loop: one producer keeps twelve batches unacknowledged, over all partitions.
+    A closed loop: twelve batches are unacknowledged at any time, over all partitions. Several
+    producers share them, each with two at least.
 
     \b
     acknowledged       values acknowledged in the measured time; MB are 10^6 bytes
     acknowledgement    from the call to the receipt, waiting in the producer included;
                        of batches, or of one record in 64
-    CPU                user and system seconds in the measured time, all threads
-    memory             resident, of the largest node, sampled five times a second
+    CPU                user and system seconds in the measured time, all threads; beside it the
+                       same for each GB (10^9 bytes) of values acknowledged
+    memory             proportional share (PSS), sampled each second; of all nodes together
+                       at one moment, and of each
+    written to disk    what the nodes made the kernel send to a disk, for each MB of values
+                       acknowledged; three replicas make it 3 at least
     reference: disk    write + fdatasync of 1 MiB chunks to three files at once, MB/s of each:
                        what three nodes must do at least with every byte
     reference: gRPC    the same messages there and back on one stream between two processes
@@ -94,8 +89,9 @@ def produce(
         seconds,
         work.Interface(interface),
         warm_up_seconds,
+        producers,
     )
-    _finish(output, lambda say: work.bench_produce(bootstrap, settings, say), bootstrap)
+    finish(output, lambda say: work.bench_produce(bootstrap, settings, say), bootstrap)
 
 
 @app.command("latency")
@@ -104,6 +100,9 @@ def latency(
     rate: Annotated[float, typer.Option(help="Records a second, open loop.", min=1)] = 1000,
     record_bytes: Annotated[int, typer.Option(help="Size of a value.", min=0)] = 100,
     seconds: Annotated[float, typer.Option(help="How long to measure each load.", min=0.1)] = 20,
+    of_maximum: Annotated[
+        float, typer.Option(help="Part of the maximum, 0.5 for half, instead of --rate.", min=0)
+    ] = 0,
     bootstrap: Bootstrap = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -114,7 +113,9 @@ def latency(
     \b
     one caller       sends the next record when the one before is acknowledged
     N records/s      an open loop: a record is due every 1/N s, whatever the cluster does, and
-                     its latency counts from when it was due, so a stall shows in all of them
+                     its latency counts from when it was due, so a stall shows in all of them;
+                     with --of-maximum N is that part of what a closed loop of the same calls gets
+                     acknowledged
     p50, p99         nearest rank over all records; longest is the worst of them
     reference        round trip of a message of the same size on a bare gRPC stream
 
@@ -122,8 +123,8 @@ def latency(
     """
     from rakit.client.bench import latency as work
 
-    settings = work.LatencySettings(rate, record_bytes, seconds)
-    _finish(output, lambda say: work.bench_latency(bootstrap, settings, say), bootstrap)
+    settings = work.LatencySettings(rate, record_bytes, seconds, of_maximum=of_maximum)
+    finish(output, lambda say: work.bench_latency(bootstrap, settings, say), bootstrap)
 
 
 @app.command("failover")
@@ -148,7 +149,7 @@ def failover(
     """
     from rakit.client.bench import failover as work
 
-    _finish(output, lambda say: work.bench_failover(kills, say))
+    finish(output, lambda say: work.bench_failover(kills, say))
 
 
 @app.command("idle")
@@ -171,7 +172,7 @@ def idle(
     from rakit.client.bench import idle as work
 
     settings = work.IdleSettings(partitions)
-    _finish(output, lambda say: work.bench_idle(settings, say))
+    finish(output, lambda say: work.bench_idle(settings, say))
 
 
 @app.command("groups")
@@ -205,7 +206,7 @@ def groups(
     from rakit.client.bench import groups as work
 
     settings = work.GroupsSettings(_counts(counts), rounds)
-    _finish_all(output, lambda say: work.bench_groups(settings, say))
+    finish_all(output, lambda say: work.bench_groups(settings, say))
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -230,7 +231,7 @@ def start(*, output: Output = Format.TABLE) -> None:
     """
     from rakit.client.bench import start as work
 
-    _finish(output, work.bench_start)
+    finish(output, work.bench_start)
 
 
 @app.command("client")
@@ -257,12 +258,12 @@ def client(
     from rakit.client.bench import client as work
 
     settings = work.ClientSettings(record_bytes, seconds)
-    _finish(output, lambda say: work.bench_client(settings, say))
+    finish(output, lambda say: work.bench_client(settings, say))
 
 
 @app.command("all")
 def everything(*, output: Output = Format.TABLE) -> None:
-    """Run all but `groups`, and hold the figures against the project's goals.
+    """Run the benches that have goals and take a minute, and hold the figures against them.
 
     Takes about six minutes. GOAL is what the project wants to reach on two cores; figures that
     miss it do not make the command fail.
@@ -271,43 +272,11 @@ def everything(*, output: Output = Format.TABLE) -> None:
     """
     from rakit.client.bench import everything as work
 
-    _finish_all(output, work.bench_all)
+    finish_all(output, work.bench_all)
 
 
-def _finish(
-    output: Format,
-    bench: Callable[[Say], Coroutine[None, None, Report]],
-    bootstrap: str | None = None,
-) -> None:
-    """Runs one bench and exits."""
-
-    async def one(say: Say) -> list[Report]:
-        return [await bench(say)]
-
-    _finish_all(output, one, bootstrap)
-
-
-def _finish_all(
-    output: Format,
-    benches: Callable[[Say], Coroutine[None, None, list[Report]]],
-    bootstrap: str | None = None,
-) -> None:
-    from rakit.client.cli import running
-    from rakit.client.cli.serve import require_node
-
-    if bootstrap is None:
-        require_node()
-    running.finish(_run(output, benches))
-
-
-async def _run(
-    output: Format, benches: Callable[[Say], Coroutine[None, None, list[Report]]]
-) -> int:
-    from rakit.client.bench.machine import describe
-    from rakit.client.bench.progress import shown_progress
-    from rakit.client.bench.report import show
-
-    with shown_progress() as say:
-        reports = await benches(say)
-    show(describe(), reports, output)
-    return 0
+app.command("read")(bench_more.read)
+app.command("group")(bench_more.group)
+app.command("unary")(bench_more.unary)
+app.command("restart")(bench_more.restart)
+app.command("growth")(bench_more.growth)
