@@ -7,7 +7,8 @@ Nothing here imports gRPC or the SDK; a command loads what it needs when it runs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -195,8 +196,8 @@ def groups(
     memory of a replica     growth of all nodes since they were empty, divided by the replicas
     created                 until every node knows a leader of every partition
     busy group              one partition more: single records of 100 bytes, and a closed loop
-    slower than alone       against a cluster that has that partition only: both measured in turn,
-                            the other one stopped meanwhile; median over rounds of the ratio
+    slower than alone       against a cluster beside it that has that partition only, measured in
+                            turn; median over rounds of the ratio
     a node is killed        from SIGKILL until both others know a leader of every partition
     it is started           from the start of its process, with all replicas on its disk
 
@@ -279,15 +280,15 @@ def _finish(
 ) -> None:
     """Runs one bench and exits."""
 
-    async def one(say: Say) -> list[Report]:
-        return [await bench(say)]
+    async def one(say: Say) -> AsyncGenerator[Report]:
+        yield await bench(say)
 
     _finish_all(output, one, bootstrap)
 
 
 def _finish_all(
     output: Format,
-    benches: Callable[[Say], Coroutine[None, None, list[Report]]],
+    benches: Callable[[Say], AsyncGenerator[Report]],
     bootstrap: str | None = None,
 ) -> None:
     from rakit.client.cli import running
@@ -298,14 +299,19 @@ def _finish_all(
     running.finish(_run(output, benches))
 
 
-async def _run(
-    output: Format, benches: Callable[[Say], Coroutine[None, None, list[Report]]]
-) -> int:
+async def _run(output: Format, benches: Callable[[Say], AsyncGenerator[Report]]) -> int:
+    """Shows what was measured, also where an error or Ctrl-C ends it before its time."""
     from rakit.client.bench.machine import describe
     from rakit.client.bench.progress import shown_progress
     from rakit.client.bench.report import show
 
-    with shown_progress() as say:
-        reports = await benches(say)
-    show(describe(), reports, output)
+    reports: list[Report] = []
+    try:
+        with shown_progress() as say:
+            async with aclosing(benches(say)) as found:
+                async for report in found:
+                    reports.append(report)  # noqa: PERF401 - an error leaves those before it
+    finally:
+        if reports:
+            show(describe(), reports, output)
     return 0
