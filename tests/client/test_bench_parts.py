@@ -273,14 +273,15 @@ def test_programs_get_a_report_for_each_column(capsys: pytest.CaptureFixture[str
 def test_who_is_slower_is_said_by_the_median_of_the_rounds_not_by_the_rounds_themselves() -> None:
     # The machine halves its speed in the second round: for both.
     rounds = [
-        (Speed(1.0, 1000, 4.0), Speed(1.1, 1000, 4.0)),
-        (Speed(2.0, 500, 8.0), Speed(2.1, 400, 8.4)),
-        (Speed(1.0, 1000, 4.0), Speed(1.04, 950, 4.2)),
+        (Speed(1.0, 1000, 4.0, 3.0), Speed(1.1, 1000, 4.0, 3.0)),
+        (Speed(2.0, 500, 8.0, 6.0), Speed(2.1, 400, 8.4, 6.0)),
+        (Speed(1.0, 1000, 4.0, 3.0), Speed(1.04, 950, 4.2, 3.3)),
     ]
     found = {figure.key: figure.value for figure in figures_of(rounds)}
     assert found["slower_single"] == pytest.approx(5)
     assert found["slower_taken"] == pytest.approx(100 / 95 * 100 - 100)
     assert found["slower_cpu"] == pytest.approx(5)
+    assert found["slower_work"] == pytest.approx(0)
     assert found["busy_single_p50"] == 1.1
 
 

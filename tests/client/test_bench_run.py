@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 from psutil import Process
 
-from rakit.client.bench import population
+from rakit.client.bench import busy, population
+from rakit.client.bench.busy import Contender, compare
 from rakit.client.bench.client import ClientSettings, bench_client
 from rakit.client.bench.latency import LatencySettings, bench_latency, one_caller
 from rakit.client.bench.machine import file_system
@@ -64,9 +65,7 @@ async def test_produce_and_latency_measure_a_real_node_and_leave_no_topic(node: 
         assert await client.admin.list_topics() == []
 
 
-async def test_what_quiet_groups_cost_is_measured_and_they_can_be_stopped_meanwhile(
-    node: Target,
-) -> None:
+async def test_what_quiet_groups_cost_is_measured(node: Target) -> None:
     said: list[str] = []
     async with client_of(node) as client:
         found = await populate(node, client, 3, 0.5, said.append)
@@ -74,14 +73,23 @@ async def test_what_quiet_groups_cost_is_measured_and_they_can_be_stopped_meanwh
     assert (found.groups, found.replicas, len(topic.partitions)) == (3, 3, 3)
     assert {figure.key for figure in found.figures} >= {"cpu_percent_max", "replica_kb"}
     assert 0 < found.led_s < 60
-    usage = node.usage()
-    assert usage is not None
-    node.pause()
-    assert await percents(usage, 0.5) == [0]
-    node.resume()
     times_s = await one_caller(node, LatencySettings(seconds=0.2, partitions=1))
     assert 0 < min(times_s) < 5
     assert said
+
+
+async def test_a_busy_group_is_measured_here_and_in_an_empty_cluster_that_runs_beside_it(
+    node: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(busy, "own_cluster", lambda: own_cluster(1))
+    found = {
+        figure.key: figure.value
+        for figure in await compare(Contender(node, 0.0), 2, 0.5, 0.3, lambda _: None)
+    }
+    assert 0 < found["busy_single_p50"] < 1000
+    assert found["busy_records_per_s"] > 1000
+    # Slower by so many percent than the other one, which was measured: -100 would be no time.
+    assert min(found[f"slower_{what}"] for what in ("single", "taken", "cpu", "work")) > -100
 
 
 async def test_groups_without_leaders_are_waited_for_and_then_complained_of(

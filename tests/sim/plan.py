@@ -84,7 +84,7 @@ class Plan:
         elif topic is Topic.DELETION:
             groups = 2
         # A run costs what its replicas do; many of them need less time to meet as much.
-        chaos_ms = rng.randint(1_700, 4_200) * 7 // (5 + nodes * groups)
+        chaos_ms = rng.randint(1_600, 3_500) * 6 // (5 + nodes * groups)
         if topic is Topic.VOTES:
             chaos_ms *= 2  # two votes that differ are rare
         return Plan(

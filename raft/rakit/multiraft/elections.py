@@ -172,8 +172,9 @@ class Agenda:
 
     def cancel(self, group_id: int) -> None:
         """Forgets the group's turn: it has a leader, or is gone."""
-        self._turns.pop(group_id, None)
         self._under_way.pop(group_id, None)
+        if self._turns.pop(group_id, None) is None:
+            return  # only who has a turn stands in a line
         for line in self._lines():
             line.pop(group_id, None)
 
@@ -191,6 +192,8 @@ class Agenda:
         under_way = self._under_way
         while under_way and under_way[first := next(iter(under_way))] <= now:
             del under_way[first]
+        if not any(self._lines()):
+            return taken
         room = max(0, self._count_max - len(under_way))
         # Later voters have a part of it, or of the ticks: first ones may be such as cannot win.
         later = room // _SHARE_OF_LATER or int(now % _SHARE_OF_LATER == 0)

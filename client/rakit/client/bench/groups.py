@@ -8,13 +8,13 @@ stay as flat as it can.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from rakit.client.bench.busy import Contender, compare
 from rakit.client.bench.loss import lose_a_node
-from rakit.client.bench.population import client_of, percents, populate, settled
+from rakit.client.bench.population import client_of, populate
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Report, at_most
 from rakit.client.bench.target import own_cluster
@@ -40,29 +40,24 @@ class GroupsSettings:
     busy_seconds: float = 2
 
 
-async def bench_groups(settings: GroupsSettings, say: Say) -> list[Report]:
-    """Returns a report for each count."""
-    async with own_cluster() as alone:
-        usage = alone.usage()
-        assert usage is not None, "the nodes are ours"
-        say("one busy group: the cluster without others")
-        await settled(usage)
-        contender = Contender(alone, sum(await percents(usage, settings.seconds / 2)))
-        alone.pause()
-        return [await _measure(count, contender, settings, say) for count in settings.counts]
+async def bench_groups(settings: GroupsSettings, say: Say) -> AsyncGenerator[Report]:
+    """Gives a report for each count, as it is measured."""
+    for count in settings.counts:
+        yield await _measure(count, settings, say)
 
 
-async def _measure(count: int, alone: Contender, settings: GroupsSettings, say: Say) -> Report:
+async def _measure(count: int, settings: GroupsSettings, say: Say) -> Report:
+    seconds = settings.seconds
     async with own_cluster() as target:
         async with client_of(target) as client:
-            found = await populate(target, client, count, settings.seconds, say)
+            found = await populate(target, client, count, seconds, say)
         crowded = Contender(target, sum(found.idle_percents))
-        busy = await compare(alone, crowded, settings.rounds, settings.busy_seconds, say)
-        lost = await lose_a_node(target, found.groups, settings.seconds, say)
+        busy = await compare(crowded, settings.rounds, seconds, settings.busy_seconds, say)
+        lost = await lose_a_node(target, found.groups, seconds, say)
     shown = {
         "groups": count,
         "rounds": settings.rounds,
-        "seconds": settings.seconds,
+        "seconds": seconds,
         "busy_seconds": settings.busy_seconds,
     }
     report = Report("groups", shown, (*found.figures, *busy, *lost), column=f"{count:,}")

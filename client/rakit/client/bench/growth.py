@@ -17,7 +17,7 @@ that were measured one after the other would show that instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -117,15 +117,15 @@ def in_turn(points: Sequence[Point], rounds: int) -> list[Point]:
     return order
 
 
-async def bench_growth(settings: GrowthSettings, say: Say) -> list[Report]:
-    """Measures one axis after the other."""
-    reports: list[Report] = []
+async def bench_growth(settings: GrowthSettings, say: Say) -> AsyncGenerator[Report]:
+    """Measures one axis after the other, and gives the reports of each when it is done."""
     for axis in settings.axes:
         if axis is Axis.LOG_GB:
-            reports += await _log(settings, say)
+            reports = await _log(settings, say)
         else:
-            reports += await curve(points_of(axis, settings), settings.rounds, say)
-    return reports
+            reports = await curve(points_of(axis, settings), settings.rounds, say)
+        for report in reports:
+            yield report
 
 
 async def curve(points: Sequence[Point], rounds: int, say: Say) -> list[Report]:

@@ -11,8 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
-import signal
 import tempfile
 import uuid
 from collections.abc import AsyncGenerator
@@ -44,16 +42,6 @@ class Target:
     def usage(self) -> Usage | None:
         """Watches the nodes; None when they are not ours."""
         return Usage(node.pid for node in self.nodes) if self.nodes else None
-
-    def pause(self) -> None:
-        """Stops our own nodes where they are (SIGSTOP), until `resume`."""
-        for node in self.nodes:
-            os.kill(node.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Lets them go on."""
-        for node in self.nodes:
-            os.kill(node.pid, signal.SIGCONT)
 
     @property
     def description(self) -> str:

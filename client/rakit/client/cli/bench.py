@@ -196,8 +196,8 @@ def groups(
     memory of a replica     growth of all nodes since they were empty, divided by the replicas
     created                 until every node knows a leader of every partition
     busy group              one partition more: single records of 100 bytes, and a closed loop
-    slower than alone       against a cluster that has that partition only: both measured in turn,
-                            the other one stopped meanwhile; median over rounds of the ratio
+    slower than alone       against a cluster beside it that has that partition only, measured in
+                            turn; median over rounds of the ratio
     a node is killed        from SIGKILL until both others know a leader of every partition
     it is started           from the start of its process, with all replicas on its disk
 

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,15 +34,15 @@ def finish(
 ) -> None:
     """Runs one bench and exits."""
 
-    async def one(say: Say) -> list[Report]:
-        return [await bench(say)]
+    async def one(say: Say) -> AsyncGenerator[Report]:
+        yield await bench(say)
 
     finish_all(output, one, bootstrap)
 
 
 def finish_all(
     output: Format,
-    benches: Callable[[Say], Coroutine[None, None, list[Report]]],
+    benches: Callable[[Say], AsyncGenerator[Report]],
     bootstrap: str | None = None,
 ) -> None:
     """Runs benches and exits."""
@@ -53,14 +54,19 @@ def finish_all(
     running.finish(_run(output, benches))
 
 
-async def _run(
-    output: Format, benches: Callable[[Say], Coroutine[None, None, list[Report]]]
-) -> int:
+async def _run(output: Format, benches: Callable[[Say], AsyncGenerator[Report]]) -> int:
+    """Shows what was measured, also where an error or Ctrl-C ends it before its time."""
     from rakit.client.bench.machine import describe
     from rakit.client.bench.progress import shown_progress
     from rakit.client.bench.report import show
 
-    with shown_progress() as say:
-        reports = await benches(say)
-    show(describe(), reports, output)
+    reports: list[Report] = []
+    try:
+        with shown_progress() as say:
+            async with aclosing(benches(say)) as found:
+                async for report in found:
+                    reports.append(report)  # noqa: PERF401 - an error leaves those before it
+    finally:
+        if reports:
+            show(describe(), reports, output)
     return 0
