@@ -37,7 +37,9 @@ async def test_produce_and_latency_measure_a_real_node_and_leave_no_topic(node: 
     assert 0 < found["ack_p50"] <= found["ack_p99"] <= found["ack_max"]
     assert found["grpc_mb_per_s"] > 0
     # Nothing is known of processes and disks of others.
-    assert found.keys().isdisjoint({"nodes_cpu_s", "node_rss_peak_mb", "disk_mb_per_s"})
+    assert found.keys().isdisjoint(
+        {"nodes_cpu_s", "node_rss_peak_mb", "disk_mb_per_s", "pipeline_mb_per_s"}
+    )
 
     latency = await bench_latency(node.bootstrap, LatencySettings(200, 100, 0.4), said.append)
     found = values(latency)
