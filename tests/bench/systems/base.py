@@ -37,6 +37,9 @@ CONTENTS_COUNT = 8
 WINDOW_BYTES = 64 << 20
 WINDOW_COUNT_MAX = 500_000
 
+#: What a sync before each acknowledgement changes; for all else the system at its default stands.
+FSYNC_KINDS = frozenset({Kind.PRODUCE, Kind.LATENCY, Kind.TAIL})
+
 Ended = Callable[[], None]
 Call = Callable[[], Awaitable[None]]
 
@@ -210,7 +213,7 @@ class Client(ABC):
 class System(ABC):
     """Who is measured."""
 
-    #: What is left of it where rakit should be better: no row has a bar against a reference.
+    #: Whether it is what the machine allows, and so nobody to be ahead of.
     is_reference = False
     #: Whether it makes durable before it acknowledges.
     fsyncs = False

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.systems.base import (
+    FSYNC_KINDS,
     HOST,
     LOOK_S,
     NODES_COUNT,
@@ -274,11 +275,10 @@ class JetStream(System):
         Kind.READ: (Interface.RECORD,),
     }
 
-    kinds = frozenset(Kind) - {Kind.UNARY}
-
     def __init__(self, name: str, *, fsyncs: bool = False) -> None:
         super().__init__(name)
         self.fsyncs = fsyncs
+        self.kinds = FSYNC_KINDS if fsyncs else frozenset(Kind) - {Kind.UNARY}
 
     def cluster(self, directory: Path) -> Cluster:
         return JetStreamCluster(directory, fsyncs=self.fsyncs)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.systems.base import (
+    FSYNC_KINDS,
     HOST,
     LOOK_S,
     NODES_COUNT,
@@ -312,11 +313,10 @@ class Kafka(System):
 
     interfaces = {Kind.READ: (Interface.RECORD,)}  # noqa: RUF012 - as the base class has it
 
-    kinds = frozenset(Kind) - {Kind.UNARY}
-
     def __init__(self, name: str, *, fsyncs: bool = False) -> None:
         super().__init__(name)
         self.fsyncs = fsyncs
+        self.kinds = FSYNC_KINDS if fsyncs else frozenset(Kind) - {Kind.UNARY}
 
     def settings(self, work: Work) -> Sequence[str]:
         return ("0", "1", "5") if work.kind in (Kind.LATENCY, Kind.TAIL) else ("",)
