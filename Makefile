@@ -2,10 +2,12 @@
 # A bare Debian 12 needs: make python3 python3-venv git ca-certificates.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types fmt gen lock sim sim-long bench conformance clean
+.PHONY: help demo test lint types fmt gen lock sim sim-long bench bench-peers conformance clean
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEERS := build/bench
+PEERS_READY := $(PEERS)/venv/.ready
 SEEDS ?= 500
 FROM ?= 1
 # Ours, but for error.proto: a table with a line for each reason, which `buf format` would take apart.
@@ -64,8 +66,26 @@ sim-long: $(READY) ## 20,000 seeds on every core, or what is left of them after 
 bench: $(READY) ## The figures of the README, on this machine
 	@$(BIN)/rakit bench all
 
+bench-peers: $(PEERS_READY) $(PEERS)/kafka ## rakit beside Kafka, JetStream and RabbitMQ; hours. ARGS="--help" tells what can be chosen
+	@test -d /usr/lib/rabbitmq/bin || { echo "RabbitMQ is missing: apt-get install -y --no-install-recommends rabbitmq-server (and stop the service that it starts)"; exit 1; }
+	@$(PEERS)/venv/bin/python -m tests.bench $(ARGS)
+
+# The peers' clients live beside rakit in an environment of their own: nothing of rakit needs them.
+$(PEERS_READY): requirements.lock pyproject.toml tests/bench/requirements.txt
+	@$(PYTHON) -m venv $(PEERS)/venv
+	@echo "installing into $(PEERS)/venv (once; a minute or two)"
+	@$(PEERS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PEERS)/venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
+	@$(PEERS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(PEERS)/kafka: tests/bench/kafka/pom.xml
+	@for each in java mvn; do command -v $$each >/dev/null || { echo "$$each is missing: apt-get install -y openjdk-17-jre-headless maven"; exit 1; }; done
+	@mvn -q -B -f tests/bench/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@ || { rm -rf $@; exit 1; }
+	@touch $@
+
 conformance: $(READY) ## Clients in every language, with nothing but stubs: LANGUAGES="go python" chooses
 	@$(BIN)/python -m tests.conformance $(if $(LANGUAGES),--languages $(LANGUAGES)) $(if $(SCENARIOS),--scenarios $(SCENARIOS))
 
 clean: ## Remove the environment and caches
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build/conformance
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build/conformance build/bench/venv build/bench/kafka build/bench/data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from rakit.client.bench.echo import measure_rate, measure_round_trips
 from rakit.client.bench.failover import GapWatch, Kill
 from rakit.client.bench.machine import describe, mounted_at
 from rakit.client.bench.meter import Meter
+from rakit.client.bench.pipeline import (
+    IN_FLIGHT_MAX,
+    TOGETHER_BYTES_MAX,
+    Outbox,
+    measure_pipeline,
+    pipeline_client,
+    pipeline_processes,
+)
 from rakit.client.bench.produce import ProduceSettings
 from rakit.client.bench.report import Figure, Report, at_least, at_most, median_of, show
 from rakit.client.bench.usage import Spent
@@ -346,3 +355,53 @@ async def test_the_grpc_reference_takes_the_time_of_each_round_trip() -> None:
 
 async def test_the_grpc_reference_keeps_messages_in_flight() -> None:
     assert await measure_rate(1 << 16, 4, 0.1) > 0
+
+
+async def test_a_hop_of_the_pipeline_carries_one_small_message_and_gathers_the_rest() -> None:
+    outbox: Outbox[str] = Outbox()
+    outbox.put("a", 10)
+    assert await outbox.take() == ["a"]
+    outbox.put("b", 10)
+    outbox.put("c", 10)
+    taking = asyncio.create_task(outbox.take())
+    await asyncio.sleep(0)
+    assert not taking.done()
+    outbox.arrived()
+    assert await taking == ["b", "c"]
+
+
+async def test_a_hop_of_the_pipeline_carries_several_large_messages_each_bounded() -> None:
+    outbox: Outbox[int] = Outbox()
+    for number in range(40):
+        outbox.put(number, TOGETHER_BYTES_MAX // 2)
+    taken = [await outbox.take() for _ in range(IN_FLIGHT_MAX)]
+    assert taken == [[2 * number, 2 * number + 1] for number in range(IN_FLIGHT_MAX)]
+    taking = asyncio.create_task(outbox.take())
+    await asyncio.sleep(0)
+    assert not taking.done()
+    outbox.arrived()
+    assert len(await taking) == 2
+
+
+async def test_the_bare_pipeline_acknowledges_messages_of_any_size_and_gathered_records(
+    tmp_path: Path,
+) -> None:
+    assert await measure_pipeline(tmp_path / "first", 100, 4, 0.1) > 0
+    ended: list[int] = []
+    async with (
+        pipeline_processes(tmp_path) as pipeline,
+        pipeline_client(pipeline.address) as client,
+    ):
+        assert len(set(pipeline.pids)) == 3
+        done = asyncio.Event()
+        for number in range(500):
+            client.send(b"x" * 10, partial(ended.append, number))
+        client.send(b"x", done.set)
+        await asyncio.wait_for(done.wait(), 30)
+    assert ended == list(range(500))
+    # Every byte is where the leader is and in one other place at least.
+    stored = [
+        sum(path.stat().st_size for path in (tmp_path / name).rglob("*.log"))
+        for name in ("leader", "follower-1", "follower-2")
+    ]
+    assert min(stored[0], sorted(stored)[1]) >= 5000

@@ -15,7 +15,7 @@ from rakit.client.bench.busy import Contender, compare
 from rakit.client.bench.client import ClientSettings, bench_client
 from rakit.client.bench.latency import LatencySettings, bench_latency, one_caller
 from rakit.client.bench.machine import file_system
-from rakit.client.bench.population import all_led, client_of, percents, populate
+from rakit.client.bench.population import all_led, client_of, populate
 from rakit.client.bench.produce import Interface, ProduceSettings, bench_produce, measure
 from rakit.client.bench.report import Report
 from rakit.client.bench.target import Target, own_cluster
@@ -45,7 +45,13 @@ async def test_produce_and_latency_measure_a_real_node_and_leave_no_topic(node: 
     assert found["grpc_mb_per_s"] > 0
     # Nothing is known of processes and disks of others.
     assert found.keys().isdisjoint(
-        {"nodes_cpu_s", "nodes_memory_peak_mb", "written_mb_per_mb", "disk_mb_per_s"}
+        {
+            "nodes_cpu_s",
+            "nodes_memory_peak_mb",
+            "written_mb_per_mb",
+            "disk_mb_per_s",
+            "pipeline_mb_per_s",
+        }
     )
 
     latency = await bench_latency(node.bootstrap, LatencySettings(200, 100, 0.4), said.append)

@@ -1,4 +1,4 @@
-"""gRPC as a reference: a process that sends back what it gets, and a client for it.
+"""gRPC as a reference: a process that sends back what it gets, and clients for it.
 
 The least that any service over gRPC in Python costs on this machine: two processes, one stream,
 bytes that nobody parses, uvloop on both sides, reads and writes instead of iteration (which is ten
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import grpc
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     Call = grpc.aio.StreamStreamCall[bytes, bytes]
 
 _SERVICE: Final = "rakit.bench.Echo"
-#: Gives back its message, whatever it is.
-UNARY_METHOD: Final = f"/{_SERVICE}/Unary"
+#: The same without a stream: a call for each message.
+CALL: Final = f"/{_SERVICE}/Call"
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -44,7 +45,7 @@ async def measure_round_trips(size_bytes: int, seconds: float) -> list[float]:
     """Returns the times in seconds of round trips with one message in flight."""
     message = bytes(size_bytes)
     times: list[float] = []
-    async with echo_process() as address, _stream(address) as call:
+    async with echo_process() as echo, _stream(echo.address) as call:
         began_s = time.perf_counter()
         while (sent_s := time.perf_counter()) - began_s < seconds or not times:
             await call.write(message)
@@ -57,7 +58,7 @@ async def measure_rate(size_bytes: int, window: int, seconds: float) -> float:
     """Returns MB/s that went there and came back, with so many messages in flight."""
     message = bytes(size_bytes)
     room = asyncio.Semaphore(window)
-    async with echo_process() as address, _stream(address) as call:
+    async with echo_process() as echo, _stream(echo.address) as call:
 
         async def send() -> None:
             while True:
@@ -78,8 +79,16 @@ async def measure_rate(size_bytes: int, window: int, seconds: float) -> float:
     return count * size_bytes / passed_s / 1e6
 
 
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """The server's process."""
+
+    address: str
+    pid: int
+
+
 @asynccontextmanager
-async def echo_process() -> AsyncGenerator[str]:
+async def echo_process() -> AsyncGenerator[Echo]:
     """Starts the server, and ends it afterwards."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "rakit.client.bench.echo"),
@@ -91,7 +100,7 @@ async def echo_process() -> AsyncGenerator[str]:
     try:
         assert process.stdout is not None, "stdout is a pipe"
         port = int(await process.stdout.readline())
-        yield f"127.0.0.1:{port}"
+        yield Echo(f"127.0.0.1:{port}", process.pid)
     finally:
         process.kill()
         await process.wait()
@@ -115,7 +124,7 @@ async def _echo(_requests: object, context: Context) -> None:
         await context.write(message)
 
 
-async def _echo_once(message: bytes, _context: Context) -> bytes:
+async def _echo_call(message: bytes, _context: Context) -> bytes:
     return message
 
 
@@ -123,8 +132,8 @@ async def serve() -> None:
     """Serves until stdin ends."""
     server = grpc.aio.server(options=_OPTIONS)
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(_echo)
-    unary: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_echo_once)
-    handlers = {"Stream": handler, "Unary": unary}
+    call: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(_echo_call)
+    handlers = {"Stream": handler, "Call": call}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -11,6 +11,9 @@ themselves as the cluster had it:
 
 - the disk: as many files as there were nodes are appended to at once and made durable after each
   MiB. Every node has to store every byte at least like that (with three replicas on three nodes).
+- the bare pipeline: the same messages through a leader and two followers that do nothing else, with
+  the same durability (see `pipeline`). What rakit falls short of it is the price of Raft and the
+  broker.
 - gRPC: the same messages there and back on one stream. A record travels over three such hops.
 """
 
@@ -32,6 +35,7 @@ from rakit.client.bench.disk import measure_disk
 from rakit.client.bench.echo import measure_rate
 from rakit.client.bench.figures import summarise
 from rakit.client.bench.meter import Meter
+from rakit.client.bench.pipeline import measure_pipeline
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report, latency_figures
 from rakit.client.bench.target import NODES_COUNT, Target, bench_topic, cluster_at
@@ -132,9 +136,14 @@ async def bench_produce(bootstrap: str | None, settings: ProduceSettings, say: S
     if bootstrap is None:
         say("reference: the bare disk")
         with tempfile.TemporaryDirectory(prefix="rakit-bench-") as directory:
-            rate = await measure_disk(Path(directory), NODES_COUNT, settings.reference_seconds)
-        text = f"reference: bare disk, each of {NODES_COUNT} writers"
-        figures.append(Figure("disk_mb_per_s", text, rate, "MB/s", mb_per_s / rate))
+            path, seconds = Path(directory), settings.reference_seconds
+            rate = await measure_disk(path, NODES_COUNT, seconds)
+            text = f"reference: bare disk, each of {NODES_COUNT} writers"
+            figures.append(Figure("disk_mb_per_s", text, rate, "MB/s", mb_per_s / rate))
+            say("reference: the bare pipeline")
+            rate = await measure_pipeline(path, settings.batch_bytes, WINDOW_BATCHES, seconds)
+        text = "reference: bare pipeline of three"
+        figures.append(Figure("pipeline_mb_per_s", text, rate, "MB/s", mb_per_s / rate))
     say("reference: bare gRPC")
     rate = await measure_rate(settings.batch_bytes, WINDOW_BATCHES, settings.reference_seconds)
     text = "reference: bare gRPC stream, there and back"

@@ -28,7 +28,7 @@ import grpc.aio
 from rakit.api.v1.log_service_pb2 import InitProducerRequest, ProduceRequest, ProduceResponse
 from rakit.api.v1.log_service_pb2_grpc import LogServiceStub
 from rakit.client.bench.background import together
-from rakit.client.bench.echo import UNARY_METHOD, echo_process
+from rakit.client.bench.echo import CALL, echo_process
 from rakit.client.bench.figures import lower_end, median, summarise
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report, at_least, latency_figures
@@ -100,8 +100,8 @@ async def bench_unary(bootstrap: str | None, settings: UnarySettings, say: Say) 
         Client(target.bootstrap) as client,
         bench_topic(client, settings.partitions) as topic,
         _channels(target.bootstrap.split(",")) as channels,
-        echo_process() as echo_address,
-        _channels([echo_address] * len(channels)) as echo_channels,
+        echo_process() as echo,
+        _channels([echo.address] * len(channels)) as echo_channels,
     ):
         description, usage = target.description, target.usage()
         callers = [
@@ -172,9 +172,7 @@ def _durable(stub: LogServiceAsyncStub) -> Call:
 
 
 def _echo(channel: grpc.aio.Channel) -> Call:
-    method = channel.unary_unary(
-        UNARY_METHOD, ProduceRequest.SerializeToString, ProduceRequest.FromString
-    )
+    method = channel.unary_unary(CALL, ProduceRequest.SerializeToString, ProduceRequest.FromString)
 
     async def call(request: ProduceRequest) -> object:
         return await cast("Callable[[ProduceRequest], Awaitable[object]]", method)(request)

@@ -76,6 +76,8 @@ def produce(
                        acknowledged; three replicas make it 3 at least
     reference: disk    write + fdatasync of 1 MiB chunks to three files at once, MB/s of each:
                        what three nodes must do at least with every byte
+    reference: pipeline  the same messages through a leader and two followers that do nothing
+                       else, fsync included: no Raft, one log
     reference: gRPC    the same messages there and back on one stream between two processes
 
     Example: rakit bench produce --record-bytes 100 --seconds 10
