@@ -10,7 +10,7 @@ import pytest
 
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report
-from rakit.client.cli import bench, running
+from rakit.client.cli import bench_base, running
 from rakit.client.cli.complaints import CommandError
 from rakit.client.cli.output import Format
 
@@ -34,7 +34,7 @@ async def one_and_an_interrupt(say: Say) -> AsyncGenerator[Report]:
 
 async def nothing_but_an_error(say: Say) -> AsyncGenerator[Report]:
     say("measuring")
-    for count in ():
+    for count in list[int]():
         yield report(count)
     raise CommandError("no node came up")
 
@@ -42,7 +42,7 @@ async def nothing_but_an_error(say: Say) -> AsyncGenerator[Report]:
 def test_what_was_measured_is_shown_though_a_later_column_fails(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code = running.run(bench._run(Format.JSON, two_and_an_error))
+    code = running.run(bench_base._run(Format.JSON, two_and_an_error))
     out, err = capsys.readouterr()
     assert code == running.FAILED
     assert [each["settings"]["groups"] for each in json.loads(out)["reports"]] == [10, 100]
@@ -50,7 +50,7 @@ def test_what_was_measured_is_shown_though_a_later_column_fails(
 
 
 def test_what_was_measured_is_shown_after_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
-    code = running.run(bench._run(Format.TABLE, one_and_an_interrupt))
+    code = running.run(bench_base._run(Format.TABLE, one_and_an_interrupt))
     out, err = capsys.readouterr()
     assert code == running.FAILED
     assert "CPU" in out
@@ -58,6 +58,6 @@ def test_what_was_measured_is_shown_after_ctrl_c(capsys: pytest.CaptureFixture[s
 
 
 def test_where_nothing_was_measured_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    code = running.run(bench._run(Format.TABLE, nothing_but_an_error))
+    code = running.run(bench_base._run(Format.TABLE, nothing_but_an_error))
     assert code == running.FAILED
     assert capsys.readouterr() == ("", "rakit: no node came up\n")

@@ -100,8 +100,8 @@ async def bench_unary(bootstrap: str | None, settings: UnarySettings, say: Say) 
         Client(target.bootstrap) as client,
         bench_topic(client, settings.partitions) as topic,
         _channels(target.bootstrap.split(",")) as channels,
-        echo_process() as echo,
-        _channels([echo.address] * len(channels)) as echo_channels,
+        echo_process() as server,
+        _channels([server.address] * len(channels)) as echo_channels,
     ):
         description, usage = target.description, target.usage()
         callers = [
