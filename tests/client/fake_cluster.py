@@ -410,6 +410,8 @@ class FakeNode:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
         for position in request.positions:
             one = self._cluster.topics[position.topic][position.partition]
+            together = log_pb.ReadResponse()
+            together.data.topic, together.data.partition = position.topic, position.partition
             for stored in list(one.batches):
                 if stored.base_offset + stored.count <= position.offset:
                     continue
@@ -421,6 +423,9 @@ class FakeNode:
                     base_offset=stored.base_offset, record_count=stored.count, append_time_ms=1_000
                 )
                 batch.records.ParseFromString(stored.content)
+                if self.answers_together:
+                    together.data.batches.append(batch)
+                    continue
                 yield answer
                 if self.breaks_every_read:
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
@@ -429,12 +434,16 @@ class FakeNode:
                     if not self.break_reads_after:
                         self.refused_reads = self.refused_after_break
                         await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is gone")
+            if together.data.batches:
+                yield together
         if request.follow:
             # Nothing is ever appended while somebody follows.
             await asyncio.Event().wait()
 
     # Reads break once after so many batches; 0: never.
     break_reads_after = 0
+    # All batches of a partition come in one answer.
+    answers_together = False
     # Every read breaks after one batch.
     breaks_every_read = False
     # So many reads get nothing, and so many after the one that breaks.

@@ -20,6 +20,7 @@ from rakit.client import (
     ReaderConfig,
     UnavailableError,
 )
+from rakit.client.errors import make_error
 from rakit.client.reading.progress import Progress, begin, time_of
 from rakit.client.reading.reader import _Buffer
 from rakit.client.records import fill_columns
@@ -269,6 +270,29 @@ async def test_reading_goes_on_at_another_node_when_the_leader_is_gone(
     await fake.nodes[1].stop()
     async with asyncio.timeout(8), client.reader("t", [0]) as reader:
         assert [record.value async for record in reader] == expected
+
+
+async def test_nothing_is_lost_when_the_leader_changes_within_an_answer_of_many_batches(
+    fake: FakeCluster, client: Client
+) -> None:
+    expected = fill(fake, 0, *[2] * 5)
+    for node in fake.nodes.values():
+        node.answers_together = True
+    moved = make_error(
+        "NOT_LEADER",
+        "another node leads",
+        {"leader_address": fake.nodes[2].address, "leader_term": "99", "leader_node_id": "2"},
+    )
+    # So that the stream stands still between two batches of the answer.
+    config = ReaderConfig(buffer_bytes_max=1)
+    async with client.reader("t", [0], config=config) as reader:
+        seen: list[bytes | None] = []
+        async for record in reader:
+            seen.append(record.value)
+            if len(seen) == 1:
+                assert reader._metadata.learn_leader(moved, "t", 0)
+    assert seen == expected
+    assert fake.nodes[1].read_partitions == [0]
 
 
 async def test_between_two_attempts_there_is_a_pause(fake: FakeCluster) -> None:

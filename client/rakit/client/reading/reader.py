@@ -215,10 +215,10 @@ class Reader:
             leader, address = self._leader(wanted[0]), self._address(wanted[0])
             try:
                 stubs = self._connections.stubs(address)
-                async with aclosing(stream(stubs, wanted, follow=self._follow)) as batches:
-                    async for batch in batches:
+                async with aclosing(stream(stubs, wanted, follow=self._follow)) as answers:
+                    async for batches in answers:
                         failures = 0
-                        if batch is not None:
+                        for batch in batches:
                             await self._buffer.put(batch)
                         if self._leader(wanted[0]) not in {leader, ""}:
                             # The one that leads now serves without a detour.

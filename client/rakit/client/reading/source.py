@@ -1,8 +1,10 @@
 """One Read stream from one node for some partitions, as an iterator of what is new.
 
 It ends when every partition has reached its end, and raises when the stream breaks or a partition
-fails. None stands for a sign of life without a record. What it has yielded is counted in each
-partition's `Progress`, so whoever opens the next stream goes on exactly there.
+fails. Nothing at all stands for a sign of life without a record. What it has yielded is counted in
+each partition's `Progress`, so whoever opens the next stream goes on exactly there. It yields the
+batches of an answer together: they are counted together, and whoever stopped between two of them
+would lose the rest.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ POSITIONS_COUNT_MAX: Final = 256
 
 async def stream(
     stubs: Stubs, wanted: Sequence[Progress], *, follow: bool
-) -> AsyncGenerator[RecordBatch | None]:
-    """Yields new batches as they come, and None for a heartbeat. Raises RakitError."""
+) -> AsyncGenerator[Sequence[RecordBatch]]:
+    """Yields the new batches of each answer, none for a heartbeat. Raises RakitError."""
     by_partition = {each.partition: each for each in wanted}
     request = ReadRequest(
         positions=[each.position() for each in wanted],
@@ -40,7 +42,7 @@ async def stream(
         async for answer, size_bytes in call:
             if not answer.HasField("data"):
                 # A heartbeat, or an end that the progress shows as well.
-                yield None
+                yield ()
                 continue
             data = answer.data
             if data.HasField("error"):
@@ -50,7 +52,7 @@ async def stream(
             for batch in batches:
                 # To add it up from the columns would cost as much as parsing them.
                 batch.size_bytes = size_bytes * len(batch) // count
-                yield batch
+            yield batches
     except grpc.aio.AioRpcError as failure:
         raise from_rpc_error(failure, stubs.address) from failure
     finally:
