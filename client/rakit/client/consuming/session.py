@@ -1,15 +1,15 @@
-"""A membership in a group, over as many streams as it takes.
+"""A membership in a group, over as many streams as it takes (`streams`).
 
-One task reads the stream and takes in what it says at once; a second one writes; a third one does,
-in order, what a rebalance asks of the program. So a hook may take its time, and may seek and commit
-meanwhile, while the stream lives on.
+What a stream says is taken in at once; a task of its own does, in order, what a rebalance asks of
+the program. So a hook may take its time, and may seek and commit meanwhile, while the stream lives
+on.
 
 Rules:
 
-- A stream that breaks is opened anew, on another node where that may help, and resumes the session
-  with its token. What was received stays; partitions go on where they were, not at their commit.
+- A new stream resumes the session with its token. What was received stays; partitions go on where
+  they were, not at their commit.
 - A session that the server has ended is over: the program is told what it lost (`on_lost`), and a
-  new one begins. Where another process has taken the place of this one, that is an error.
+  new one begins.
 - A partition is let go of only when the program is through with what it was handed, its hook has
   run and its commit was answered. One that the server meanwhile leaves here stays, and is assigned
   to the program anew.
@@ -23,13 +23,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
-
-import grpc.aio
+from typing import Final, Protocol
 
 from rakit.api.v1 import record_pb2
 from rakit.api.v1.group_service_pb2 import (
@@ -49,28 +45,15 @@ from rakit.api.v1.group_service_pb2 import TopicPartition as WireTopicPartition
 from rakit.api.v1.log_service_pb2 import Edge, Position
 from rakit.client import codecs
 from rakit.client.config import ClientConfig, GroupConfig
-from rakit.client.connections import Connections, is_cancelled, is_nodes_fault
+from rakit.client.connections import Connections
 from rakit.client.consuming.commits import Commits
 from rakit.client.consuming.inbox import Inbox
 from rakit.client.consuming.places import Place, Received, Told, TopicPartition
 from rakit.client.consuming.seeks import Seeks
-from rakit.client.errors import (
-    LocalReason,
-    MemberFencedError,
-    RakitError,
-    from_rpc_error,
-    from_status,
-    make_error,
-)
+from rakit.client.consuming.streams import Streams
+from rakit.client.errors import RakitError, from_status, make_error
 
-if TYPE_CHECKING:
-    SubscribeCall: TypeAlias = grpc.aio.StreamStreamCall[SubscribeRequest, SubscribeResponse]
-
-#: The pause between attempts doubles up to this power.
-_BACKOFF_STEPS_MAX: Final = 10
 _LOGGER: Final = logging.getLogger(__name__)
-#: Fences after which another process, or a person, has decided that this member is no more.
-_FINAL_FENCES: Final = frozenset({"INSTANCE_REPLACED", "LEFT", "GROUP_DELETED"})
 
 Partitions = Sequence[TopicPartition]
 
@@ -102,14 +85,6 @@ class Subscription:
     start: Edge.ValueType
 
 
-class _FencedError(Exception):
-    """The session is over, and a new one may begin."""
-
-    def __init__(self, error: RakitError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 class Session:
     """One member. `run` lives from join to leave."""
 
@@ -120,37 +95,34 @@ class Session:
         wanted: Subscription,
         program: Program,
     ) -> None:
-        self._connections = connections
-        self._client_config, self._config = configs
+        client_config, self._config = configs
+        self._streams = Streams(connections, configs, self)
         self._wanted = wanted
         self._program = program
         self.places: dict[TopicPartition, Place] = {}
         self.commits = Commits()
-        self.inbox = Inbox(self._config.buffer_bytes_max, self._wake)
+        self.inbox = Inbox(self._config.buffer_bytes_max, self._streams.wake)
         self.member_id = ""
         #: Resolves when the member has joined for the first time.
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._token = b""
-        self._outbox: deque[SubscribeRequest] = deque()
-        self._bell = asyncio.Event()
         start = Edge.ValueType(wanted.start)
-        self._seeks = Seeks(start, self._client_config.backoff_ms / 1000, self._send)
+        self._seeks = Seeks(start, client_config.backoff_ms / 1000, self._streams.send)
         #: Why nothing can be asked for any more.
         self._ended: RakitError | None = None
         #: What a rebalance asks of the program, in order.
         self._chores: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
-        self._is_leaving = False
+        #: The membership is to end.
+        self.is_leaving = False
         #: What the server has begun to say that is owned, and has not ended.
         self._owning: set[TopicPartition] = set()
-        #: Attempts without a sign of life, in a row.
-        self._failures = 0
 
     # The streams.
 
     async def run(self) -> None:
         """Keeps the membership until `leave`, or raises what ended it."""
         chores = asyncio.create_task(self._do_chores())
-        streams = asyncio.create_task(self._keep_streams())
+        streams = asyncio.create_task(self._streams.run())
         try:
             await asyncio.wait({chores, streams}, return_when=asyncio.FIRST_COMPLETED)
             for task in (streams, chores):
@@ -161,73 +133,12 @@ class Session:
                 task.cancel()
             await asyncio.gather(streams, chores, return_exceptions=True)
 
-    async def _keep_streams(self) -> None:
-        now_s = asyncio.get_running_loop().time
-        failing_since_s = 0.0
-        while True:
-            address = self._connections.pick()
-            try:
-                await self._stream(address)
-            except _FencedError as fenced:
-                self._lose_all(fenced.error)
-            except RakitError as error:
-                if self._is_leaving:
-                    # The session ends by itself, when its grace is over.
-                    return
-                self._failures += 1
-                failing_since_s = now_s() if self._failures == 1 else failing_since_s
-                if not error.retriable or self._is_too_long(now_s() - failing_since_s):
-                    raise
-                if is_nodes_fault(error):
-                    self._connections.failed(address)
-                await self.rest(self._failures)
-            else:
-                return
-
-    def _is_too_long(self, failing_s: float) -> bool:
-        timeout_ms = self._config.retry_timeout_ms
-        return timeout_ms is not None and failing_s * 1000 >= timeout_ms
-
     async def rest(self, failures: int) -> None:
         """The pause after so many failures in a row."""
-        config = self._client_config
-        pause_ms = config.backoff_ms * 2 ** min(failures, _BACKOFF_STEPS_MAX)
-        await asyncio.sleep(min(pause_ms, config.backoff_ms_max) / 1000 * random.uniform(0.5, 1))
+        await self._streams.rest(failures)
 
-    async def _stream(self, address: str) -> None:
-        """One stream, from its join to its end; returns when the member has left."""
-        stubs = self._connections.stubs(address)
-        call = stubs.group.Subscribe()
-        self._begin_stream()
-        writer = asyncio.create_task(self._write(call))
-        has_served = False
-        try:
-            while (event := await call.read()) is not grpc.aio.EOF:
-                if not has_served:
-                    has_served = True
-                    self._connections.served(address)
-                self._failures = 0
-                assert isinstance(event, SubscribeResponse), "nothing else comes on this stream"
-                self._take(event)
-            if not self._is_leaving:
-                raise make_error(LocalReason.UNREACHABLE, f"{address} ended the stream early")
-        except grpc.aio.AioRpcError as failure:
-            error = from_rpc_error(failure, address)
-            if isinstance(error, MemberFencedError) and error.fence_reason not in _FINAL_FENCES:
-                raise _FencedError(error) from failure
-            raise error from failure
-        except asyncio.CancelledError:
-            if is_cancelled():
-                raise
-            raise make_error(LocalReason.CLOSED, "the client was closed") from None
-        finally:
-            writer.cancel()
-            call.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
-            self._end_stream()
-
-    def _begin_stream(self) -> None:
-        """Puts into the outbox what a new stream begins with."""
+    def begun(self) -> list[SubscribeRequest]:
+        """Returns what a new stream begins with."""
         join = JoinGroup(
             group=self._wanted.group,
             topics=self._wanted.topics,
@@ -244,59 +155,42 @@ class Session:
             client_id=self._config.client_id,
         )
         self._owning.clear()
-        self._outbox.clear()
-        self._outbox.append(SubscribeRequest(join=join))
-        if self._is_leaving:
-            self._outbox.append(SubscribeRequest(leave=LeaveRequest()))
-        self._wake()
+        leaving = [SubscribeRequest(leave=LeaveRequest())] if self.is_leaving else []
+        return [SubscribeRequest(join=join), *leaving]
 
-    def _end_stream(self) -> None:
-        self._outbox.clear()
+    def broken(self) -> None:
+        """What was said on the stream holds no more."""
         self.commits.broken()
         for place in self.places.values():
             place.told = Told.NOTHING
 
-    async def _write(self, call: SubscribeCall) -> None:
-        """Sends what there is; a stream that is broken is noticed by whoever reads it."""
-        try:
-            while True:
-                while self._outbox:
-                    await call.write(self._outbox.popleft())
-                if self.member_id and (commit := self.commits.take(self.may_commit)) is not None:
-                    await call.write(SubscribeRequest(commit=commit))
-                elif grant := self.inbox.take_grant():
-                    await call.write(SubscribeRequest(grant=GrantCredit(bytes=grant)))
-                else:
-                    self._bell.clear()
-                    await self._bell.wait()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return
+    def gathered(self) -> SubscribeRequest | None:
+        """Returns a commit or a grant that is to be sent now."""
+        if self.member_id and (commit := self.commits.take(self.may_commit)) is not None:
+            return SubscribeRequest(commit=commit)
+        if grant := self.inbox.take_grant():
+            return SubscribeRequest(grant=GrantCredit(bytes=grant))
+        return None
 
     def may_commit(self, name: TopicPartition) -> bool:
         """What is not owned at all is for the server to refuse."""
         place = self.places.get(name)
         return place is None or place.told is not Told.NOTHING
 
-    def _wake(self) -> None:
-        self._bell.set()
-
-    def _send(self, request: SubscribeRequest) -> None:
-        self._outbox.append(request)
-        self._wake()
-
     # What the stream says.
 
-    def _take(self, event: SubscribeResponse) -> None:
+    def take(self, event: SubscribeResponse) -> None:
+        """Takes in what the stream says."""
         match event.WhichOneof("event"):
             case "records":
                 self._records(event.records)
             case "committed":
                 self.commits.answered(event.committed)
-                self._wake()
+                self._streams.wake()
             case "joined":
                 self.member_id = event.joined.member_id
                 self._token = event.joined.resume_token
-                self._wake()
+                self._streams.wake()
                 if not self.joined.done():
                     self.joined.set_result(None)
             case "assigned":
@@ -349,7 +243,7 @@ class Session:
         if fresh:
             self._chores.put_nowait(lambda: self._tell_assigned(fresh))
         # What waited for a word about its partition may go.
-        self._wake()
+        self._streams.wake()
 
     def _go_on(self, place: Place, assigned: AssignedPartition) -> None:
         """The server has begun to read a partition that is here already."""
@@ -361,7 +255,7 @@ class Session:
             # It stays, when the program has let go of it.
             return
         if is_new_stream and place.is_paused:
-            self._send(_pausing([place.name], paused=True))
+            self._streams.send(_pausing([place.name], paused=True))
         if place.seeking is not None:
             self._seeks.tell(place)
         elif assigned.reset and not is_new_stream:
@@ -391,10 +285,10 @@ class Session:
                 self._stop(place)
                 leaving.append(place)
         if gone:
-            self._send(_revoked(gone))
+            self._streams.send(_revoked(gone))
         if leaving:
             self._chores.put_nowait(lambda: self._let_go(leaving))
-        self._wake()
+        self._streams.wake()
 
     def _stop(self, place: Place) -> None:
         """Nothing more of a partition is handed over."""
@@ -414,7 +308,7 @@ class Session:
             if place.told is Told.REVOKING:
                 done.append(place.name)
         if done:
-            self._send(_revoked(done))
+            self._streams.send(_revoked(done))
         if staying:
             self._stay(staying)
 
@@ -430,7 +324,7 @@ class Session:
         """Whether this very ownership lasts; a later one of the same partition is another."""
         return self.places.get(place.name) is place
 
-    def _lose_all(self, error: RakitError) -> None:
+    def fenced(self, error: RakitError) -> None:
         """The session is over: the next stream begins a new one."""
         self._token = b""
         self.member_id = ""
@@ -455,7 +349,7 @@ class Session:
 
     def commit_due(self) -> None:
         """There is something to commit."""
-        self._wake()
+        self._streams.wake()
 
     def seek(self, name: TopicPartition, position: Position) -> asyncio.Future[int]:
         """Reads a partition from another place; the future is the offset that this is."""
@@ -468,7 +362,7 @@ class Session:
         """Stops or goes on with partitions."""
         for name in names:
             self._owned(name).is_paused = paused
-        self._send(_pausing(names, paused=paused))
+        self._streams.send(_pausing(names, paused=paused))
 
     def _owned(self, name: TopicPartition) -> Place:
         if self._ended is not None:
@@ -486,8 +380,8 @@ class Session:
 
     def leave(self) -> None:
         """Ends the membership: `run` returns when the server has heard of it."""
-        self._is_leaving = True
-        self._send(SubscribeRequest(leave=LeaveRequest()))
+        self.is_leaving = True
+        self._streams.send(SubscribeRequest(leave=LeaveRequest()))
 
 
 def _wire(name: TopicPartition) -> WireTopicPartition:

@@ -100,6 +100,12 @@ class _Known:
         offset, owner = self._committed.get(key), self._owners.get(key, "")
         return _Partition(topic, key, offset, owner, self._targets.get(key, ()))
 
+    def bytes_max(self, place: Place) -> int:
+        """What is at a place takes so much of an answer at most."""
+        if (member := self.members.get(place)) is not None:
+            return member[0].ByteSize()
+        return self.partition(place).bytes_max
+
 
 @dataclass(frozen=True, slots=True)
 class _Window:
@@ -143,24 +149,17 @@ class GroupPages:
         known = _Known(described, self._registry)
         left = sorted(place for place in known.members.keys() | known.keys.keys() if place > after)
         chosen: list[Place] = []
-        members: list[tuple[MemberRecord, int]] = []
-        partitions: list[_Partition] = []
         room = RESPONSE_BYTES_MAX
         for place in left[:size]:
-            if (member := known.members.get(place)) is not None:
-                room -= member[0].ByteSize()
-            else:
-                partition = known.partition(place)
-                room -= partition.bytes_max
+            room -= known.bytes_max(place)
             if room < 0 and chosen:
                 break
             chosen.append(place)
-            if member is not None:
-                members.append(member)
-            else:
-                partitions.append(partition)
-        is_last = len(chosen) == len(left)
-        return _Window(members, partitions, "" if is_last else _token_of(chosen[-1]))
+        return _Window(
+            [known.members[each] for each in chosen if each in known.members],
+            [known.partition(each) for each in chosen if each in known.keys],
+            _token_of(chosen[-1]) if len(chosen) < len(left) else "",
+        )
 
     async def _rows(self, known: Sequence[_Partition], deadline: float) -> list[api.GroupPartition]:
         by_topic: dict[int, list[_Partition]] = {}
