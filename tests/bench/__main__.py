@@ -21,8 +21,10 @@ from tests.bench import plot, table
 from tests.bench.results import Case, Result, append, load, missing
 from tests.bench.schedule import cases
 from tests.bench.systems import SYSTEMS
+from tests.bench.versions import versions
 from tests.bench.works import DEFAULT, WORKS, UnknownNameError, chosen
 
+ROOT = Path(__file__).resolve().parents[2]
 OUT = Path("build/bench/peers.jsonl")
 DATA = Path("build/bench/data")
 #: Beside warm-up and measurement: start, creation, filling, reading back, end.
@@ -67,14 +69,19 @@ def measured(case: Case, data: Path) -> Result:
         "warm_s": case.warm_s,
         "directory": str((data / case.system).resolve()),
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.worker", json.dumps(order)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL if case.system != "rakit" else None,
-        # Ctrl-C is for us.
-        start_new_session=True,
-        env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"},
-    )
+    data.mkdir(parents=True, exist_ok=True)
+    # Clients of others say much about nodes that are gone; it is for whoever looks for a reason.
+    log = data / f"{case.system}.log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.worker", json.dumps(order)],
+            stdout=subprocess.PIPE,
+            stderr=said,
+            # Ctrl-C is for us.
+            start_new_session=True,
+            cwd=ROOT,
+            env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"},
+        )
     try:
         out, _ = process.communicate(timeout=WORKER_S_MAX + 10 * (case.seconds + case.warm_s))
     except subprocess.TimeoutExpired:
@@ -82,7 +89,8 @@ def measured(case: Case, data: Path) -> Result:
     finally:
         _end(process)
     if not out:
-        return Result(case, error=f"the worker ended without an answer ({process.returncode})")
+        why = log.read_text(errors="replace").strip().splitlines()[-1:]
+        return Result(case, error=" ".join([f"no answer ({process.returncode}):", *why]))
     answer = json.loads(out.splitlines()[-1])
     return Result(case, answer.get("figures", {}), answer.get("error", ""))
 
@@ -121,6 +129,9 @@ def main(given: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     wanted = arguments(given)
     interrupted = False
+    # A shell's background job is born deaf to SIGINT, and would leave its nodes behind.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     if not wanted.show:
         try:
             run(wanted)
@@ -128,10 +139,11 @@ def main(given: Sequence[str]) -> int:
             interrupted = True
             print("stopped; --resume goes on", file=sys.stderr)
     found = load(wanted.out)
+    machine = {**describe(), "peers": versions()}
     if wanted.output == "json":
-        print(json.dumps(table.tree(describe(), found), indent=2))
+        print(json.dumps(table.tree(machine, found), indent=2))
     else:
-        table.show(describe(), found)
+        table.show(machine, found)
     if wanted.plots is not None:
         plot.plot(found, wanted.plots)
     return 130 if interrupted else 0

@@ -16,7 +16,7 @@ from tests.bench.intervals import Interval, ratio, spread
 from tests.bench.results import Result, latest
 from tests.bench.systems import SYSTEMS, stand_in
 from tests.bench.verdicts import LEAST, OURS, Rounds, Verdict, best, judge, rounds_of
-from tests.bench.works import WORKS, Kind, work
+from tests.bench.works import WORKS, Kind, twin, work
 
 #: The figures of each kind, the first of which decides: key, head, and whether more is better.
 SHOWN: Mapping[Kind, Sequence[tuple[str, str, bool]]] = {
@@ -71,23 +71,36 @@ def _interval(interval: Interval | None) -> str:
 
 
 def works_of(found: Sequence[Result]) -> list[str]:
-    """The works with results, in their own order."""
-    there = {result.case.work for result in found}
-    return [each.name for each in WORKS if each.name in there]
+    """The works with results, in their own order; not those that only stand in for others."""
+    there: dict[str, set[str]] = {}
+    for result in found:
+        there.setdefault(result.case.work, set()).add(result.case.system)
+
+    def stands_in(name: str) -> bool:
+        other = twin(name)
+        return other in there and all(stand_in(other, each) == name for each in there[name])
+
+    return [each.name for each in WORKS if each.name in there and not stands_in(each.name)]
 
 
 def rows_of(found: Sequence[Result], name: str) -> list[list[str]]:
-    """The lines of one work, each system with each of its settings; then those that failed."""
+    """The lines of one work: each system with each of its settings, and its interface if that is
+    another than the work's.
+    """
     shown = SHOWN[work(name).kind]
     deciding, _, more_is_better = shown[0]
-    ours = rounds_of(found, stand_in(name, OURS) or name, OURS, deciding)
+    ours = rounds_of(found, name, OURS, deciding)
     our_best = best(ours, more_is_better=more_is_better)[1] if ours else {}
     rows: list[list[str]] = []
     for system in SYSTEMS:
-        for setting, rounds in rounds_of(found, name, system, deciding).items():
-            cells = [system, setting, str(len(rounds))]
+        measured = stand_in(name, system)
+        if measured is None:
+            continue
+        interface = "" if measured == name else work(measured).interface
+        for setting, rounds in rounds_of(found, measured, system, deciding).items():
+            cells = [system, setting or interface, str(len(rounds))]
             for key, _ in [*((key, head) for key, head, _ in shown), *TAKEN]:
-                figure = rounds_of(found, name, system, key).get(setting)
+                figure = rounds_of(found, measured, system, key).get(setting)
                 cells.append(_spread(figure) if figure else "")
             shared = sorted(our_best.keys() & rounds.keys())
             if system != OURS and shared:
@@ -110,7 +123,7 @@ def _print_work(found: Sequence[Result], name: str) -> None:
     if rows:
         print_table(_only(heads, used), [_only(row, used) for row in rows])
     for result in found:
-        if result.case.work == name and result.error:
+        if result.error and result.case.work == stand_in(name, result.case.system):
             print(f"failed: {result.case.system} {result.case.setting}: {result.error}")
 
 
@@ -136,6 +149,11 @@ def show(machine: Mapping[str, Tree], results: Sequence[Result]) -> None:
     found = latest(results)
     for key, value in machine.items():
         print(f"{key:9} {value}")
+    durations = sorted({(each.case.seconds, each.case.warm_s) for each in found})
+    each = ", ".join(
+        f"{seconds:g} s after {warm_s:g} s of warm-up" for seconds, warm_s in durations
+    )
+    print(f"{'each':9} {each}")
     for name in works_of(found):
         _print_work(found, name)
     rows = [
@@ -164,6 +182,8 @@ def tree(machine: Mapping[str, Tree], results: Sequence[Result]) -> dict[str, Tr
             "system": each.case.system,
             "setting": each.case.setting,
             "round": each.case.round,
+            "seconds": each.case.seconds,
+            "warm_s": each.case.warm_s,
             "figures": dict(each.figures),
             "error": each.error,
         }

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import psutil
@@ -18,7 +18,6 @@ import pytest
 from tests.bench import measuring
 from tests.bench.__main__ import arguments, measured
 from tests.bench.measuring import Timing, measure
-from tests.bench.processes import tree_of
 from tests.bench.results import Case
 from tests.bench.systems.base import Client, Cluster, MeasurementError, Single, System, Tally
 from tests.bench.works import Work, work
@@ -130,13 +129,24 @@ def test_an_error_of_a_worker_is_its_result(tmp_path: Path) -> None:
     assert (result.error, result.figures) == ("AssertionError: it is one log", {})
 
 
+def test_a_worker_that_dies_leaves_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho no memory >&2\nexit 9\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    result = measured(Case(PRODUCE.name, "disk", "", 0, 0.1, 0.1), tmp_path)
+    assert result.error == "no answer (9): no memory"
+
+
 def nodes_of(pid: int) -> list[psutil.Process]:
-    parents = {each.pid: each.ppid() for each in psutil.process_iter()}
     found: list[psutil.Process] = []
-    for each in tree_of([pid], parents):
-        process = psutil.Process(each)
-        if "rakit.node" in process.cmdline():
-            found.append(process)
+    for each in psutil.Process(pid).children(recursive=True):
+        # A process may end between two looks at it.
+        with suppress(psutil.NoSuchProcess):
+            if "rakit.node" in each.cmdline():
+                found.append(each)
     return found
 
 
@@ -154,6 +164,7 @@ def test_an_interrupted_run_ends_what_it_started_and_keeps_what_it_has(tmp_path:
         assert b"1 of 1: produce-100-p1-x1-batch rakit" in process.stderr.readline()
         while len(nodes := nodes_of(process.pid)) < 3:
             assert process.poll() is None
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert b"--resume goes on" in said

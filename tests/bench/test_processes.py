@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,13 +78,13 @@ def test_a_watch_tells_what_was_taken_while_it_watched(
         assert process.stdout is not None
         with Watch([process.pid]) as watch:
             process.stdout.readline()
-            began = os.times()
-            while sum(os.times()[:2]) - sum(began[:2]) < 0.1:
+            began_s = time.thread_time()
+            while time.thread_time() - began_s < 0.1:
                 pass
         process.communicate(b"")
     figures = watch.figures()
     assert figures["seconds"] > 0.1
     assert 0.2 <= figures["node_cpu_s"] <= 5
-    assert figures["client_cpu_s"] >= 0.08
+    assert figures["client_cpu_s"] >= 0.09
     assert figures["memory_mib"] > 20
     assert figures["written_mb"] >= 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -112,14 +113,14 @@ def measured() -> list[Result]:
     return [
         *results("rakit", BATCH, [80, 100]),
         *results("kafka", BATCH, [40, 50]),
-        Result(Case(BATCH, "jetstream-fsync", "", 0, 30, 10), error="nobody listened"),
+        Result(Case(RECORD, "jetstream-fsync", "", 0, 30, 10), error="nobody listened"),
     ]
 
 
 def test_the_table_shows_spread_ratio_failures_and_bars(capsys: pytest.CaptureFixture[str]) -> None:
     table.show({"cpu": "one"}, measured())
     out = capsys.readouterr().out
-    assert "cpu       one\n" in out
+    assert "cpu       one\neach      30 s after 10 s of warm-up\n" in out
     assert f"\n{BATCH}\nSYSTEM  ROUNDS  MB/s            RAKIT'S RATIO\n" in out
     assert "rakit   2       90 (80 to 100)  -\n" in out
     assert "kafka   2       45 (40 to 50)   2 [2, 2]\n" in out
@@ -127,6 +128,17 @@ def test_the_table_shows_spread_ratio_failures_and_bars(capsys: pytest.CaptureFi
     (row,) = [line for line in out.splitlines() if line.startswith("produce 1 KiB, one")]
     assert "1.40 x yes" in row
     assert "2 x NO" in row
+
+
+def test_who_has_one_interface_only_stands_in_the_same_table_with_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table.show({}, [*measured(), *results("jetstream", RECORD, [10, 10])])
+    out = capsys.readouterr().out
+    assert re.search(r"^jetstream +record +2 +10 \(10 to 10\) ", out, re.MULTILINE)
+    assert f"\n{RECORD}\n" not in out
+    table.show({}, [*measured(), *results("rakit", RECORD, [20, 20])])
+    assert f"\n{RECORD}\n" in capsys.readouterr().out
 
 
 def test_programs_get_every_round_and_every_verdict() -> None:

@@ -174,19 +174,18 @@ class KafkaClient(Client):
         sent = 0
         room, count = window(work), max(1, min(TOGETHER_MAX, TOGETHER_BYTES // work.size_bytes))
         values = contents(work.size_bytes)
-        batches = [
-            [{"value": values[(at + n) % len(values)]} for n in range(count)] for at in (0, 3)
-        ]
+        singles = [values[number % len(values)] for number in range(count)]
+        messages = [{"value": value} for value in singles]
         while not tally.is_over:
             for producer in producers:
                 if work.interface is Interface.BATCH:
-                    queued = producer.produce_batch(self._topic, batches[sent % 2])
+                    queued = producer.produce_batch(self._topic, messages)
                     if queued != count:
                         raise MeasurementError(f"Kafka's client took {queued} of {count} records")
                 else:
                     produce, topic = producer.produce, self._topic
-                    for message in batches[0]:
-                        produce(topic, message["value"])
+                    for value in singles:
+                        produce(topic, value)
                 sent += count
                 producer.poll(0)
                 while True:
