@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rakit.client.bench import restart
 from rakit.client.bench.group import GroupSettings, bench_group
 from rakit.client.bench.growth import Axis, GrowthSettings, Point, bench_growth, curve
 from rakit.client.bench.produce import ProduceSettings, measure
@@ -17,6 +16,7 @@ from rakit.client.bench.target import Target, own_cluster
 from rakit.client.bench.unary import UnarySettings, bench_unary
 from rakit.client.client import Client
 from rakit.client.config import ProducerConfig
+from rakit.client.demo.processes import STOP_TIMEOUT_S
 from rakit.client.producing.producer import Producer
 
 
@@ -75,7 +75,7 @@ async def test_a_cluster_with_data_is_killed_and_stopped_and_serves_again() -> N
     for end in ("killed", "stopped"):
         assert 0 < found[f"{end}_ready_s"] <= found[f"{end}_led_s"] < 60
         assert 0 < found[f"{end}_acknowledged_s"] < 60
-    assert 0 < found["stop_s"] < restart.STOP_TIMEOUT_S
+    assert 0 < found["stop_s"] < STOP_TIMEOUT_S
 
 
 async def test_each_of_several_producers_has_connections_of_its_own(
