@@ -35,9 +35,9 @@ class GroupsSettings:
     """Which counts, how often the busy group is measured, and how long each measurement takes."""
 
     counts: Sequence[int] = COUNTS
-    rounds: int = 5
+    rounds: int = 9
     seconds: float = 10
-    busy_seconds: float = 2
+    busy_seconds: float = 1
 
 
 async def bench_groups(settings: GroupsSettings, say: Say) -> AsyncGenerator[Report]:

@@ -185,7 +185,7 @@ def groups(
     ] = "10,100,1000,10000",
     rounds: Annotated[
         int, typer.Option(help="How often the busy group is measured on each side.", min=1)
-    ] = 5,
+    ] = 9,
     output: Output = Format.TABLE,
 ) -> None:
     """Measure what grows with the number of groups.
