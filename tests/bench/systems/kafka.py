@@ -200,8 +200,14 @@ class KafkaClient(Client):
         tally.acknowledged = sent
 
     def _single_producer(self) -> Any:
-        settings = {"linger.ms": float(self._linger_ms or 5)}
-        return self._producer({**settings, "queue.buffering.max.messages": 1 << 20})
+        # Its default is a million requests at once, which never gather and collapse when late.
+        return self._producer(
+            {
+                "linger.ms": float(self._linger_ms or 5),
+                "max.in.flight": 5,
+                "queue.buffering.max.messages": 1 << 20,
+            }
+        )
 
     @asynccontextmanager
     async def _single(self) -> AsyncGenerator[Single]:
@@ -272,16 +278,18 @@ class KafkaClient(Client):
         def consume() -> None:
             while not over.is_set():
                 for message in consumer.consume(1000, 0.01):
+                    if message.error() is not None:
+                        raise MeasurementError(f"Kafka's consumer failed: {message.error()}")
                     got(message.value())
 
-        thread = threading.Thread(target=consume)
-        thread.start()
+        consuming = asyncio.create_task(asyncio.to_thread(consume))
         try:
             yield
         finally:
             over.set()
-            await asyncio.to_thread(thread.join)
+            await asyncio.gather(consuming, return_exceptions=True)
             consumer.close()
+        consuming.result()
 
     def tail(self, got: Callable[[bytes], None]) -> AbstractAsyncContextManager[None]:
         return self._tail(got)
