@@ -105,11 +105,13 @@ async def pages_of(group: DescribedGroup, size: int) -> list[api.GetGroupRespons
 
 
 @pytest.mark.parametrize("size", [0, 333, PAGE_SIZE_MAX + 1])
-async def test_contract_5_the_pages_of_a_large_group_stay_below_3_mib_and_are_the_whole(
+def test_contract_5_the_pages_of_a_large_group_stay_below_3_mib_and_are_the_whole(
     size: int,
 ) -> None:
     group = large()
-    answers = await pages_of(group, size)
+    # In a loop that nobody guards: so many objects make the collector run, which waits for threads
+    # of whatever earlier tests left to it.
+    answers = asyncio.run(pages_of(group, size))
     sizes = [each.ByteSize() for each in answers]
     assert max(sizes) < RESPONSE_BYTES_MAX < sum(sizes)
     rows = [each for answer in answers for each in answer.group.partitions]
