@@ -48,7 +48,7 @@ __all__ = [
     "reads",
 ]
 
-SEEDS: Final = range(1, 401)
+SEEDS: Final = range(1, 1001)
 DOCUMENT: Final = Path(__file__).resolve().parent.parent.parent / "docs/RAFT.md"
 _HEAD: Final = "| plant | what comes of it | trips | seed |\n|---|---|---|---|\n"
 _ROW: Final = re.compile(r"^\| `(\w+)` \| [^|]+ \| `\w+` \| (\d+|none) \|$", re.MULTILINE)
