@@ -428,6 +428,10 @@ class World:
         self.hazards.stepped(self.nodes[node_id])
 
     def _stalled(self, node_id: int) -> None:
+        # Readers are served while the write waits: what was applied with it is seen from here on.
+        driver = self.nodes[node_id].driver
+        assert driver is not None, "a node that is down writes nothing"
+        self.checker.stepped(node_id, driver)
         self.hazards.stalled(node_id)
 
     def _start_sync(self, node_id: int) -> None:
