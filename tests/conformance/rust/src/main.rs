@@ -316,7 +316,7 @@ fn leaders(change: &api::WatchClusterResponse) -> Vec<String> {
 }
 
 async fn get_group(channel: Channel, name: &str) -> Result<Value, Status> {
-    let request = api::GetGroupRequest { group: name.into() };
+    let request = api::GetGroupRequest { group: name.into(), ..Default::default() };
     let answer = GroupServiceClient::new(channel).get_group(limited(request)).await?.into_inner();
     let group = answer.group.unwrap_or_default();
     let partition = |each: &api::GroupPartition| {
