@@ -28,7 +28,7 @@ def read(
 ) -> None:
     """Measure how fast the cluster gives back, and how soon.
 
-    A topic is filled, and read from its start to its end as often as the time allows.
+    A topic is filled, and read from end to end as often as the time allows, at least once.
 
     \b
     record by record   one reader, iterated
