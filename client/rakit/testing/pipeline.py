@@ -21,7 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import grpc
 import grpc.aio
@@ -30,12 +30,16 @@ from uvloop import new_event_loop
 from rakit.client.bench.pipeline import NUMBER, OPTIONS, SERVICE, Outbox
 from rakit.multiraft.kv import Op
 from rakit.multiraft.store.config import StoreConfig
-from rakit.multiraft.store.engine import RocksEngine
+from rakit.multiraft.store.engine import EngineError, Operation, RocksEngine
+from rakit.multiraft.store.errors import Fault
 
 if TYPE_CHECKING:
     # Generic in the stubs for type checkers only.
     Context = grpc.aio.ServicerContext[bytes, bytes]
     Call = grpc.aio.StreamStreamCall[bytes, bytes]
+
+#: Until a write that RocksDB would not take is tried again, as a node does.
+STALL_RETRY_S: Final = 0.01
 
 
 class Log:
@@ -52,13 +56,23 @@ class Log:
         self._wake = threading.Event()
         threading.Thread(target=self._sync, daemon=True).start()
 
-    def write(self, entries: Sequence[bytes]) -> None:
-        """Writes the next entries, not yet durable."""
+    async def write(self, entries: Sequence[bytes]) -> None:
+        """Writes the next entries, not yet durable; waits while RocksDB pushes back."""
         first = self._written + 1
         rows = [(Op.PUT, NUMBER.pack(first + at), entry) for at, entry in enumerate(entries)]
-        self._engine.write(rows)
+        while not self._is_taken(rows):  # noqa: ASYNC110 - RocksDB tells nobody that it has room
+            await asyncio.sleep(STALL_RETRY_S)
         self._written += len(entries)
         self._wake.set()
+
+    def _is_taken(self, rows: Sequence[Operation]) -> bool:
+        try:
+            self._engine.write(rows)
+        except EngineError as error:
+            if error.fault is not Fault.STALL:
+                raise
+            return False
+        return True
 
     def _sync(self) -> None:
         while True:
@@ -87,7 +101,7 @@ class Acks:
 async def write_all(outbox: Outbox[bytes], log: Log) -> None:
     """Writes what gathers."""
     while True:
-        log.write(await outbox.take())
+        await log.write(await outbox.take())
         outbox.arrived()
 
 

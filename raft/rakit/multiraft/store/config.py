@@ -28,7 +28,7 @@ class StoreConfig:
 
     #: Memtables in memory at once; when all are full, writes stall instead of growing without
     #: bound.
-    write_buffer_count: int = 4
+    write_buffer_count: int = 8
 
     #: Live write-ahead log; bounds how much opening after a crash has to replay.
     wal_bytes_max: int = 256 * MIB
