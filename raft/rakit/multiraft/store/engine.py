@@ -45,7 +45,7 @@ _PAIR_OVERHEAD_BYTES = 64
 #: What a row takes in a batch beside key and value, at most.
 _OPERATION_OVERHEAD_BYTES = 16
 
-#: Smaller batches may grow as they like.
+#: Smaller batches may grow as they like; the others get room in steps of as much.
 _ROOM_BYTES_MIN = 128 << 10
 
 
@@ -211,14 +211,14 @@ def _make_room(batch: RawBatch, operations: Sequence[Operation]) -> None:
     size = sum([len(key) + len(value) + _OPERATION_OVERHEAD_BYTES for _, key, value in operations])
     if size < _ROOM_BYTES_MIN:
         return
-    batch.put(b"", _zeros(size.bit_length()))
+    batch.put(b"", _zeros(size // _ROOM_BYTES_MIN + 1))
     batch.clear()
 
 
-@lru_cache(maxsize=4)
-def _zeros(bits: int) -> bytes:
+@lru_cache(maxsize=64)
+def _zeros(steps: int) -> bytes:
     """Never written to, so the kernel gives it no memory of its own."""
-    return bytes(1 << bits)
+    return bytes(steps * _ROOM_BYTES_MIN)
 
 
 @contextmanager
