@@ -10,7 +10,7 @@ import pytest
 from tests.sim.runner import run_seed
 from tests.sim.world import World
 
-SEEDS = range(1, 201)
+SEEDS = range(1, 401)
 #: Counted where they take effect, not where they are drawn: a read that raised, a batch that tore.
 FAULTS = {
     # The ways between nodes.
@@ -65,7 +65,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.timeout(600)  # a hundred runs, on a machine that may have others to do
+@pytest.mark.timeout(600)  # hundreds of runs, on a machine that may have others to do
 def test_runs_meet_every_fault() -> None:
     met: Counter[str] = Counter()
     run = World.run
