@@ -55,6 +55,9 @@ class Damage:
             return
         if world.faults["torn batch"]:
             return  # others may doubt, and want an answer of every voter
+        stores = world.hazards.stores
+        if stores is not None and stores.went_back:
+            return  # the replicas of that store count as lost, and will be given up
         self.replicas[group_id] = group.meta.replica_id
         world.members.groups[group_id].damaged.add(group.meta.replica_id)
         node.driver.quarantine(group_id, "a reader found damage")
