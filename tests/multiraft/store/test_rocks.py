@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tests.multiraft.store.support import (
     entries_in,
     open_breakable,
     open_store,
+    write_patiently,
     write_some,
 )
 
@@ -215,3 +217,16 @@ def test_without_fsync_nothing_claims_to_be_durable(tmp_path: Path) -> None:
         "no witness of what is not durable"
     )
     store.close()
+
+
+def test_writing_large_batches_of_many_sizes_keeps_no_memory_of_python(store: RocksStore) -> None:
+    value = bytes(1 << 20)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for size in range(128 << 10, 1 << 20, 64 << 10):
+            write_patiently(store, entries(1, value[:size]))
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept < len(value)

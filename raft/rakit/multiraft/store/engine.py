@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -45,7 +44,7 @@ _PAIR_OVERHEAD_BYTES = 64
 #: What a row takes in a batch beside key and value, at most.
 _OPERATION_OVERHEAD_BYTES = 16
 
-#: Smaller batches may grow as they like; the others get room in steps of as much.
+#: Smaller batches may grow as they like.
 _ROOM_BYTES_MIN = 128 << 10
 
 
@@ -206,19 +205,14 @@ def _make_room(batch: RawBatch, operations: Sequence[Operation]) -> None:
     """Lets a large batch have its memory at once.
 
     It would grow by doubling, and each time copy what is in it: a third of what filling it costs.
-    The binding has no call for it, but a batch that was cleared keeps its memory.
+    The binding has no call for it, but a batch that was cleared keeps its memory. Zeros of each
+    size are not worth keeping for it: they would be as much memory again as all these batches.
     """
     size = sum([len(key) + len(value) + _OPERATION_OVERHEAD_BYTES for _, key, value in operations])
     if size < _ROOM_BYTES_MIN:
         return
-    batch.put(b"", _zeros(size // _ROOM_BYTES_MIN + 1))
+    batch.put(b"", bytes(size))
     batch.clear()
-
-
-@lru_cache(maxsize=64)
-def _zeros(steps: int) -> bytes:
-    """Never written to, so the kernel gives it no memory of its own."""
-    return bytes(steps * _ROOM_BYTES_MIN)
 
 
 @contextmanager
