@@ -91,6 +91,34 @@ def test_another_layout_of_the_same_fields_means_the_same(payload: bytes) -> Non
     assert head.base_offset == whole.base_offset
 
 
+def tagged(number: int, kind: int, rest: bytes) -> bytes:
+    return bytes([number << 3 | kind]) + rest
+
+
+def around(inner: bytes) -> bytes:
+    assert 1 << 7 <= len(inner) < 1 << 14, "its length takes two bytes"
+    return tagged(1, 2, bytes([len(inner) & 0x7F | 0x80, len(inner) >> 7])) + inner
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        tagged(12, 2, b"\x88\x27" + LARGE) + tagged(9, 1, bytes(8)),
+        tagged(12, 3, b"") + tagged(12, 4, b"") + tagged(9, 2, b"\x88\x27" + LARGE),
+    ],
+    ids=["a fixed number as content", "a group"],
+)
+def test_what_protobuf_reads_in_another_way_is_left_to_it(inner: bytes) -> None:
+    payload = around(inner)
+    whole = pb.PartitionCommand.FromString(payload).append
+    found = append_in(payload)
+    assert found is not None
+    head, content = found
+    assert content == whole.content
+    assert head.base_offset == whole.base_offset
+    assert isinstance(decode(payload), Append)
+
+
 def test_a_large_command_of_another_kind_is_no_append() -> None:
     expire = pb.ExpireProducers(producer_ids=range(5000))
     assert append_in(pb.PartitionCommand(expire=expire).SerializeToString()) is None
@@ -99,6 +127,14 @@ def test_a_large_command_of_another_kind_is_no_append() -> None:
 @pytest.mark.parametrize("cut_bytes", [1, 100, 4000])
 def test_an_append_that_breaks_off_is_malformed(cut_bytes: int) -> None:
     payload = encode_append(plain(), LARGE + bytes(4000))[:-cut_bytes]
+    for read in (decode, append_in):
+        with pytest.raises(MalformedCommandError):
+            read(payload)
+
+
+def test_what_protobuf_refuses_is_malformed() -> None:
+    length_of_nine_bytes = b"\x88\xa7" + b"\x80" * 6 + b"\x00"
+    payload = around(tagged(9, 2, length_of_nine_bytes + LARGE))
     for read in (decode, append_in):
         with pytest.raises(MalformedCommandError):
             read(payload)

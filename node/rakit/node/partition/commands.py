@@ -172,7 +172,8 @@ def append_in(payload: bytes) -> tuple[pb.AppendBatch, bytes] | None:
 def _split(payload: bytes) -> tuple[pb.AppendBatch, int, int] | None:
     """Returns the head of an append, and where its content lies.
 
-    None: the payload is small, holds something else, or is not laid out as `encode_append` does.
+    None: the payload is small, holds something else, or is not laid out to the byte as
+    `encode_append` does; then protobuf has the say, also about what is malformed.
     """
     if len(payload) < _SPLIT_BYTES_MIN or not is_append(payload):
         return None
@@ -181,12 +182,16 @@ def _split(payload: bytes) -> tuple[pb.AppendBatch, int, int] | None:
         head_end = start
         for number, at, to in fields(payload, start, end):
             if number == _CONTENT:
-                if to != len(payload):
-                    return None
-                return pb.AppendBatch.FromString(payload[start:head_end]), at, to
+                as_written = (
+                    to == len(payload)
+                    and payload[:start] == _APPEND_TAG + _varint(to - start)
+                    and payload[head_end:at] == _CONTENT_TAG + _varint(to - at)
+                )
+                head = payload[start:head_end]
+                return (pb.AppendBatch.FromString(head), at, to) if as_written else None
             head_end = to
-    except DecodeError as error:
-        raise MalformedCommandError(f"{len(payload)} bytes hold no command: {error}") from error
+    except DecodeError:
+        return None
     return None
 
 

@@ -1,6 +1,6 @@
 """A batch as it comes out of the log, in the forms in which it is answered.
 
-`StoredBatch` is an entry's batch with its place. It goes out as a whole (`opaque`), whole but
+`StoredBatch` is an entry's batch with its place. It goes out as a whole (`fill`), whole but
 decompressed for a reader that does not know its codec (`recode`), or as rows (`to_rows`). The first
 form copies bytes and decodes nothing.
 
