@@ -26,6 +26,7 @@ from rakit.api.v1 import error_pb2
 from rakit.api.v1.log_service_pb2 import ProducerStamp
 from rakit.multiraft.leaders import LeaderInfo
 from rakit.node.errors import RakitError
+from rakit.node.forwarding.intact import sent_crc32c
 from rakit.node.forwarding.link import ForwardLink
 from rakit.node.metadata.registry import PartitionInfo
 from rakit.node.partition.answers import Appended, DoomedAnswer, refusal_uncertain
@@ -129,6 +130,7 @@ class Dispatch:
             content=batch.content,
             compressed=batch.compressed,
             content_crc32c=batch.crc32c,
+            sent_crc32c=sent_crc32c(group_id, batch),
             expected_offset=expected_offset,
             producer=None if stamp is None else _stamp_message(stamp),
         )

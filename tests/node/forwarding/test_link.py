@@ -12,6 +12,7 @@ import pytest
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.config import LinkConfig
 from rakit.node.errors import RakitError
+from rakit.node.forwarding.intact import sent_crc32c
 from rakit.node.forwarding.link import ForwardLink
 from rakit.node.forwarding.receiver import ForwardReceiver
 from rakit.node.partition.answers import Appended, DoomedAnswer
@@ -24,6 +25,7 @@ from rakit.peer.v1.node_service_pb2 import (
     ForwardProduceResponse,
 )
 from tests.node.forwarding.world import appended
+from tests.node.forwarding.world import batch as checked
 
 
 class Leader:
@@ -108,6 +110,7 @@ class Joined:
         self, content: bytes = b"b", lane: int = 0, *, restart: bool = False
     ) -> asyncio.Future[Appended]:
         batch = ForwardedBatch(group_id=7, record_count=1, content=content, lane=lane)
+        batch.sent_crc32c = sent_crc32c(7, checked(content))
         batch.restart = restart
         return self.link.send(batch)
 

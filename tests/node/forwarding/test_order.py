@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
 
 from rakit.api.v1 import error_pb2
-from rakit.node.errors import RakitError
+from rakit.multiraft.checksum import crc32c
+from rakit.node.errors import RakitError, from_status
+from rakit.node.forwarding.intact import sent_crc32c
 from rakit.node.forwarding.lanes import Lane
 from rakit.node.forwarding.receiver import ForwardReceiver
+from rakit.node.partition.batches import Batch
 from rakit.node.produce import Dispatch
 from rakit.peer.v1.node_service_pb2 import ForwardedBatch, ForwardProduceRequest
 from tests.node.forwarding.test_link import Joined, Leader
 from tests.node.forwarding.world import ME, OTHER, World, appended
+from tests.node.forwarding.world import batch as checked
 
 
 class Way:
@@ -143,7 +150,13 @@ async def test_what_follows_a_doomed_request_goes_to_the_new_leader_with_it() ->
 def batch(tag: int, *, restart: bool = False) -> ForwardedBatch:
     content = b"%d" % tag
     return ForwardedBatch(
-        tag=tag, lane=5, restart=restart, group_id=7, record_count=1, content=content
+        tag=tag,
+        lane=5,
+        restart=restart,
+        group_id=7,
+        record_count=1,
+        content=content,
+        sent_crc32c=sent_crc32c(7, checked(content)),
     )
 
 
@@ -167,3 +180,44 @@ async def test_the_last_batches_of_a_lane_do_not_pass_its_failure() -> None:
     receiver.take(last)
     assert leader.taken == []
     assert receiver.lane_count == 0, "and is forgotten after them"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"content": b"0123456788"},
+        {"group_id": 8},
+        {"record_count": 2},
+        {"compressed": None},
+        {"sent_crc32c": 0},
+    ],
+    ids=lambda damage: next(iter(damage)),
+)
+async def test_p1_what_was_damaged_on_its_way_to_the_leader_is_not_appended(
+    damage: dict[str, Any], compressed: bool
+) -> None:
+    """The leader would give it a good checksum, and every replica would store it."""
+    leader = Leader()
+    receiver = ForwardReceiver(leader.append)
+    content = b"0123456789"
+    plain = b"plain" if compressed else content
+    sent = sent_crc32c(7, Batch(content, compressed, 1, crc32c(plain)))
+    whole = ForwardedBatch(
+        tag=1,
+        group_id=7,
+        record_count=1,
+        content=content,
+        compressed=compressed,
+        sent_crc32c=sent,
+    )
+    damaged = ForwardedBatch()
+    damaged.CopyFrom(whole)
+    for name, value in damage.items():
+        setattr(damaged, name, not compressed if value is None else value)
+    receiver.take(ForwardProduceRequest(number=1, batches=[damaged]))
+    assert leader.taken == []
+    (outcome,) = (await receiver.answer()).outcomes
+    assert from_status(outcome.error).reason == error_pb2.ERROR_REASON_NODE_UNAVAILABLE
+    receiver.take(ForwardProduceRequest(number=2, batches=[whole]))
+    assert [taken for taken, _ in leader.taken] == [content]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from rakit.api.v1 import error_pb2
+from rakit.multiraft.checksum import crc32c
 from rakit.multiraft.leaders import Leaders
 from rakit.node.errors import RakitError
 from rakit.node.forwarding.lanes import Lane, Parking, Request, Surroundings
@@ -50,7 +51,7 @@ def appended(offset: int = 0) -> Appended:
 
 
 def batch(content: bytes = b"b") -> Batch:
-    return Batch(content, compressed=False, record_count=1, crc32c=0)
+    return Batch(content, compressed=False, record_count=1, crc32c=crc32c(content))
 
 
 @dataclass

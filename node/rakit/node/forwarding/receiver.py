@@ -25,6 +25,7 @@ from typing import Final
 
 from rakit.api.v1 import error_pb2
 from rakit.node.errors import RakitError, to_status
+from rakit.node.forwarding.intact import check_intact
 from rakit.node.partition.answers import Appended, DoomedAnswer
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
@@ -122,6 +123,7 @@ class ForwardReceiver:
         try:
             if lane.is_broken:
                 raise earlier_failed()
+            check_intact(batch)
             answer = self._append(
                 batch.group_id,
                 Batch(batch.content, batch.compressed, batch.record_count, batch.content_crc32c),

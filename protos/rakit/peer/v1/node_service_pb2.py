@@ -27,7 +27,7 @@ from rakit.api.v1 import log_service_pb2 as rakit_dot_api_dot_v1_dot_log__servic
 from rakit.peer.v1 import opaque_pb2 as rakit_dot_peer_dot_v1_dot_opaque__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rakit/peer/v1/node_service.proto\x12\rrakit.peer.v1\x1a\x17google/rpc/status.proto\x1a\x1erakit/api/v1/log_service.proto\x1a\x1arakit/peer/v1/opaque.proto\"2\n\x0b\x44\x65stination\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x03\"\x9d\x01\n\x15\x46orwardProduceRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12.\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\x1d.rakit.peer.v1.ForwardedBatch\x12\x13\n\x0b\x65nded_lanes\x18\x04 \x03(\x03\"\x82\x02\n\x0e\x46orwardedBatch\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x0c\n\x04lane\x18\x02 \x01(\x03\x12\x0f\n\x07restart\x18\x03 \x01(\x08\x12\x10\n\x08group_id\x18\x04 \x01(\x03\x12\x14\n\x0crecord_count\x18\x05 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x06 \x01(\x0c\x12\x12\n\ncompressed\x18\x07 \x01(\x08\x12\x16\n\x0e\x63ontent_crc32c\x18\x08 \x01(\x07\x12-\n\x08producer\x18\t \x01(\x0b\x32\x1b.rakit.api.v1.ProducerStamp\x12\x1c\n\x0f\x65xpected_offset\x18\n \x01(\x03H\x00\x88\x01\x01\x42\x12\n\x10_expected_offset\"a\n\x16\x46orwardProduceResponse\x12\x14\n\x0ctaken_number\x18\x01 \x01(\x03\x12\x31\n\x08outcomes\x18\x02 \x03(\x0b\x32\x1f.rakit.peer.v1.ForwardedOutcome\"\x80\x01\n\x10\x46orwardedOutcome\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12/\n\x06result\x18\x02 \x01(\x0b\x32\x1d.rakit.api.v1.ProduceResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xc2\x01\n\x13\x46orwardFetchRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x33\n\tpositions\x18\x02 \x03(\x0b\x32 .rakit.peer.v1.ForwardedPosition\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x05\x12\x11\n\tmin_bytes\x18\x04 \x01(\x03\x12\x11\n\tmax_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06strict\x18\x06 \x01(\x08\"O\n\x11\x46orwardedPosition\x12\x10\n\x08group_id\x18\x01 \x01(\x03\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.rakit.api.v1.Position\"G\n\x14\x46orwardFetchResponse\x12/\n\tpositions\x18\x01 \x03(\x0b\x32\x1c.rakit.peer.v1.ForwardedData\"V\n\rForwardedData\x12\x13\n\x0b\x66rom_offset\x18\x01 \x01(\x03\x12\x30\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\".rakit.peer.v1.OpaquePartitionData\"\x93\x01\n\x15\x46orwardOffsetsRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x11\n\tgroup_ids\x18\x02 \x03(\x03\x12\x14\n\x07time_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x66rom_offsets\x18\x04 \x03(\x03\x42\n\n\x08_time_ms\"I\n\x16\x46orwardOffsetsResponse\x12/\n\x06groups\x18\x01 \x03(\x0b\x32\x1f.rakit.peer.v1.ForwardedOffsets\"\x8d\x01\n\x10\x46orwardedOffsets\x12\x31\n\x07offsets\x18\x01 \x01(\x0b\x32\x1e.rakit.api.v1.PartitionOffsetsH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x42\t\n\x07outcome\"\x98\x01\n\x1b\x46orwardProducerStateRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x10\n\x08group_id\x18\x02 \x01(\x03\x12\x36\n\x07request\x18\x03 \x01(\x0b\x32%.rakit.api.v1.GetProducerStateRequest\"X\n\x1c\x46orwardProducerStateResponse\x12\x38\n\x08response\x18\x01 \x01(\x0b\x32&.rakit.api.v1.GetProducerStateResponse\"o\n\x16\x46orwardTransferRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x10\n\x08group_id\x18\x02 \x01(\x03\x12\x12\n\nto_node_id\x18\x03 \x01(\x03\"\x19\n\x17\x46orwardTransferResponse\"\x82\x01\n\x14\x44igestReplicaRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x10\n\x08group_id\x18\x02 \x01(\x03\x12\x13\n\x0b\x66irst_index\x18\x03 \x01(\x03\x12\x12\n\nlast_index\x18\x04 \x01(\x03\"d\n\x15\x44igestReplicaResponse\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x03\x12\x12\n\nlast_index\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nend_offset\x18\x04 \x01(\x03\x32\xd7\x04\n\x0bNodeService\x12\x61\n\x0e\x46orwardProduce\x12$.rakit.peer.v1.ForwardProduceRequest\x1a%.rakit.peer.v1.ForwardProduceResponse(\x01\x30\x01\x12W\n\x0c\x46orwardFetch\x12\".rakit.peer.v1.ForwardFetchRequest\x1a#.rakit.peer.v1.ForwardFetchResponse\x12]\n\x0e\x46orwardOffsets\x12$.rakit.peer.v1.ForwardOffsetsRequest\x1a%.rakit.peer.v1.ForwardOffsetsResponse\x12o\n\x14\x46orwardProducerState\x12*.rakit.peer.v1.ForwardProducerStateRequest\x1a+.rakit.peer.v1.ForwardProducerStateResponse\x12`\n\x0f\x46orwardTransfer\x12%.rakit.peer.v1.ForwardTransferRequest\x1a&.rakit.peer.v1.ForwardTransferResponse\x12Z\n\rDigestReplica\x12#.rakit.peer.v1.DigestReplicaRequest\x1a$.rakit.peer.v1.DigestReplicaResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rakit/peer/v1/node_service.proto\x12\rrakit.peer.v1\x1a\x17google/rpc/status.proto\x1a\x1erakit/api/v1/log_service.proto\x1a\x1arakit/peer/v1/opaque.proto\"2\n\x0b\x44\x65stination\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x03\"\x9d\x01\n\x15\x46orwardProduceRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12.\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\x1d.rakit.peer.v1.ForwardedBatch\x12\x13\n\x0b\x65nded_lanes\x18\x04 \x03(\x03\"\x97\x02\n\x0e\x46orwardedBatch\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x0c\n\x04lane\x18\x02 \x01(\x03\x12\x0f\n\x07restart\x18\x03 \x01(\x08\x12\x10\n\x08group_id\x18\x04 \x01(\x03\x12\x14\n\x0crecord_count\x18\x05 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x06 \x01(\x0c\x12\x12\n\ncompressed\x18\x07 \x01(\x08\x12\x16\n\x0e\x63ontent_crc32c\x18\x08 \x01(\x07\x12-\n\x08producer\x18\t \x01(\x0b\x32\x1b.rakit.api.v1.ProducerStamp\x12\x1c\n\x0f\x65xpected_offset\x18\n \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bsent_crc32c\x18\x0b \x01(\x07\x42\x12\n\x10_expected_offset\"a\n\x16\x46orwardProduceResponse\x12\x14\n\x0ctaken_number\x18\x01 \x01(\x03\x12\x31\n\x08outcomes\x18\x02 \x03(\x0b\x32\x1f.rakit.peer.v1.ForwardedOutcome\"\x80\x01\n\x10\x46orwardedOutcome\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12/\n\x06result\x18\x02 \x01(\x0b\x32\x1d.rakit.api.v1.ProduceResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xc2\x01\n\x13\x46orwardFetchRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x33\n\tpositions\x18\x02 \x03(\x0b\x32 .rakit.peer.v1.ForwardedPosition\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x05\x12\x11\n\tmin_bytes\x18\x04 \x01(\x03\x12\x11\n\tmax_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06strict\x18\x06 \x01(\x08\"O\n\x11\x46orwardedPosition\x12\x10\n\x08group_id\x18\x01 \x01(\x03\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.rakit.api.v1.Position\"G\n\x14\x46orwardFetchResponse\x12/\n\tpositions\x18\x01 \x03(\x0b\x32\x1c.rakit.peer.v1.ForwardedData\"V\n\rForwardedData\x12\x13\n\x0b\x66rom_offset\x18\x01 \x01(\x03\x12\x30\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\".rakit.peer.v1.OpaquePartitionData\"\x93\x01\n\x15\x46orwardOffsetsRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x11\n\tgroup_ids\x18\x02 \x03(\x03\x12\x14\n\x07time_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0c\x66rom_offsets\x18\x04 \x03(\x03\x42\n\n\x08_time_ms\"I\n\x16\x46orwardOffsetsResponse\x12/\n\x06groups\x18\x01 \x03(\x0b\x32\x1f.rakit.peer.v1.ForwardedOffsets\"\x8d\x01\n\x10\x46orwardedOffsets\x12\x31\n\x07offsets\x18\x01 \x01(\x0b\x32\x1e.rakit.api.v1.PartitionOffsetsH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x42\t\n\x07outcome\"\x98\x01\n\x1b\x46orwardProducerStateRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x10\n\x08group_id\x18\x02 \x01(\x03\x12\x36\n\x07request\x18\x03 \x01(\x0b\x32%.rakit.api.v1.GetProducerStateRequest\"X\n\x1c\x46orwardProducerStateResponse\x12\x38\n\x08response\x18\x01 \x01(\x0b\x32&.rakit.api.v1.GetProducerStateResponse\"o\n\x16\x46orwardTransferRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x10\n\x08group_id\x18\x02 \x01(\x03\x12\x12\n\nto_node_id\x18\x03 \x01(\x03\"\x19\n\x17\x46orwardTransferResponse\"\x82\x01\n\x14\x44igestReplicaRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x10\n\x08group_id\x18\x02 \x01(\x03\x12\x13\n\x0b\x66irst_index\x18\x03 \x01(\x03\x12\x12\n\nlast_index\x18\x04 \x01(\x03\"d\n\x15\x44igestReplicaResponse\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x03\x12\x12\n\nlast_index\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nend_offset\x18\x04 \x01(\x03\x32\xd7\x04\n\x0bNodeService\x12\x61\n\x0e\x46orwardProduce\x12$.rakit.peer.v1.ForwardProduceRequest\x1a%.rakit.peer.v1.ForwardProduceResponse(\x01\x30\x01\x12W\n\x0c\x46orwardFetch\x12\".rakit.peer.v1.ForwardFetchRequest\x1a#.rakit.peer.v1.ForwardFetchResponse\x12]\n\x0e\x46orwardOffsets\x12$.rakit.peer.v1.ForwardOffsetsRequest\x1a%.rakit.peer.v1.ForwardOffsetsResponse\x12o\n\x14\x46orwardProducerState\x12*.rakit.peer.v1.ForwardProducerStateRequest\x1a+.rakit.peer.v1.ForwardProducerStateResponse\x12`\n\x0f\x46orwardTransfer\x12%.rakit.peer.v1.ForwardTransferRequest\x1a&.rakit.peer.v1.ForwardTransferResponse\x12Z\n\rDigestReplica\x12#.rakit.peer.v1.DigestReplicaRequest\x1a$.rakit.peer.v1.DigestReplicaResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,37 +39,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORWARDPRODUCEREQUEST']._serialized_start=189
   _globals['_FORWARDPRODUCEREQUEST']._serialized_end=346
   _globals['_FORWARDEDBATCH']._serialized_start=349
-  _globals['_FORWARDEDBATCH']._serialized_end=607
-  _globals['_FORWARDPRODUCERESPONSE']._serialized_start=609
-  _globals['_FORWARDPRODUCERESPONSE']._serialized_end=706
-  _globals['_FORWARDEDOUTCOME']._serialized_start=709
-  _globals['_FORWARDEDOUTCOME']._serialized_end=837
-  _globals['_FORWARDFETCHREQUEST']._serialized_start=840
-  _globals['_FORWARDFETCHREQUEST']._serialized_end=1034
-  _globals['_FORWARDEDPOSITION']._serialized_start=1036
-  _globals['_FORWARDEDPOSITION']._serialized_end=1115
-  _globals['_FORWARDFETCHRESPONSE']._serialized_start=1117
-  _globals['_FORWARDFETCHRESPONSE']._serialized_end=1188
-  _globals['_FORWARDEDDATA']._serialized_start=1190
-  _globals['_FORWARDEDDATA']._serialized_end=1276
-  _globals['_FORWARDOFFSETSREQUEST']._serialized_start=1279
-  _globals['_FORWARDOFFSETSREQUEST']._serialized_end=1426
-  _globals['_FORWARDOFFSETSRESPONSE']._serialized_start=1428
-  _globals['_FORWARDOFFSETSRESPONSE']._serialized_end=1501
-  _globals['_FORWARDEDOFFSETS']._serialized_start=1504
-  _globals['_FORWARDEDOFFSETS']._serialized_end=1645
-  _globals['_FORWARDPRODUCERSTATEREQUEST']._serialized_start=1648
-  _globals['_FORWARDPRODUCERSTATEREQUEST']._serialized_end=1800
-  _globals['_FORWARDPRODUCERSTATERESPONSE']._serialized_start=1802
-  _globals['_FORWARDPRODUCERSTATERESPONSE']._serialized_end=1890
-  _globals['_FORWARDTRANSFERREQUEST']._serialized_start=1892
-  _globals['_FORWARDTRANSFERREQUEST']._serialized_end=2003
-  _globals['_FORWARDTRANSFERRESPONSE']._serialized_start=2005
-  _globals['_FORWARDTRANSFERRESPONSE']._serialized_end=2030
-  _globals['_DIGESTREPLICAREQUEST']._serialized_start=2033
-  _globals['_DIGESTREPLICAREQUEST']._serialized_end=2163
-  _globals['_DIGESTREPLICARESPONSE']._serialized_start=2165
-  _globals['_DIGESTREPLICARESPONSE']._serialized_end=2265
-  _globals['_NODESERVICE']._serialized_start=2268
-  _globals['_NODESERVICE']._serialized_end=2867
+  _globals['_FORWARDEDBATCH']._serialized_end=628
+  _globals['_FORWARDPRODUCERESPONSE']._serialized_start=630
+  _globals['_FORWARDPRODUCERESPONSE']._serialized_end=727
+  _globals['_FORWARDEDOUTCOME']._serialized_start=730
+  _globals['_FORWARDEDOUTCOME']._serialized_end=858
+  _globals['_FORWARDFETCHREQUEST']._serialized_start=861
+  _globals['_FORWARDFETCHREQUEST']._serialized_end=1055
+  _globals['_FORWARDEDPOSITION']._serialized_start=1057
+  _globals['_FORWARDEDPOSITION']._serialized_end=1136
+  _globals['_FORWARDFETCHRESPONSE']._serialized_start=1138
+  _globals['_FORWARDFETCHRESPONSE']._serialized_end=1209
+  _globals['_FORWARDEDDATA']._serialized_start=1211
+  _globals['_FORWARDEDDATA']._serialized_end=1297
+  _globals['_FORWARDOFFSETSREQUEST']._serialized_start=1300
+  _globals['_FORWARDOFFSETSREQUEST']._serialized_end=1447
+  _globals['_FORWARDOFFSETSRESPONSE']._serialized_start=1449
+  _globals['_FORWARDOFFSETSRESPONSE']._serialized_end=1522
+  _globals['_FORWARDEDOFFSETS']._serialized_start=1525
+  _globals['_FORWARDEDOFFSETS']._serialized_end=1666
+  _globals['_FORWARDPRODUCERSTATEREQUEST']._serialized_start=1669
+  _globals['_FORWARDPRODUCERSTATEREQUEST']._serialized_end=1821
+  _globals['_FORWARDPRODUCERSTATERESPONSE']._serialized_start=1823
+  _globals['_FORWARDPRODUCERSTATERESPONSE']._serialized_end=1911
+  _globals['_FORWARDTRANSFERREQUEST']._serialized_start=1913
+  _globals['_FORWARDTRANSFERREQUEST']._serialized_end=2024
+  _globals['_FORWARDTRANSFERRESPONSE']._serialized_start=2026
+  _globals['_FORWARDTRANSFERRESPONSE']._serialized_end=2051
+  _globals['_DIGESTREPLICAREQUEST']._serialized_start=2054
+  _globals['_DIGESTREPLICAREQUEST']._serialized_end=2184
+  _globals['_DIGESTREPLICARESPONSE']._serialized_start=2186
+  _globals['_DIGESTREPLICARESPONSE']._serialized_end=2286
+  _globals['_NODESERVICE']._serialized_start=2289
+  _globals['_NODESERVICE']._serialized_end=2888
 # @@protoc_insertion_point(module_scope)

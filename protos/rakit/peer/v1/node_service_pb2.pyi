@@ -101,6 +101,7 @@ class ForwardedBatch(_message.Message):
     CONTENT_CRC32C_FIELD_NUMBER: _builtins.int
     PRODUCER_FIELD_NUMBER: _builtins.int
     EXPECTED_OFFSET_FIELD_NUMBER: _builtins.int
+    SENT_CRC32C_FIELD_NUMBER: _builtins.int
     tag: _builtins.int
     """Names the batch in the answer."""
     lane: _builtins.int
@@ -117,6 +118,8 @@ class ForwardedBatch(_message.Message):
     content_crc32c: _builtins.int
     """CRC32C of the uncompressed columns."""
     expected_offset: _builtins.int
+    sent_crc32c: _builtins.int
+    """CRC32C of the content as it is sent, followed by group, record count and `compressed` (8, 4, 1 bytes, big-endian)."""
     @_builtins.property
     def producer(self) -> _log_service_pb2.ProducerStamp: ...
     def __init__(
@@ -132,10 +135,11 @@ class ForwardedBatch(_message.Message):
         content_crc32c: _builtins.int = ...,
         producer: _log_service_pb2.ProducerStamp | None = ...,
         expected_offset: _builtins.int | None = ...,
+        sent_crc32c: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset", "expected_offset", b"expected_offset", "producer", b"producer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset", "compressed", b"compressed", "content", b"content", "content_crc32c", b"content_crc32c", "expected_offset", b"expected_offset", "group_id", b"group_id", "lane", b"lane", "producer", b"producer", "record_count", b"record_count", "restart", b"restart", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset", "compressed", b"compressed", "content", b"content", "content_crc32c", b"content_crc32c", "expected_offset", b"expected_offset", "group_id", b"group_id", "lane", b"lane", "producer", b"producer", "record_count", b"record_count", "restart", b"restart", "sent_crc32c", b"sent_crc32c", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_offset: _TypeAlias = _typing.Literal["expected_offset"]  # noqa: Y015
     _WhichOneofArgType__expected_offset: _TypeAlias = _typing.Literal["_expected_offset", b"_expected_offset"]  # noqa: Y015
