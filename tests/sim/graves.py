@@ -25,11 +25,13 @@ class Graves:
         # (node, group) -> the replica, and the write that removes it; 0: the node's next one.
         self._under_way: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def dig(self, node: SimNode, group_id: int) -> None:
-        """A node is about to remove its replica of a group."""
+    def dig(self, node: SimNode, group_id: int) -> bool:
+        """A node is about to remove its replica of a group; tells whether it has one."""
         group = node.driver.group(group_id) if node.driver is not None else None
-        if group is not None:
-            self._under_way[node.node_id, group_id] = (group.meta.replica_id, 0)
+        if group is None:
+            return False
+        self._under_way[node.node_id, group_id] = (group.meta.replica_id, 0)
+        return True
 
     def wrote(self, node_id: int, number: int) -> None:
         for key, (replica, written) in self._under_way.items():

@@ -11,7 +11,8 @@ keep their own record of what was committed.
 - Committed is durable on a majority: when a replica first counts an index as committed, a quorum
   of every half of its configuration holds the entry on its synced disk, crashed voters included.
   Where members change, it may be the configuration of a step before, or one that another replica
-  has applied; where a disk lost what it had synced (S8), what it once held counts for that entry.
+  has applied; where a disk lost what it had synced (S8), or a replica was removed with its deleted
+  group, what it once held counts for that entry.
 - One change at a time (dissertation 4.1): no log holds two changes of members above its commit
   index, or its replica might count by a majority that need not meet that of the others.
 - The commit rule (section 5.4.2): the commit index of a leader moves to an entry of its own term.
@@ -78,7 +79,7 @@ class GroupRecord:
     # Applied index -> the configuration as of it.
     conf_at: dict[int, ConfState] = field(default_factory=dict[int, ConfState])
     # (node, index, term) of entries that were synced and lost with a tail that was cut, or with a
-    # replica that was shut out and replaced.
+    # replica that was removed, or shut out and replaced.
     cut: set[tuple[int, int, int]] = field(default_factory=set[tuple[int, int, int]])
 
 
@@ -171,13 +172,17 @@ class Checker:
 
     def replaced(self, node_id: int, group_id: int) -> None:
         """A new replica takes the place of one that is shut out: what that held goes with it."""
+        self.removed(node_id, group_id)
+        self.votes.replaced(node_id, group_id)
+        self.seen.pop((node_id, group_id), None)
+
+    def removed(self, node_id: int, group_id: int) -> None:
+        """A replica goes: what it held, and had told its leader of, counts all the same."""
         lo, hi = keys.group_range(keys.ENTRY, group_id)
         cut = self.record(group_id).cut
         for key, value in self.disk_of(node_id).durable.rows.items():
             if lo <= key < hi:
                 cut.add((node_id, keys.number_of(key), entry_term(value)))
-        self.votes.replaced(node_id, group_id)
-        self.seen.pop((node_id, group_id), None)
 
     # ---------------------------------------------------------------- what a node holds
 

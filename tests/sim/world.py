@@ -235,7 +235,8 @@ class World:
 
     def _settle_now(self, node: SimNode) -> None:
         for group_id in self.members.deleted:
-            self.graves.dig(node, group_id)
+            if self.graves.dig(node, group_id):
+                self.checker.removed(node.node_id, group_id)
         if self.members.settle(node) and self.hazards.unreadable(node.node_id):
             self.hazards.mend(node.node_id)
 
