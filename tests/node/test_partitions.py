@@ -18,7 +18,7 @@ from rakit.multiraft.errors import OverloadedError
 from rakit.multiraft.machine import replica_id
 from rakit.node.errors import RakitError, reason_name
 from rakit.node.metadata import commands
-from rakit.node.partition.commands import Checkpoint, Trim, decode
+from rakit.node.partition.commands import Append, Checkpoint, Trim, decode, encode_append
 from rakit.node.partition.partition import PartitionContext
 from rakit.node.partition.producers import PRODUCER_IDLE_MS_MAX
 from rakit.node.partition.retention import Upkeep
@@ -248,6 +248,23 @@ async def test_who_begins_to_lead_looks_after_what_was_there_before() -> None:
     assert kinds(node.proposed(group_id)) == [Checkpoint]
 
 
+async def test_who_leads_for_the_first_time_here_looks_after_what_others_stored() -> None:
+    node = Node()
+    (group_id,) = node.groups()
+    host = node.hosts[group_id]
+    append = Append(0, 1, 1_000, None, 5, compressed=False, checkpoint=False)
+    host.propose(group_id, encode_append(append, b"content"))
+    host.commit()
+    host.leader.ready = False
+    node.now_ms += 600_000
+    node.at_rest()
+    assert not host.callbacks, "nobody asked for it, and another node looks after it"
+    host.leader.ready = True
+    node.tell(group_id, ready=True)
+    node.round()
+    assert kinds(node.proposed(group_id)) == [Checkpoint]
+
+
 async def test_a_group_that_leads_before_the_registry_has_it_is_looked_after_then() -> None:
     node = Node()
     early = max(node.groups()) + 1
@@ -261,11 +278,15 @@ async def test_a_group_that_leads_before_the_registry_has_it_is_looked_after_the
 
 
 async def test_everything_is_looked_at_after_a_checkpoint_of_the_registry_was_installed() -> None:
-    node = Node(3)
+    ahead, node = Node(3), Node(3)
+    ahead.create("u")
+    (new,) = ahead.groups("u")
+    node.hosts[new] = FakeHost(new)
+    node.tell(new, ready=True)
     node.at_rest()
-    machine = node.log.machine
-    machine.restore(machine.snapshot(), machine.applied_index)
-    assert node.round() == set(node.groups())
+    machine = ahead.log.machine
+    node.log.machine.restore(machine.snapshot(), machine.applied_index)
+    assert node.round() == {*node.groups("t"), new}, "also what was led before it was known"
 
 
 async def test_a_partition_of_a_deleted_topic_lets_go_and_wakes_who_waits() -> None:

@@ -32,12 +32,15 @@ GOALS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class GroupsSettings:
-    """Which counts, how often the busy group is measured, and how long each measurement takes."""
+    """Which counts, how often the busy group is measured, and how long measurements take.
+
+    `seconds` is for CPU at rest, `busy_seconds` for each of the slices of which a round is made.
+    """
 
     counts: Sequence[int] = COUNTS
-    rounds: int = 9
+    rounds: int = 12
     seconds: float = 10
-    busy_seconds: float = 1
+    busy_seconds: float = 0.5
 
 
 async def bench_groups(settings: GroupsSettings, say: Say) -> AsyncGenerator[Report]:
