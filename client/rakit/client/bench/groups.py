@@ -34,11 +34,12 @@ GOALS: Final = {
 class GroupsSettings:
     """Which counts, how often the busy group is measured, and how long measurements take.
 
-    `seconds` is for CPU at rest, `busy_seconds` for each of the slices of which a round is made.
+    `seconds` is for CPU at rest, `busy_seconds` for a slice of those that a round is made of.
     """
 
     counts: Sequence[int] = COUNTS
-    rounds: int = 12
+    #: Of three nodes, each leads the busy group as often.
+    rounds: int = 15
     seconds: float = 10
     busy_seconds: float = 0.5
 

@@ -185,21 +185,21 @@ def groups(
     ] = "10,100,1000,10000",
     rounds: Annotated[
         int, typer.Option(help="How often the busy group is measured on both sides.", min=1)
-    ] = 12,
+    ] = 15,
     output: Output = Format.TABLE,
 ) -> None:
     """Measure what grows with the number of groups.
 
-    For each count three nodes of its own get so many partitions with three replicas. About three
-    minutes for a count, MANY for 10,000 on two cores.
+    For each count three nodes of its own get so many partitions with three replicas. About six
+    minutes for a count, nine for 10,000 on two cores.
 
     \b
     CPU of a node           percent of one core over 10 s, at rest, everything included
     memory of a replica     growth of all nodes since they were empty, divided by the replicas
     created                 until every node knows a leader of every partition
     busy group              one partition more: single records of 100 bytes, and a closed loop
-    slower than alone       against a cluster beside it that has that partition only, in turn, half
-                            a second each; mean over rounds of the ratio, and its 95 % interval
+    slower than alone       against a cluster beside it that has that partition only, measured in
+                            turn; mean over rounds of the ratio, and its 95 % interval
     a node is killed        from SIGKILL until both others know a leader of every partition
     it is started           from the start of its process, with all replicas on its disk
 
