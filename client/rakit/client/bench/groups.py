@@ -39,7 +39,7 @@ class GroupsSettings:
 
     counts: Sequence[int] = COUNTS
     #: Of three nodes, each leads the busy group as often.
-    rounds: int = 15
+    rounds: int = 18
     seconds: float = 10
     busy_seconds: float = 0.5
 

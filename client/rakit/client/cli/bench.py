@@ -185,13 +185,13 @@ def groups(
     ] = "10,100,1000,10000",
     rounds: Annotated[
         int, typer.Option(help="How often the busy group is measured on both sides.", min=1)
-    ] = 15,
+    ] = 18,
     output: Output = Format.TABLE,
 ) -> None:
     """Measure what grows with the number of groups.
 
-    For each count three nodes of its own get so many partitions with three replicas. About six
-    minutes for a count, nine for 10,000 on two cores.
+    For each count three nodes of its own get so many partitions with three replicas. About seven
+    minutes for a count, ten for 10,000 on two cores.
 
     \b
     CPU of a node           percent of one core over 10 s, at rest, everything included
