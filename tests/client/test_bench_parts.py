@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -279,19 +280,32 @@ def test_programs_get_a_report_for_each_column(capsys: pytest.CaptureFixture[str
     assert [each["figures"][0]["is_met"] for each in reports] == [True, False]
 
 
-def test_who_is_slower_is_said_by_the_median_of_the_rounds_not_by_the_rounds_themselves() -> None:
+def test_who_is_slower_is_said_by_the_ratios_within_rounds_whatever_the_machine_did() -> None:
     # The machine halves its speed in the second round: for both.
     rounds = [
         (Speed(1.0, 1000, 4.0, 3.0), Speed(1.1, 1000, 4.0, 3.0)),
-        (Speed(2.0, 500, 8.0, 6.0), Speed(2.1, 400, 8.4, 6.0)),
-        (Speed(1.0, 1000, 4.0, 3.0), Speed(1.04, 950, 4.2, 3.3)),
+        (Speed(2.0, 500, 8.0, 6.0), Speed(2.2, 400, 8.4, 6.0)),
+        (Speed(1.0, 1000, 4.0, 3.0), Speed(1.1, 800, 4.4, 3.0)),
     ]
     found = {figure.key: figure.value for figure in figures_of(rounds)}
-    assert found["slower_single"] == pytest.approx(5)
-    assert found["slower_taken"] == pytest.approx(100 / 95 * 100 - 100)
-    assert found["slower_cpu"] == pytest.approx(5)
+    assert found["slower_single"] == pytest.approx(10)
+    assert found["slower_taken"] == pytest.approx(100 * (1.25 ** (2 / 3) - 1))
+    assert found["slower_cpu"] == pytest.approx(100 * ((1.05 * 1.1) ** (1 / 3) - 1))
     assert found["slower_work"] == pytest.approx(0)
     assert found["busy_single_p50"] == 1.1
+    # All rounds agree on the first, and two of three on the other.
+    assert found["slower_single_within"] == pytest.approx(0, abs=1e-6)
+    apart = math.log(1.25)
+    assert found["slower_taken_within"] == pytest.approx(
+        100 * math.expm1(4.303 * apart / math.sqrt(3) / math.sqrt(3))
+    )
+
+
+def test_one_round_says_nothing_about_how_sure_it_is() -> None:
+    rounds = [(Speed(1.0, 1000, 4.0, 3.0), Speed(1.1, 1000, 4.0, 3.0))]
+    found = {figure.key: figure.value for figure in figures_of(rounds)}
+    assert found["slower_single"] == pytest.approx(10)
+    assert not [key for key in found if key.endswith("_within")]
 
 
 def test_tables_of_several_names_follow_each_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,10 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+from unittest.mock import AsyncMock
 
 import pytest
 from psutil import Process
@@ -13,9 +17,9 @@ from psutil import Process
 from rakit.client.bench import busy, population
 from rakit.client.bench.busy import Contender, compare
 from rakit.client.bench.client import ClientSettings, bench_client
-from rakit.client.bench.latency import LatencySettings, bench_latency, one_caller
+from rakit.client.bench.latency import LatencySettings, bench_latency
 from rakit.client.bench.machine import file_system
-from rakit.client.bench.population import all_led, client_of, populate
+from rakit.client.bench.population import all_led, client_of, in_place, populate
 from rakit.client.bench.produce import Interface, ProduceSettings, bench_produce, measure
 from rakit.client.bench.report import Report
 from rakit.client.bench.target import Target, own_cluster
@@ -71,7 +75,9 @@ async def test_produce_and_latency_measure_a_real_node_and_leave_no_topic(node: 
         assert await client.admin.list_topics() == []
 
 
-async def test_what_quiet_groups_cost_is_measured(node: Target) -> None:
+async def test_what_quiet_groups_cost_is_measured(
+    node: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     async with client_of(node) as client:
         found = await populate(node, client, 3, 0.5, said.append)
@@ -79,8 +85,14 @@ async def test_what_quiet_groups_cost_is_measured(node: Target) -> None:
     assert (found.groups, found.replicas, len(topic.partitions)) == (3, 3, 3)
     assert {figure.key for figure in found.figures} >= {"cpu_percent_max", "replica_kb"}
     assert 0 < found.led_s < 60
-    times_s = await one_caller(node, LatencySettings(seconds=0.2, partitions=1))
-    assert 0 < min(times_s) < 5
+    monkeypatch.setattr(population, "IN_PLACE_S_MAX", 0.0)
+    elsewhere = [replace(each, leader_node_id=7) for each in topic.partitions]
+    moved = replace(topic, partitions=tuple(elsewhere))
+    client = cast(
+        "Client", SimpleNamespace(admin=SimpleNamespace(get_topic=AsyncMock(return_value=moved)))
+    )
+    with pytest.raises(CommandError, match="3 groups were not led by their first replica"):
+        await in_place(client, [topic.name], said.append)
     assert said
 
 
@@ -90,12 +102,15 @@ async def test_a_busy_group_is_measured_here_and_in_an_empty_cluster_that_runs_b
     monkeypatch.setattr(busy, "own_cluster", lambda: own_cluster(1))
     found = {
         figure.key: figure.value
-        for figure in await compare(Contender(node, 0.0), 2, 0.5, 0.3, lambda _: None)
+        for figure in await compare(Contender(node, 0.0), 2, 0.5, 0.1, lambda _: None)
     }
     assert 0 < found["busy_single_p50"] < 1000
     assert found["busy_records_per_s"] > 1000
     # Slower by so many percent than the other one, which was measured: -100 would be no time.
     assert min(found[f"slower_{what}"] for what in ("single", "taken", "cpu", "work")) > -100
+    assert min(found[f"slower_{what}_within"] for what in ("single", "taken")) > 0
+    async with Client(node.bootstrap) as client:
+        assert await client.admin.list_topics() == []
 
 
 async def test_groups_without_leaders_are_waited_for_and_then_complained_of(

@@ -5,21 +5,27 @@ replica is gone. A topic's settings come from the registry each time they are ne
 update holds from the next batch on.
 
 Rules: a group that the registry does not have is not served, whatever its replica thinks, because
-its topic was deleted; neither is an internal one, which holds no records. Upkeep runs for every
-replica that leads, whether anybody uses it or not.
+its topic was deleted; neither is an internal one, which holds no records.
+
+Upkeep is for every replica that leads, whether anybody uses it or not, and for farewells to those
+that are gone. It costs nothing for partitions at rest, of which there may be thousands beside a
+busy one: looked at is what was stirred (its log grew, its role, its settings or its place in the
+registry changed), and what has come to the time that its last look named (`partition.turns`). So
+whatever becomes due is acted on within `UPKEEP_INTERVAL_S`, and the time that it takes to look at
+those which are due with it, some of them between two turns of the node's other tasks.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final, Protocol
 
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.effects import RoleChange
 from rakit.node.errors import RakitError
-from rakit.node.metadata.registry import Registry
+from rakit.node.metadata.registry import Change, Registry
 from rakit.node.metadata.topic_config import TopicConfig
 from rakit.node.partition.answers import Appended
 from rakit.node.partition.batches import Batch
@@ -27,9 +33,12 @@ from rakit.node.partition.partition import Partition, PartitionContext, ReplicaH
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.state import Stored
+from rakit.node.partition.turns import Turns
 
-#: Between two looks at a log's upkeep: retention works in steps that are much longer.
+#: Between two rounds of upkeep: retention works in steps that are much longer.
 UPKEEP_INTERVAL_S: Final = 1.0
+#: Partitions that are looked at between two turns that other tasks get: a few milliseconds.
+_LOOKED_AT_COUNT_MAX: Final = 128
 
 
 class LedGroups(Protocol):
@@ -82,7 +91,11 @@ class Partitions:
         self._registry = registry
         self._context = context
         self._partitions: dict[int, Partition] = {}
-        self._end_roles = host.on_role(self._role_changed)
+        self._turns = Turns()
+        self._unsubscribe = [
+            host.on_role(self._role_changed),
+            registry.subscribe(self._registry_changed),
+        ]
 
     def get(self, group_id: int) -> Partition:
         """The partition. Raises NODE_UNAVAILABLE where this node has no working replica of it."""
@@ -105,7 +118,13 @@ class Partitions:
         held = self._partitions.get(group_id)
         if held is not None or self._host.group(group_id) is None:
             return held
-        made = Partition(self._host, group_id, lambda: self._settings(group_id), self._context)
+        made = Partition(
+            self._host,
+            group_id,
+            lambda: self._settings(group_id),
+            self._context,
+            self._turns.stir,
+        )
         self._partitions[group_id] = made
         return made
 
@@ -141,30 +160,51 @@ class Partitions:
         if held is not None:
             held.wake()
         elif change.ready:
-            self._find(change.group_id)
+            self._turns.stir(change.group_id)
 
-    def upkeep(self) -> None:
-        """One look at every partition: retention here, farewell to those that are gone."""
-        for group_id in self._host.leaders.led_here():
-            if group_id not in self._partitions:
-                self._find(group_id)
-        for group_id, partition in list(self._partitions.items()):
-            gone = self._registry.partition(group_id) is None
-            if gone or self._host.group(group_id) is None:
-                partition.close()
+    def _registry_changed(self, change: Change) -> None:
+        turns = self._turns
+        if change.everything:
+            turns.stir_all((*self._partitions, *self._host.leaders.led_here()))
+        turns.stir_all(change.dead_group_ids)
+        for topic_id in change.topic_ids:
+            topic = self._registry.topic_by_id(topic_id)
+            if topic is not None:
+                turns.stir_all(each.group_id for each in topic.partitions)
+
+    def upkeep(self) -> Iterator[None]:
+        """One round: what is due now, in steps of milliseconds."""
+        due = self._turns.take(self._context.clock_ms())
+        for at in range(0, len(due), _LOOKED_AT_COUNT_MAX):
+            for group_id in due[at : at + _LOOKED_AT_COUNT_MAX]:
+                self._look_after(group_id)
+            yield
+
+    def _look_after(self, group_id: int) -> None:
+        """Retention if it is led here, and farewell if it is gone."""
+        replica, held = self._host.group(group_id), self._partitions.get(group_id)
+        if replica is None or self._registry.partition(group_id) is None:
+            if held is not None:
                 del self._partitions[group_id]
-            else:
-                partition.tick()
+                held.close()
+            self._turns.forget(group_id)
+        elif held is not None or replica.ready:
+            partition = self._find(group_id)
+            due_ms = None if partition is None else partition.look_after()
+            if due_ms is not None:
+                self._turns.plan(group_id, due_ms)
 
     async def run_upkeep(self) -> None:
         """Looks after the partitions until it is cancelled."""
         while True:
             await asyncio.sleep(UPKEEP_INTERVAL_S)
-            self.upkeep()
+            for _ in self.upkeep():
+                await asyncio.sleep(0)
 
     def close(self) -> None:
-        """Lets go of the host."""
-        self._end_roles()
+        """Lets go of host and registry."""
+        while self._unsubscribe:
+            self._unsubscribe.pop()()
         for partition in self._partitions.values():
             partition.close()
         self._partitions.clear()

@@ -157,6 +157,10 @@ class SyncLeader:
         self.outlook = Outlook(self.machine.state)
 
 
+def nobody(_group_id: int) -> None:
+    """Nobody looks after the partition."""
+
+
 @dataclass
 class FakeProposal:
     entry: EntryID
@@ -185,7 +189,8 @@ class BarrierLostError(MultiraftError):
 class FakeHost:
     """A host that holds one leading replica and commits when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, group_id: int = GROUP) -> None:
+        self.group_id = group_id
         self.disk = MemoryDisk()
         self.log = MemoryLog()
         self.replica: FakeReplica | None = FakeReplica(new_machine(), self.log)
@@ -206,11 +211,11 @@ class FakeHost:
         return self.replica
 
     def group(self, group_id: int) -> FakeReplica | None:
-        assert group_id == GROUP
+        assert group_id == self.group_id
         return self.replica
 
     def propose(self, group_id: int, data: bytes) -> FakeProposal:
-        assert group_id == GROUP
+        assert group_id == self.group_id
         if self.refuse is not None:
             raise self.refuse
         if not self.leader.ready:
@@ -230,16 +235,16 @@ class FakeHost:
             result = self.leader.machine.apply(entry, writes)
             self.disk.write(writes)
             self.log.trim(self.leader.machine.trim_index())
-            done = Completion(None, GROUP, proposal.entry, result, lost=False, replicas=2)
+            done = Completion(None, self.group_id, proposal.entry, result, lost=False, replicas=2)
             proposal.done.set_result(done)
-        for callback in self.callbacks:
+        for callback in tuple(self.callbacks):
             callback()
 
     def lose(self) -> None:
         """Leadership is lost; nobody knows what becomes of the proposals, and here they vanish."""
         for entry, proposal in self.waiting:
             self.log.held.remove(entry)
-            proposal.done.set_result(Completion(None, GROUP, proposal.entry, lost=True))
+            proposal.done.set_result(Completion(None, self.group_id, proposal.entry, lost=True))
         self.waiting = []
         self.leader.ready = False
         self.leader.role = Role.FOLLOWER
@@ -253,7 +258,7 @@ class FakeHost:
         self.leader.ready = True
 
     async def read_barrier(self, group_id: int) -> int:
-        assert group_id == GROUP
+        assert group_id == self.group_id
         self.barriers += 1
         await (asyncio.Event().wait() if self.hangs else asyncio.sleep(0))
         if self.barrier_fails:
@@ -262,11 +267,11 @@ class FakeHost:
         return self.leader.applied
 
     def on_applied(self, group_id: int, callback: Callable[[], None]) -> Callable[[], None]:
-        assert group_id == GROUP
+        assert group_id == self.group_id
         self.callbacks.append(callback)
         return lambda: self.callbacks.remove(callback)
 
     def quarantine(self, group_id: int, reason: str, *, for_good: bool) -> None:
-        assert group_id == GROUP
+        assert group_id == self.group_id
         self.quarantined.append((reason, for_good))
         self.replica = None

@@ -13,14 +13,14 @@ from rakit.node.partition.appender import Appender
 from rakit.node.partition.commands import Fence
 from rakit.node.partition.partition import Partition, PartitionContext
 from rakit.node.partition.producers import Stamp
-from tests.node.partition.fakes import GROUP, SETTINGS, FakeHost, batch
+from tests.node.partition.fakes import GROUP, SETTINGS, FakeHost, batch, nobody
 
 
 def partition_on(host: FakeHost) -> Partition:
     context = PartitionContext(
         disk=host.disk, clock_ms=lambda: 1_000, fsynced=True, clock_trusted=lambda: True
     )
-    return Partition(host, GROUP, lambda: SETTINGS, context)
+    return Partition(host, GROUP, lambda: SETTINGS, context, nobody)
 
 
 async def leads() -> bool:

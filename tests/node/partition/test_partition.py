@@ -26,6 +26,7 @@ class Setting:
         self.now_ms = 1_000
         self.topic = topic or TopicSettings()
         self.trusted = True
+        self.stirred: list[int] = []
         self.partition = Partition(
             self.host,
             GROUP,
@@ -36,6 +37,7 @@ class Setting:
                 fsynced=True,
                 clock_trusted=lambda: self.trusted,
             ),
+            self.stirred.append,
         )
 
     def append(self, count: int = 1, stamp: Stamp | None = None) -> None:
@@ -187,18 +189,18 @@ async def test_retention_cuts_the_log_and_reads_below_are_out_of_range() -> None
     setting = Setting(TopicSettings(retention_ms=10_000, segment_ms=1_000))
     setting.append(10)
     setting.now_ms += 5_000
-    setting.partition.tick()
+    setting.partition.look_after()
     setting.host.commit()
     setting.append(10)
     assert (await setting.partition.read(0, 1000)).log_start_offset == 0
     setting.now_ms += 10_000
     setting.trusted = False
-    setting.partition.tick()
+    setting.partition.look_after()
     setting.host.commit()
     assert setting.partition.earliest() == 0, "a clock that is off deletes nothing (S3)"
     setting.trusted = True
-    setting.partition.tick()
-    setting.partition.tick()
+    setting.partition.look_after()
+    setting.partition.look_after()
     assert len(setting.host.waiting) == 1, "what is pending is not proposed again"
     setting.host.commit()
     assert setting.partition.earliest() == 10
@@ -213,7 +215,7 @@ async def test_a_quiet_log_costs_nothing() -> None:
     setting = Setting(TopicSettings(retention_ms=10_000))
     for _ in range(5):
         setting.now_ms += 10**9
-        setting.partition.tick()
+        assert setting.partition.look_after() is None
     assert not setting.host.waiting
 
 
@@ -222,9 +224,9 @@ async def test_only_a_leader_does_the_upkeep() -> None:
     setting.append(10)
     setting.now_ms += 10_000
     setting.follow(MEMBERS[1])
-    setting.partition.tick()
+    setting.partition.look_after()
     setting.host.replica = None
-    setting.partition.tick()
+    setting.partition.look_after()
     assert not setting.host.waiting
 
 
@@ -357,7 +359,7 @@ async def test_s24_a_producer_that_was_forgotten_is_told_no_lie() -> None:
     setting = Setting()
     setting.append(1, Stamp(7, 1, 1, 0))
     setting.now_ms += 8 * 24 * 3_600_000
-    setting.partition.tick()
+    setting.partition.look_after()
     setting.host.commit()
     with pytest.raises(RakitError) as caught:
         await setting.partition.append(batch(), Stamp(7, 1, 1, 0), None)
@@ -381,7 +383,7 @@ async def test_s24_a_log_in_which_a_forgotten_producer_named_zero_is_applied() -
     setting = Setting()
     setting.append(1, Stamp(7, 1, 1, 0))
     setting.now_ms += 8 * 24 * 3_600_000
-    setting.partition.tick()
+    setting.partition.look_after()
     setting.host.commit()
     command = Append(1, 1, setting.now_ms, Stamp(7, 1, 2, 0), 5, compressed=False, checkpoint=False)
     setting.host.propose(GROUP, encode_append(command, b"content"))
@@ -427,7 +429,7 @@ async def test_s21_what_the_table_no_longer_holds_is_forgotten_not_unseen() -> N
     between = await setting.partition.producer_state(7, 71, None)
     assert (between.state, between.final) == (NOT_SEEN, True), "it can never be stored any more"
     setting.now_ms += 8 * 24 * 3_600_000
-    setting.partition.tick()
+    setting.partition.look_after()
     setting.host.commit()
     expired = await setting.partition.producer_state(7, 75, None)
     assert (expired.state, expired.last_sequence) == (FORGOTTEN, 0)

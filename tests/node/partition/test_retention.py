@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rakit.node.partition import producers, retention
 from rakit.node.partition.commands import Checkpoint, Expire, Fence, Trim
 from rakit.node.partition.producers import PRODUCER_IDLE_MS_MAX, Stamp
-from rakit.node.partition.retention import decide, is_carefree
+from rakit.node.partition.retention import decide, next_due_ms
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.snapshots import decode_state, encode_state
 from rakit.node.partition.state import LogState
@@ -42,15 +44,64 @@ def test_without_limits_nothing_is_due() -> None:
     assert decide(log([1, 2, 3]), TopicSettings(), 10**15, clock_trusted=True) == []
 
 
-def test_a_log_that_nobody_wrote_to_is_passed_over_and_no_other() -> None:
-    assert is_carefree(LogState())
-    assert not is_carefree(log([1]))
+def due_at(state: LogState, settings: TopicSettings, now_ms: int) -> bool:
+    return bool(decide(state, settings, max(now_ms, state.append_time_ms), clock_trusted=True))
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(("append", "stamped", "fence", "upkeep")), st.integers(0, 4 * 3_600_000)
+        ),
+        max_size=8,
+    ),
+    settings=st.builds(
+        TopicSettings,
+        retention_ms=st.none() | st.integers(0, 2 * WEEK_MS),
+        retention_bytes=st.none() | st.integers(0, 200),
+        segment_ms=st.integers(1_000, WEEK_MS),
+    ),
+)
+def test_nothing_becomes_due_by_time_before_it_was_said_to(
+    steps: list[tuple[str, int]], settings: TopicSettings
+) -> None:
+    leader = SyncLeader()
+    for at, (step, later_ms) in enumerate(steps):
+        leader.now_ms += later_ms
+        if step == "upkeep":
+            due = decide(leader.machine.state, settings, leader.now_ms, clock_trusted=True)
+            for command in due:
+                leader.run(leader.outlook.maintain(command))
+        elif step == "fence":
+            leader.run(leader.outlook.maintain(Fence(at, 1, leader.now_ms)))
+        else:
+            stamp = Stamp(at, 0, 1) if step == "stamped" else None
+            leader.append(batch(), stamp, settings)
+    state, now_ms = leader.machine.state, leader.now_ms
+    due_ms = next_due_ms(state, settings)
+    if due_at(state, settings, now_ms):
+        return  # it is to be looked at again whatever the time
+    if due_ms is None:
+        assert not due_at(state, settings, 10**15)
+    else:
+        assert due_ms > now_ms
+        assert not due_at(state, settings, due_ms - 1)
+        assert due_at(state, settings, due_ms)
+
+
+def test_a_log_that_nobody_wrote_to_never_becomes_due_and_others_do() -> None:
+    settings = TopicSettings(segment_ms=1_000, retention_ms=500)
+    assert next_due_ms(LogState(), settings) is None
+    assert next_due_ms(log([7, 9]), settings) == 7 + 500
+    assert next_due_ms(log([7]), TopicSettings(retention_bytes=1)) is None
     leader = SyncLeader()
     leader.append(batch(1))
-    assert not is_carefree(leader.machine.state), "it will need a checkpoint"
+    assert next_due_ms(leader.machine.state, settings) == 2_000, "it will need a checkpoint"
     fenced = SyncLeader()
     fenced.run(fenced.outlook.maintain(Fence(7, 1, 1)))
-    assert not is_carefree(fenced.machine.state), "its producer will be forgotten"
+    fenced.run(fenced.outlook.maintain(Checkpoint(1)))
+    due_ms = next_due_ms(fenced.machine.state, TopicSettings())
+    assert due_ms == 1 + WEEK_MS, "its producer will be forgotten"
 
 
 def test_s3_age_counts_from_the_append_time_of_the_mark() -> None:

@@ -25,6 +25,7 @@ from rakit.node.partition.reader import Chunk
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.stored import to_rows
 from rakit.raft import ConfState
+from tests.node.partition.fakes import nobody
 
 GROUP = 5
 REPLICA = replica_id(1, 1)
@@ -51,7 +52,7 @@ async def node(directory: Path, clock: Clock, settings: TopicSettings) -> AsyncG
     context = PartitionContext(
         disk=store, clock_ms=clock, fsynced=True, clock_trusted=lambda: not host.clock_is_wrong()
     )
-    partition = Partition(host, GROUP, lambda: settings, context)
+    partition = Partition(host, GROUP, lambda: settings, context, nobody)
     try:
         await host.leaders.wait(GROUP, LEADER_SECONDS)
         yield partition
@@ -117,7 +118,7 @@ async def test_s1_retention_cuts_the_stored_log_and_a_restart_keeps_the_cut(
         for at in range(40):
             await partition.append(batch(at * 1000, 1000), None, None)
             clock.now_ms += 1_000
-            partition.tick()
+            partition.look_after()
         offsets = await partition.offsets(clock.now_ms - 2_000)
         assert 0 < offsets.earliest < offsets.latest == 40_000
         assert offsets.size_bytes <= 256 * 1024

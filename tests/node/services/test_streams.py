@@ -315,7 +315,8 @@ async def trimmed(served: Served, name: str) -> int:
         await served.produce(name, bytes(100_000))
     async with asyncio.timeout(TIMEOUT_S):
         while True:
-            served.node.partitions.upkeep()
+            for _ in served.node.partitions.upkeep():
+                pass
             offsets = await served.log.GetOffsets(log.GetOffsetsRequest(topic=name))
             if offsets.partitions[0].earliest:
                 return offsets.partitions[0].earliest

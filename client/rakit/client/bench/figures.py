@@ -70,7 +70,11 @@ def has_settled(
 
 def lower_end(values: Sequence[float]) -> float:
     """Returns the lower end of the 95 % interval of the mean; of one value there is none but it."""
-    if len(values) == 1:
-        return values[0]
+    return values[0] if len(values) == 1 else statistics.fmean(values) - half_width(values)
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Returns how far the 95 % interval of the mean of two or more values goes to each side."""
+    assert len(values) > 1, "the spread is known from the values alone"
     t = _T[min(len(values) - 1, len(_T)) - 1]
-    return statistics.fmean(values) - t * statistics.stdev(values) / math.sqrt(len(values))
+    return t * statistics.stdev(values) / math.sqrt(len(values))

@@ -25,7 +25,7 @@ from rakit.client.bench.meter import Meter
 from rakit.client.bench.pacing import Pace, RealClock, send_paced
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report, latency_figures
-from rakit.client.bench.target import Target, bench_topic, cluster_at
+from rakit.client.bench.target import bench_topic, cluster_at
 from rakit.client.client import Client
 from rakit.client.demo.verify import durable
 from rakit.client.producing.producer import Producer
@@ -99,18 +99,6 @@ async def bench_latency(bootstrap: str | None, settings: LatencySettings, say: S
         ),
     )
     return Report("latency", {"cluster": description, **asdict(settings)}, figures)
-
-
-async def one_caller(target: Target, settings: LatencySettings) -> list[float]:
-    """Returns the times in seconds of one caller's records, without the rest of the bench."""
-    async with (
-        Client(target.bootstrap) as client,
-        bench_topic(client, settings.partitions) as topic,
-        client.producer() as producer,
-    ):
-        sender = _Sender(producer, topic, settings)
-        await sender.one_by_one(settings.warm_up_seconds)
-        return await sender.one_by_one(settings.seconds)
 
 
 class _Sender:

@@ -2,12 +2,16 @@
 
 `idle` and `groups` measure what many groups cost. Both begin alike: the memory of the empty cluster
 is noted, topics with three replicas of each partition are created until there are so many groups,
-and once all have a leader and the CPU use has stopped falling, CPU time is taken over a while.
+and once all are led by the node that should lead them and the CPU use has stopped falling, CPU time
+is taken over a while.
 
 Rules:
 
 - Whether all groups are led is asked of every node that is up, by `GetCluster`, which costs a node
   little however many groups there are. Each must know a leader of all of them on a node that is up.
+- Groups at rest are such as nothing has to be done for. Leaderships that an election gave to
+  another node than placement wanted go back, some each second, for a minute after the creation:
+  that is work, and such that CPU use does not change meanwhile.
 - Memory for each replica is what the nodes have grown by, divided by the replicas, allocator slack
   included.
 - A wait ends with an error that says what was waited for and how far it had come.
@@ -32,17 +36,22 @@ from rakit.client.client import Client
 from rakit.client.config import ClientConfig
 from rakit.client.demo.processes import NodeProcess
 from rakit.client.errors import RakitError
+from rakit.client.model import Topic
 
 #: Partitions of one topic: an answer about it stays small.
 TOPIC_PARTITIONS_MAX: Final = 1000
 SETTLE_S_MAX: Final = 120.0
 LED_S_MAX: Final = 180.0
+#: Some of ten thousand leaderships go back, ten a second and node.
+IN_PLACE_S_MAX: Final = 300.0
 #: Creating waits for leaders; on a busy machine that takes its time.
 CREATE_MS_MAX: Final = 120_000
 #: The width of one sample of CPU use.
 SAMPLE_S: Final = 1.0
 #: Between two looks for leaders.
 LOOK_S: Final = 0.2
+#: Between two looks at every partition, which are not free.
+LOOK_AT_ALL_S: Final = 2.0
 #: Sampling CPU use of nearly nothing is coarse; below this percentage it counts as settled.
 QUIET_PERCENT: Final = 2.0
 
@@ -94,9 +103,11 @@ async def populate(
     await settled(usage)
     empty_bytes = usage.memory_bytes()
     began_s = time.perf_counter()
-    replicas = await _create(client, groups, say)
+    topics = await _create(client, groups, say)
+    replicas = sum(len(each.replicas) for topic in topics for each in topic.partitions)
     await all_led(target.nodes, groups, f"{groups:,} groups: waiting for leaders", say)
     led_s = time.perf_counter() - began_s
+    await in_place(client, [topic.name for topic in topics], say)
     say(f"{groups:,} groups: waiting until it is quiet")
     await settled(usage)
     say(f"{groups:,} groups: measuring for {seconds:g} s")
@@ -104,15 +115,36 @@ async def populate(
     return Population(groups, replicas, empty_bytes, usage.memory_bytes(), led_s, idle)
 
 
-async def _create(client: Client, groups: int, say: Say) -> int:
-    """Creates topics; returns how many replicas their partitions have."""
-    replicas = 0
+async def _create(client: Client, groups: int, say: Say) -> list[Topic]:
+    """Creates topics with so many partitions together."""
+    topics: list[Topic] = []
     for first in range(0, groups, TOPIC_PARTITIONS_MAX):
         say(f"{groups:,} groups: creating them, {first:,} are there")
         count = min(TOPIC_PARTITIONS_MAX, groups - first)
         created = await client.admin.create_topic(f"bench-{uuid.uuid4().hex[:12]}", count)
-        replicas += sum(len(each.replicas) for each in created.topic.partitions)
-    return replicas
+        topics.append(created.topic)
+    return topics
+
+
+async def in_place(client: Client, topics: Sequence[str], say: Say) -> None:
+    """Waits until every partition is led by its first replica, as placement wanted it."""
+    deadline_s = time.perf_counter() + IN_PLACE_S_MAX
+    while True:
+        found = [await client.admin.get_topic(name) for name in topics]
+        astray = sum(
+            each.leader_node_id != each.replicas[0].node_id
+            for topic in found
+            for each in topic.partitions
+        )
+        if not astray:
+            return
+        if time.perf_counter() >= deadline_s:
+            raise CommandError(
+                f"{astray:,} groups were not led by their first replica after"
+                f" {IN_PLACE_S_MAX:.0f} s"
+            )
+        say(f"waiting for leaderships that go to their places: {astray:,}")
+        await asyncio.sleep(LOOK_AT_ALL_S)
 
 
 async def all_led(

@@ -184,14 +184,14 @@ def groups(
         str, typer.Option(metavar="N,...", help="How many groups, one column each.")
     ] = "10,100,1000,10000",
     rounds: Annotated[
-        int, typer.Option(help="How often the busy group is measured on each side.", min=1)
-    ] = 9,
+        int, typer.Option(help="How often the busy group is measured on both sides.", min=1)
+    ] = 18,
     output: Output = Format.TABLE,
 ) -> None:
     """Measure what grows with the number of groups.
 
-    For each count three nodes of its own get so many partitions with three replicas. About two
-    minutes for a count, four for 10,000 on two cores.
+    For each count three nodes of its own get so many partitions with three replicas. About seven
+    minutes for a count, ten for 10,000 on two cores.
 
     \b
     CPU of a node           percent of one core over 10 s, at rest, everything included
@@ -199,7 +199,7 @@ def groups(
     created                 until every node knows a leader of every partition
     busy group              one partition more: single records of 100 bytes, and a closed loop
     slower than alone       against a cluster beside it that has that partition only, measured in
-                            turn; median over rounds of the ratio
+                            turn; mean over rounds of the ratio, and its 95 % interval
     a node is killed        from SIGKILL until both others know a leader of every partition
     it is started           from the start of its process, with all replicas on its disk
 

@@ -72,11 +72,14 @@ class Partition:
         group_id: int,
         settings: Callable[[], TopicSettings],
         context: PartitionContext,
+        stirred: Callable[[int], None],
     ) -> None:
         self.group_id = group_id
         self._host = host
         self._settings = settings
         self._context = context
+        #: Told of this group whenever upkeep may have something to do that it had not before.
+        self._stirred = stirred
         #: (term, appender) of the leadership that was last used.
         self._appender: tuple[int, Appender] | None = None
         #: (replica, reader): a replica that was made anew gets a new one.
@@ -217,32 +220,39 @@ class Partition:
 
     def wake(self) -> None:
         """Wakes all who wait: entries were applied, or the replica's role changed."""
+        self._stirred(self.group_id)
         for callback in tuple(self._wakers):
             callback()
 
     # Upkeep and comparison.
 
-    def tick(self) -> None:
-        """Proposes what the log's upkeep asks for, if this replica leads. Called each second."""
+    def look_after(self) -> int | None:
+        """Proposes what the log's upkeep asks for, if this replica leads.
+
+        Returns from which time on there may be more to do though nothing happens; None: never.
+        """
         replica = self._host.group(self.group_id)
         if replica is None or not replica.ready:
             self._appender = None
-            return
+            return None
         held = self._appender
         appender = held[1] if held is not None and held[0] == replica.term else None
         state = appender.outlook.ahead if appender else self._machine(replica).state
-        if retention.is_carefree(state):
-            return
         now_ms = max(state.append_time_ms, self._context.clock_ms())
-        due = retention.decide(
-            state, self._settings(), now_ms, clock_trusted=self._context.clock_trusted()
-        )
+        settings, clock_trusted = self._settings(), self._context.clock_trusted()
+        due = retention.decide(state, settings, now_ms, clock_trusted=clock_trusted)
         for command in due:
             try:
                 self._leading_appender().maintain(command)
             except RakitError:
-                # Not leading any more, or too much is uncommitted: the next tick decides anew.
-                return
+                # Not leading any more, or too much is uncommitted: the next look decides anew.
+                break
+        if due or (
+            not clock_trusted and retention.decide(state, settings, now_ms, clock_trusted=True)
+        ):
+            # What was proposed may be lost or not be all, and nobody tells when a clock is right.
+            return 0
+        return retention.next_due_ms(state, settings)
 
     def index_range(self) -> tuple[int, int]:
         """Returns the first and the last index that a digest may cover on this replica."""

@@ -1,7 +1,8 @@
 """What a leader does about the length of its log: decided here, purely, and proposed elsewhere.
 
-Once a second the leader looks at the state as it will be after its pending entries and at its
-settings, and gets at most one command of each kind:
+The leader looks at the state as it will be after its pending entries and at its settings, within a
+second of a change of either and of the time that `next_due_ms` names; between those nothing becomes
+due (`rakit.node.partitions` sees to it). A look gives at most one command of each kind:
 
 - `Checkpoint`: the log has gone quiet with records after the last mark, which could otherwise never
   be removed, and with more to replay at a restart than need be.
@@ -30,12 +31,20 @@ EXPIRED_COUNT_MAX: Final = 1_000
 Upkeep: TypeAlias = Checkpoint | Trim | Expire
 
 
-def is_carefree(state: LogState) -> bool:
-    """Tells whether nothing can be due, whatever the time and the settings.
+def next_due_ms(state: LogState, settings: TopicSettings) -> int | None:
+    """Returns from when on something is due by its age; None: never, as with an empty log.
 
-    So it is with a log that nobody ever wrote to, and a node may lead thousands of those.
+    Whatever is due for another reason is so at once, and not before the next change.
     """
-    return not (state.segment_time_ms or state.marks or state.producers)
+    times_ms: list[int] = []
+    if state.segment_time_ms:
+        times_ms.append(state.segment_time_ms + settings.step_ms)
+    if state.marks and settings.retention_ms is not None:
+        times_ms.append(state.marks[0].append_time_ms + settings.retention_ms)
+    for producer in state.producers.values():
+        times_ms.append(producer.last_append_time_ms + PRODUCER_IDLE_MS_MAX)
+        break  # the table is ordered by idleness
+    return min(times_ms, default=None)
 
 
 def decide(
