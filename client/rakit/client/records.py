@@ -165,10 +165,21 @@ class RecordBatch:
         return [base + delta or self.append_time_ms for delta in deltas[self._part]]
 
     def __iter__(self) -> Iterator[Record]:
+        return self.numbered(self.offsets())
+
+    def offsets(self) -> Iterator[int]:
+        """Returns what numbers the records; `operator.length_hint` says how many are left."""
+        return iter(range(self.base_offset, self.end_offset))
+
+    def numbered(self, offsets: Iterator[int]) -> Iterator[Record]:
+        """Returns the records. Each takes its number from `offsets` when it is made.
+
+        So whoever keeps the `offsets()` knows how far the iteration has got, and need not count.
+        """
         rows = zip(
             repeat(self.topic),
             repeat(self.partition),
-            range(self.base_offset, self.end_offset),
+            offsets,
             self.keys,
             self.values,
             self.headers,

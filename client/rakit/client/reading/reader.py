@@ -17,9 +17,10 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import operator
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self, cast
@@ -110,8 +111,10 @@ class Reader:
         self._progress: dict[int, Progress] = {}
         # Where the consumer stands, which is behind what has been received.
         self._consumed: dict[int, int] = {}
-        # What the consumer has got and may not be through with.
+        # What the consumer has got and may not be through with; the offsets that are left of it
+        # where it takes record by record.
         self._in_hand: RecordBatch | None = None
+        self._left: Iterator[int] | None = None
         self._buffer: _Buffer
         self._runner: asyncio.Task[None] | None = None
 
@@ -146,6 +149,7 @@ class Reader:
         asked for, because it may be left half way: whoever stops there gets it again. So a reader
         that begins at these positions may repeat, and never skips.
         """
+        self._count_singles()
         return dict(self._consumed)
 
     async def batches(self) -> AsyncGenerator[RecordBatch]:
@@ -157,17 +161,26 @@ class Reader:
             self._consumed[batch.partition] = batch.end_offset
 
     async def __aiter__(self) -> AsyncIterator[Record]:
-        consumed = self._consumed
         async with aclosing(self.batches()) as batches:
             async for batch in batches:
-                partition = batch.partition
-                for next_offset, record in enumerate(batch, batch.base_offset + 1):
-                    consumed[partition] = next_offset
+                self._left = offsets = batch.offsets()
+                for record in batch.numbered(offsets):
                     yield record
+
+    def _count_singles(self) -> None:
+        """Notes how far the batch in hand has been handed over record by record.
+
+        This is found out when somebody asks: a note for each record takes a tenth of its time.
+        """
+        if self._in_hand is not None and self._left is not None:
+            self._consumed[self._in_hand.partition] = (
+                self._in_hand.end_offset - operator.length_hint(self._left)
+            )
 
     async def _next(self) -> RecordBatch | None:
         """What is left of the batch in hand, else the next one."""
-        batch, self._in_hand = self._in_hand, None
+        self._count_singles()
+        batch, self._in_hand, self._left = self._in_hand, None, None
         rest = batch.beginning_at(self._consumed[batch.partition]) if batch is not None else None
         return await self._buffer.get() if rest is None else rest
 
