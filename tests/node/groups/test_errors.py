@@ -317,6 +317,14 @@ POLLS = {
         invalid("max_wait_ms is 60001"),
     ),
     "a negative size": (PollGroupRequest(join=join(), max_bytes=-1), invalid("max_bytes")),
+    "a place of nobody's list": (
+        PollGroupRequest(join=join(), owned_from=2),
+        invalid("owned_from is for a member"),
+    ),
+    "a negative place": (
+        PollGroupRequest(group="refused", member_id="m", owned_from=-1),
+        invalid("owned_from is not"),
+    ),
     "a negative position": (
         PollGroupRequest(
             group="refused",

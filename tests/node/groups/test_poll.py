@@ -102,6 +102,45 @@ async def test_a_client_that_repeats_what_it_was_told_gets_everything_once(serve
     assert all(each.committed for each in poller.last.owned)
 
 
+async def test_what_is_owned_is_told_in_portions(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rakit.node.services.poll.PORTION_COUNT", 2)
+    poller = Poller(served, await served.topic(5))
+    while len((await poller.poll(50)).owned) < 2:
+        pass
+    portions = [poller.last]
+    while portions[-1].owned_next:
+        portions.append(await poller.poll(owned_from=portions[-1].owned_next))
+    assert [[each.partition for each in one.owned] for one in portions] == [[0, 1], [2, 3], [4]]
+    assert {one.assignment_version for one in portions} == {portions[0].assignment_version}
+    # Of another assignment the list begins anew, and so it does for whoever says nothing.
+    poller.last.assignment_version -= 1
+    assert [each.partition for each in (await poller.poll(owned_from=4)).owned] == [0, 1]
+    assert [each.partition for each in (await poller.poll()).owned] == [0, 1]
+
+
+async def test_p5_what_is_revoked_in_portions_is_let_go_of_as_it_is_told(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await served.topic(6)
+    first = Poller(served, topic)
+    await first.until_owned(6)
+    monkeypatch.setattr("rakit.node.services.poll.PORTION_COUNT", 1)
+    second = Poller(served, topic, first.group)
+    told: set[int] = set()
+    given: set[int] = set()
+    async with asyncio.timeout(10):
+        while len(given) < 3:
+            revoking = [each.partition for each in (await first.poll(20)).revoking]
+            assert len(revoking) <= 1
+            told.update(revoking)
+            response = await second.poll(20)
+            given.update(each.partition for each in response.data)
+            assert given <= told, "nobody owns what its owner was not asked for"
+    assert given == told
+
+
 async def test_a_poll_waits_for_records_and_no_longer(served: Served) -> None:
     topic = await served.topic()
     poller = Poller(served, topic)

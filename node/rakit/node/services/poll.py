@@ -10,6 +10,9 @@ Rules:
   partition that the client did not know it owned are refused, as for any fenced owner (P5). And
   what is being revoked is let go of exactly when the client has seen that it is; else it is told
   again.
+- What is owned comes in portions, as on a stream (`groups.told`): the client says where the list
+  goes on, and that counts while its epoch is the member's. Of what is being revoked a portion is
+  told and let go of; that makes another epoch, and the next portion.
 - Commits come before anything is let go of.
 - Positions of partitions that the member does not own are no error: a client repeats what it was
   told, and its partitions come and go. One that it had before it last got the partition does not
@@ -49,6 +52,7 @@ from rakit.node.groups.joining import completed
 from rakit.node.groups.names import check_group_name
 from rakit.node.groups.ranges import check_commits, outside
 from rakit.node.groups.tokens import TOKEN_BYTES_MAX, member_in, resume_token
+from rakit.node.groups.told import PORTION_COUNT
 from rakit.node.metadata.topics import unknown_topic
 from rakit.node.partition.producers import INTEGER_MAX
 from rakit.node.reading.local import Finding, Found, ReadLimits
@@ -102,6 +106,11 @@ class _Poll:
     def answer(self) -> MemberAnswer:
         """The member as it is."""
         return self.session.answer
+
+    @property
+    def is_seen(self) -> bool:
+        """The client has seen exactly this; otherwise the epoch would be another one."""
+        return self.request.assignment_version == self.answer.member_epoch
 
     @property
     def start(self) -> Edge.ValueType:
@@ -160,9 +169,7 @@ class Polls:
 
     async def _work(self, poll: _Poll) -> OpaquePollGroupResponse:
         request, session = poll.request, poll.session
-        # The client has seen exactly this; otherwise the epoch would be another one.
-        seen = request.assignment_version == poll.answer.member_epoch
-        revoking = list(poll.answer.revoking) if seen else []
+        revoking = poll.answer.revoking[:PORTION_COUNT] if poll.is_seen else []
         if request.commits:
             await self._commit(poll)
         if request.leave:
@@ -347,7 +354,7 @@ class Polls:
             assignment_version=answer.member_epoch,
             revoking=[
                 TopicPartition(topic=names[one.topic_id, one.partition], partition=one.partition)
-                for one in answer.revoking
+                for one in answer.revoking[:PORTION_COUNT]
             ],
             commit_errors=poll.errors,
             session_ms=max(answer.max_processing_ms, answer.session_grace_ms),
@@ -374,8 +381,11 @@ class Polls:
     ) -> None:
         """Puts in what is owned and, where the lease holds, what was read."""
         by_place = {_place(each.owned): each for each in readings}
-        for one in poll.answer.owned:
+        first = poll.request.owned_from if poll.is_seen else 0
+        for one in poll.answer.owned[first : first + PORTION_COUNT]:
             response.owned.append(_assigned(one, by_place.get(_place(one)), poll.start))
+        if first + PORTION_COUNT < len(poll.answer.owned):
+            response.owned_next = first + PORTION_COUNT
         # What has been taken meanwhile gets no more records.
         kept = {_place(each.owned) for each in self._readings(poll)}
         left, room = max_bytes, MESSAGE_BYTES_MAX - response.ByteSize()
@@ -460,6 +470,7 @@ def _check(request: PollGroupRequest) -> None:
             "positions": request.positions,
             "assignment_version": request.assignment_version,
             "leave": request.leave,
+            "owned_from": request.owned_from,
         }
         for name, value in first.items():
             if value:
@@ -468,6 +479,8 @@ def _check(request: PollGroupRequest) -> None:
         raise _invalid(f"max_wait_ms is {request.max_wait_ms}; it may be 0 to {WAIT_MS_MAX}.")
     if request.max_bytes < 0:
         raise _invalid("max_bytes must not be negative.")
+    if request.owned_from < 0:
+        raise _invalid("owned_from is not one that an answer gave.")
     if len(request.positions) > POSITIONS_COUNT_MAX:
         raise _invalid(
             f"The call names {len(request.positions)} positions; the limit is"

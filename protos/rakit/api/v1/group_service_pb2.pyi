@@ -745,6 +745,7 @@ class PollGroupRequest(_message.Message):
     MAX_WAIT_MS_FIELD_NUMBER: _builtins.int
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     LEAVE_FIELD_NUMBER: _builtins.int
+    OWNED_FROM_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     member_id: _builtins.str
     """From the first answer; empty in the first call."""
@@ -756,6 +757,10 @@ class PollGroupRequest(_message.Message):
     """Default and at most 3 MiB."""
     leave: _builtins.bool
     """Commit, and leave the group."""
+    owned_from: _builtins.int
+    """From the last answer, where it said that more is owned than it told: `owned` goes on from here. With an
+    `assignment_version` that is not the member's any more it begins anew. Give `max_wait_ms` 0 to have it at once.
+    """
     @_builtins.property
     def join(self) -> Global___JoinGroup:
         """In the first call. A later call may repeat it with another subscription; a resume token in it is not needed."""
@@ -780,10 +785,11 @@ class PollGroupRequest(_message.Message):
         max_wait_ms: _builtins.int = ...,
         max_bytes: _builtins.int = ...,
         leave: _builtins.bool = ...,
+        owned_from: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["join", b"join"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_version", b"assignment_version", "commits", b"commits", "group", b"group", "join", b"join", "leave", b"leave", "max_bytes", b"max_bytes", "max_wait_ms", b"max_wait_ms", "member_id", b"member_id", "positions", b"positions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_version", b"assignment_version", "commits", b"commits", "group", b"group", "join", b"join", "leave", b"leave", "max_bytes", b"max_bytes", "max_wait_ms", b"max_wait_ms", "member_id", b"member_id", "owned_from", b"owned_from", "positions", b"positions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -803,6 +809,7 @@ class PollGroupResponse(_message.Message):
     COMMIT_ERRORS_FIELD_NUMBER: _builtins.int
     SESSION_MS_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    OWNED_NEXT_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     member_epoch: _builtins.int
     assignment_version: _builtins.int
@@ -810,15 +817,21 @@ class PollGroupResponse(_message.Message):
     """The next call is due within this time, else the member is fenced."""
     resume_token: _builtins.bytes
     """That a stream or another client may go on with."""
+    owned_next: _builtins.int
+    """More is owned: the `owned_from` that the next call gets it with. 0: `owned` ends here."""
     @_builtins.property
     def header(self) -> _header_pb2.ResponseHeader: ...
     @_builtins.property
     def owned(self) -> _containers.RepeatedCompositeFieldContainer[Global___AssignedPartition]:
-        """Everything that the member owns, with where it would be read without a position of the client's."""
+        """What the member owns, at most 4,096 partitions of it (see `owned_next`), with where each would be read without a
+        position of the client's.
+        """
 
     @_builtins.property
     def revoking(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicPartition]:
-        """Of these: to be finished with, and committed in the next call, which lets go of them."""
+        """Of what it owns: to be finished with, and committed in the next call, which lets go of them. At most 4,096; what else is
+        to be let go of comes after these are.
+        """
 
     @_builtins.property
     def data(self) -> _containers.RepeatedCompositeFieldContainer[_log_service_pb2.PartitionData]: ...
@@ -837,10 +850,11 @@ class PollGroupResponse(_message.Message):
         commit_errors: _abc.Iterable[Global___PartitionError] | None = ...,
         session_ms: _builtins.int = ...,
         resume_token: _builtins.bytes = ...,
+        owned_next: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_version", b"assignment_version", "commit_errors", b"commit_errors", "data", b"data", "header", b"header", "member_epoch", b"member_epoch", "member_id", b"member_id", "owned", b"owned", "resume_token", b"resume_token", "revoking", b"revoking", "session_ms", b"session_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_version", b"assignment_version", "commit_errors", b"commit_errors", "data", b"data", "header", b"header", "member_epoch", b"member_epoch", "member_id", b"member_id", "owned", b"owned", "owned_next", b"owned_next", "resume_token", b"resume_token", "revoking", b"revoking", "session_ms", b"session_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -373,11 +373,13 @@ class OpaquePollGroupResponse(_message.Message):
     COMMIT_ERRORS_FIELD_NUMBER: _builtins.int
     SESSION_MS_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    OWNED_NEXT_FIELD_NUMBER: _builtins.int
     member_id: _builtins.str
     member_epoch: _builtins.int
     assignment_version: _builtins.int
     session_ms: _builtins.int
     resume_token: _builtins.bytes
+    owned_next: _builtins.int
     @_builtins.property
     def header(self) -> _header_pb2.ResponseHeader: ...
     @_builtins.property
@@ -401,10 +403,11 @@ class OpaquePollGroupResponse(_message.Message):
         commit_errors: _abc.Iterable[_group_service_pb2.PartitionError] | None = ...,
         session_ms: _builtins.int = ...,
         resume_token: _builtins.bytes = ...,
+        owned_next: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_version", b"assignment_version", "commit_errors", b"commit_errors", "data", b"data", "header", b"header", "member_epoch", b"member_epoch", "member_id", b"member_id", "owned", b"owned", "resume_token", b"resume_token", "revoking", b"revoking", "session_ms", b"session_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment_version", b"assignment_version", "commit_errors", b"commit_errors", "data", b"data", "header", b"header", "member_epoch", b"member_epoch", "member_id", b"member_id", "owned", b"owned", "owned_next", b"owned_next", "resume_token", b"resume_token", "revoking", b"revoking", "session_ms", b"session_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
