@@ -205,7 +205,7 @@ async def test_flush_says_nothing_of_what_was_handled(fake: FakeCluster, client:
         late = await producer.send("t", b"1", partition=1)
         whole = await producer.send_batch("t", numbers(3), partition=2)
         for delivery in (called, late, whole):
-            await delivery._batch.wait()
+            await delivery.batch.wait()
         for delivery in (late, whole):
             with pytest.raises(InvalidRequestError):
                 await delivery
@@ -251,8 +251,10 @@ def failed(*, heard: bool) -> Batch:
     batch.seal()
     batch.finish(make_error("INTERNAL", "heard" if heard else "unheard"))
     if heard:
+        delivery = Delivery()
+        delivery.batch, delivery.index = batch, 0
         with pytest.raises(RakitError):
-            Delivery.of(batch, 0).result()
+            delivery.result()
     return batch
 
 

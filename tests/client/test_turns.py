@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rakit.client import Client, ClosedError, NotFoundError, ProducerConfig, ProducerFencedError
+from rakit.client.producing.producer import YIELD_EVERY_BYTES
 
 from .fake_cluster import FakeCluster
 
@@ -139,3 +140,35 @@ async def test_no_more_records_are_unacknowledged_than_the_setting_says(
         async with asyncio.timeout(SOON_S):
             await waiting
     assert fake.topics["t"][0].values() == [b"%d" % n for n in range(4)]
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "after it has waited for room"])
+async def test_one_that_sends_without_a_pause_lets_others_run(
+    fake: FakeCluster, client: Client, *, waits: bool
+) -> None:
+    config = replace(CONFIG, batch_bytes_max=1 << 20, unacknowledged_bytes_max=1 << 20)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with client.producer(config) as producer:
+        await (await producer.send("t", b"the topic is known"))
+        if waits:
+            fake.may_answer.clear()
+            full = [await producer.send("t", bytes(1 << 18)) for _ in range(3)]
+            waiting = asyncio.create_task(producer.send("t", bytes(1 << 19)))
+            await fake.until_seen()
+            assert not waiting.done()
+            fake.may_answer.set()
+            await asyncio.gather(*full)
+            await (await waiting)
+        task = asyncio.create_task(others())
+        # Half of the room: nobody waits for an acknowledgement.
+        for _ in range((1 << 19) // YIELD_EVERY_BYTES):
+            await producer.send("t", bytes(YIELD_EVERY_BYTES - 8))
+        task.cancel()
+    assert turns >= (1 << 19) // YIELD_EVERY_BYTES - 1

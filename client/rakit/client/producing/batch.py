@@ -23,7 +23,7 @@ from rakit.client.producing.intake import Columns
 from rakit.client.records import HeaderPairs, fill_columns
 
 #: The index of a delivery that stands for a batch as a whole.
-_WHOLE: Final = -1
+WHOLE: Final = -1
 
 
 class Batch:
@@ -116,7 +116,7 @@ class Batch:
     @property
     def is_heard(self) -> bool:
         """Somebody hears, or has heard, of every record in it."""
-        return _WHOLE in self.heard or len(self.heard) >= self.record_count
+        return WHOLE in self.heard or len(self.heard) >= self.record_count
 
     def finish(self, outcome: Receipt | RakitError) -> None:
         """Ends the batch and wakes whoever waits."""
@@ -149,49 +149,42 @@ class Delivery:
     may be awaited more than once; waiting that was cancelled does not count.
     """
 
-    __slots__ = ("_batch", "_index")
+    __slots__ = ("batch", "index")
 
-    _batch: Batch
-    # Of the record, or `_WHOLE`.
-    _index: int
-
-    @classmethod
-    def of(cls, batch: Batch, index: int = _WHOLE) -> Self:
-        """Returns the delivery of a record or, without an index, of the batch."""
-        # One is made for each record, and `__init__` would double what that costs.
-        self = cls()
-        self._batch = batch
-        self._index = index
-        return self
+    # For the producer, who fills them in where it makes one for each record: `__init__` would
+    # double what that costs, and so would any other call.
+    batch: Batch
+    # Of the record, or `WHOLE`.
+    index: int
 
     def done(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._batch.outcome is not None
+        return self.batch.outcome is not None
 
     def add_done_callback(self, callback: Callable[[Delivery], None]) -> None:
         """Calls `callback` with this delivery when it has ended; at once when it has already."""
-        self._batch.heard.add(self._index)
-        if self._batch.outcome is None:
-            self._batch.callbacks.append((callback, self))
+        self.batch.heard.add(self.index)
+        if self.batch.outcome is None:
+            self.batch.callbacks.append((callback, self))
         else:
             callback(self)
 
     def result(self) -> Receipt:
         """Returns the receipt or raises the error. It must be done."""
-        outcome = self._batch.outcome
+        outcome = self.batch.outcome
         assert outcome is not None, "the delivery is still under way: await it"
         if isinstance(outcome, RakitError):
-            self._batch.heard.add(self._index)
+            self.batch.heard.add(self.index)
             # A new one each time: an exception that is raised twice gathers both tracebacks.
             raise outcome.again()
-        return outcome if self._index == _WHOLE else outcome.of_record(self._index)
+        return outcome if self.index == WHOLE else outcome.of_record(self.index)
 
     def __await__(self) -> Generator[object, None, Receipt]:
-        if self._batch.outcome is None:
-            self._batch.heard.add(self._index)
+        if self.batch.outcome is None:
+            self.batch.heard.add(self.index)
             try:
-                yield from self._batch.wait()
+                yield from self.batch.wait()
             except BaseException:
-                self._batch.heard.discard(self._index)
+                self.batch.heard.discard(self.index)
                 raise
         return self.result()

@@ -35,7 +35,7 @@ from rakit.client.config import BATCH_BYTES_LIMIT, ClientConfig, ProducerConfig
 from rakit.client.connections import Connections, is_cancelled
 from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.metadata import Metadata
-from rakit.client.producing.batch import Batch, Delivery
+from rakit.client.producing.batch import WHOLE, Batch, Delivery
 from rakit.client.producing.engine import Engine, Identity
 from rakit.client.producing.failures import Failures
 from rakit.client.producing.intake import (
@@ -62,31 +62,21 @@ YIELD_EVERY_BYTES: Final = 32 << 10
 class _TopicLanes:
     """The lanes of one topic, and whose turn it is among them."""
 
-    __slots__ = ("_run_bytes", "_run_lane", "_turn", "count", "lanes")
+    __slots__ = ("_turn", "count", "lanes", "run_bytes", "run_lane")
 
     def __init__(self, lanes: list[Lane]) -> None:
         self.lanes = lanes
         self.count = len(lanes)
         self._turn = 0
-        self._run_lane = lanes[0]
-        self._run_bytes = 0
-
-    def unkeyed(self, size_bytes: int) -> Lane:
-        """Returns the lane for records without a key."""
-        run_bytes = self._run_bytes + size_bytes
-        if run_bytes > UNKEYED_RUN_BYTES_MIN and (
-            self._run_lane.open is None or run_bytes > UNKEYED_RUN_BYTES_MAX
-        ):
-            self.next_turn()
-            run_bytes = size_bytes
-        self._run_bytes = run_bytes
-        return self._run_lane
+        # Where records without a key go, and how much has gone there in this turn.
+        self.run_lane = lanes[0]
+        self.run_bytes = 0
 
     def next_turn(self) -> Lane:
         """Passes on to the next lane and returns it."""
         self._turn = (self._turn + 1) % self.count
-        self._run_lane = self.lanes[self._turn]
-        return self._run_lane
+        self.run_lane = self.lanes[self._turn]
+        return self.run_lane
 
     def named(self, topic: str, partition: int) -> Lane:
         """Returns the lane that the caller named."""
@@ -153,7 +143,8 @@ class Producer:
         self._room: deque[_Turn] = deque()
         # Calls that wait for room, or have got it and have not run since.
         self._waiting_count = 0
-        self._unyielded_bytes = 0
+        # Other tasks have their turn when so much is not acknowledged: a distance from `_bytes`.
+        self._yield_at_bytes = YIELD_EVERY_BYTES
         self._failures = Failures()
         #: Adds the trace of the moment to headers; None in a program that does not trace.
         self._trace: tracing.Injector | None = None
@@ -229,7 +220,8 @@ class Producer:
         partition that does not exist, and ClosedError. Once a newer producer of the same name has
         taken over, the delivery ends with ProducerFencedError, or this call where it has to wait.
         """
-        # This runs once per record: nothing here is done that only few records need.
+        # This runs once per record: nothing here is done that only few records need, and what is
+        # short stands in line, because a call takes as long as ten operations.
         size = RECORD_OVERHEAD_BYTES
         if value is not None:
             size += len(value) if type(value) is bytes else length("value", value)
@@ -250,15 +242,18 @@ class Producer:
         elif key is not None:
             lane = lanes.lanes[key_hash(key) % lanes.count]
         else:
-            lane = lanes.unkeyed(size)
-        if (
-            self._waiting_count
-            or self._bytes + size > self._bytes_max
-            or self._count >= self._count_max
-        ):
+            lane, run_bytes = lanes.run_lane, lanes.run_bytes + size
+            if run_bytes > UNKEYED_RUN_BYTES_MIN and (
+                lane.open is None or run_bytes > UNKEYED_RUN_BYTES_MAX
+            ):
+                lane, run_bytes = lanes.next_turn(), size
+            lanes.run_bytes = run_bytes
+        taken_bytes = self._bytes + size
+        if self._waiting_count or taken_bytes > self._bytes_max or self._count >= self._count_max:
             await self._take_room(size, 1)
+            taken_bytes = self._bytes
         else:
-            self._bytes += size
+            self._bytes = taken_bytes
             self._count += 1
         batch = lane.append(value, key, size)
         index = len(batch.values) - 1
@@ -270,11 +265,12 @@ class Producer:
             self._engine.wake(lane)
         if not index and self._limits.linger_s:
             self._engine.wake_in(lane, batch, self._limits.linger_s)
-        self._unyielded_bytes += size
-        if self._unyielded_bytes >= YIELD_EVERY_BYTES:
-            self._unyielded_bytes = 0
+        if taken_bytes >= self._yield_at_bytes:
+            self._yield_at_bytes = taken_bytes + YIELD_EVERY_BYTES
             await asyncio.sleep(0)
-        return Delivery.of(batch, index)
+        delivery = Delivery()
+        delivery.batch, delivery.index = batch, index
+        return delivery
 
     async def send_batch(
         self,
@@ -313,7 +309,9 @@ class Producer:
         lane.append_batch(batch)
         self._engine.wake(lane)
         await asyncio.sleep(0)
-        return Delivery.of(batch)
+        delivery = Delivery()
+        delivery.batch, delivery.index = batch, WHOLE
+        return delivery
 
     async def flush(self) -> None:
         """Waits until everything sent so far is acknowledged or has failed.
@@ -414,6 +412,7 @@ class Producer:
         """Frees room that was taken for records, by whatever end they had."""
         self._bytes -= size_bytes
         self._count -= count
+        self._yield_at_bytes -= size_bytes
         self._grant()
 
     def _grant(self) -> None:
