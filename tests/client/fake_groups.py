@@ -13,6 +13,7 @@ from typing import Any
 import grpc.aio
 
 from rakit.api.v1 import group_service_pb2 as wire
+from rakit.api.v1 import log_service_pb2 as log
 from rakit.api.v1.record_pb2 import Records
 from rakit.client.records import fill_columns
 
@@ -173,8 +174,17 @@ class FakeGroups:
                 resetting, wire.ResetOffsetsRequest.FromString, to_bytes
             ),
         }
+        asking: Callable[..., Awaitable[log.GetOffsetsResponse]] = self._get_offsets
+        log_methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "GetOffsets": grpc.unary_unary_rpc_method_handler(
+                asking, log.GetOffsetsRequest.FromString, to_bytes
+            ),
+        }
         self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("rakit.api.v1.GroupService", methods),)
+            (
+                grpc.method_handlers_generic_handler("rakit.api.v1.GroupService", methods),
+                grpc.method_handlers_generic_handler("rakit.api.v1.LogService", log_methods),
+            )
         )
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         await self._server.start()
@@ -206,6 +216,15 @@ class FakeGroups:
         """Takes all of it."""
         self.commits.append(request)
         return wire.CommitOffsetsResponse()
+
+    async def _get_offsets(
+        self, _request: log.GetOffsetsRequest, _context: Context
+    ) -> log.GetOffsetsResponse:
+        """Each log ends before 10."""
+        answer = log.GetOffsetsResponse()
+        for partition in range(self.partition_count):
+            answer.partitions.add(partition=partition, earliest=0, latest=10)
+        return answer
 
     async def _reset(
         self, request: wire.ResetOffsetsRequest, _context: Context

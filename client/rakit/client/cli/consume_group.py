@@ -3,8 +3,12 @@
 What was printed is committed: at least each second, before a partition is let go of, and at the
 end. What was not printed is not, so nothing is left out, whatever ends the command.
 
+A session that the cluster has ended, because nothing was heard of us for too long, is no end: it
+joins again and goes on at the group's commits. What was printed and is committed by nobody comes
+again, and a line on stderr says so.
+
 Without --follow it ends when the partitions that it owns were read up to where their logs ended
-when it began. Other members read theirs; with nothing to own it ends at once.
+when it began. Other members read theirs; with nothing to own it ends after a moment.
 """
 
 from __future__ import annotations
@@ -22,13 +26,15 @@ from rakit.client.config import GroupConfig
 from rakit.client.consuming.consumer import GroupConsumer, Hooks
 from rakit.client.consuming.places import TopicPartition
 from rakit.client.consuming.session import Partitions
+from rakit.client.errors import MemberFencedError, NotOwnerError
 from rakit.client.records import RecordBatch
 
 COMMIT_EVERY_S: Final = 1.0
 #: How often it is looked whether the end is reached.
 LOOK_S: Final = 0.2
-#: A member gets what others have only when those have let go of it.
-SETTLE_S: Final = 3.0
+#: A member gets what others have only when those have let go of it. Looks, and not seconds: a
+#: process that stood still has not been waiting meanwhile.
+SETTLE_LOOKS: Final = 15
 COMMIT_S_MAX: Final = 5.0
 
 
@@ -47,6 +53,18 @@ async def run(bootstrap: str | None, topic: str, wanted: Wanted) -> int:
         if not wanted.follow:
             raise
     return 0
+
+
+class Settling:
+    """Whether it can be believed that a member owns nothing."""
+
+    def __init__(self) -> None:
+        self._empty_looks = 0
+
+    def look(self, *, owns: bool) -> bool:
+        """Counts the looks in a row at which it owned nothing; True when they are enough."""
+        self._empty_looks = 0 if owns else self._empty_looks + 1
+        return owns or self._empty_looks > SETTLE_LOOKS
 
 
 class _Member:
@@ -81,7 +99,7 @@ class _Member:
             self._wanted.group,
             [self._topic],
             from_=from_,
-            hooks=Hooks(revoking=self._let_go),
+            hooks=Hooks(revoking=self._let_go, lost=self._lost),
             config=config,
         ) as consumer:
             self._consumer = consumer
@@ -100,7 +118,8 @@ class _Member:
 
     async def _print(self, consumer: GroupConsumer, ends: dict[TopicPartition, int] | None) -> None:
         loop = asyncio.get_running_loop()
-        committed_s = began_s = loop.time()
+        committed_s = loop.time()
+        settling = Settling()
         async with aclosing(consumer.batches()) as batches:
             pending = asyncio.ensure_future(anext(batches, None))
             try:
@@ -114,7 +133,7 @@ class _Member:
                     if loop.time() - committed_s >= COMMIT_EVERY_S:
                         await self._commit()
                         committed_s = loop.time()
-                    is_settled = bool(consumer.assignment) or loop.time() - began_s >= SETTLE_S
+                    is_settled = settling.look(owns=bool(consumer.assignment))
                     # A batch that came during the commit counts as handed over, and is not printed.
                     is_idle = not pending.done()
                     if ends is not None and is_settled and is_idle and self._is_at_end(ends):
@@ -141,12 +160,23 @@ class _Member:
     async def _let_go(self, partitions: Partitions) -> None:
         await self._commit(partitions)
 
+    async def _lost(self, partitions: Partitions) -> None:
+        """Whoever owns them now has begun at an earlier commit."""
+        complain("the session was lost, and joined anew: some records may come again")
+        for name in partitions:
+            self._due.pop(name, None)
+
     async def _commit(self, partitions: Partitions | None = None) -> None:
         names = list(self._due) if partitions is None else partitions
         due = {name: self._due[name] for name in names if name in self._due}
         if not due:
             return
-        await self._consumer.commit(offsets=due)
+        try:
+            await self._consumer.commit(offsets=due)
+        except (MemberFencedError, NotOwnerError):
+            # The session was lost while it was asked for. A member whose place was taken for good
+            # hears so where it takes its next record.
+            complain("a commit came too late: some records may come again")
         for name, offset in due.items():
             # What was printed meanwhile is due, and so is what was not committed.
             if self._due.get(name) == offset:
