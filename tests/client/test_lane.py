@@ -39,7 +39,7 @@ def make_lane(limits: LaneLimits = LIMITS) -> Lane:
 
 
 def put(lane: Lane, value: bytes = b"v", size_bytes: int = 10) -> Batch:
-    return lane.append(value, None, size_bytes)
+    return lane.append(value, None, size_bytes).batch
 
 
 def stamp(batch: Batch) -> tuple[int, int]:

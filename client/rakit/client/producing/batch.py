@@ -151,8 +151,8 @@ class Delivery:
 
     __slots__ = ("batch", "index")
 
-    # For the producer, who fills them in where it makes one for each record: `__init__` would
-    # double what that costs, and so would any other call.
+    # Whoever makes one fills them in: it is made for each record, and `__init__` would double what
+    # that costs, and so would any other call.
     batch: Batch
     # Of the record, or `WHOLE`.
     index: int

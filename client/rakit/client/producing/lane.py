@@ -39,7 +39,7 @@ from typing import Final
 
 from rakit.client.codecs import CodecName
 from rakit.client.errors import RakitError, make_error
-from rakit.client.producing.batch import Batch
+from rakit.client.producing.batch import Batch, Delivery
 
 #: Waiting bytes from which on a second batch is in flight.
 GATHER_BYTES: Final = 256 << 10
@@ -141,8 +141,8 @@ class Lane:
         self.last_sequence = sequence
         self._next_sequence = sequence + 1
 
-    def append(self, value: bytes | None, key: bytes | None, size_bytes: int) -> Batch:
-        """Adds a record at the end of a batch and returns that batch."""
+    def append(self, value: bytes | None, key: bytes | None, size_bytes: int) -> Delivery:
+        """Adds a record at the end of a batch and returns its delivery, which names both."""
         batch = self.open
         if (
             batch is None
@@ -150,10 +150,13 @@ class Lane:
             or len(batch.values) >= self._batch_count_max
         ):
             batch = self._begin()
-        batch.values.append(value)
+        values = batch.values
+        delivery = Delivery()
+        delivery.batch, delivery.index = batch, len(values)
+        values.append(value)
         batch.keys.append(key)
         batch.size_bytes += size_bytes
-        return batch
+        return delivery
 
     def _begin(self) -> Batch:
         self.seal_open()

@@ -255,8 +255,8 @@ class Producer:
         else:
             self._bytes = taken_bytes
             self._count += 1
-        batch = lane.append(value, key, size)
-        index = len(batch.values) - 1
+        delivery = lane.append(value, key, size)
+        batch, index = delivery.batch, delivery.index
         if headers:
             batch.headers[index] = headers
         if timestamp_ms is not None:
@@ -268,8 +268,6 @@ class Producer:
         if taken_bytes >= self._yield_at_bytes:
             self._yield_at_bytes = taken_bytes + YIELD_EVERY_BYTES
             await asyncio.sleep(0)
-        delivery = Delivery()
-        delivery.batch, delivery.index = batch, index
         return delivery
 
     async def send_batch(
