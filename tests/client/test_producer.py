@@ -251,10 +251,8 @@ def failed(*, heard: bool) -> Batch:
     batch.seal()
     batch.finish(make_error("INTERNAL", "heard" if heard else "unheard"))
     if heard:
-        delivery = Delivery()
-        delivery.batch, delivery.index = batch, 0
         with pytest.raises(RakitError):
-            delivery.result()
+            Delivery.of(batch, 0).result()
     return batch
 
 

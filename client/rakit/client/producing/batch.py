@@ -23,7 +23,7 @@ from rakit.client.producing.intake import Columns
 from rakit.client.records import HeaderPairs, fill_columns
 
 #: The index of a delivery that stands for a batch as a whole.
-WHOLE: Final = -1
+_WHOLE: Final = -1
 
 
 class Batch:
@@ -116,7 +116,7 @@ class Batch:
     @property
     def is_heard(self) -> bool:
         """Somebody hears, or has heard, of every record in it."""
-        return WHOLE in self.heard or len(self.heard) >= self.record_count
+        return _WHOLE in self.heard or len(self.heard) >= self.record_count
 
     def finish(self, outcome: Receipt | RakitError) -> None:
         """Ends the batch and wakes whoever waits."""
@@ -151,11 +151,19 @@ class Delivery:
 
     __slots__ = ("batch", "index")
 
-    # Whoever makes one fills them in: it is made for each record, and `__init__` would double what
-    # that costs, and so would any other call.
     batch: Batch
-    # Of the record, or `WHOLE`.
+    # Of the record, or `_WHOLE`.
     index: int
+
+    @classmethod
+    def of(cls, batch: Batch, index: int = _WHOLE) -> Self:
+        """Returns the delivery of a record or, without an index, of the batch.
+
+        A lane makes one for each record, and does this in line: any call doubles what it costs.
+        """
+        self = cls()
+        self.batch, self.index = batch, index
+        return self
 
     def done(self) -> bool:
         """Whether it has ended, well or not."""
@@ -177,7 +185,7 @@ class Delivery:
             self.batch.heard.add(self.index)
             # A new one each time: an exception that is raised twice gathers both tracebacks.
             raise outcome.again()
-        return outcome if self.index == WHOLE else outcome.of_record(self.index)
+        return outcome if self.index == _WHOLE else outcome.of_record(self.index)
 
     def __await__(self) -> Generator[object, None, Receipt]:
         if self.batch.outcome is None:

@@ -35,7 +35,7 @@ from rakit.client.config import BATCH_BYTES_LIMIT, ClientConfig, ProducerConfig
 from rakit.client.connections import Connections, is_cancelled
 from rakit.client.errors import LocalReason, RakitError, make_error
 from rakit.client.metadata import Metadata
-from rakit.client.producing.batch import WHOLE, Batch, Delivery
+from rakit.client.producing.batch import Batch, Delivery
 from rakit.client.producing.engine import Engine, Identity
 from rakit.client.producing.failures import Failures
 from rakit.client.producing.intake import (
@@ -307,9 +307,7 @@ class Producer:
         lane.append_batch(batch)
         self._engine.wake(lane)
         await asyncio.sleep(0)
-        delivery = Delivery()
-        delivery.batch, delivery.index = batch, WHOLE
-        return delivery
+        return Delivery.of(batch)
 
     async def flush(self) -> None:
         """Waits until everything sent so far is acknowledged or has failed.
