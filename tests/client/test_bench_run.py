@@ -136,7 +136,8 @@ async def test_single_records_of_our_own_node_come_with_what_it_took(node: Targe
     assert node.directory is not None
     kind = await asyncio.to_thread(file_system, node.directory)
     if not kind.startswith("tmpfs"):
-        assert sum(spent.node_written_bytes) > 100 * measured.records
+        # What was under way when the time began, up to 4 MiB, was written before.
+        assert sum(spent.node_written_bytes) > 100 * measured.records - (4 << 20)
 
 
 async def test_memory_that_processes_share_is_divided_among_them() -> None:
