@@ -86,8 +86,10 @@ class SimNode:
         config = dataclasses.replace(self.config, boot=self.boot, doubtful=self.was_cut)
         driver = Driver(config, self.node_id, self.disk, self.factory, rng)
         self.disk.at_work = True
-        driver.load()
-        self.disk.at_work = False
+        try:
+            driver.load()
+        finally:
+            self.disk.at_work = False
         self.driver = driver
 
     def crash(self, rng: random.Random) -> int:
@@ -101,8 +103,10 @@ class SimNode:
         assert driver is not None, "a node that is down does not step"
         while self.held is None:
             disk.at_work = True
-            effects = driver.advance()
-            disk.at_work = False
+            try:
+                effects = driver.advance()
+            finally:
+                disk.at_work = False
             if effects is None:
                 return
             if effects.sends:
