@@ -275,6 +275,22 @@ def test_s8_the_doubt_ends_by_an_entry_that_others_committed() -> None:
     assert not peer(node, 4).doubtful
 
 
+def test_s8_the_entry_waits_while_leadership_is_handed_over() -> None:
+    """Who is told to stand would lack it (rule K2); a transfer that failed must not cost it."""
+    node = Single([1], conf=FIVE, boot=1, check_quorum=False)
+    node.win()
+    end = node.node.basic_status().last_index
+    node.node.transfer_leader(2)
+    node.step(APP_RESP, 4, index=1, context=DOUBTFUL_7)
+    node.step(APP_RESP, 4, index=end, context=DOUBTFUL_7)
+    assert node.node.basic_status().last_index == end
+    for _ in range(10):
+        node.node.tick()
+    assert [each.to for each in of_kind(node.drain(), APP) if each.to == 4] == [4], "it is asked"
+    node.step(APP_RESP, 4, index=end, context=DOUBTFUL_7)
+    assert node.node.basic_status().last_index == end + 1
+
+
 def test_s8_each_start_in_doubt_needs_an_entry_of_its_own() -> None:
     """The entry that a first absolution rested on may be what the second cut took away."""
     node = leader_of_five()

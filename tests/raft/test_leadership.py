@@ -222,6 +222,23 @@ def test_a_transfer_has_a_whole_election_timeout_however_late_it_is_asked_for() 
     assert node.node.basic_status().lead_transferee == 0
 
 
+def test_a_transfer_that_is_over_tells_nobody_to_stand() -> None:
+    """The target would lack what was proposed since."""
+    node = leader(check_quorum=False)
+    node.node.transfer_leader(2)
+    for _ in range(10):
+        node.node.tick()
+    node.node.propose(b"x")
+    assert of_kind(node.drain(), TIMEOUT_NOW) == []
+
+
+def test_a_target_that_was_replaced_is_not_told_to_stand() -> None:
+    node = leader()
+    node.node.transfer_leader(2)
+    node.node.transfer_leader(3)
+    assert [each.to for each in of_kind(node.drain(), TIMEOUT_NOW)] == [3]
+
+
 def test_another_target_replaces_the_first() -> None:
     node = leader()
     node.node.propose(b"x")

@@ -5,9 +5,11 @@ Rules:
 - Rule K1: a new leader appends an empty entry at once, since it can only commit by an entry of its
   own term, and knows what is committed only after that (section 8).
 - Rule K2: a proposal is refused before it has any effect, or it is in the log. While leadership is
-  being handed over every proposal is refused, or the target would never catch up.
+  being handed over every proposal is refused and the leader appends nothing of its own, or the
+  target would never catch up.
 - Rule K3: a transfer that has not succeeded within an election timeout is over; asking for the same
-  target again does not extend it.
+  target again does not extend it. A word to the target that has not left by then does not leave:
+  what is proposed from here on the target may lack.
 - Rule K4: a leader that hears of no quorum for an election timeout stops leading, so that its
   clients look elsewhere (6.2); together with pre-vote and the vote lease it also ends the tug of
   war under one-way cuts (known bug 18).
@@ -28,7 +30,7 @@ from rakit.raft.read_only import ReadOnly
 from rakit.raft.replication import append_own, broadcast_heartbeat, maybe_hand_over
 from rakit.raft.state import Raft
 from rakit.raft.tracker import ProgressState
-from rakit.raft.types import Entry, EntryID, EntryType, Role
+from rakit.raft.types import Entry, EntryID, EntryType, MessageType, Role
 
 
 def become_leader(raft: Raft) -> None:
@@ -102,7 +104,7 @@ def tick(raft: Raft) -> None:
         if raft.config.check_quorum and not heard:
             raft.become_follower(raft.term, 0)
             return
-        raft.lead_transferee = 0
+        end_transfer(raft)
     if raft.heartbeat_elapsed >= raft.config.heartbeat_tick:
         for _, progress in raft.tracker.peers:
             progress.heard_heartbeat = False
@@ -152,8 +154,22 @@ def transfer(raft: Raft, target: int) -> None:
         raise TransferRefusedError(f"{target} lost what it had acknowledged")
     if raft.lead_transferee == target:
         return
+    end_transfer(raft)
     raft.lead_transferee = target
     raft.election_elapsed = 0
     if not maybe_hand_over(raft, target, progress):
         progress.send_empty = True
         raft.append_pending = True
+
+
+def end_transfer(raft: Raft) -> None:
+    """Appends to the log again, if leadership was to be handed over (K2, K3)."""
+    if not raft.lead_transferee:
+        return
+    raft.lead_transferee = 0
+    raft.outbox = [each for each in raft.outbox if each.type is not MessageType.TIMEOUT_NOW]
+    for _, progress in raft.tracker.peers:
+        if progress.doubtful and progress.absolve_index == 0:
+            # It may have answered meanwhile, and then nothing was appended for it (D4).
+            progress.send_empty = True
+            raft.append_pending = True

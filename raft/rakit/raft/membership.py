@@ -27,7 +27,7 @@ from rakit.raft.errors import (
     ConfChangePendingError,
     ConfigurationLostError,
 )
-from rakit.raft.leader import check_can_propose
+from rakit.raft.leader import check_can_propose, end_transfer
 from rakit.raft.replication import append_own, maybe_commit
 from rakit.raft.state import Raft
 from rakit.raft.types import ConfChange, ConfState, Entry, EntryID, EntryType, Role
@@ -92,7 +92,7 @@ def _after_change(raft: Raft) -> None:
     if raft.role is not Role.LEADER:
         return
     if raft.lead_transferee not in raft.tracker.voters.incoming:
-        raft.lead_transferee = 0
+        end_transfer(raft)
     maybe_commit(raft)
     reads.release_confirmed(raft)
     # New peers are probed at once.

@@ -183,7 +183,7 @@ def handle_append_response(raft: Raft, message: Message, progress: Progress) -> 
     if not doubt.admit(raft, message, progress):
         return
     progress.recent_active = True
-    if progress.doubtful and progress.absolve_index == 0:
+    if progress.doubtful and progress.absolve_index == 0 and not raft.lead_transferee:
         append_own(raft, [Entry(raft.term, raft.log.last_index + 1)])
         progress.absolve_index = raft.log.last_index
     if message.reject:
