@@ -83,7 +83,8 @@ def judge_rest(world: World) -> None:
             Invariant.REST, f"no rest {world.plan.heal_ms} ms after healing: {_describe(world)}"
         )
     for node_id, node in world.nodes.items():
-        _judge_leftovers(node_id, node)
+        if node_id not in world.lost:  # that one would clear away at its next start
+            _judge_leftovers(node_id, node)
 
 
 def judge(world: World) -> None:
