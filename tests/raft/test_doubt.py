@@ -255,6 +255,29 @@ def test_s8_leadership_is_not_handed_to_a_doubtful_replica() -> None:
         node.node.transfer_leader(2)
 
 
+def test_s8_a_target_that_restarted_in_doubt_is_not_told_to_stand() -> None:
+    """It would depose its leader for an election that only every voter's grant could win."""
+    node = leader_of_five()
+    node.node.propose(b"x")
+    end = node.node.basic_status().last_index
+    node.node.transfer_leader(2)
+    sent = node.step(APP_RESP, 2, index=1, context=DOUBTFUL_7)
+    sent += node.step(APP_RESP, 2, index=end, context=DOUBTFUL_7)
+    assert peer(node, 2).match == node.node.basic_status().last_index
+    assert of_kind(sent, MessageType.TIMEOUT_NOW) == []
+
+
+def test_s8_a_target_that_lost_its_log_meanwhile_is_not_told_to_stand() -> None:
+    node = leader_of_five()
+    node.node.propose(b"x")
+    end = node.node.basic_status().last_index
+    node.node.transfer_leader(2)
+    sent = node.step(APP_RESP, 2, index=2, reject=True, reject_hint=1, context=CLEAR_7)
+    assert peer(node, 2).lost_log
+    sent += node.step(APP_RESP, 2, index=end, context=CLEAR_7)  # it was given a base
+    assert of_kind(sent, MessageType.TIMEOUT_NOW) == []
+
+
 # Rule D4: how it ends.
 
 

@@ -245,6 +245,9 @@ def maybe_hand_over(raft: Raft, id_: int, progress: Progress) -> bool:
     """Tells the transfer target to campaign once it holds the whole log (dissertation 3.10)."""
     if id_ != raft.lead_transferee or progress.match != raft.log.last_index:
         return False
+    if progress.doubtful or progress.lost_log:
+        # It restarted since it was asked, and what `leader.transfer` refuses now holds.
+        return False
     raft.post(messages.timeout_now(id_, raft.id, raft.term))
     return True
 
