@@ -6,7 +6,8 @@ Rules:
   own term, and knows what is committed only after that (section 8).
 - Rule K2: a proposal is refused before it has any effect, or it is in the log. While leadership is
   being handed over every proposal is refused and the leader appends nothing of its own, or the
-  target would never catch up.
+  target would never catch up. What it owes to doubtful peers (S8) it appends when that is over, so
+  that transfers asked for one after another do not put it off.
 - Rule K3: a transfer that has not succeeded within an election timeout is over; asking for the same
   target again does not extend it. A word to the target that has not left by then does not leave:
   what is proposed from here on the target may lack.
@@ -27,7 +28,12 @@ from rakit.raft.errors import (
     UncommittedLimitError,
 )
 from rakit.raft.read_only import ReadOnly
-from rakit.raft.replication import append_own, broadcast_heartbeat, maybe_hand_over
+from rakit.raft.replication import (
+    append_for_doubt,
+    append_own,
+    broadcast_heartbeat,
+    maybe_hand_over,
+)
 from rakit.raft.state import Raft
 from rakit.raft.tracker import ProgressState
 from rakit.raft.types import Entry, EntryID, EntryType, MessageType, Role
@@ -169,7 +175,4 @@ def end_transfer(raft: Raft) -> None:
     raft.lead_transferee = 0
     raft.outbox = [each for each in raft.outbox if each.type is not MessageType.TIMEOUT_NOW]
     for _, progress in raft.tracker.peers:
-        if progress.doubtful and progress.absolve_index == 0:
-            # It may have answered meanwhile, and then nothing was appended for it (D4).
-            progress.send_empty = True
-            raft.append_pending = True
+        append_for_doubt(raft, progress)

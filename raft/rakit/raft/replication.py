@@ -45,6 +45,13 @@ def append_own(raft: Raft, entries: list[Entry]) -> None:
     raft.append_pending = True
 
 
+def append_for_doubt(raft: Raft, progress: Progress) -> None:
+    """Appends the entry that the absolution of a doubtful peer will rest on, once (rule D4)."""
+    if progress.doubtful and progress.absolve_index == 0:
+        append_own(raft, [Entry(raft.term, raft.log.last_index + 1)])
+        progress.absolve_index = raft.log.last_index
+
+
 def flush(raft: Raft) -> None:
     """Sends everyone what they may be sent by now (5.3; ahead of answers, 10.2.1)."""
     assert raft.role is Role.LEADER, "only a leader replicates"
@@ -183,9 +190,8 @@ def handle_append_response(raft: Raft, message: Message, progress: Progress) -> 
     if not doubt.admit(raft, message, progress):
         return
     progress.recent_active = True
-    if progress.doubtful and progress.absolve_index == 0 and not raft.lead_transferee:
-        append_own(raft, [Entry(raft.term, raft.log.last_index + 1)])
-        progress.absolve_index = raft.log.last_index
+    if progress.doubtful and not raft.lead_transferee:
+        append_for_doubt(raft, progress)
     if message.reject:
         _handle_reject(raft, message, progress)
         return
