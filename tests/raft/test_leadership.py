@@ -232,6 +232,15 @@ def test_a_transfer_that_is_over_tells_nobody_to_stand() -> None:
     assert of_kind(node.drain(), TIMEOUT_NOW) == []
 
 
+def test_who_follows_another_leader_by_now_tells_nobody_to_stand() -> None:
+    """The target would lack what that leader wrote; the word would leave beside its entries."""
+    node = leader()
+    last = (node.term, node.node.basic_status().last_index)
+    node.node.transfer_leader(2)
+    node.node.step(append_message(node, 3, last, node.term + 1, term=node.term + 1))
+    assert of_kind(node.drain(), TIMEOUT_NOW) == []
+
+
 def test_a_target_that_was_replaced_is_not_told_to_stand() -> None:
     node = leader()
     node.node.transfer_leader(2)

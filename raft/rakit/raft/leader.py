@@ -9,8 +9,8 @@ Rules:
   target would never catch up. What it owes to doubtful peers (S8) it appends when that is over, so
   that transfers asked for one after another do not put it off.
 - Rule K3: a transfer that has not succeeded within an election timeout is over; asking for the same
-  target again does not extend it. A word to the target that has not left by then does not leave:
-  what is proposed from here on the target may lack.
+  target again does not extend it. A word to the target that has not left by then does not leave,
+  nor one of a leader that leads no more: the target may lack what comes next, whosesoever it is.
 - Rule K4: a leader that hears of no quorum for an election timeout stops leading, so that its
   clients look elsewhere (6.2); together with pre-vote and the vote lease it also ends the tug of
   war under one-way cuts (known bug 18).
@@ -36,7 +36,7 @@ from rakit.raft.replication import (
 )
 from rakit.raft.state import Raft
 from rakit.raft.tracker import ProgressState
-from rakit.raft.types import Entry, EntryID, EntryType, MessageType, Role
+from rakit.raft.types import Entry, EntryID, EntryType, Role
 
 
 def become_leader(raft: Raft) -> None:
@@ -172,7 +172,6 @@ def end_transfer(raft: Raft) -> None:
     """Appends to the log again, if leadership was to be handed over (K2, K3)."""
     if not raft.lead_transferee:
         return
-    raft.lead_transferee = 0
-    raft.outbox = [each for each in raft.outbox if each.type is not MessageType.TIMEOUT_NOW]
+    raft.forget_transfer()
     for _, progress in raft.tracker.peers:
         append_for_doubt(raft, progress)

@@ -9,7 +9,7 @@ Invariants of `Raft`:
 
 - `term` never falls; `vote` changes only from 0, or with the term (section 5.1; known bug 1).
 - `role is LEADER` exactly if `lead == id`.
-- `lead_transferee` is 0 unless this replica leads.
+- `lead_transferee` is 0 unless this replica leads; while it is, the outbox tells nobody to stand.
 - `term_start` is the index of a leader's own first entry; only entries from there on are committed
   by counting (section 5.4.2).
 - `durable_term` and `durable_vote` are what the disk holds; they trail `term` and `vote`.
@@ -268,11 +268,17 @@ class Raft:
                 self.dropped.append(Dropped(DropKind.READ, context=context))
             else:
                 self.post(messages.read_index_refusal(requester, self.id, self.term, context))
-        self.lead_transferee = 0
+        self.forget_transfer()
         self.uncommitted_bytes = 0
         self.pending_conf_index = 0
         self.term_start = 0
         self.elected_boots = {}
+
+    def forget_transfer(self) -> None:
+        """Hands leadership to nobody: a word to the target that has not left does not leave."""
+        if self.lead_transferee:
+            self.lead_transferee = 0
+            self.outbox = [each for each in self.outbox if each.type is not MessageType.TIMEOUT_NOW]
 
     def randomize_timeout(self) -> None:
         """Draws the next election timeout from [E, 2E) (section 5.2)."""
