@@ -13,7 +13,7 @@ from rakit.multiraft.errors import ProposalRefusedError
 from rakit.multiraft.machine import node_of
 from rakit.node.errors import RakitError
 from rakit.node.partition.answers import refused
-from rakit.raft import ConfState, Status
+from rakit.raft import ConfState, PeerStatus, Status
 
 
 class LedGroup(Protocol):
@@ -66,9 +66,14 @@ def transfer(host: TransferHost, group_id: int, to_node_id: int) -> None:
             error_pb2.ERROR_REASON_NODE_UNAVAILABLE,
             "No other voting replica of the partition is on a node that is up.",
         )
-    match = {peer.id: peer.match for peer in group.status().peers}
-    successor = max(living, key=lambda each: match.get(each, 0))
+    fitness = {peer.id: _fitness(peer) for peer in group.status().peers}
+    successor = max(living, key=lambda each: fitness.get(each, (False, 0)))
     try:
         host.transfer_leader(group_id, successor)
     except ProposalRefusedError as error:
         raise refused(error) from error
+
+
+def _fitness(peer: PeerStatus) -> tuple[bool, int]:
+    """Whoever doubts its log, or lost it, would be refused: it comes last, however long it is."""
+    return not (peer.doubtful or peer.lost_log), peer.match
