@@ -12,6 +12,8 @@ from tests.raft.single import Single
 
 LEADER, BEHIND, LONGEST = (replica_id(node_id, 1) for node_id in (1, 2, 3))
 
+VOTERS = ConfState((LEADER, BEHIND, LONGEST))
+
 
 def peer(identity: int, match: int) -> PeerStatus:
     return PeerStatus(
@@ -35,7 +37,7 @@ class Leading:
     """A group of three that this node leads."""
 
     peers: tuple[PeerStatus, ...]
-    conf_state: ConfState = ConfState((LEADER, BEHIND, LONGEST))
+    conf_state: ConfState = VOTERS
     ready: bool = True
 
     def status(self) -> Status:
