@@ -71,7 +71,7 @@ class Census:
     group_ids: list[int]
     #: Group id to the highest replica id that is dead; `ID_MAX` where that cannot be read.
     tombstones: dict[int, int]
-    #: Groups with a checkpoint in parts, or with parts that a crash has left.
+    #: Groups that may have a checkpoint in parts, or parts that a crash has left.
     in_parts: set[int]
     #: Whether nothing can be there beside these.
     whole: bool
@@ -85,8 +85,9 @@ def take_census(disk: KeyValue) -> Generator[None, None, Census]:
         found, all_seen = yield from _groups(disk, prefix)
         group_ids |= found
         whole = whole and all_seen
-    # A group never has these alone. If damage hides some, they stay until the next start.
-    in_parts, _ = yield from _groups(disk, keys.BASE_PART)
+    # A group never has these alone. Where they cannot be listed, any group may have some.
+    in_parts, all_seen = yield from _groups(disk, keys.BASE_PART)
+    in_parts = in_parts if all_seen else group_ids
     tombstones, all_seen = yield from _tombstones(disk)
     return Census(sorted(group_ids), tombstones, in_parts, whole and all_seen)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from rakit.multiraft import keys
 from rakit.multiraft.driver import DriverConfig, Envelope
+from rakit.multiraft.errors import StoreUnreadableError
 from rakit.multiraft.kv import Op
 from rakit.multiraft.machine import node_of, replica_id
 from rakit.raft import ConfState, Message, MessageType, Role, Snapshot
@@ -174,6 +176,30 @@ def test_s4_a_receiver_that_crashes_half_way_begins_anew_and_leaves_nothing(
     cluster.tick()
     cluster.crash(absentee, survives)
     cluster.restart(absentee)
+    assert not stored_parts(absentee) - checkpoints(absentee), "the start did not sweep"
+    finish(cluster, absentee)
+
+
+def test_s4_a_start_that_cannot_list_parts_sweeps_every_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster, _leader, absentee = with_absentee()
+    cluster.filter = OnlySome(4)
+    cluster.restart(absentee)
+    cluster.tick()
+    cluster.crash(absentee, 100)
+    assert stored_parts(absentee) - checkpoints(absentee), "it crashed half way"
+    scan, failing = absentee.disk.scan, [keys.BASE_PART]
+
+    def scan_that_fails_once(lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
+        if failing and lo[0] == failing[0]:
+            failing.clear()
+            raise StoreUnreadableError("a read failed: IO error: Input/output error")
+        return scan(lo, hi)
+
+    monkeypatch.setattr(absentee.disk, "scan", scan_that_fails_once)
+    cluster.restart(absentee)
+    assert not failing, "nothing was listed"
     assert not stored_parts(absentee) - checkpoints(absentee), "the start did not sweep"
     finish(cluster, absentee)
 
