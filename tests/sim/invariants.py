@@ -281,12 +281,26 @@ class Checker:
         if last == leader.storage.base.index:
             return  # what it would have to hold is not kept anywhere
         term = leader.storage.term(last)
-        if target in leader.conf_state.voters and self._holds(target, group_id, last, term):
+        held = self._holds(target, group_id, last, term) or self._passed(
+            target, group_id, last, term
+        )
+        if target in leader.conf_state.voters and held:
             return
         raise ViolationError(
             Invariant.HAND_OVER,
             f"group {group_id}: {target:x} is told to stand and lacks ({term}, {last}),"
             f" or does not vote under {leader.conf_state}",
+        )
+
+    def _passed(self, replica: int, group_id: int, index: int, term: int) -> bool:
+        """Whether the entry is committed and lies in a checkpoint of the replica.
+
+        A leader that stood still may know of nothing that came after it.
+        """
+        lo, hi = keys.group_range(keys.CHECKPOINT, group_id)
+        rows = self.disk_of(node_of(replica)).durable.rows
+        return self.record(group_id).committed.get(index) == term and any(
+            lo <= key < hi and keys.number_of(key) >= index for key in rows
         )
 
     def _holds_committed(self, group_id: int, leader: Group, index: int, term: int) -> None:
