@@ -98,11 +98,12 @@ class Reading:
             )
         reached = offset
         for batch in chunk.batches:
-            stands_at = page.at.get(batch.content)
+            content = bytes(batch.content)
+            stands_at = page.at.get(content)
             if stands_at is None or batch.index > page.applied:
                 raise ViolationError(
                     Invariant.UNCOMMITTED,
-                    f"{who}: {batch.content!r} at offset {batch.base_offset}, entry {batch.index};"
+                    f"{who}: {content!r} at offset {batch.base_offset}, entry {batch.index};"
                     f" committed is up to entry {page.applied}",
                 )
             first = batch is chunk.batches[0]
@@ -110,7 +111,7 @@ class Reading:
             if stands_at != batch.base_offset or not joins or batch.end_offset <= reached:
                 raise ViolationError(
                     Invariant.ORDER,
-                    f"{who}: {batch.content!r} at offset {batch.base_offset} after {reached};"
+                    f"{who}: {content!r} at offset {batch.base_offset} after {reached};"
                     f" it stands at {stands_at}",
                 )
             reached = batch.end_offset

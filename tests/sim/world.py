@@ -142,6 +142,7 @@ class World:
             inflight_bytes_max=2000,
             batch_bytes_max=plan.batch_bytes,
             tail_cache_bytes_max=1500,
+            read_ahead_bytes_max=1500,
             send_bytes_max=800,
             apply_bytes_max=600,
             apply_count_max=4,

@@ -37,6 +37,8 @@ class DriverConfig:
     tail_cache_bytes_max: int = 32 * _MIB
     #: Appends that the tail cache remembers, over all groups, whatever their size.
     tail_cache_appends_max: int = 65_536
+    #: Bytes of entries that were read from the disk and did not fit into their answers.
+    read_ahead_bytes_max: int = 16 * _MIB
     #: Bytes of entries in one append message.
     message_bytes_max: int = _MIB
     #: Append messages and bytes on their way to one replica.

@@ -34,6 +34,7 @@ from rakit.multiraft.errors import MachineFailedError, StoreCorruptError
 from rakit.multiraft.kv import KeyValue
 from rakit.multiraft.log_storage import INDEX_END, GroupLog, stored_rows
 from rakit.multiraft.machine import ID_MAX, GroupMeta, MachineFactory, StateMachine
+from rakit.multiraft.read_ahead import ReadAhead
 from rakit.multiraft.records import (
     BirthRecord,
     StoredCheckpoint,
@@ -185,10 +186,13 @@ def load_birth(disk: KeyValue, group_id: int) -> BirthRecord:
 
 
 def load_group(
-    disk: KeyValue, birth: BirthRecord, cache: TailCache, factory: MachineFactory
+    disk: KeyValue,
+    birth: BirthRecord,
+    memory: tuple[TailCache, ReadAhead],
+    factory: MachineFactory,
 ) -> Generator[None, None, LoadedGroup]:
     """Opens one group, in steps; raises `StoreCorruptError` if it must be quarantined."""
-    log = GroupLog(birth.meta.group_id, birth.meta.replica_id, disk, cache)
+    log = GroupLog(birth.meta.group_id, birth.meta.replica_id, disk, *memory)
     try:
         latest = yield from _load_log(disk, birth, log)
         machine = _restore(factory, birth.meta, log, latest)

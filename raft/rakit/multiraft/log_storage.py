@@ -29,12 +29,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
+from typing import Final
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint, CheckpointMark, Checkpoints
 from rakit.multiraft.checksum import crc32c
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import KeyValue, WriteBatch
+from rakit.multiraft.read_ahead import ReadAhead
 from rakit.multiraft.records import (
     StoredCheckpoint,
     StoredHardState,
@@ -60,10 +62,18 @@ from rakit.raft import (
 
 #: Greater than every index: the end of a range that takes a whole log.
 INDEX_END = (1 << 64) - 1
+#: An entry of this size fills a block of the store's tables by itself.
+_LARGE_BYTES: Final = 16 << 10
 
 
-def stored_rows(disk: KeyValue, group_id: int, lo: int, hi: int) -> Iterator[tuple[int, bytes]]:
+def stored_rows(
+    disk: KeyValue, group_id: int, lo: int, hi: int, *, by_key: bool = False
+) -> Iterator[tuple[int, bytes]]:
     """Yields (index, stored value) of the entries from `lo` to before `hi`, upwards.
+
+    Large ones are looked for by key, the first one as well if it is to be: a walk looks at a block
+    of every table that holds the group, which then is one of its entries, and a look for a key only
+    at that of the table whose filter has it. Only a walk tells that there are no more.
 
     A walk over the disk ends at a block that cannot be read, also where it is full of another
     group's rows and only lies in the way. Single entries can be read all the same; that of the
@@ -72,10 +82,21 @@ def stored_rows(disk: KeyValue, group_id: int, lo: int, hi: int) -> Iterator[tup
     end = keys.entry(group_id, hi)
     index = lo
     try:
-        for key, value in disk.scan(keys.entry(group_id, lo), end):
-            index = keys.number_of(key)
-            yield index, value
-            index += 1
+        while index < hi:
+            value = disk.get(keys.entry(group_id, index)) if by_key else None
+            if value is not None:
+                yield index, value
+                index += 1
+                by_key = len(value) >= _LARGE_BYTES
+                continue
+            for key, walked in disk.scan(keys.entry(group_id, index), end):
+                index = keys.number_of(key)
+                yield index, walked
+                index += 1
+                if by_key := len(walked) >= _LARGE_BYTES:
+                    break
+            else:
+                return
     except StoreCorruptError:
         while disk.last_below(keys.entry(group_id, index), end) is not None:
             row = disk.get(keys.entry(group_id, index))
@@ -89,6 +110,7 @@ class GroupLog:
     """One group's log; a `LogStorage` of the core whose write side fills batches."""
 
     __slots__ = (
+        "_ahead",
         "_checkpoints",
         "_conf_changes",
         "_conf_state",
@@ -103,7 +125,9 @@ class GroupLog:
         "replica_id",
     )
 
-    def __init__(self, group_id: int, replica_id: int, disk: KeyValue, cache: TailCache) -> None:
+    def __init__(
+        self, group_id: int, replica_id: int, disk: KeyValue, cache: TailCache, ahead: ReadAhead
+    ) -> None:
         self.group_id = group_id
         self.replica_id = replica_id
         self.hard_state = HardState()
@@ -111,6 +135,7 @@ class GroupLog:
         self.applied_log_bytes = 0
         self._disk = disk
         self._tail = cache.tail()
+        self._ahead = ahead
         self._conf_state = ConfState()
         self._checkpoints = Checkpoints()
         #: Whether parts of checkpoints may be on the disk.
@@ -233,19 +258,29 @@ class GroupLog:
     def _stored_entries(self, lo: int, hi: int, max_bytes: int) -> tuple[list[Entry], int]:
         found: list[Entry] = []
         size = 0
-        expected = lo
-        for index, value in stored_rows(self._disk, self.group_id, lo, hi):
-            if index != expected:
-                break
-            entry = decode_entry(self.group_id, expected, value)
+        for entry in self._durable_entries(lo, hi):
             size += len(entry.data) + ENTRY_OVERHEAD_BYTES
             if size > max_bytes and found:
+                self._ahead.keep(self.group_id, self.replica_id, entry)
                 return found, max_bytes
             found.append(entry)
-            expected += 1
-        if expected < hi:
-            raise StoreCorruptError(f"entry {expected} of group {self.group_id} is missing")
+            if size >= max_bytes:
+                break
         return found, size
+
+    def _durable_entries(self, lo: int, hi: int) -> Iterator[Entry]:
+        """Yields the entries from `lo` to before `hi`, none of which may be missing."""
+        group_id, replica = self.group_id, self.replica_id
+        while lo < hi and (kept := self._ahead.get(group_id, replica, lo)) is not None:
+            yield kept
+            lo += 1
+        for index, value in stored_rows(self._disk, group_id, lo, hi, by_key=True):
+            if index != lo:
+                break
+            yield decode_entry(group_id, index, value)
+            lo += 1
+        if lo < hi:
+            raise StoreCorruptError(f"entry {lo} of group {group_id} is missing")
 
     # Writing: operations go to the caller's batch, this object changes at once.
 
@@ -327,7 +362,7 @@ class GroupLog:
         self._delete_parts(0, checkpoint.index, batch)
         self._delete_parts(checkpoint.index + 1, INDEX_END, batch)
         self._conf_changes.clear()
-        self._tail.clear()
+        self._forget()
         self._terms = [(checkpoint.index, checkpoint.term)]
         self._last_index = checkpoint.index
         self._conf_state = checkpoint.conf_state
@@ -349,8 +384,12 @@ class GroupLog:
             del self._terms[0]
 
     def close(self) -> None:
-        """Gives back what the log holds of the node-wide cache."""
+        """Gives back what the log holds of the node's memory."""
+        self._forget()
+
+    def _forget(self) -> None:
         self._tail.clear()
+        self._ahead.forget(self.group_id, 0)
 
     def _put_checkpoint(self, stored: StoredCheckpoint, batch: WriteBatch) -> None:
         key = keys.checkpoint(self.group_id, stored.checkpoint.index)
@@ -358,6 +397,7 @@ class GroupLog:
 
     def _truncate(self, index: int) -> None:
         self._tail.truncate(index)
+        self._ahead.forget(self.group_id, index)
         while self._conf_changes and self._conf_changes[-1] >= index:
             del self._conf_changes[-1]
         while len(self._terms) > 1 and self._terms[-1][0] >= index:

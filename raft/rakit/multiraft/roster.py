@@ -32,6 +32,7 @@ from rakit.multiraft.loading import load_birth, load_group, look_up, owner_of, t
 from rakit.multiraft.log_storage import GroupLog
 from rakit.multiraft.machine import ID_MAX, GroupMeta, MachineFactory, StateMachine, node_of
 from rakit.multiraft.quarantine import Quarantined
+from rakit.multiraft.read_ahead import ReadAhead
 from rakit.multiraft.records import BirthRecord, encode_birth, encode_tombstone
 from rakit.multiraft.tail_cache import TailCache
 from rakit.raft import Config, ConfState, HardState, RawNode, ReplicaFatalError
@@ -58,6 +59,7 @@ class Roster:
         self._factory = factory
         self._rng = rng
         self._cache = TailCache(config.tail_cache_bytes_max, config.tail_cache_appends_max)
+        self._ahead = ReadAhead(config.read_ahead_bytes_max)
         self._tombstones: dict[int, int] = {}
         #: Whether the census may have missed a group, for damage.
         self._census_is_whole = True
@@ -100,9 +102,15 @@ class Roster:
                 self.quarantined[group_id] = shut_out
                 return
             birth = load_birth(self._disk, group_id)
-            found = yield from load_group(self._disk, birth, self._cache, self._factory)
-            doubtful = self._config.doubtful or boot.is_doubtful(self._disk, group_id)
-            self._add(found.meta, found.machine, found.log, doubtful=doubtful)
+            found = yield from load_group(
+                self._disk, birth, (self._cache, self._ahead), self._factory
+            )
+            try:
+                doubtful = self._config.doubtful or boot.is_doubtful(self._disk, group_id)
+                self._add(found.meta, found.machine, found.log, doubtful=doubtful)
+            except Exception:
+                found.log.close()
+                raise
         except (StoreCorruptError, MachineFailedError, ReplicaFatalError) as error:
             replica = owner_of(self._disk, group_id)
             for_good = quarantine.is_for_good(error)
@@ -120,7 +128,7 @@ class Roster:
         assert self._loaded, "groups are created after the store was loaded"
         assert node_of(meta.replica_id) == self._node_id, "the replica belongs to another node"
         self._make_way(meta, batch)
-        log = GroupLog(meta.group_id, meta.replica_id, self._disk, self._cache)
+        log = GroupLog(meta.group_id, meta.replica_id, self._disk, self._cache, self._ahead)
         machine = self._factory(meta)
         batch.put(
             keys.birth(meta.group_id), encode_birth(BirthRecord(meta, initial=conf is not None))

@@ -102,7 +102,9 @@ class Machine:
         """Whether every row of a group is readable by itself."""
         rows = (keys.birth(group_id), keys.hard_state(group_id), keys.checkpoint(group_id, 1))
         try:
-            return all(self.store.get(key) for key in (*rows, keys.entry(group_id, 2)))
+            # One entry of each start so far.
+            entries = (keys.entry(group_id, 2), keys.entry(group_id, 3))
+            return all(self.store.get(key) for key in (*rows, *entries))
         except StoreCorruptError:
             return False
 

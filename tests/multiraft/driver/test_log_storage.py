@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,9 @@ from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import WriteBatch
-from rakit.multiraft.log_storage import GroupLog
+from rakit.multiraft.log_storage import INDEX_END, GroupLog, stored_rows
 from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
+from rakit.multiraft.read_ahead import ReadAhead
 from rakit.multiraft.records import (
     BirthRecord,
     StoredCheckpoint,
@@ -54,7 +55,7 @@ class Log:
     def __init__(self, cache_bytes: int = 10**6) -> None:
         self.disk = MemoryDisk()
         self.cache = TailCache(cache_bytes, 1000)
-        self.log = GroupLog(GROUP, REPLICA, self.disk, self.cache)
+        self.log = GroupLog(GROUP, REPLICA, self.disk, self.cache, ReadAhead(10**6))
         self._write(lambda batch: self.log.install(Checkpoint(1, 1, CONF, b""), batch))
 
     def _write(self, change: Callable[[WriteBatch], None]) -> None:
@@ -146,7 +147,7 @@ def test_terms_before_the_latest_checkpoint_are_read_from_the_disk() -> None:
     stored = Log()
     stored.append(Entry(1, 2), Entry(3, 3), Entry(3, 4), Entry(4, 5))
     stored.checkpoint(4)
-    log = GroupLog(GROUP, REPLICA, stored.disk, TailCache(0, 10))
+    log = GroupLog(GROUP, REPLICA, stored.disk, TailCache(0, 10), ReadAhead(0))
     base, latest = (
         StoredCheckpoint(Checkpoint(index, term, CONF, b""), 0, REPLICA)
         for index, term in ((1, 1), (4, 3))
@@ -165,8 +166,118 @@ def test_a_read_never_ends_early_because_an_entry_is_missing() -> None:
         stored.log.entries(2, 10, 10**6)
 
 
+class CountingDisk(MemoryDisk):
+    """Tells which entries were read from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+        self.walks = 0
+
+    def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
+        self.walks += 1
+        for key, value in super().scan(lo, hi):
+            self.read.append(keys.number_of(key))
+            yield key, value
+
+    def get(self, key: bytes) -> bytes | None:
+        if key[0] == keys.ENTRY:
+            self.read.append(keys.number_of(key))
+        return super().get(key)
+
+
+def counted(ahead: ReadAhead) -> tuple[CountingDisk, GroupLog]:
+    disk = CountingDisk()
+    log = GroupLog(GROUP, REPLICA, disk, TailCache(0, 10), ahead)
+    batch = WriteBatch()
+    log.install(Checkpoint(1, 1, CONF, b""), batch)
+    log.append([Entry(2, index, data=b"x" * 1000) for index in range(2, 12)], batch)
+    disk.write(batch)
+    return disk, log
+
+
+def test_who_goes_on_behind_a_full_answer_reads_no_entry_twice() -> None:
+    disk, log = counted(ReadAhead(10**4))
+    at = 2
+    while at < 12:
+        at = log.entries(at, 12, 2500)[-1].index + 1
+        # It may ask again for what has no room, as readers of a partition do.
+        if at < 12:
+            assert [entry.index for entry in log.entries(at, 12, 1)] == [at]
+    assert disk.read == list(range(2, 12))
+
+
+@given(
+    sizes=st.lists(st.sampled_from([10, (16 << 10) - 40, 16 << 10, 20_000]), max_size=8),
+    by_key=st.booleans(),
+    start=st.integers(0, 8),
+)
+def test_rows_come_in_order_and_to_the_end_whatever_their_sizes(
+    sizes: list[int], by_key: bool, start: int
+) -> None:
+    disk = CountingDisk()
+    for index, size in enumerate(sizes):
+        disk.put(keys.entry(GROUP, index), bytes([index]) * size)
+    disk.put(keys.entry(GROUP + 1, 0), b"another group's")
+    expected = [(at, bytes([at]) * size) for at, size in enumerate(sizes)][start:]
+    assert list(stored_rows(disk, GROUP, start, INDEX_END, by_key=by_key)) == expected
+
+
+def test_large_entries_are_looked_for_by_key_and_small_ones_walked_over() -> None:
+    disk = CountingDisk()
+    for index in range(10):
+        disk.put(keys.entry(GROUP, index), bytes(20_000))
+    assert len(list(stored_rows(disk, GROUP, 0, 10, by_key=True))) == 10
+    assert disk.walks == 0
+    assert len(list(stored_rows(disk, GROUP, 0, INDEX_END))) == 10
+    assert disk.walks == 2, "for the first one, and to see that there are no more"
+    for index in range(10, 20):
+        disk.put(keys.entry(GROUP, index), b"small")
+    disk.walks, disk.read = 0, []
+    assert len(list(stored_rows(disk, GROUP, 8, 20, by_key=True))) == 12
+    assert disk.walks == 1
+    assert disk.read == list(range(8, 20))
+
+
+def test_what_is_read_ahead_is_bounded_and_not_needed() -> None:
+    ahead = ReadAhead(2500)
+    disk, log = counted(ahead)
+    for at in range(2, 11):
+        assert log.entries(at, 12, 1500)[0].index == at
+        assert ahead.size_bytes <= 2500
+    assert len(ahead) == 2
+    disk.read.clear()
+    assert log.entries(3, 12, 1500)[0].index == 3
+    assert disk.read == [3, 4]
+    log.close()
+    assert ahead.size_bytes == len(ahead) == 0
+
+
+def test_of_many_small_entries_read_ahead_the_oldest_go() -> None:
+    ahead = ReadAhead(10**6)
+    for index in range(5000):
+        ahead.keep(GROUP, REPLICA, Entry(1, index))
+    assert len(ahead) == 1024
+    assert ahead.get(GROUP, REPLICA, 0) is None
+    assert ahead.get(GROUP, REPLICA, 4999) is not None
+
+
+def test_what_is_read_ahead_for_one_replica_is_no_other_ones() -> None:
+    ahead = ReadAhead(100)
+    ahead.keep(GROUP, REPLICA, Entry(1, 5, data=b"x" * 60))
+    assert ahead.get(GROUP, replica_id(1, 2), 5) is None
+
+
+def test_an_entry_larger_than_the_bound_puts_nobody_elses_out() -> None:
+    ahead = ReadAhead(100)
+    ahead.keep(GROUP, REPLICA, Entry(1, 5, data=b"x" * 60))
+    ahead.keep(GROUP, REPLICA, Entry(1, 6, data=b"x" * 101))
+    assert ahead.get(GROUP, REPLICA, 5) is not None
+    assert (len(ahead), ahead.size_bytes) == (1, 60)
+
+
 def test_without_a_base_there_is_nothing_to_send() -> None:
-    log = GroupLog(GROUP, REPLICA, MemoryDisk(), TailCache(100, 10))
+    log = GroupLog(GROUP, REPLICA, MemoryDisk(), TailCache(100, 10), ReadAhead(0))
     with pytest.raises(SnapshotTemporarilyUnavailableError):
         log.snapshot(1)
 
