@@ -16,8 +16,16 @@ from rakit.node.partition.partition import Offsets, Partition, PartitionContext
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.state import Stored
-from rakit.raft import Role
-from tests.node.partition.fakes import GROUP, MEMBERS, FakeHost, batch
+from rakit.raft import Entry, Role
+from tests.node.partition.fakes import (
+    GROUP,
+    MEMBERS,
+    FakeHost,
+    FakeReplica,
+    MemoryLog,
+    batch,
+    new_machine,
+)
 
 
 class Setting:
@@ -242,6 +250,24 @@ async def test_damage_shuts_the_replica_out_and_is_reported() -> None:
     with pytest.raises(RakitError) as caught:
         await setting.partition.read(0, 1000)
     assert caught.value.reason == error_pb2.ERROR_REASON_NODE_UNAVAILABLE
+
+
+async def test_who_took_the_place_of_a_removed_replica_is_not_shut_out_for_its_missing_entries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = Setting()
+    setting.append(5)
+
+    def entries(lo: int, hi: int, max_bytes: int) -> list[Entry]:
+        del lo, hi, max_bytes
+        setting.host.replica = FakeReplica(new_machine(), MemoryLog())
+        raise StoreCorruptError("entry 3 is missing")
+
+    monkeypatch.setattr(setting.host.log, "entries", entries)
+    with pytest.raises(RakitError) as caught:
+        await setting.partition.digest(2, 2)
+    assert caught.value.reason == error_pb2.ERROR_REASON_NODE_UNAVAILABLE
+    assert not setting.host.quarantined
 
 
 async def test_s9_a_read_that_fails_without_damage_is_no_corrupt_record() -> None:

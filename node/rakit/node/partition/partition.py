@@ -360,6 +360,12 @@ class Partition:
             # The log was cut between the look at its range and the read.
             raise self._out_of_range(replica, offset) from error
         except StoreCorruptError as error:
+            if self._host.group(self.group_id) is not replica:
+                # Its rows went with it while it was read; one that took its place is not to blame.
+                raise RakitError(
+                    error_pb2.ERROR_REASON_NODE_UNAVAILABLE,
+                    "This node's replica of the partition was removed meanwhile.",
+                ) from error
             for_good = is_for_good(error)
             self._host.quarantine(self.group_id, str(error), for_good=for_good)
             if not for_good:
