@@ -102,7 +102,7 @@ def check_read(
     chunk = reader.read(offset, max_bytes, end_offset)
     expected = model.read(offset, end, max_bytes) if offset < end else []
     got = [
-        Placed(each.base_offset, each.end_offset, each.append_time_ms, each.content)
+        Placed(each.base_offset, each.end_offset, each.append_time_ms, bytes(each.content))
         for each in chunk.batches
     ]
     assert got == expected

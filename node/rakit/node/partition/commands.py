@@ -23,14 +23,13 @@ from typing import Final, TypeAlias
 from google.protobuf.message import DecodeError
 
 from rakit.node.partition.producers import Stamp
-from rakit.node.partition.wire import fields
+from rakit.node.partition.wire import fields, heading
 from rakit.peer.v1 import partition_command_pb2 as pb
 
 _APPEND: Final = pb.PartitionCommand.APPEND_FIELD_NUMBER
 _CONTENT: Final = pb.AppendBatch.CONTENT_FIELD_NUMBER
-#: Both are length-delimited.
+#: How a payload that holds an append begins; the field is length-delimited.
 _APPEND_TAG: Final = bytes([_APPEND << 3 | 2])
-_CONTENT_TAG: Final = bytes([_CONTENT << 3 | 2])
 #: From this size on a payload is taken apart by hand: below, protobuf is faster.
 _SPLIT_BYTES_MIN: Final = 4096
 
@@ -91,6 +90,8 @@ class Checkpoint:
 #: What has no content.
 Maintenance: TypeAlias = Trim | Fence | Expire | Checkpoint
 Command: TypeAlias = Append | Maintenance
+#: A batch's content: by itself, or in its place within a payload, where it is large.
+Content: TypeAlias = bytes | memoryview
 
 
 def encode_append(append: Append, content: bytes) -> bytes:
@@ -114,19 +115,9 @@ def encode_append(append: Append, content: bytes) -> bytes:
         if append.stamp.previous_sequence is not None:
             head.previous_sequence = append.stamp.previous_sequence
     small = head.SerializeToString(deterministic=True)
-    length = _varint(len(content))
-    inner_bytes = len(small) + len(_CONTENT_TAG) + len(length) + len(content)
-    return b"".join((_APPEND_TAG, _varint(inner_bytes), small, _CONTENT_TAG, length, content))
-
-
-def _varint(value: int) -> bytes:
-    """A length as protobuf writes it: seven bits to a byte, the lowest first."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    before = heading(_CONTENT, len(content))
+    inner_bytes = len(small) + len(before) + len(content)
+    return b"".join((heading(_APPEND, inner_bytes), small, before, content))
 
 
 def encode(command: Maintenance) -> bytes:
@@ -157,14 +148,14 @@ def parse(payload: bytes) -> pb.PartitionCommand:
         raise MalformedCommandError(f"{len(payload)} bytes hold no command: {error}") from error
 
 
-def append_in(payload: bytes) -> tuple[pb.AppendBatch, bytes] | None:
-    """Returns the append that a payload holds, without its content, and the content.
+def append_in(payload: bytes) -> tuple[pb.AppendBatch, Content] | None:
+    """Returns the append that a payload holds, without its content, and the content, uncopied.
 
     None: it holds something else. Raises `MalformedCommandError`.
     """
     if (found := _split(payload)) is not None:
         head, start, end = found
-        return head, payload[start:end]
+        return head, memoryview(payload)[start:end]
     command = parse(payload)
     return (command.append, command.append.content) if command.HasField("append") else None
 
@@ -184,8 +175,8 @@ def _split(payload: bytes) -> tuple[pb.AppendBatch, int, int] | None:
             if number == _CONTENT:
                 as_written = (
                     to == len(payload)
-                    and payload[:start] == _APPEND_TAG + _varint(to - start)
-                    and payload[head_end:at] == _CONTENT_TAG + _varint(to - at)
+                    and payload[:start] == heading(_APPEND, to - start)
+                    and payload[head_end:at] == heading(_CONTENT, to - at)
                 )
                 head = payload[start:head_end]
                 return (pb.AppendBatch.FromString(head), at, to) if as_written else None

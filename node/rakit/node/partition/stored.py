@@ -1,8 +1,8 @@
 """A batch as it comes out of the log, in the forms in which it is answered.
 
-`StoredBatch` is an entry's batch with its place. It goes out as a whole (`fill`), whole but
-decompressed for a reader that does not know its codec (`recode`), or as rows (`to_rows`). The first
-form copies bytes and decodes nothing.
+`StoredBatch` is an entry's batch with its place. It goes out as a whole (`fill`, `pieces`), whole
+but decompressed for a reader that does not know its codec (`recode`), or as rows (`to_rows`). The
+first form copies bytes and decodes nothing; in pieces it does not even copy.
 
 What is in the log has passed the gate (`batches`), so that a batch which does not decode here is
 damage that a checksum missed: CORRUPT_RECORD, never a guess and never a shorter answer.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -19,9 +20,13 @@ from rakit.api.v1 import error_pb2
 from rakit.api.v1.record_pb2 import Codec, CompressedRecords, Record, Records
 from rakit.node.errors import RakitError
 from rakit.node.partition import codecs, columns
-from rakit.node.partition.commands import append_in
+from rakit.node.partition.commands import Content, append_in
+from rakit.node.partition.wire import heading
 from rakit.peer.v1.opaque_pb2 import OpaqueBatch
 from rakit.raft import Entry, EntryType
+
+_RECORDS: Final = OpaqueBatch.RECORDS_FIELD_NUMBER
+_COMPRESSED: Final = OpaqueBatch.COMPRESSED_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +38,23 @@ class StoredBatch:
     append_time_ms: int
     index: int
     #: A serialised `Records`, or `CompressedRecords` when `compressed` is set.
-    content: bytes
+    content: Content
     compressed: bool
 
     @property
     def end_offset(self) -> int:
         """One past the offset of its last record."""
         return self.base_offset + self.record_count
+
+    def pieces(self) -> tuple[bytes, bytes, Content]:
+        """Returns the batch in pieces that together are the serialised message."""
+        head = OpaqueBatch(
+            base_offset=self.base_offset,
+            record_count=self.record_count,
+            append_time_ms=self.append_time_ms,
+        )
+        number = _COMPRESSED if self.compressed else _RECORDS
+        return head.SerializeToString(), heading(number, len(self.content)), self.content
 
     def fill(self, batch: OpaqueBatch) -> None:
         """Makes an empty message the batch as it is sent with LAYOUT_COLUMNS.
@@ -51,9 +66,9 @@ class StoredBatch:
         batch.record_count = self.record_count
         batch.append_time_ms = self.append_time_ms
         if self.compressed:
-            batch.compressed = self.content
+            batch.compressed = bytes(self.content)
         else:
-            batch.records = self.content
+            batch.records = bytes(self.content)
 
 
 def batch_of(entry: Entry) -> StoredBatch | None:
@@ -94,7 +109,7 @@ def to_rows(
     batch: StoredBatch, from_offset: int = 0, end_offset: int | None = None
 ) -> list[Record]:
     """Returns the batch's records in [from_offset, end_offset) as rows."""
-    plain = _inner(batch, _outer(batch)) if batch.compressed else batch.content
+    plain = _inner(batch, _outer(batch)) if batch.compressed else bytes(batch.content)
     try:
         parsed = Records.FromString(plain)
     except DecodeError as error:
@@ -108,7 +123,7 @@ def to_rows(
 
 def _outer(batch: StoredBatch) -> CompressedRecords:
     try:
-        return CompressedRecords.FromString(batch.content)
+        return CompressedRecords.FromString(bytes(batch.content))
     except DecodeError as error:
         raise _corrupt(batch, str(error)) from error
 

@@ -1,7 +1,8 @@
-"""Protobuf as bytes: which fields stand in a message, without making the message.
+"""Protobuf as bytes: which fields stand in a message, without making the message, and the reverse.
 
-Used where making it would be the attack (two bytes of a request make a record), or would lose what
-matters (a field that occurs twice). Everything else belongs to the protobuf library.
+Used where making it would be the attack (two bytes of a request make a record), would lose what
+matters (a field that occurs twice), or would copy a megabyte once for each message that it is
+nested in. Everything else belongs to the protobuf library.
 """
 
 from __future__ import annotations
@@ -39,6 +40,21 @@ def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tupl
         if at > end:
             raise DecodeError("a field that ends behind its message")
         yield key >> 3, value, at
+
+
+def heading(number: int, size_bytes: int) -> bytes:
+    """Returns what stands before a value of so many bytes: a message, a string or bytes."""
+    return varint(number << 3 | _LEN) + varint(size_bytes)
+
+
+def varint(value: int) -> bytes:
+    """Returns a number as it is written: seven bits to a byte, the lowest first."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
 def count_fields(data: bytes, most: int) -> int:

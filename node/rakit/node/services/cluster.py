@@ -33,7 +33,7 @@ from rakit.peer.v1.node_service_pb2 import (
 
 #: How long a transfer may take before it is called unknown.
 TRANSFER_S: Final = 5.0
-#: A digest reads the whole range from the disk of each replica.
+#: A digest reads the whole range at each replica, all but its newest part from the disk.
 DIGEST_S: Final = 60.0
 #: A range may be cut by retention while it is asked about.
 DIGEST_ATTEMPTS: Final = 3

@@ -30,16 +30,18 @@ from typing import Final
 
 from rakit.api.v1.log_service_pb2 import PartitionEnd, Position, ReadHeartbeat, ReadRequest
 from rakit.node.errors import RakitError, to_status
+from rakit.node.partition.wire import heading
 from rakit.node.reading.budget import Lease, ReadBudget
 from rakit.node.reading.fetcher import Fetcher
 from rakit.node.reading.local import Finding, ReadLimits, end_offset
-from rakit.node.reading.render import Form, render
+from rakit.node.reading.render import Form, rendered
 from rakit.node.routing import LEADER_WAIT_S, RETRY_PAUSE_S, is_reroutable
 from rakit.node.services.handlers import Stream
 from rakit.node.services.offsets import OffsetLookup
 from rakit.node.services.positions import check_positions
 from rakit.peer.v1.opaque_pb2 import OpaquePartitionData, OpaqueReadResponse
 
+_DATA: Final = OpaqueReadResponse.DATA_FIELD_NUMBER
 HEARTBEAT_S: Final = 5.0
 #: What a session that waits takes along without having asked for room.
 WAITING_BYTES: Final = 64 << 10
@@ -203,22 +205,20 @@ class ReadSession:
                 step.failures.append((reading, finding))
                 continue
             reading.lost_since = None
-            answer = OpaqueReadResponse()
-            data = answer.data
-            size = render(
-                data,
+            answer = rendered(
                 reading.position,
                 finding,
                 self._form,
                 limits.max_bytes - step.size_bytes,
                 at_least_one=limits.at_least_one and not step.answers,
             )
-            reached = max(data.next_offset, finding.from_offset)
-            if data.records or data.batches:
-                step.answers.append((reading, reached, answer.SerializeToString()))
-                step.size_bytes += size
-            else:
+            reached = max(answer.next_offset, finding.from_offset)
+            if answer.is_empty:
                 reading.position.offset = reached
+            else:
+                before = heading(_DATA, sum(map(len, answer.pieces)))
+                step.answers.append((reading, reached, b"".join((before, *answer.pieces))))
+                step.size_bytes += answer.size_bytes
             end = end_offset(reading.position)
             last = finding.chunk.high_watermark
             step.is_behind |= reached < (last if end is None else min(last, end))
