@@ -69,6 +69,22 @@ async def test_a_receipt_names_the_place_of_its_record(fake: FakeCluster, client
     assert [(node, request.leader_only) for node, request in fake.seen] == [(partition + 1, True)]
 
 
+async def test_what_waits_goes_out_before_those_hear_whose_batch_was_acknowledged(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.may_answer.clear()
+    async with client.producer() as producer:
+        first = await producer.send("t", b"0", partition=0)
+        await fake.until_seen()
+        second = await producer.send("t", b"1", partition=0)
+        (link,) = producer._engine._links.values()
+        left: list[int] = []
+        first.add_done_callback(lambda _: left.append(len(link._outgoing)))
+        fake.may_answer.set()
+        await asyncio.gather(first, second)
+        assert left == [0], "the writer had its turn before"
+
+
 async def test_what_is_sent_while_a_batch_travels_goes_out_together(
     fake: FakeCluster, client: Client
 ) -> None:

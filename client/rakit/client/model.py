@@ -7,7 +7,7 @@ message of the same name says in `protos/rakit/api/v1`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rakit.api.v1 import cluster_service_pb2 as cluster
 from rakit.api.v1 import topic_service_pb2 as topics
@@ -279,7 +279,19 @@ class Receipt:
         """Returns the receipt of one record of the batch."""
         offset = self.offset + index
         assert offset < self.end_offset, "the record is one of the batch"
-        return replace(self, offset=offset, end_offset=offset + 1)
+        # Once for each record that somebody awaits; `replace()` takes five times as long.
+        return Receipt(
+            self.topic,
+            self.partition,
+            offset,
+            offset + 1,
+            self.append_time_ms,
+            self.term,
+            self.index,
+            self.replicas,
+            self.fsynced,
+            self.duplicate,
+        )
 
     @classmethod
     def from_message(cls, topic: str, message: ProduceResponse) -> Receipt:

@@ -199,13 +199,14 @@ class Engine:
             # link.
             receipt = Receipt.from_message(lane.topic, answer.result)
             lane.acknowledged(batch)
+            lane.settle()
+            self._connections.served(link.address)
+            # What waits goes out before all those hear who wait for one of these records.
+            self._pump(lane)
             batch.finish(receipt)
             self._on_finished(batch)
-            self._connections.served(link.address)
             if not self._is_direct(lane, link):
                 self._relearn(lane.topic)
-            lane.settle()
-            self._pump(lane)
         else:
             self._refused(lane, batch, from_status(answer.error))
 
