@@ -15,6 +15,7 @@ from pathlib import Path
 
 from uvloop import new_event_loop
 
+from rakit.client.bench.collector import calm
 from tests.bench.measuring import Timing, measure
 from tests.bench.systems import SYSTEMS
 from tests.bench.works import work
@@ -25,6 +26,7 @@ async def run(order: dict[str, str | float]) -> dict[str, object]:
     task = asyncio.current_task()
     assert task is not None, "run() runs as a task"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    calm()
     try:
         figures = await measure(
             SYSTEMS[str(order["system"])],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 
 import pytest
 
+from rakit.client.bench.collector import GC_THRESHOLDS
 from rakit.client.bench.progress import Say
 from rakit.client.bench.report import Figure, Report
 from rakit.client.cli import bench_base, running
@@ -55,6 +57,20 @@ def test_what_was_measured_is_shown_after_ctrl_c(capsys: pytest.CaptureFixture[s
     assert code == running.FAILED
     assert "CPU" in out
     assert err == "rakit: interrupted\n"
+
+
+def test_collections_are_rare_while_something_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(gc, "freeze", lambda: seen.append("frozen"))
+    monkeypatch.setattr(gc, "set_threshold", lambda *each: seen.append(each))
+
+    def finish(work: Coroutine[object, object, int]) -> None:
+        work.close()
+        seen.append("measured")
+
+    monkeypatch.setattr(running, "finish", finish)
+    bench_base.finish_all(Format.JSON, nothing_but_an_error, "localhost:1")
+    assert seen == ["frozen", GC_THRESHOLDS, "measured"]
 
 
 def test_where_nothing_was_measured_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,11 +46,13 @@ def finish_all(
     bootstrap: str | None = None,
 ) -> None:
     """Runs benches and exits."""
+    from rakit.client.bench.collector import calm
     from rakit.client.cli import running
     from rakit.client.cli.serve import require_node
 
     if bootstrap is None:
         require_node()
+    calm()
     running.finish(_run(output, benches))
 
 
