@@ -20,6 +20,7 @@ from rakit.client import (
 )
 from rakit.client.metadata import Metadata
 from rakit.client.model import Receipt
+from rakit.client.producing.batch import Delivery
 from rakit.client.producing.lane import Lane
 from rakit.client.reading.progress import Progress
 
@@ -98,6 +99,28 @@ async def test_a_bug_in_the_writer_of_a_stream_breaks_the_stream(
         await link._reader
         await delivery
         assert link not in producer._engine._links.values()
+
+
+async def test_a_callback_that_raises_is_reported_and_disturbs_nobody(
+    fake: FakeCluster, client: Client, complaints: list[str]
+) -> None:
+    heard: list[Delivery] = []
+
+    def fail(_delivery: Delivery) -> None:
+        raise ValueError("the caller's own bug")
+
+    fake.may_answer.clear()
+    async with client.producer(CONFIG) as producer:
+        first = await producer.send("t", b"0", partition=0)
+        await fake.until_seen()
+        others = [await producer.send("t", b"1", partition=0) for _ in range(3)]
+        others[0].add_done_callback(heard.append)
+        others[1].add_done_callback(fail)
+        others[2].add_done_callback(heard.append)
+        fake.may_answer.set()
+        await asyncio.gather(first, *others)
+    assert heard == [others[0], others[2]]
+    assert complaints == [repr(ValueError("the caller's own bug"))]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -478,6 +479,26 @@ async def test_bad_calls_are_refused_before_anything_is_sent(
         with pytest.raises(ValueError, match="needs the partition"):
             await producer.send_batch("t", [b"a"], [b"k"])
     assert not fake.seen
+
+
+async def test_callbacks_go_on_after_one_that_ends_the_program() -> None:
+    loop = asyncio.get_running_loop()
+    heard: list[str] = []
+
+    def leave(_delivery: Delivery) -> None:
+        raise SystemExit(3)
+
+    batch = Batch(0.0, None)
+    for index, callback in enumerate((leave, lambda _: heard.append("later"))):
+        Delivery.of(batch, index).add_done_callback(callback)
+    posted: list[Callable[[], None]] = []
+    with pytest.MonkeyPatch.context() as planted:
+        planted.setattr(loop, "call_soon", lambda call, *args: posted.append(partial(call, *args)))
+        batch.finish(make_error("CLOSED", "closed"))
+        with pytest.raises(SystemExit):
+            posted.pop()()
+        posted.pop()()
+    assert heard == ["later"]
 
 
 async def test_a_callback_hears_every_end(fake: FakeCluster, client: Client) -> None:
