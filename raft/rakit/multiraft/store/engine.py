@@ -41,12 +41,6 @@ Pair = tuple[bytes, bytes]
 #: Counted for each pair of a chunk, so that tiny rows do not make a chunk that takes long to read.
 _PAIR_OVERHEAD_BYTES = 64
 
-#: What a row takes in a batch beside key and value, at most.
-_OPERATION_OVERHEAD_BYTES = 16
-
-#: Smaller batches may grow as they like.
-_ROOM_BYTES_MIN = 128 << 10
-
 
 class EngineError(Exception):
     """A call of RocksDB failed."""
@@ -173,7 +167,6 @@ class RocksEngine:
     def write(self, operations: Sequence[Operation]) -> None:
         """See ``Engine.write``."""
         batch = RawBatch(raw_mode=True)
-        _make_room(batch, operations)
         for kind, key, value in operations:
             if kind == Op.PUT:
                 batch.put(key, value)
@@ -199,20 +192,6 @@ class RocksEngine:
         """See ``Engine.close``."""
         with _translated():
             self._db.close()
-
-
-def _make_room(batch: RawBatch, operations: Sequence[Operation]) -> None:
-    """Lets a large batch have its memory at once.
-
-    It would grow by doubling, and each time copy what is in it: a third of what filling it costs.
-    The binding has no call for it, but a batch that was cleared keeps its memory. Zeros of each
-    size are not worth keeping for it: they would be as much memory again as all these batches.
-    """
-    size = sum([len(key) + len(value) + _OPERATION_OVERHEAD_BYTES for _, key, value in operations])
-    if size < _ROOM_BYTES_MIN:
-        return
-    batch.put(b"", bytes(size))
-    batch.clear()
 
 
 @contextmanager

@@ -184,7 +184,8 @@ class RocksStore:
         """
         self._refuse_if_failed()
         number = self._number + 1
-        operations: list[Operation] = [*batch.ops, *self._journal.operations(number)]
+        # The small row first: behind a large one it would make RocksDB's batch grow once more.
+        operations: list[Operation] = [*self._journal.operations(number), *batch.ops]
         with self._writing:
             try:
                 self._engine.write(operations)
