@@ -61,8 +61,15 @@ def test_what_was_measured_is_shown_after_ctrl_c(capsys: pytest.CaptureFixture[s
 
 def test_collections_are_rare_while_something_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
-    monkeypatch.setattr(gc, "freeze", lambda: seen.append("frozen"))
-    monkeypatch.setattr(gc, "set_threshold", lambda *each: seen.append(each))
+
+    def freeze() -> None:
+        seen.append("frozen")
+
+    def set_threshold(*thresholds: int) -> None:
+        seen.append(thresholds)
+
+    monkeypatch.setattr(gc, "freeze", freeze)
+    monkeypatch.setattr(gc, "set_threshold", set_threshold)
 
     def finish(work: Coroutine[object, object, int]) -> None:
         work.close()

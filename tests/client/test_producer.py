@@ -485,15 +485,22 @@ async def test_callbacks_go_on_after_one_that_ends_the_program() -> None:
     loop = asyncio.get_running_loop()
     heard: list[str] = []
 
+    posted: list[Callable[[], None]] = []
+
     def leave(_delivery: Delivery) -> None:
         raise SystemExit(3)
 
+    def hear(_delivery: Delivery) -> None:
+        heard.append("later")
+
+    def call_soon(call: Callable[[object], None], argument: object) -> None:
+        posted.append(partial(call, argument))
+
     batch = Batch(0.0, None)
-    for index, callback in enumerate((leave, lambda _: heard.append("later"))):
+    for index, callback in enumerate((leave, hear)):
         Delivery.of(batch, index).add_done_callback(callback)
-    posted: list[Callable[[], None]] = []
     with pytest.MonkeyPatch.context() as planted:
-        planted.setattr(loop, "call_soon", lambda call, *args: posted.append(partial(call, *args)))
+        planted.setattr(loop, "call_soon", call_soon)
         batch.finish(make_error("CLOSED", "closed"))
         with pytest.raises(SystemExit):
             posted.pop()()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 
 import pytest
 import zstandard
@@ -12,14 +13,25 @@ from hypothesis import strategies as st
 from rakit.api.v1 import error_pb2, record_pb2
 from rakit.api.v1.record_pb2 import CompressedRecords, Header, Record, Records, Rows
 from rakit.node.errors import RakitError
+from rakit.node.partition import columns as columns_module
 from rakit.node.partition.batches import BatchLimits, admit_rows
 from rakit.node.partition.columns import to_columns
+from rakit.node.partition.steps import at_once
 from rakit.node.partition.stored import StoredBatch, recode, to_rows
 from rakit.peer.v1.opaque_pb2 import OpaqueBatch
 from tests.node.partition.fakes import lz4_frame
 
 LIMITS = BatchLimits(1 << 20, 1 << 20)
 APPENDED_MS = 1_700_000_000_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_steps() -> Iterator[None]:
+    """So that a few rows are several steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(columns_module, "STEP_ROWS", 3)
+        yield
+
 
 headers = st.builds(Header, name=st.text(max_size=4), value=st.binary(max_size=4))
 records = st.builds(
@@ -33,7 +45,7 @@ rows_of_records = st.lists(records, min_size=1, max_size=20)
 
 
 def stored(rows: Rows, base_offset: int = 40) -> StoredBatch:
-    batch = admit_rows(rows, LIMITS)
+    batch = at_once(admit_rows(rows.records, LIMITS))
     return StoredBatch(
         base_offset, batch.record_count, APPENDED_MS, 9, batch.content, batch.compressed
     )
@@ -65,11 +77,12 @@ def test_rows_are_cut_to_the_asked_range(written: list[Record], lo: int, hi: int
 @given(rows_of_records)
 def test_equal_rows_are_equal_bytes(written: list[Record]) -> None:
     parsed = Rows.FromString(Rows(records=written).SerializeToString())
-    assert admit_rows(parsed, LIMITS) == admit_rows(Rows(records=written), LIMITS)
+    again = at_once(admit_rows(written, LIMITS))
+    assert at_once(admit_rows(parsed.records, LIMITS)) == again
 
 
 def test_columns_that_say_nothing_are_left_out() -> None:
-    columns = to_columns(Rows(records=[Record(value=b"a", timestamp_ms=5)] * 3))
+    columns = at_once(to_columns([Record(value=b"a", timestamp_ms=5)] * 3))
     assert columns == Records(values=[b"a"] * 3, base_timestamp_ms=5)
 
 

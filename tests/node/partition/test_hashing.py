@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rakit.api.v1.record_pb2 import Record, Rows
+from rakit.node.partition import hashing
 from rakit.node.partition.hashing import VECTORS, partition_for, split
+from rakit.node.partition.steps import at_once
 
 MODULUS = (1 << 64) - 1
 
@@ -23,13 +28,22 @@ def test_the_vectors_are_those_of_the_public_hash() -> None:
     assert len(VECTORS) == 6
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_steps() -> Iterator[None]:
+    """So that a few rows are several steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(hashing, "STEP_ROWS", 3)
+        yield
+
+
 @given(st.lists(st.none() | st.binary(max_size=6), min_size=1), st.integers(1, 12))
 def test_rows_are_split_by_key_and_keep_their_order(keys: list[bytes | None], count: int) -> None:
     rows = Rows(records=[Record(key=key, value=b"%d" % at) for at, key in enumerate(keys)])
-    parts = split(rows, count, unkeyed_partition=count - 1)
+    parts = at_once(split(rows, count, unkeyed_partition=count - 1))
     assert list(parts) == sorted(parts)
-    assert sorted(at for places, _ in parts.values() for at in places) == list(range(len(keys)))
-    for partition, (places, part) in parts.items():
+    assert sorted(at for part in parts.values() for at in part.places) == list(range(len(keys)))
+    for partition, part in parts.items():
+        places = part.places
         assert places == sorted(places)
         assert [record.value for record in part.records] == [b"%d" % at for at in places]
         for at in places:

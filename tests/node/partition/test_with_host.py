@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rakit.api.v1 import error_pb2, log_service_pb2
-from rakit.api.v1.record_pb2 import Record, Rows
+from rakit.api.v1.record_pb2 import Record
 from rakit.multiraft.config import HostConfig
 from rakit.multiraft.host import Host
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
@@ -23,6 +23,7 @@ from rakit.node.partition.polling import Poller, Want
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.reader import Chunk
 from rakit.node.partition.settings import TopicSettings
+from rakit.node.partition.steps import at_once
 from rakit.node.partition.stored import to_rows
 from rakit.raft import ConfState
 from tests.node.partition.fakes import nobody
@@ -64,7 +65,7 @@ async def node(directory: Path, clock: Clock, settings: TopicSettings) -> AsyncG
 
 def batch(first: int, count: int) -> Batch:
     records = [Record(value=b"%d" % number) for number in range(first, first + count)]
-    return admit_rows(Rows(records=records), TopicSettings().batch_limits)
+    return at_once(admit_rows(records, TopicSettings().batch_limits))
 
 
 def values(chunk: Chunk) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import pytest
 
 from rakit.api.v1.log_service_pb2 import (
@@ -13,7 +15,10 @@ from rakit.api.v1.log_service_pb2 import (
 )
 from rakit.api.v1.record_pb2 import Record, Rows
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest, TopicConfig
+from rakit.node.partition import columns, hashing
 from rakit.node.partition.hashing import partition_for
+from rakit.node.partition.steps import Steps, in_turns
+from rakit.node.services import log
 from tests.node.services.served import TIMEOUT_S, Served, refusal_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -40,6 +45,32 @@ async def stamp(served: Served, name: str, sequence: int = 1) -> ProducerStamp:
 async def ends(served: Served, topic: str) -> dict[int, int]:
     response = await served.log.GetOffsets(GetOffsetsRequest(topic=topic), timeout=TIMEOUT_S)
     return {each.partition: each.latest for each in response.partitions}
+
+
+async def test_many_rows_are_turned_around_in_steps(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await served.topic(PARTITIONS)
+    for module in (hashing, columns):
+        monkeypatch.setattr(module, "STEP_ROWS", 10)
+    turns = 0
+
+    def counted(work: Steps[object]) -> Steps[object]:
+        nonlocal turns
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+            turns += 1
+            yield
+
+    def counting(work: Steps[object]) -> Awaitable[object]:
+        return in_turns(counted(work))
+
+    monkeypatch.setattr(log, "in_turns", counting)
+    await send(served, ProduceMixedRequest(topic=topic.name, rows=keyed(1000)))
+    assert turns >= 100 + 2 * 100, "split, values, keys"
 
 
 async def test_one_sequence_serves_every_partition_and_a_retry_changes_nothing(

@@ -16,17 +16,19 @@ counted: two bytes of a request are one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from rakit.api.v1 import error_pb2
-from rakit.api.v1.record_pb2 import CompressedRecords, Records, Rows
+from rakit.api.v1.record_pb2 import CompressedRecords, Record, Records, Rows
 from rakit.multiraft.checksum import crc32c
 from rakit.node.errors import RakitError
 from rakit.node.partition import codecs
 from rakit.node.partition.columns import check, empty_batch, to_columns
+from rakit.node.partition.steps import Steps, at_once
 from rakit.node.partition.wire import count_fields
 from rakit.peer.v1.opaque_pb2 import OpaqueProduceRequest
 
@@ -62,7 +64,7 @@ def admit(request: OpaqueProduceRequest, limits: BatchLimits) -> Batch:
     """Returns the request's batch, checked; raises `RakitError` with what is wrong with it."""
     match request.WhichOneof("batch"):
         case "rows":
-            return admit_rows(parse_rows(request.rows), limits)
+            return at_once(admit_rows(parse_rows(request.rows).records, limits))
         case "columns":
             return _admit_columns(request.columns, limits)
         case "compressed":
@@ -90,14 +92,15 @@ def parse_rows(data: bytes) -> Rows:
         ) from error
 
 
-def admit_rows(rows: Rows, limits: BatchLimits) -> Batch:
+def admit_rows(records: Sequence[Record], limits: BatchLimits) -> Steps[Batch]:
     """Converts rows to the columns that are stored."""
-    if not rows.records:
+    if not records:
         raise empty_batch()
-    _within("The batch holds {} records", len(rows.records), RECORD_COUNT_MAX)
-    content = to_columns(rows).SerializeToString(deterministic=True)
+    _within("The batch holds {} records", len(records), RECORD_COUNT_MAX)
+    columns = yield from to_columns(list(records))
+    content = columns.SerializeToString(deterministic=True)
     _check_plain_size(content, limits)
-    return Batch(content, False, len(rows.records), crc32c(content))
+    return Batch(content, False, len(records), crc32c(content))
 
 
 def _admit_columns(content: bytes, limits: BatchLimits) -> Batch:

@@ -17,35 +17,54 @@ that this version does not know are left alone: they are in the stored bytes and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from rakit.api.v1 import error_pb2
-from rakit.api.v1.record_pb2 import Headers, Record, Records, Rows
+from rakit.api.v1.record_pb2 import Headers, Record, Records
 from rakit.node.errors import RakitError
 from rakit.node.partition.producers import INTEGER_MAX
+from rakit.node.partition.steps import STEP_ROWS, Steps
+
+CellT = TypeVar("CellT")
 
 
-def to_columns(rows: Rows) -> Records:
+def to_columns(records: Sequence[Record]) -> Steps[Records]:
     """Returns the columns of at least one row; raises INVALID_BATCH for an impossible time."""
-    records = list(rows.records)
     assert records, "the caller refuses empty batches"
-    columns = Records(
-        values=[record.value for record in records],
-        null_values=[at for at, record in enumerate(records) if not record.HasField("value")],
-    )
-    null_keys = [at for at, record in enumerate(records) if not record.HasField("key")]
-    if len(null_keys) < len(records):
-        columns.keys.extend(record.key for record in records)
-        columns.null_keys.extend(null_keys)
-    if any(record.headers for record in records):
-        columns.headers.extend(Headers(headers=record.headers) for record in records)
-    times = [record.timestamp_ms for record in records]
+    columns = Records()
+    null_keys: list[int] = []
+    times: list[int] = []
+    has_headers = False
+    for start in range(0, len(records), STEP_ROWS):
+        some = records[start : start + STEP_ROWS]
+        columns.values.extend([record.value for record in some])
+        columns.null_values.extend(
+            [at for at, record in enumerate(some, start) if not record.HasField("value")]
+        )
+        null_keys += [at for at, record in enumerate(some, start) if not record.HasField("key")]
+        times += [record.timestamp_ms for record in some]
+        has_headers = has_headers or any(record.headers for record in some)
+        yield
     _check_times(min(times), max(times))
+    if len(null_keys) < len(records):
+        yield from _extend(columns.keys, records, lambda record: record.key)
+        columns.null_keys.extend(null_keys)
+    if has_headers:
+        yield from _extend(columns.headers, records, lambda record: Headers(headers=record.headers))
     columns.base_timestamp_ms = times[0]
     if any(time != times[0] for time in times):
         columns.timestamp_deltas_ms.extend(time - times[0] for time in times)
     return columns
+
+
+def _extend(
+    column: MutableSequence[CellT], records: Sequence[Record], cell: Callable[[Record], CellT]
+) -> Steps[None]:
+    for start in range(0, len(records), STEP_ROWS):
+        column.extend([cell(record) for record in records[start : start + STEP_ROWS]])
+        yield
 
 
 def check(columns: Records) -> None:

@@ -10,11 +10,13 @@ so that they form one batch.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 import xxhash
 
 from rakit.api.v1.record_pb2 import Record, Rows
+from rakit.node.partition.steps import STEP_ROWS, Steps
 
 #: (key, xxh3_64 of the key, partition of 6): published for clients in other languages.
 VECTORS: Final[tuple[tuple[bytes, int, int], ...]] = (
@@ -33,19 +35,26 @@ def partition_for(key: bytes, count: int) -> int:
     return xxhash.xxh3_64_intdigest(key) % count
 
 
-def split(rows: Rows, count: int, unkeyed_partition: int) -> dict[int, tuple[list[int], Rows]]:
-    """Splits rows by key: partition -> (positions within `rows`, those rows), by partition."""
-    places: dict[int, list[int]] = {}
+@dataclass(slots=True)
+class Part:
+    """The rows of a request that go to one partition, and where they stand in it."""
+
+    places: list[int] = field(default_factory=list[int])
+    records: list[Record] = field(default_factory=list[Record])
+
+
+def split(rows: Rows, count: int, unkeyed_partition: int) -> Steps[dict[int, Part]]:
+    """Splits rows by key; returns the parts by partition, in their order."""
+    parts: dict[int, Part] = {}
     for at, record in enumerate(rows.records):
         partition = (
             partition_for(record.key, count) if record.HasField("key") else unkeyed_partition
         )
-        places.setdefault(partition, []).append(at)
-    return {
-        partition: (places[partition], Rows(records=_pick(rows, places[partition])))
-        for partition in sorted(places)
-    }
-
-
-def _pick(rows: Rows, places: list[int]) -> list[Record]:
-    return [rows.records[at] for at in places]
+        part = parts.get(partition)
+        if part is None:
+            part = parts[partition] = Part()
+        part.places.append(at)
+        part.records.append(record)
+        if not (at + 1) % STEP_ROWS:
+            yield
+    return {partition: parts[partition] for partition in sorted(parts)}

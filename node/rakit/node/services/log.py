@@ -26,14 +26,14 @@ from rakit.api.v1.log_service_pb2 import (
     ProduceResponse,
     ReadRequest,
 )
-from rakit.api.v1.record_pb2 import Rows
 from rakit.node.errors import RakitError, to_status
 from rakit.node.metadata import commands
 from rakit.node.metadata.topics import TOPIC_PARTITIONS_COUNT_MAX
 from rakit.node.partition.answers import Appended
-from rakit.node.partition.batches import admit_rows, parse_rows
-from rakit.node.partition.hashing import split
+from rakit.node.partition.batches import Batch, admit_rows, parse_rows
+from rakit.node.partition.hashing import Part, split
 from rakit.node.partition.producers import INTEGER_MAX, Stamp
+from rakit.node.partition.steps import in_turns
 from rakit.node.partitions import settings_of
 from rakit.node.produce import ProducePath
 from rakit.node.reading.budget import ReadBudget
@@ -147,16 +147,21 @@ class LogService:
             count = partition_count(topic, stated)
             producer = None if stamp is None else stamp.producer_id
             unkeyed = self._parts.produce.targeting.unkeyed(producer, count)
-            parts = split(rows, count, unkeyed)
+            parts = await in_turns(split(rows, count, unkeyed))
+            # One after the other: together they would take a step each in every turn of the loop.
+            batches = {
+                number: await self._admitted(call, topic.name, number, part)
+                for number, part in parts.items()
+            }
             outcomes = await asyncio.gather(
                 *(
-                    self._part(call, topic.name, number, part, stamp)
-                    for number, (_, part) in parts.items()
+                    self._part(call, topic.name, number, batch, stamp)
+                    for number, batch in batches.items()
                 )
             )
         response = ProduceMixedResponse(header=self._header)
-        for (number, (places, _)), outcome in zip(parts.items(), outcomes, strict=True):
-            one = PartitionOutcome(partition=number, rows=places)
+        for (number, part), outcome in zip(parts.items(), outcomes, strict=True):
+            one = PartitionOutcome(partition=number, rows=part.places)
             if isinstance(outcome, RakitError):
                 one.error.CopyFrom(to_status(outcome))
             else:
@@ -164,12 +169,20 @@ class LogService:
             response.outcomes.append(one)
         return response
 
-    async def _part(
-        self, call: Call, name: str, number: int, rows: Rows, stamp: Stamp | None
-    ) -> Appended | RakitError:
+    async def _admitted(self, call: Call, name: str, number: int, part: Part) -> Batch | RakitError:
         try:
             topic, _ = await self._router.partition(name, number, give_up_at(call.deadline))
-            batch = admit_rows(rows, settings_of(topic.config).batch_limits)
+            limits = settings_of(topic.config).batch_limits
+            return await in_turns(admit_rows(part.records, limits))
+        except RakitError as error:
+            return self._router.placed(error, name, number, call.listener)
+
+    async def _part(
+        self, call: Call, name: str, number: int, batch: Batch | RakitError, stamp: Stamp | None
+    ) -> Appended | RakitError:
+        if isinstance(batch, RakitError):
+            return batch
+        try:
             return await self._parts.path.append(
                 name, number, batch, stamp, None, deadline=call.deadline
             )
