@@ -124,22 +124,27 @@ def test_what_came_back_goes_first_in_its_old_order() -> None:
     assert [stamp(batch) for batch in flying] == [(1, 0), (2, 1), (3, 2)]
 
 
-def test_the_newest_is_what_ends_last() -> None:
+def test_what_is_sealed_and_has_not_ended_is_known_wherever_it_is() -> None:
     lane = make_lane()
-    assert lane.newest is None
+    assert lane.sealed == []
     for _ in range(2):
         put(lane, size_bytes=LIMITS.batch_bytes_max)
         send(lane)
     first, second = lane.in_flight
-    assert lane.newest is second
+    assert lane.sealed == [first, second]
     # The first one is back and waits to be sent again; the second is still on its way.
     lane.refused(first, UNAVAILABLE)
-    assert lane.newest is second
+    assert lane.sealed == [first, second]
     lane.refused(second, make_error("EARLIER_REQUEST_FAILED", "text"))
-    assert lane.newest is second
+    assert lane.sealed == [first, second]
     lane.settle()
-    assert lane.newest is second
-    assert put(lane) is lane.newest
+    third = put(lane)
+    assert lane.sealed == [first, second]
+    lane.seal_open()
+    assert lane.sealed == [first, second, third]
+    assert send(lane) is first
+    lane.acknowledged(first)
+    assert lane.sealed == [second, third]
 
 
 def test_s24_a_number_is_never_used_for_two_contents() -> None:

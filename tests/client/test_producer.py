@@ -212,6 +212,23 @@ async def test_flush_raises_a_failure_although_its_neighbour_was_awaited(
             await producer.flush()
 
 
+async def test_flush_waits_for_a_batch_in_flight_that_outlives_a_younger_one(
+    fake: FakeCluster, client: Client
+) -> None:
+    """Nobody else hears of its failure: what is in flight is given up later than what waits."""
+    fake.faults = lambda _node, _request: Fault.HANG
+    async with client.producer(replace(CONFIG, delivery_timeout_ms=500)) as producer:
+        older = await producer.send("t", b"0", partition=0)
+        await fake.until_seen()
+        younger = await producer.send("t", b"1", partition=0)
+        heard = asyncio.ensure_future(younger.batch.wait())
+        younger.add_done_callback(lambda _: None)
+        with pytest.raises(DeliveryTimeoutError):
+            await producer.flush()
+        assert heard.done()
+        assert older.done()
+
+
 async def test_flush_says_nothing_of_what_was_handled(fake: FakeCluster, client: Client) -> None:
     fake.faults = lambda _node, _request: RefusalError("BATCH_TOO_LARGE")
     heard: list[Delivery] = []

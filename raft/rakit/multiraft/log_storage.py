@@ -34,7 +34,7 @@ from typing import Final
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint, CheckpointMark, Checkpoints
 from rakit.multiraft.checksum import crc32c
-from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import KeyValue, WriteBatch
 from rakit.multiraft.read_ahead import ReadAhead
 from rakit.multiraft.records import (
@@ -77,7 +77,9 @@ def stored_rows(
 
     A walk over the disk ends at a block that cannot be read, also where it is full of another
     group's rows and only lies in the way. Single entries can be read all the same; that of the
-    damaged group itself raises `StoreCorruptError` like everything that is damaged (S9).
+    damaged group itself raises `StoreCorruptError` like everything that is damaged (S9). Where the
+    same block hides from both sides whether there are more, an entry that no table has is the end:
+    a log has no gaps, and one that cannot be read is no missing one.
     """
     end = keys.entry(group_id, hi)
     index = lo
@@ -93,17 +95,27 @@ def stored_rows(
                 index = keys.number_of(key)
                 yield index, walked
                 index += 1
-                if by_key := len(walked) >= _LARGE_BYTES:
+                by_key = len(walked) >= _LARGE_BYTES
+                if by_key or index == hi:
                     break
             else:
                 return
     except StoreCorruptError:
-        while disk.last_below(keys.entry(group_id, index), end) is not None:
-            row = disk.get(keys.entry(group_id, index))
-            if row is None:
-                raise
+        while index < hi and (row := disk.get(keys.entry(group_id, index))) is not None:
             yield index, row
             index += 1
+        if index < hi and _goes_on(disk, keys.entry(group_id, index), end):
+            raise
+
+
+def _goes_on(disk: KeyValue, lo: bytes, hi: bytes) -> bool:
+    """Tells whether entries can be seen behind one that is missing."""
+    try:
+        return disk.last_below(lo, hi) is not None
+    except StoreUnreadableError:
+        raise
+    except StoreCorruptError:
+        return False
 
 
 class GroupLog:

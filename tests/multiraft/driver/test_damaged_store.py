@@ -11,6 +11,7 @@ from rakit.multiraft import keys
 from rakit.multiraft.driver import Driver, DriverConfig
 from rakit.multiraft.errors import GroupRefusedError, StoreCorruptError
 from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.log_storage import INDEX_END, stored_rows
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
 from rakit.multiraft.store import RocksStore, StoreConfig
 from rakit.raft import ConfState
@@ -169,6 +170,37 @@ def test_s9_a_bad_block_of_entries_shuts_out_its_group_and_no_other(
     assert machine.driver.group(20) is not None
     with pytest.raises(GroupRefusedError):
         create(machine.driver, VICTIM, 1)
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("size", [3000, ENTRY_BYTES])
+def test_s9_damage_in_a_table_of_another_group_alone_shortens_no_log_and_shuts_nobody_out(
+    tmp_path: Path, size: int, bounded: bool
+) -> None:
+    """No row of the group stands in that table: a walk behind its last one ends in the damage."""
+    config = StoreConfig(directory=tmp_path / NODE, reserve_bytes=1 << 20)
+    for group_id in (1, 2):
+        store = RocksStore.open(config, NODE)
+        batch = WriteBatch()
+        for index in range(1, 9):
+            batch.put(keys.entry(group_id, index), bytes([group_id]) * size)
+        store.write(batch)
+        store.close()  # a table for each
+    needle = bytes([2]) * 150
+    (table,) = [
+        path for path in (tmp_path / NODE / "db").glob("*.sst") if needle in path.read_bytes()
+    ]
+    data = bytearray(table.read_bytes())
+    data[data.index(needle) + 9] ^= 1
+    table.write_bytes(data)
+    store = RocksStore.open(config, NODE)
+    end = 9 if bounded else INDEX_END
+    assert list(stored_rows(store, 1, 1, end)) == [
+        (index, bytes([1]) * size) for index in range(1, 9)
+    ]
+    with pytest.raises(StoreCorruptError):
+        list(stored_rows(store, 2, 1, end))
+    store.close()
 
 
 @pytest.mark.parametrize(

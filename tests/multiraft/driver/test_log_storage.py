@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
-from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.log_storage import INDEX_END, GroupLog, stored_rows
 from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
@@ -221,6 +221,58 @@ def test_rows_come_in_order_and_to_the_end_whatever_their_sizes(
     disk.put(keys.entry(GROUP + 1, 0), b"another group's")
     expected = [(at, bytes([at]) * size) for at, size in enumerate(sizes)][start:]
     assert list(stored_rows(disk, GROUP, start, INDEX_END, by_key=by_key)) == expected
+
+
+class HidingDisk(MemoryDisk):
+    """A block between two groups cannot be read, from whichever side; single keys can."""
+
+    error: type[StoreCorruptError] = StoreCorruptError
+
+    def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
+        yield from super().scan(lo, hi)
+        raise self.error("a read failed")
+
+    def last_below(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
+        if (found := super().last_below(lo, hi)) is None:
+            raise self.error("a read failed")
+        return found
+
+
+def test_s9_an_entry_that_no_table_has_ends_a_log_whose_end_is_hidden_by_damage() -> None:
+    disk = HidingDisk()
+    for index in range(1, 4):
+        disk.put(keys.entry(GROUP, index), b"x")
+    assert [index for index, _ in stored_rows(disk, GROUP, 1, INDEX_END)] == [1, 2, 3]
+    # What can be seen behind a missing entry is no end.
+    disk.put(keys.entry(GROUP, 5), b"x")
+    disk.delete(keys.entry(GROUP, 2))
+    with pytest.raises(StoreCorruptError):
+        list(stored_rows(_WithoutWalks(disk), GROUP, 1, INDEX_END))
+
+
+def test_a_read_error_that_is_no_damage_is_never_taken_for_the_end() -> None:
+    disk = HidingDisk()
+    disk.error = StoreUnreadableError
+    disk.put(keys.entry(GROUP, 1), b"x")
+    with pytest.raises(StoreUnreadableError):
+        list(stored_rows(disk, GROUP, 1, INDEX_END))
+
+
+class _WithoutWalks(HidingDisk):
+    """The walk meets the damage before it yields anything."""
+
+    def __init__(self, rows: MemoryDisk) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._rows.get(key)
+
+    def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
+        raise StoreCorruptError(f"no walk from {lo!r} to {hi!r}")
+
+    def last_below(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
+        return self._rows.last_below(lo, hi)
 
 
 def test_large_entries_are_looked_for_by_key_and_small_ones_walked_over() -> None:

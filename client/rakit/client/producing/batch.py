@@ -147,10 +147,11 @@ def _call_back(callbacks: Iterator[tuple[Callable[[Delivery], None], Delivery]])
     loop = asyncio.get_running_loop()
     for callback, delivery in callbacks:
         try:
-            callback(delivery)
-        except Exception as failure:
-            message = f"a callback of a delivery failed: {callback!r}"
-            loop.call_exception_handler({"message": message, "exception": failure})
+            try:
+                callback(delivery)
+            except Exception as failure:
+                message = f"a callback of a delivery failed: {callback!r}"
+                loop.call_exception_handler({"message": message, "exception": failure})
         except BaseException:
             # The program ends by it. Who comes after has a turn for as long as the loop runs.
             loop.call_soon(_call_back, callbacks)

@@ -199,12 +199,15 @@ class Engine:
             # link.
             receipt = Receipt.from_message(lane.topic, answer.result)
             lane.acknowledged(batch)
-            lane.settle()
-            self._connections.served(link.address)
-            # What waits goes out before all those hear who wait for one of these records.
-            self._pump(lane)
-            batch.finish(receipt)
-            self._on_finished(batch)
+            try:
+                lane.settle()
+                self._connections.served(link.address)
+                # What waits goes out before all those hear who wait for one of these records.
+                self._pump(lane)
+            finally:
+                # The lane has let go of it.
+                batch.finish(receipt)
+                self._on_finished(batch)
             if not self._is_direct(lane, link):
                 self._relearn(lane.topic)
         else:

@@ -120,15 +120,9 @@ class Lane:
         return self._queued_bytes + (self.open.size_bytes if self.open is not None else 0)
 
     @property
-    def newest(self) -> Batch | None:
-        """The batch that will end last."""
-        if self.open is not None:
-            return self.open
-        # What came back was sent before what is still in flight.
-        for batches in (self._queue, self.in_flight, self._returned):
-            if batches:
-                return batches[-1]
-        return None
+    def sealed(self) -> list[Batch]:
+        """What has not ended, the open batch aside. What waits may end before what is in flight."""
+        return [*self._returned, *self.in_flight, *self._queue]
 
     @property
     def oldest_waiting(self) -> Batch | None:

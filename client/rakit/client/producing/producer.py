@@ -314,13 +314,13 @@ class Producer:
 
         Raises the first failure since the last flush of a delivery that nobody awaits or awaited.
         """
-        newest: list[Batch] = []
+        sent: list[Batch] = []
         for lane in self._engine.lanes if self._is_open else ():
-            if lane.newest is not None:
-                newest.append(lane.newest)
-                lane.seal_open()
+            lane.seal_open()
+            if batches := lane.sealed:
+                sent += batches
                 self._engine.wake(lane)
-        for batch in newest:
+        for batch in sent:
             await batch.wait()
         error = self._failures.first_unheard()
         self._failures.forget()

@@ -26,7 +26,7 @@ Why these values:
 - Direct I/O for flushes and compaction: buffered, a flush's dirty pages queue before the WAL's
   fsync (59 against 109 MB/s with three writers). File systems without O_DIRECT are probed for.
 - Every table file is kept open where the process may have that many, because a file that is open
-  has had its footer and index checked. The usual soft limit of 1,024 would end a node of 60 GB.
+  has had its footer checked. The usual soft limit of 1,024 would end a node of 60 GB.
 - Compaction: see ``_L0_TABLES_MAX``.
 """
 
