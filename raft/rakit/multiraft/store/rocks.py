@@ -246,7 +246,8 @@ class RocksStore:
         """See ``KeyValue.scan``.
 
         Read in chunks, each a view of its own moment: what is written meanwhile may show up. Damage
-        that lies behind the range, where a walk forwards meets it, is somebody else's.
+        that lies behind the range, where a walk forwards meets it, is somebody else's, as far as a
+        look from behind can tell: where it meets the same block, damage it is.
         """
         start = lo
         size = min(_FIRST_CHUNK_BYTES, self._config.scan_chunk_bytes)
