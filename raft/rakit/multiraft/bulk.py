@@ -32,9 +32,9 @@ def frame(head: bytes, payloads: Sequence[bytes]) -> list[bytes]:
     """Returns one element of `messages` in pieces: its small part, then its payloads untouched."""
     pieces = [head]
     for payload in payloads:
-        pieces += (_PAYLOAD_TAG, _varint(len(payload)), payload)
+        pieces += (_PAYLOAD_TAG, varint(len(payload)), payload)
     size = sum([len(piece) for piece in pieces])
-    return [_MESSAGES_TAG, _varint(size), *pieces]
+    return [_MESSAGES_TAG, varint(size), *pieces]
 
 
 def split(data: bytes) -> tuple[bytes, list[tuple[bytes, list[bytes]]]]:
@@ -85,7 +85,7 @@ def _fields(data: bytes, at: int, to: int) -> Iterator[tuple[int, int, int, int]
         yield tag, start, value, at
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """Returns a length as it is written: seven bits a byte, the lowest first."""
     digits = bytearray()
     while number > 0x7F:

@@ -73,7 +73,7 @@ def stored_rows(
 
     Large ones are looked for by key, the first one as well if it is to be: a walk looks at a block
     of every table that holds the group, which then is one of its entries, and a look for a key only
-    at that of the table whose filter has it. Only a walk tells that there are no more.
+    at that of the table which has it. Only a walk tells that there are no more.
 
     A walk over the disk ends at a block that cannot be read, also where it is full of another
     group's rows and only lies in the way. Single entries can be read all the same; that of the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -195,6 +195,46 @@ def test_s9_only_what_rocksdb_calls_corruption_is_told_as_damage(
         assert is_for_good(caught.value) is damaged
     database.texts.clear()
     assert store.get(key(1)) is not None
+    store.close()
+
+
+def three_tables(directory: Path, damaged: Collection[int]) -> RocksStore:
+    """Rows 10 to 18, a block each and three to a table; some cannot be read any more.
+
+    Each table has a row before and one behind them all, so that every row lies within its bounds.
+    """
+    # Nothing is compacted: that would meet the damage.
+    config = StoreConfig(directory=directory, write_buffer_bytes=1 << 20, reserve_bytes=32 << 20)
+    for table in range(3):
+        store = RocksStore.open(config, NODE)
+        for number in (table, *range(10 + 3 * table, 13 + 3 * table), 100 + table):
+            store.write(entries(number, bytes([65 + number]) * 20_000))
+        store.close()
+    for path in (directory / "db").glob("*.sst"):
+        data = bytearray(path.read_bytes())
+        for number in damaged:
+            if (at := data.find(bytes([65 + number]) * 20_000)) >= 0:
+                data[at] ^= 1
+        path.write_bytes(data)
+    return RocksStore.open(config, NODE)
+
+
+def test_a_look_for_a_key_reads_no_block_of_another_table(tmp_path: Path) -> None:
+    """The last block of an older table and the first one of a newer table stand beside it."""
+    store = three_tables(tmp_path, {10, 11, 12, 16, 17, 18})
+    for number in (13, 14, 15):
+        assert store.get(key(number)) == bytes([65 + number]) * 20_000
+    with pytest.raises(StoreCorruptError):
+        store.get(key(12))
+    store.close()
+
+
+def test_a_walk_reads_no_table_before_its_turn(tmp_path: Path) -> None:
+    store = three_tables(tmp_path, {13, 16})
+    walk = store.scan(key(10), key(19))
+    assert [next(walk)[0] for _ in range(3)] == [key(10), key(11), key(12)]
+    with pytest.raises(StoreCorruptError):
+        next(walk)
     store.close()
 
 

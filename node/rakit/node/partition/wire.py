@@ -13,6 +13,8 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from rakit.multiraft.bulk import varint
+
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _FIXED_BYTES: Final = {_I64: 8, _I32: 4}
 _VARINT_BYTES_MAX: Final = 10
@@ -45,16 +47,6 @@ def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tupl
 def heading(number: int, size_bytes: int) -> bytes:
     """Returns what stands before a value of so many bytes: a message, a string or bytes."""
     return varint(number << 3 | _LEN) + varint(size_bytes)
-
-
-def varint(value: int) -> bytes:
-    """Returns a number as it is written: seven bits to a byte, the lowest first."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def count_fields(data: bytes, most: int) -> int:

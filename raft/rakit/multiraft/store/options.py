@@ -22,7 +22,7 @@ Why these values:
   is a megabyte. Those that lie before are read, unless the index keeps the last key of each block
   to the byte; then a look backwards from the end of a group would land in the next group's block,
   and damage there would be this one's (S9). So entries that fill a block are looked for by key,
-  with a filter in each table.
+  which begins with the newest table and ends at the one that has it.
 - Direct I/O for flushes and compaction: buffered, a flush's dirty pages queue before the WAL's
   fsync (59 against 109 MB/s with three writers). File systems without O_DIRECT are probed for.
 - Every table file is kept open where the process may have that many, because a file that is open
@@ -134,7 +134,6 @@ def settings(
             "checksum": "kXXH3",
             "block_size": str(16 << 10),
             "index_type": "kBinarySearchWithFirstKey",
-            "filter_policy": "bloomfilter:10:false",
             "cache_index_and_filter_blocks": "true",
             "pin_l0_filter_and_index_blocks_in_cache": "false",
             "format_version": "6",  # the first with a checksum over footer and index handles
