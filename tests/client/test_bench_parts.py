@@ -70,7 +70,7 @@ def delivered(meter: Meter, records: int = 3) -> Batch:
 
 async def test_a_figure_without_fsync_is_an_error() -> None:
     meter = Meter()
-    delivered(meter).finish(replace(RECEIPT, fsynced=False))
+    delivered(meter).finish(RECEIPT._replace(fsynced=False))
     with pytest.raises(NotDurableError, match="t/0 acknowledged without fsync"):
         await meter.until(1)
     assert not meter.records

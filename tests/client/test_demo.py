@@ -28,7 +28,7 @@ def test_an_acknowledgement_without_fsync_ends_the_run() -> None:
     receipt = Receipt("t", 0, 0, 1, 0, 1, 2, 3, fsynced=True, duplicate=False)
     assert durable(receipt) is receipt
     with pytest.raises(NotDurableError, match="acknowledged without fsync"):
-        durable(replace(receipt, fsynced=False))
+        durable(receipt._replace(fsynced=False))
 
 
 def test_nodes_that_are_thrown_away_hear_nothing_of_settings_for_others() -> None:
