@@ -127,7 +127,7 @@ class Replica:
             assert entry.index == self.store.applied + 1, "an entry was skipped or repeated"
             conf_state: ConfState | None = None
             if entry.type is EntryType.CONF_CHANGE:
-                conf_state = self.node.apply_conf_change(ConfChange.decode(entry.data))
+                conf_state = self.node.apply_conf_change(ConfChange.decode(bytes(entry.data)))
             self.write(ready.number, _applier(entry, conf_state))
         if entries:
             self.node.on_applied(entries[-1].index, payload_bytes(entries))
@@ -197,7 +197,7 @@ def _applier(entry: Entry, conf_state: ConfState | None) -> Write:
         if conf_state is not None:
             store.log.conf_state = conf_state
         elif entry.data:
-            store.commands.append((entry.index, entry.data))
+            store.commands.append((entry.index, bytes(entry.data)))
 
     return write
 

@@ -64,7 +64,7 @@ class Ledger:
             assert row is not None, f"nobody was seen applying entry {index} of group {group_id}"
             entry = decode_entry(group_id, index, row)
             if entry.data and entry.type is EntryType.NORMAL:
-                self._read(group_id, page, entry.data)
+                self._read(group_id, page, bytes(entry.data))
             page.ends[index] = page.next_offset
             page.applied = index
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rakit.peer.v1 import raft_service_pb2 as wire
+from rakit.raft import Payload
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MESSAGES: Final = wire.ExchangeRequest.MESSAGES_FIELD_NUMBER << 3 | _LENGTH
@@ -28,9 +29,9 @@ class MalformedFrameError(Exception):
     """Bytes that do not follow the encoding."""
 
 
-def frame(head: bytes, payloads: Sequence[bytes]) -> list[bytes]:
+def frame(head: bytes, payloads: Sequence[Payload]) -> list[Payload]:
     """Returns one element of `messages` in pieces: its small part, then its payloads untouched."""
-    pieces = [head]
+    pieces: list[Payload] = [head]
     for payload in payloads:
         pieces += (_PAYLOAD_TAG, varint(len(payload)), payload)
     size = sum([len(piece) for piece in pieces])

@@ -30,7 +30,7 @@ from rakit.multiraft.checksum import crc32c
 from rakit.multiraft.effects import Envelope
 from rakit.multiraft.records import entry_checksum, entry_crc32c
 from rakit.peer.v1 import raft_service_pb2 as wire
-from rakit.raft import ConfState, Entry, EntryType, Message, MessageType, Snapshot
+from rakit.raft import ConfState, Entry, EntryType, Message, MessageType, Payload, Snapshot
 
 #: What a message costs in a queue or on the wire beside its payloads, roughly.
 MESSAGE_OVERHEAD_BYTES: Final = 64
@@ -63,7 +63,7 @@ def encode_request(number: int, envelopes: Sequence[Envelope]) -> bytes:
     """Returns a numbered request that carries these messages."""
     request = wire.ExchangeRequest(number=number)
     if any(_is_bulk(each.message) for each in envelopes):
-        parts = [request.SerializeToString()]
+        parts: list[Payload] = [request.SerializeToString()]
         for each in envelopes:
             head = _encode(each, payloads=False).SerializeToString()
             parts += bulk.frame(head, [entry.data for entry in each.message.entries])
@@ -219,7 +219,7 @@ def _encode(envelope: Envelope, *, payloads: bool = True) -> wire.GroupMessage:
     if message.entries:
         _encode_entries(encoded, envelope.group_id, message)
         if payloads:
-            encoded.entry_data.extend([entry.data for entry in message.entries])
+            encoded.entry_data.extend([bytes(entry.data) for entry in message.entries])
     if message.snapshot is not None:
         _encode_snapshot(encoded.snapshot, message.snapshot)
     return encoded
@@ -296,7 +296,7 @@ def _decode_entries(
             ]
         )
         for entry in entries:
-            taken = entry_crc32c(group_id, entry.index, entry.term, entry.type, entry.data)
+            taken = entry_crc32c(group_id, entry.index, entry.term, entry.type, bytes(entry.data))
             if taken != entry.checksum:
                 raise MalformedMessageError(
                     f"entry {entry.index} of group {group_id} was damaged on the way"

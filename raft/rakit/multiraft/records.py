@@ -18,11 +18,11 @@ from google.protobuf.message import DecodeError, Message
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
-from rakit.multiraft.checksum import crc32c, crc32c_extend
+from rakit.multiraft.checksum import crc32c, crc32c_before, crc32c_extend
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.machine import GroupKind, GroupMeta
 from rakit.peer.v1 import store_pb2
-from rakit.raft import ConfState, Entry, EntryType, HardState
+from rakit.raft import ConfState, Entry, EntryType, HardState, Payload
 
 #: What the checksum of an entry covers beside its payload: group, index, term, type.
 _ENTRY_IDENTITY: Final = struct.Struct(">QQQB")
@@ -30,6 +30,8 @@ _ENTRY_IDENTITY: Final = struct.Struct(">QQQB")
 _ENTRY_HEAD: Final = struct.Struct(">IQB")
 _CHECKSUM: Final = struct.Struct(">I")
 ENTRY_HEAD_BYTES: Final = _ENTRY_HEAD.size
+#: From this size on the payload of a stored entry is not copied out of its value.
+_VIEWED_BYTES_MIN: Final = 16 << 10
 _ENTRY_TYPES: Final = {kind.value: kind for kind in EntryType}
 
 _M = TypeVar("_M", bound=Message)
@@ -79,7 +81,7 @@ class RememberedStore:
 def entry_checksum(group_id: int, entry: Entry) -> int:
     """Returns the checksum of an entry in its place; taken once, then remembered with it."""
     if entry.checksum is None:
-        checksum = entry_crc32c(group_id, entry.index, entry.term, entry.type, entry.data)
+        checksum = entry_crc32c(group_id, entry.index, entry.term, entry.type, bytes(entry.data))
         # Entries are frozen; this is no part of what they are.
         object.__setattr__(entry, "checksum", checksum)
         return checksum
@@ -102,8 +104,17 @@ def decode_entry(group_id: int, index: int, value: bytes) -> Entry:
     if len(value) < _ENTRY_HEAD.size:
         raise StoreCorruptError(f"entry {index} of group {group_id} is cut to {len(value)} bytes")
     checksum, term, kind = _ENTRY_HEAD.unpack_from(value)
-    data = value[_ENTRY_HEAD.size :]
-    if entry_crc32c(group_id, index, term, kind, data) != checksum:
+    data: Payload
+    if len(value) < _VIEWED_BYTES_MIN:
+        data = value[_ENTRY_HEAD.size :]
+        taken = entry_crc32c(group_id, index, term, kind, data)
+    else:
+        # Without a copy of the payload, which is what costs here: the checksum takes whole bytes,
+        # so it begins where the head leads to what stands before the payload.
+        data = memoryview(value)[_ENTRY_HEAD.size :]
+        before = crc32c(_ENTRY_IDENTITY.pack(group_id, index, term, kind))
+        taken = crc32c_extend(crc32c_before(before, value[: _ENTRY_HEAD.size]), value)
+    if taken != checksum:
         raise StoreCorruptError(f"entry {index} of group {group_id} fails its checksum")
     if kind not in _ENTRY_TYPES:
         raise StoreCorruptError(f"entry {index} of group {group_id} is of the unknown type {kind}")

@@ -285,7 +285,7 @@ def _is_command(entry: Entry) -> bool:
 
 def _apply_one(group: Group, entry: Entry, batch: WriteBatch) -> object:
     if entry.type is EntryType.CONF_CHANGE:
-        group.conf_state = group.raw.apply_conf_change(ConfChange.decode(entry.data))
+        group.conf_state = group.raw.apply_conf_change(ConfChange.decode(bytes(entry.data)))
         return group.conf_state
     if not _is_command(entry):
         return None

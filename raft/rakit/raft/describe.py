@@ -18,6 +18,7 @@ from rakit.raft.types import (
     HardState,
     Message,
     MessageType,
+    Payload,
     Ready,
     SoftState,
 )
@@ -30,14 +31,14 @@ def entry_text(entry: Entry) -> str:
     head = f"{entry.term}/{entry.index}"
     if entry.type is EntryType.CONF_CHANGE:
         try:
-            return f"{head} conf[{conf_change_text(ConfChange.decode(entry.data))}]"
+            return f"{head} conf[{conf_change_text(ConfChange.decode(bytes(entry.data)))}]"
         except MalformedConfChangeError as error:
             return f"{head} conf[malformed: {error}]"
     return f"{head} {_payload(entry.data)}" if entry.data else head
 
 
-def _payload(data: bytes) -> str:
-    text = data[:_PAYLOAD_SHOWN_BYTES].decode("ascii", "backslashreplace")
+def _payload(data: Payload) -> str:
+    text = bytes(data[:_PAYLOAD_SHOWN_BYTES]).decode("ascii", "backslashreplace")
     rest = len(data) - _PAYLOAD_SHOWN_BYTES
     return f'"{text}"' if rest <= 0 else f'"{text}"+{rest}'
 

@@ -88,6 +88,10 @@ class Role(IntEnum):
     PRE_CANDIDATE = 3
 
 
+#: What an entry carries; where it is large it may be a view of the bytes that it was read with.
+Payload: TypeAlias = bytes | memoryview
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One slot of the replicated log."""
@@ -95,7 +99,7 @@ class Entry:
     term: int
     index: int
     type: EntryType = EntryType.NORMAL
-    data: bytes = b""
+    data: Payload = b""
     #: Over place and payload, once whoever stores or sends the entry has taken or checked it, so
     #: that a large payload is gone over once. The core only carries it.
     checksum: int | None = field(default=None, compare=False, repr=False)

@@ -45,16 +45,17 @@ class ListMachine:
 
     def apply(self, entry: Entry, writes: WriteBatch) -> object:
         writes.put(keys.position(self.meta.group_id, entry.index), b"")
-        assert entry.data != b"boom", "the machine cannot apply this"
+        data = bytes(entry.data)
+        assert data != b"boom", "the machine cannot apply this"
         self._due = False
-        self.items.append(entry.data)
-        if entry.data.endswith(b"checkpoint"):
+        self.items.append(data)
+        if data.endswith(b"checkpoint"):
             self._due = True
             self._checkpoint_index = entry.index
-            if entry.data.startswith(b"keep"):
+            if data.startswith(b"keep"):
                 self._kept.append(entry.index)
-        if entry.data.endswith(b"trim"):
-            kept = entry.data.startswith(b"keep")
+        if data.endswith(b"trim"):
+            kept = data.startswith(b"keep")
             self._trim_index = self._kept.pop(0) if kept else self._checkpoint_index
         return len(self.items)
 

@@ -51,7 +51,7 @@ class Journal:
 
     def apply(self, entry: Entry, writes: WriteBatch) -> object:
         del writes
-        self.payloads.append(entry.data)
+        self.payloads.append(bytes(entry.data))
         return len(self.payloads)
 
     def snapshot(self) -> bytes:

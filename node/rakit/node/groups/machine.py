@@ -31,7 +31,7 @@ class GroupsMachine:
         del writes  # Everything is in memory and in checkpoints; nothing else is stored.
         assert entry.index > self.applied_index, "an entry is applied once, in order"
         self.applied_index = entry.index
-        command = GroupCommand.FromString(entry.data)
+        command = GroupCommand.FromString(bytes(entry.data))
         # The feature level keeps newer commands out of the log until every node knows them.
         assert not len(UnknownFieldSet(command)), (
             "the log holds a command that this version does not know"

@@ -47,7 +47,7 @@ class MetadataMachine:
         del writes  # Everything is in memory and in checkpoints; nothing else is stored.
         assert entry.index > self.applied_index, "an entry is applied once, in order"
         self.applied_index = entry.index
-        command = MetadataCommand.FromString(entry.data)
+        command = MetadataCommand.FromString(bytes(entry.data))
         try:
             result = _dispatch(self.registry, command)
         except RakitError as error:

@@ -25,6 +25,7 @@ from google.protobuf.message import DecodeError
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.wire import fields, heading
 from rakit.peer.v1 import partition_command_pb2 as pb
+from rakit.raft import Payload
 
 _APPEND: Final = pb.PartitionCommand.APPEND_FIELD_NUMBER
 _CONTENT: Final = pb.AppendBatch.CONTENT_FIELD_NUMBER
@@ -91,7 +92,7 @@ class Checkpoint:
 Maintenance: TypeAlias = Trim | Fence | Expire | Checkpoint
 Command: TypeAlias = Append | Maintenance
 #: A batch's content: by itself, or in its place within a payload, where it is large.
-Content: TypeAlias = bytes | memoryview
+Content: TypeAlias = Payload
 
 
 def encode_append(append: Append, content: bytes) -> bytes:
@@ -140,15 +141,15 @@ def encode(command: Maintenance) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def parse(payload: bytes) -> pb.PartitionCommand:
+def parse(payload: Payload) -> pb.PartitionCommand:
     """Reads an entry's payload; raises `MalformedCommandError`."""
     try:
-        return pb.PartitionCommand.FromString(payload)
+        return pb.PartitionCommand.FromString(bytes(payload))
     except DecodeError as error:
         raise MalformedCommandError(f"{len(payload)} bytes hold no command: {error}") from error
 
 
-def append_in(payload: bytes) -> tuple[pb.AppendBatch, Content] | None:
+def append_in(payload: Payload) -> tuple[pb.AppendBatch, Content] | None:
     """Returns the append that a payload holds, without its content, and the content, uncopied.
 
     None: it holds something else. Raises `MalformedCommandError`.
@@ -160,7 +161,7 @@ def append_in(payload: bytes) -> tuple[pb.AppendBatch, Content] | None:
     return (command.append, command.append.content) if command.HasField("append") else None
 
 
-def _split(payload: bytes) -> tuple[pb.AppendBatch, int, int] | None:
+def _split(payload: Payload) -> tuple[pb.AppendBatch, int, int] | None:
     """Returns the head of an append, and where its content lies.
 
     None: the payload is small, holds something else, or is not laid out to the byte as
@@ -178,7 +179,7 @@ def _split(payload: bytes) -> tuple[pb.AppendBatch, int, int] | None:
                     and payload[:start] == heading(_APPEND, to - start)
                     and payload[head_end:at] == heading(_CONTENT, to - at)
                 )
-                head = payload[start:head_end]
+                head = bytes(payload[start:head_end])
                 return (pb.AppendBatch.FromString(head), at, to) if as_written else None
             head_end = to
     except DecodeError:
@@ -186,12 +187,12 @@ def _split(payload: bytes) -> tuple[pb.AppendBatch, int, int] | None:
     return None
 
 
-def is_append(payload: bytes) -> bool:
+def is_append(payload: Payload) -> bool:
     """Tells whether a payload that this version wrote holds a batch, without reading it."""
     return payload[:1] == _APPEND_TAG
 
 
-def decode(payload: bytes) -> Command:
+def decode(payload: Payload) -> Command:
     """Returns the command of an entry; raises `MalformedCommandError`."""
     if (found := _split(payload)) is not None:
         return _append_of(found[0])

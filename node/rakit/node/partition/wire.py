@@ -14,13 +14,14 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from rakit.multiraft.bulk import varint
+from rakit.raft import Payload
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _FIXED_BYTES: Final = {_I64: 8, _I32: 4}
 _VARINT_BYTES_MAX: Final = 10
 
 
-def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+def fields(data: Payload, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
     """Yields number, start and end of each field's value. Raises DecodeError.
 
     Fields need not be known; groups, which proto3 does not have, are an error.
@@ -54,7 +55,7 @@ def count_fields(data: bytes, most: int) -> int:
     return sum(1 for _ in islice(fields(data), most + 1))
 
 
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def _varint(data: Payload, at: int, end: int) -> tuple[int, int]:
     """Returns a number and where it ends."""
     if at < end and data[at] < 0x80:
         return data[at], at + 1
