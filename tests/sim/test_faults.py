@@ -51,6 +51,7 @@ FAULTS = {
     # Members, bases, transfers, deletions.
     "members",
     "base",
+    "base to a leader",
     "base, leader",
     "base, newcomer",
     "base, boundary",

@@ -9,7 +9,9 @@ from rakit.multiraft.base_gathering import BaseGathering, Gathering
 from rakit.multiraft.group import Group
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.log_storage import GroupLog
-from rakit.raft import Snapshot
+from rakit.raft import Message, Role, Snapshot, follower
+from rakit.raft.state import Raft
+from tests.sim.hazards import Hazard
 from tests.sim.plan import Topic
 from tests.sim.plants import bug
 from tests.sim.violations import Invariant
@@ -52,4 +54,16 @@ def what_a_crash_has_left_of_a_base_is_not_swept() -> Generator[None]:
         del self, batch
 
     with patch.object(GroupLog, "sweep_parts", sweep_parts):
+        yield
+
+
+@bug(Invariant.NO_DAMAGE, hazard=Hazard.BASES)
+def a_leader_that_stood_still_takes_a_base_in_parts_for_a_whole_one() -> Generator[None]:
+    """It misses parts that it never asked for, and is shut out (ours)."""
+    original = follower.would_restore
+
+    def would_restore(raft: Raft, message: Message) -> bool:
+        return raft.role is not Role.LEADER and original(raft, message)
+
+    with patch.object(follower, "would_restore", would_restore):
         yield
