@@ -56,6 +56,10 @@ CALM_MS = 600
 REGISTRY_CHECKPOINT_ENTRIES = 2
 SETTINGS = TopicSettings(segment_bytes=600, segment_ms=4_000, retention_bytes=1800)
 OUTDATED_STARTS = 0.5
+TAIL_CACHE_BYTES = 1500
+#: Runs whose nodes read what is durable from the disk, and ahead of what they need. The usual
+#: cache keeps whatever a truncation can reach, so nothing of that is ever read ahead.
+WITHOUT_TAIL = 0.3
 #: Runs in which the members of groups change.
 _MOVES = {Topic.MEMBERS, Topic.DAMAGE, Topic.REGISTRY}
 _APPENDS = frozenset({MessageType.APP, MessageType.SNAP, MessageType.BASE_PART})
@@ -65,6 +69,11 @@ def new_machine(meta: GroupMeta) -> StateMachine:
     if meta.kind is GroupKind.METADATA:
         return MetadataMachine(REGISTRY_CHECKPOINT_ENTRIES)
     return PartitionMachine(meta)
+
+
+def _tail_cache_bytes(seed: int) -> int:
+    # A generator of its own: what a run draws does not depend on its cache.
+    return 1 if random.Random(f"the caches of {seed}").random() < WITHOUT_TAIL else TAIL_CACHE_BYTES
 
 
 class World:
@@ -141,7 +150,7 @@ class World:
             inflight_messages_max=4,
             inflight_bytes_max=2000,
             batch_bytes_max=plan.batch_bytes,
-            tail_cache_bytes_max=1500,
+            tail_cache_bytes_max=_tail_cache_bytes(self.seed),
             read_ahead_bytes_max=1500,
             send_bytes_max=800,
             apply_bytes_max=600,

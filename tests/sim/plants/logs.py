@@ -10,6 +10,7 @@ from rakit.multiraft.effects import Effects
 from rakit.multiraft.group import Group
 from rakit.multiraft.kv import Op, WriteBatch
 from rakit.multiraft.log_storage import GroupLog
+from rakit.multiraft.read_ahead import ReadAhead
 from rakit.multiraft.roster import Roster
 from rakit.multiraft.tail_cache import GroupTail
 from rakit.node.partition import snapshots
@@ -77,6 +78,19 @@ def the_tail_cache_is_not_truncated() -> Generator[None]:
             self._cache.added(self, entries)
 
     with patch.object(GroupTail, "truncate", truncate), patch.object(GroupTail, "append", append):
+        yield
+
+
+@bug(Invariant.NO_DAMAGE)
+def what_was_read_ahead_is_not_truncated() -> Generator[None]:
+    """With its log: a replaced entry is applied."""
+    original = ReadAhead.forget
+
+    def forget(self: ReadAhead, group_id: int, first: int) -> None:
+        if first == 0:  # the whole log goes
+            original(self, group_id, first)
+
+    with patch.object(ReadAhead, "forget", forget):
         yield
 
 
