@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -172,34 +173,73 @@ def test_s9_a_bad_block_of_entries_shuts_out_its_group_and_no_other(
         create(machine.driver, VICTIM, 1)
 
 
+def damaged(
+    directory: Path,
+    tables: Sequence[Mapping[int, int]],
+    row: Callable[[int, int], bytes],
+    *,
+    behind: int,
+) -> RocksStore:
+    """A store with a table for each mapping, of eight rows of the size for each group.
+
+    Damaged is the block where the rows of a group end, or begin if they are all of their table.
+    """
+    config = StoreConfig(directory=directory, reserve_bytes=1 << 20)
+    for table in tables:
+        store = RocksStore.open(config, NODE)
+        batch = WriteBatch()
+        for group_id, size in table.items():
+            for index in range(1, 9):
+                batch.put(row(group_id, index), bytes([group_id]) * size)
+        store.write(batch)
+        store.close()  # a table for each
+    needle = bytes([behind]) * 150
+    (path,) = [each for each in (directory / "db").glob("*.sst") if needle in each.read_bytes()]
+    data = bytearray(path.read_bytes())
+    data[(data.index if {behind} in map(set, tables) else data.rindex)(needle) + 9] ^= 1
+    path.write_bytes(data)
+    return RocksStore.open(config, NODE)
+
+
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("size", [3000, ENTRY_BYTES])
 def test_s9_damage_in_a_table_of_another_group_alone_shortens_no_log_and_shuts_nobody_out(
     tmp_path: Path, size: int, bounded: bool
 ) -> None:
     """No row of the group stands in that table: a walk behind its last one ends in the damage."""
-    config = StoreConfig(directory=tmp_path / NODE, reserve_bytes=1 << 20)
-    for group_id in (1, 2):
-        store = RocksStore.open(config, NODE)
-        batch = WriteBatch()
-        for index in range(1, 9):
-            batch.put(keys.entry(group_id, index), bytes([group_id]) * size)
-        store.write(batch)
-        store.close()  # a table for each
-    needle = bytes([2]) * 150
-    (table,) = [
-        path for path in (tmp_path / NODE / "db").glob("*.sst") if needle in path.read_bytes()
-    ]
-    data = bytearray(table.read_bytes())
-    data[data.index(needle) + 9] ^= 1
-    table.write_bytes(data)
-    store = RocksStore.open(config, NODE)
+    store = damaged(tmp_path / NODE, [{1: size}, {2: size}], keys.entry, behind=2)
     end = 9 if bounded else INDEX_END
     assert list(stored_rows(store, 1, 1, end)) == [
         (index, bytes([1]) * size) for index in range(1, 9)
     ]
     with pytest.raises(StoreCorruptError):
         list(stored_rows(store, 2, 1, end))
+    store.close()
+
+
+def test_s9_a_bad_block_of_an_older_table_that_only_lies_in_the_way_hides_no_entry(
+    tmp_path: Path,
+) -> None:
+    """It begins with rows before the group's and ends with rows behind: every walk reads it."""
+    store = damaged(tmp_path / NODE, [{1: 3000, 3: 3000}, {2: 3000}], keys.entry, behind=1)
+    assert list(stored_rows(store, 2, 1, 9)) == [
+        (index, bytes([2]) * 3000) for index in range(1, 9)
+    ]
+    # It may hold the next one.
+    with pytest.raises(StoreCorruptError):
+        list(stored_rows(store, 2, 1, INDEX_END))
+    store.close()
+
+
+def test_s9_damage_in_a_table_of_another_group_alone_hides_no_checkpoint(tmp_path: Path) -> None:
+    """The block behind the rows of the group is the other's, whichever way they are walked."""
+    store = damaged(tmp_path / NODE, [{1: 3000}, {2: 3000}], keys.checkpoint, behind=2)
+    lo, hi = keys.group_range(keys.CHECKPOINT, 1)
+    rows = [(keys.checkpoint(1, index), bytes([1]) * 3000) for index in range(1, 9)]
+    assert list(store.scan(lo, hi)) == rows
+    assert store.last_below(lo, hi) == rows[-1]
+    with pytest.raises(StoreCorruptError):
+        list(store.scan(*keys.group_range(keys.CHECKPOINT, 2)))
     store.close()
 
 

@@ -99,9 +99,9 @@ class FailingEngine:
         self._called("get")
         return self.real.get(key)
 
-    def chunk(self, lo: bytes, hi: bytes, bytes_max: int) -> list[Pair]:
+    def chunk(self, lo: bytes, hi: bytes, bytes_max: int, *, bounded: bool = False) -> list[Pair]:
         self._called("chunk")
-        return self.real.chunk(lo, hi, bytes_max)
+        return self.real.chunk(lo, hi, bytes_max, bounded=bounded)
 
     def last_below(self, lo: bytes, hi: bytes) -> Pair | None:
         self._called("last_below")

@@ -6,8 +6,9 @@ test):
 - Raw mode everywhere; otherwise values are pickled, and unpickling disk bytes runs code.
 - ``keys()``, ``items()`` and ``values()`` end silently at a corrupt block. Only ``iter()``
   followed by ``status()`` tells; every walk here that found nothing ends with ``status()``.
-- Bounds on ``ReadOptions`` are never used: the lower bound sets the upper one, and the upper one
-  is a pointer into memory that may be gone. Keys are compared in Python.
+- Keys are compared in Python. The lower bound of ``ReadOptions`` sets the upper one and is never
+  used; the upper one is a pointer into memory that may be gone, and is used where only it helps, by
+  a walk that ends before the options and the key do.
 - ``next()`` on an iterator that is no longer valid crashes the process: ``valid()`` comes first.
 - A database stays open while an iterator lives: no iterator outlives the call that made it.
 - ``sync=True`` holds the interpreter's lock for the whole disk sync: writes never use it.
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
 
-from rocksdict import Cache, DbClosedError, Options, Rdict, WriteOptions
+from rocksdict import Cache, DbClosedError, Options, Rdict, ReadOptions, WriteOptions
 from rocksdict import WriteBatch as RawBatch
 
 from rakit.multiraft.kv import Op
@@ -57,11 +58,12 @@ class Engine(Protocol):
         """The value of ``key``."""
         ...
 
-    def chunk(self, lo: bytes, hi: bytes, bytes_max: int) -> list[Pair]:
+    def chunk(self, lo: bytes, hi: bytes, bytes_max: int, *, bounded: bool = False) -> list[Pair]:
         """The first pairs in [lo, hi), up to about ``bytes_max`` or to a block that is damaged.
 
         At least one if there is any: an empty list means that there is none. So damage raises when
         it comes first, even where it lies behind the range: a walk reads the block that follows.
+        One that is ``bounded`` does not: the index says that all of the block lies behind.
         """
         ...
 
@@ -124,12 +126,15 @@ class RocksEngine:
         with _translated():
             return cast("bytes | None", self._db.get(key))
 
-    def chunk(self, lo: bytes, hi: bytes, bytes_max: int) -> list[Pair]:
+    def chunk(self, lo: bytes, hi: bytes, bytes_max: int, *, bounded: bool = False) -> list[Pair]:
         """See ``Engine.chunk``."""
         pairs: list[Pair] = []
         size = 0
         with _translated():
-            walk = self._db.iter()
+            read = ReadOptions()
+            if bounded:
+                read.set_iterate_upper_bound(hi)
+            walk = self._db.iter(read)  # points to `read` and to `hi`, which outlive it here
             try:
                 walk.seek(lo)
                 while walk.valid():

@@ -21,7 +21,7 @@ Why these values:
   level, and would else read a block of each one that lies behind, which in a log of large entries
   is a megabyte. Those that lie before are read, unless the index keeps the last key of each block
   to the byte; then a look backwards from the end of a group would land in the next group's block,
-  and damage there would be this one's (S9). So entries that fill a block are looked for by key,
+  and damage there would be met each time (S9). So entries that fill a block are looked for by key,
   which begins with the newest table and ends at the one that has it.
 - Direct I/O for flushes and compaction: buffered, a flush's dirty pages queue before the WAL's
   fsync (59 against 109 MB/s with three writers). File systems without O_DIRECT are probed for.

@@ -246,18 +246,15 @@ class RocksStore:
         """See ``KeyValue.scan``.
 
         Read in chunks, each a view of its own moment: what is written meanwhile may show up. Damage
-        that lies behind the range, where a walk forwards meets it, is somebody else's, as far as a
-        look from behind can tell: where it meets the same block, damage it is.
+        in a block that lies behind the range, where a walk forwards meets it, is somebody else's.
         """
         start = lo
         size = min(_FIRST_CHUNK_BYTES, self._config.scan_chunk_bytes)
         while start < hi:
             try:
                 pairs = self._engine.chunk(start, hi, size)
-            except EngineError as error:
-                if self.last_below(start, hi) is None:
-                    return
-                raise _unreadable(error) from error
+            except EngineError:
+                pairs = self._chunk_within(start, hi, size)
             if not pairs:
                 return
             yield from pairs
@@ -267,8 +264,8 @@ class RocksStore:
     def last_below(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
         """See ``KeyValue.last_below``.
 
-        Damage that lies before the range, where a look from behind goes on to, is somebody else's:
-        a walk forwards does not meet it.
+        Damage in a block that lies before or behind the range, where a look from behind begins or
+        goes on to, is somebody else's: a walk forwards within the range does not meet it.
         """
         try:
             return self._engine.last_below(lo, hi)
@@ -277,13 +274,16 @@ class RocksStore:
 
     def _last_of_walk(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
         last: tuple[bytes, bytes] | None = None
+        while pairs := self._chunk_within(lo, hi, _FIRST_CHUNK_BYTES):
+            last = pairs[-1]
+            lo = last[0] + b"\0"
+        return last
+
+    def _chunk_within(self, lo: bytes, hi: bytes, bytes_max: int) -> list[tuple[bytes, bytes]]:
         try:
-            while pairs := self._engine.chunk(lo, hi, _FIRST_CHUNK_BYTES):
-                last = pairs[-1]
-                lo = last[0] + b"\0"
+            return self._engine.chunk(lo, hi, bytes_max, bounded=True)
         except EngineError as error:
             raise _unreadable(error) from error
-        return last
 
     # -- the end -----------------------------------------------------------------------------
 
