@@ -10,6 +10,10 @@ version wrote stops the replica, because there a refusal would be a difference b
 Checkpoints are taken as `rakit.node.checkpoints` says.
 
 The machine object and its registry live as long as the process: a restore changes them in place.
+It does so in one piece, because the core takes a base in one: nobody else on the node has a turn
+meanwhile. That is up to 18 us for each partition and 1 us for each producer name, so 0.16 s with
+10,000 partitions in 1,000 topics and 2.4 s where every table of the registry is full. It happens at
+a start, and to a replica that was away for longer than the log of the group is kept.
 """
 
 from __future__ import annotations
