@@ -11,6 +11,7 @@ import pytest
 from rakit.api.v1.log_service_pb2 import ProduceRequest
 from rakit.client.errors import InvalidRequestError, RakitError, from_status, make_error
 from rakit.client.producing.batch import Batch
+from rakit.client.producing.intake import RECORD_OVERHEAD_BYTES
 from rakit.client.producing.lane import GATHER_BYTES, NEVER, Lane, LaneLimits, Verdict
 
 from .fake_cluster import FakePartition, RefusalError
@@ -83,6 +84,42 @@ def test_a_full_batch_is_closed_by_bytes_and_by_count() -> None:
     lane = make_lane()
     batches = {id(put(lane)) for _ in range(101)}
     assert len(batches) == 2
+
+
+def quiet_bytes(lane: Lane) -> int:
+    """As `send()` knows it after a record that had to be looked at."""
+    put(lane, size_bytes=10)
+    lane.calm()
+    return lane.quiet_bytes
+
+
+def test_a_batch_is_quiet_until_it_is_full_or_worth_sending() -> None:
+    lane = make_lane(replace(LIMITS, batch_count_max=100_000, batch_bytes_max=1 << 19))
+    assert quiet_bytes(lane) == 0, "nothing is in flight"
+    first = send(lane)
+    assert quiet_bytes(lane) == GATHER_BYTES
+    lane.is_held = True
+    assert lane.next_batch() is None
+    assert lane.quiet_bytes == 0, "to be asked anew"
+    assert quiet_bytes(lane) == 1 << 19, "held, so only its size counts"
+    lane.is_held = False
+    assert lane.next_batch() is None
+    assert lane.quiet_bytes == 0
+    assert quiet_bytes(lane) == GATHER_BYTES
+    lane.acknowledged(first)
+    lane.settle()
+    assert lane.quiet_bytes == 0
+    assert quiet_bytes(lane) == 0, "it may go now"
+
+
+def test_a_batch_is_quiet_for_no_more_records_than_it_has_room_for() -> None:
+    lane = make_lane()
+    put(lane)
+    send(lane)
+    assert quiet_bytes(lane) == 10 + 99 * RECORD_OVERHEAD_BYTES
+    for _ in range(97):
+        put(lane)
+    assert quiet_bytes(lane) == 990 + RECORD_OVERHEAD_BYTES
 
 
 def test_lingering_waits_for_company_only_while_little_waits() -> None:
@@ -306,6 +343,8 @@ class World:
     delayed: list[ProduceRequest] = field(default_factory=list)
     is_broken: bool = False
     put_count: int = 0
+    quiet_count: int = 0
+    is_looked_after: bool = False
     acknowledged: list[int] = field(default_factory=list)
     refused_for_good: list[int] = field(default_factory=list)
     late_reasons: set[str] = field(default_factory=set)
@@ -315,12 +354,25 @@ class World:
         usual = [self.put, self.pump, self.answer]
         rare = [self.cut, self.late, self.age, self.forget]
         work = self.rng.choice([*usual, *usual, self.answer, *rare])
+        # Whoever sends does so after each answer and each broken stream.
+        self.is_looked_after = work == self.pump or (self.is_looked_after and work == self.put)
         work()
+        self.check_quiet()
+
+    def check_quiet(self) -> None:
+        """Up to its quiet size a batch has room, and there is nothing to be done about the lane."""
+        lane, batch = self.lane, self.lane.open
+        if batch is not None and self.is_looked_after and lane.quiet_bytes > batch.size_bytes:
+            self.quiet_count += 1
+            assert lane.quiet_bytes <= min(lane._trigger(), lane.limits.batch_bytes_max)
+            more_count = (lane.quiet_bytes - batch.size_bytes) // RECORD_OVERHEAD_BYTES
+            assert len(batch.values) + more_count <= lane.limits.batch_count_max
 
     def put(self) -> None:
         value = b"%d" % self.put_count
         self.put_count += 1
         batch = put(self.lane, value, self.rng.choice([10, GATHER_BYTES, 1 << 20]))
+        self.lane.calm()
         self.values_of.setdefault(id(batch), []).append(value)
 
     def pump(self) -> None:
@@ -417,15 +469,17 @@ def run_world(seed: int) -> World:
 
 
 def test_s24_whatever_fails_records_are_stored_once_and_in_order() -> None:
-    acknowledged = refused = 0
+    acknowledged = refused = quiet = 0
     for seed in range(150):
         world = run_world(seed)
         world.check()
         acknowledged += len(world.acknowledged)
         refused += len(world.refused_for_good)
+        quiet += world.quiet_count
     # The worlds did get somewhere.
     assert acknowledged > 1_000
     assert refused > 100
+    assert quiet > 500
 
 
 def test_the_check_of_worlds_sees_a_lost_a_doubled_and_a_swapped_record() -> None:

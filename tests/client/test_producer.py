@@ -630,4 +630,4 @@ async def test_a_bad_record_is_refused_at_the_call_and_disturbs_no_other(
         good.append(await producer.send("t", b"1", partition=0))
         await asyncio.gather(*good)
     assert fake.topics["t"][0].values() == numbers(2)
-    assert producer._bytes == producer._count == 0
+    assert producer._room.used_bytes == producer._room.count == 0

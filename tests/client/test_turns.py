@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rakit.client import Client, ClosedError, NotFoundError, ProducerConfig, ProducerFencedError
-from rakit.client.producing.producer import YIELD_EVERY_BYTES
+from rakit.client.producing.room import YIELD_EVERY_BYTES
 
 from .fake_cluster import FakeCluster
 
@@ -123,7 +123,7 @@ async def test_calls_that_wait_for_room_hear_that_the_producer_was_fenced(
             for task in waiting:
                 with pytest.raises(ProducerFencedError):
                     await task
-        assert producer._bytes == producer._count == 0
+        assert producer._room.used_bytes == producer._room.count == 0
 
 
 async def test_no_more_records_are_unacknowledged_than_the_setting_says(

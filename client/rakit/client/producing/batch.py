@@ -175,7 +175,7 @@ class Delivery:
     def of(cls, batch: Batch, index: int = _WHOLE) -> Self:
         """Returns the delivery of a record or, without an index, of the batch.
 
-        A lane makes one for each record, and does this in line: any call doubles what it costs.
+        `send()` makes one for each record, and does this in line: any call doubles what it costs.
         """
         self = cls()
         self.batch, self.index = batch, index

@@ -8,6 +8,7 @@ Pacing: while little waits, one batch is in flight and everything that arrives m
 together with the next one; from `GATHER_BYTES` waiting on there is a second one, and each further
 one takes twice as much, up to a full batch. A message costs about the same for one record as for a
 thousand: this keeps a thousand single records a second cheap, and makes batches large under load.
+Whoever appends needs no look at any of this while the open batch stays within `quiet_bytes`.
 With lingering a batch of little waits until it is marked as due. The mark is a timer's, which fires
 once and as coarsely as the loop rounds; comparing clocks then would find it early, and send never.
 
@@ -40,6 +41,7 @@ from typing import Final
 from rakit.client.codecs import CodecName
 from rakit.client.errors import RakitError, make_error
 from rakit.client.producing.batch import Batch, Delivery
+from rakit.client.producing.intake import RECORD_OVERHEAD_BYTES
 
 #: Waiting bytes from which on a second batch is in flight.
 GATHER_BYTES: Final = 256 << 10
@@ -95,8 +97,13 @@ class Lane:
         self._on_spoiled = on_spoiled
         self.open: Batch | None = None
         self.in_flight: deque[Batch] = deque()
-        # An open batch of this size needs attention: `next_batch()` may have something.
+        # An open batch that is larger needs attention: `next_batch()` may have something.
         self.trigger_bytes = 0
+        # To this size the open batch, if there is one, takes records without further question: it
+        # has room for them and needs no attention. See `calm()`; 0 when that has to be asked anew.
+        self.quiet_bytes = 0
+        # All that was given to this lane, the open batch aside.
+        self._sealed_bytes = 0
         # The engine has a reason to send nothing: a pause, or the first sequence is not known yet.
         self.is_held = False
         # Refusals and broken streams in a row, and the last one of them.
@@ -118,6 +125,11 @@ class Lane:
     def waiting_bytes(self) -> int:
         """Sealed or open, and not in flight."""
         return self._queued_bytes + (self.open.size_bytes if self.open is not None else 0)
+
+    @property
+    def given_bytes(self) -> int:
+        """All that was ever appended, as a distance to measure with."""
+        return self._sealed_bytes + (self.open.size_bytes if self.open is not None else 0)
 
     @property
     def sealed(self) -> list[Batch]:
@@ -155,8 +167,17 @@ class Lane:
     def _begin(self) -> Batch:
         self.seal_open()
         self.open = batch = Batch(self._clock_s(), self.limits.codec)
-        self.trigger_bytes = self._trigger()
+        self._change_trigger()
         return batch
+
+    def calm(self) -> None:
+        """Tells how far the open batch may grow, now that it has all the attention it needs."""
+        batch = self.open
+        if batch is not None:
+            # It has room for so many records, which take at least so much.
+            free_count = self._batch_count_max - len(batch.values)
+            full_bytes = batch.size_bytes + free_count * RECORD_OVERHEAD_BYTES
+            self.quiet_bytes = min(self.trigger_bytes, self._batch_bytes_max, full_bytes)
 
     def append_batch(self, batch: Batch) -> None:
         """Adds a sealed batch behind everything that was added before."""
@@ -183,16 +204,17 @@ class Lane:
         self._next_sequence += 1
         self._queue.append(batch)
         self._queued_bytes += batch.size_bytes
+        self._sealed_bytes += batch.size_bytes
 
     def next_batch(self) -> Batch | None:
         """Returns the batch to be sent now, which counts as in flight from here on."""
         if not self._may_send():
-            self.trigger_bytes = self._trigger()
+            self._change_trigger()
             return None
         if not self._queue:
             self.seal_open()
         if not self._queue:
-            self.trigger_bytes = self._trigger()
+            self._change_trigger()
             return None
         batch = self._queue.popleft()
         self._queued_bytes -= batch.size_bytes
@@ -219,6 +241,11 @@ class Lane:
             return True
         assert self.open is not None, "what waits is sealed or open"
         return self.open.is_due
+
+    def _change_trigger(self) -> None:
+        self.trigger_bytes = self._trigger()
+        # Whoever appends next looks at it anew.
+        self.quiet_bytes = 0
 
     def _trigger(self) -> int:
         if self._is_ended:
@@ -328,7 +355,7 @@ class Lane:
         self._queue.extendleft(reversed(self._returned))
         self._queued_bytes += sum(batch.size_bytes for batch in self._returned)
         self._returned.clear()
-        self.trigger_bytes = self._trigger()
+        self._change_trigger()
         return True
 
     def expire(self, age_s: float) -> list[Batch]:
@@ -351,7 +378,6 @@ class Lane:
     def drain(self) -> list[Batch]:
         """Removes everything that waits, because the producer is at its end."""
         self._is_ended = True
-        self.trigger_bytes = 0
         self.seal_open()
         drained = [*self._returned, *self._queue]
         self._returned.clear()

@@ -8,6 +8,11 @@ Where a record goes: to the partition that the caller names; else, with a key, t
 modulo the partition count, so that a key stays in order; else to one partition for a while and then
 to the next, so that records without a key fill batches instead of spreading thinly.
 
+Nearly every record finds a batch open that has room, in memory that nobody else needs, and calls
+for nothing. That is known beforehand, as two distances in bytes: the producer's credit (`room`) and
+the size to which the open batch may grow unattended (`lane`). `send()` compares with both and adds
+the record; one that reaches either goes the long way, `_send_with_care()`, which asks everything.
+
 Idempotent by default: every batch is numbered, so however often it is sent it is stored once, and
 the batches of a partition are stored in the order in which they were sent.
 
@@ -23,7 +28,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -48,34 +52,43 @@ from rakit.client.producing.intake import (
     too_large,
 )
 from rakit.client.producing.lane import Lane, LaneLimits
+from rakit.client.producing.room import Room
 from rakit.client.records import HeaderPairs
 from rakit.client.routing import key_hash
 
-#: What records without a key put into one partition before the next one gets its turn: at least so
-#: much, and then until a batch has left or so much has come together.
+#: What comes together in the partition where records without a key go, before the next one gets
+#: its turn: at least so much, and then until a batch has left or about so much.
 UNKEYED_RUN_BYTES_MIN: Final = 64 << 10
 UNKEYED_RUN_BYTES_MAX: Final = 1 << 20
-#: `send()` lets other tasks run after so much, even if there is room for more.
-YIELD_EVERY_BYTES: Final = 32 << 10
 
 
 class _TopicLanes:
     """The lanes of one topic, and whose turn it is among them."""
 
-    __slots__ = ("_turn", "count", "lanes", "run_bytes", "run_lane")
+    __slots__ = ("_run_from_bytes", "_turn", "count", "lanes", "run_lane")
 
     def __init__(self, lanes: list[Lane]) -> None:
         self.lanes = lanes
         self.count = len(lanes)
         self._turn = 0
-        # Where records without a key go, and how much has gone there in this turn.
+        # Where records without a key go, and what that lane had been given when its turn began.
         self.run_lane = lanes[0]
-        self.run_bytes = 0
+        self._run_from_bytes = 0
 
     def next_turn(self) -> Lane:
         """Passes on to the next lane and returns it."""
         self._turn = (self._turn + 1) % self.count
         self.run_lane = self.lanes[self._turn]
+        self._run_from_bytes = self.run_lane.given_bytes
+        return self.run_lane
+
+    def for_run(self, size_bytes: int) -> Lane:
+        """Returns the lane of a record without a key; passes on when the turn has been long."""
+        run_bytes = self.run_lane.given_bytes - self._run_from_bytes + size_bytes
+        if run_bytes > UNKEYED_RUN_BYTES_MIN and (
+            self.run_lane.open is None or run_bytes > UNKEYED_RUN_BYTES_MAX
+        ):
+            return self.next_turn()
         return self.run_lane
 
     def named(self, topic: str, partition: int) -> Lane:
@@ -98,15 +111,6 @@ class _Opening:
     # Asks about the topic, on behalf of all of them; what comes of it is shared.
     task: asyncio.Task[_TopicLanes | RakitError] | None = None
     outcome: _TopicLanes | RakitError | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Turn:
-    """Somebody who waits for room."""
-
-    size_bytes: int
-    count: int
-    come: asyncio.Future[None]
 
 
 class Producer:
@@ -135,16 +139,7 @@ class Producer:
         # Topics that nobody waits for any more.
         self._topics: dict[str, _TopicLanes] = {}
         self._openings: dict[str, _Opening] = {}
-        self._bytes_max = config.unacknowledged_bytes_max
-        self._count_max = config.unacknowledged_count_max
-        # What was taken and is not acknowledged.
-        self._bytes = 0
-        self._count = 0
-        self._room: deque[_Turn] = deque()
-        # Calls that wait for room, or have got it and have not run since.
-        self._waiting_count = 0
-        # Other tasks have their turn when so much is not acknowledged: a distance from `_bytes`.
-        self._yield_at_bytes = YIELD_EVERY_BYTES
+        self._room = Room(config.unacknowledged_bytes_max, config.unacknowledged_count_max)
         self._failures = Failures()
         #: Adds the trace of the moment to headers; None in a program that does not trace.
         self._trace: tracing.Injector | None = None
@@ -191,7 +186,7 @@ class Producer:
         self._topics.clear()
         # The caller wanted it so; it is no failure that a flush has to report.
         self._failures.close(error)
-        self._grant()
+        self._room.close()
 
     async def _init_producer(self) -> Identity:
         if not self._config.idempotent:
@@ -234,27 +229,59 @@ class Producer:
             size += headers_bytes(headers)
         if timestamp_ms is not None:
             check_time(timestamp_ms)
-        if size > BATCH_BYTES_LIMIT:
-            raise too_large(size)
         lanes = self._topics.get(topic) or await self._opened(topic)
         if partition is not None:
             lane = lanes.named(topic, partition)
         elif key is not None:
             lane = lanes.lanes[key_hash(key) % lanes.count]
         else:
-            lane, run_bytes = lanes.run_lane, lanes.run_bytes + size
-            if run_bytes > UNKEYED_RUN_BYTES_MIN and (
-                lane.open is None or run_bytes > UNKEYED_RUN_BYTES_MAX
-            ):
-                lane, run_bytes = lanes.next_turn(), size
-            lanes.run_bytes = run_bytes
-        taken_bytes = self._bytes + size
-        if self._waiting_count or taken_bytes > self._bytes_max or self._count >= self._count_max:
-            await self._take_room(size, 1)
-            taken_bytes = self._bytes
-        else:
-            self._bytes = taken_bytes
-            self._count += 1
+            lane = lanes.run_lane
+        room, batch = self._room, lane.open
+        if (
+            batch is None
+            or (size_bytes := batch.size_bytes + size) > lane.quiet_bytes
+            or (credit_bytes := room.credit_bytes - size) <= 0
+        ):
+            if size > BATCH_BYTES_LIMIT:
+                raise too_large(size)
+            if key is None and partition is None:
+                lane = lanes.for_run(size)
+            return await self._send_with_care(
+                lane, value, key, size, headers=headers, timestamp_ms=timestamp_ms
+            )
+        room.credit_bytes = credit_bytes
+        room.count += 1
+        batch.size_bytes = size_bytes
+        # What Lane.append() does.
+        values = batch.values
+        delivery = Delivery()
+        delivery.batch, delivery.index = batch, len(values)
+        values.append(value)
+        batch.keys.append(key)
+        if headers:
+            batch.headers[delivery.index] = headers
+        if timestamp_ms is not None:
+            batch.timestamps_ms[delivery.index] = timestamp_ms
+        return delivery
+
+    async def _send_with_care(
+        self,
+        lane: Lane,
+        value: bytes | None,
+        key: bytes | None,
+        size: int,
+        *,
+        headers: HeaderPairs | None,
+        timestamp_ms: int | None,
+    ) -> Delivery:
+        """Sends a record that reaches a limit, of whatever kind, and finds how far the next is."""
+        room = self._room
+        has_credit = size < room.credit_bytes
+        if has_credit:
+            room.credit_bytes -= size
+            room.count += 1
+        elif not room.take(size, 1):
+            await self._wait_for_room(size, 1)
         delivery = lane.append(value, key, size)
         batch, index = delivery.batch, delivery.index
         if headers:
@@ -265,8 +292,8 @@ class Producer:
             self._engine.wake(lane)
         if not index and self._limits.linger_s:
             self._engine.wake_in(lane, batch, self._limits.linger_s)
-        if taken_bytes >= self._yield_at_bytes:
-            self._yield_at_bytes = taken_bytes + YIELD_EVERY_BYTES
+        lane.calm()
+        if not has_credit and room.lend():
             await asyncio.sleep(0)
         return delivery
 
@@ -297,12 +324,14 @@ class Producer:
             raise too_large(size)
         lanes = self._topics.get(topic) or await self._opened(topic)
         lane = lanes.next_turn() if partition is None else lanes.named(topic, partition)
-        await self._take_room(size, count)
+        self._check_open()
+        if not self._room.take(size, count):
+            await self._wait_for_room(size, count)
         try:
             # The encoder looks at every element: what is no bytes is found here.
             batch = Batch.of(columns, self._loop.time(), self._limits.codec)
         except BaseException:
-            self._give_back(size, count)
+            self._room.give_back(size, count)
             raise
         lane.append_batch(batch)
         self._engine.wake(lane)
@@ -374,53 +403,14 @@ class Producer:
             return error
         return _TopicLanes(lanes)
 
-    def _fits(self, size_bytes: int, count: int) -> bool:
-        # One that is larger than all room is taken when nothing else is there.
-        return not self._count or (
-            self._bytes + size_bytes <= self._bytes_max and self._count + count <= self._count_max
-        )
-
-    async def _take_room(self, size_bytes: int, count: int) -> None:
-        """Counts records as unacknowledged; waits for room, behind those who wait already."""
+    async def _wait_for_room(self, size_bytes: int, count: int) -> None:
         self._check_open()
-        if not self._waiting_count and self._fits(size_bytes, count):
-            self._bytes += size_bytes
-            self._count += count
-            return
-        turn = _Turn(size_bytes, count, self._loop.create_future())
-        self._room.append(turn)
-        self._waiting_count += 1
+        await self._room.wait(size_bytes, count)
         try:
-            await turn.come
             self._check_open()
-        except BaseException:
-            # Cancelled, closed or fenced: whether the turn had come or not, it is not used.
-            if turn in self._room:
-                self._room.remove(turn)
-            else:
-                self._give_back(size_bytes, count)
+        except RakitError:
+            self._room.give_back(size_bytes, count)
             raise
-        finally:
-            self._waiting_count -= 1
-            self._grant()
-
-    def _give_back(self, size_bytes: int, count: int) -> None:
-        """Frees room that was taken for records, by whatever end they had."""
-        self._bytes -= size_bytes
-        self._count -= count
-        self._yield_at_bytes -= size_bytes
-        self._grant()
-
-    def _grant(self) -> None:
-        """Counts for those whose turn has come, and wakes them, first come first served."""
-        while self._room and (
-            not self._is_open or self._fits(self._room[0].size_bytes, self._room[0].count)
-        ):
-            turn = self._room.popleft()
-            self._bytes += turn.size_bytes
-            self._count += turn.count
-            if not turn.come.done():
-                turn.come.set_result(None)
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -438,4 +428,4 @@ class Producer:
     def _batch_finished(self, batch: Batch) -> None:
         if isinstance(batch.outcome, RakitError):
             self._failures.add(batch)
-        self._give_back(batch.size_bytes, batch.record_count)
+        self._room.give_back(batch.size_bytes, batch.record_count)
