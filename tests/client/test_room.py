@@ -11,8 +11,9 @@ from itertools import pairwise
 import pytest
 
 from rakit.client import Client, ProducerConfig
+from rakit.client.producing.batch import Delivery
 from rakit.client.producing.intake import RECORD_OVERHEAD_BYTES
-from rakit.client.producing.lane import GATHER_BYTES
+from rakit.client.producing.lane import GATHER_BYTES, Lane
 from rakit.client.producing.producer import Producer
 from rakit.client.producing.room import YIELD_EVERY_BYTES, Room
 
@@ -273,6 +274,27 @@ async def test_small_records_do_not_linger_when_together_they_are_worth_it(
         async with asyncio.timeout(SOON_S):
             await delivery
         assert len(fake.seen) == 1
+
+
+async def test_only_records_that_reach_a_limit_go_the_long_way(
+    fake: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ways = 0
+    append = Lane.append
+
+    def counted(lane: Lane, value: bytes | None, key: bytes | None, size_bytes: int) -> Delivery:
+        nonlocal long_ways
+        long_ways += 1
+        return append(lane, value, key, size_bytes)
+
+    monkeypatch.setattr(Lane, "append", counted)
+    fake.may_answer.clear()
+    async with client.producer(CONFIG) as producer:
+        for _ in range(3_000):
+            await producer.send("t", bytes(100), b"key")
+        fake.may_answer.set()
+    # 10 credits, and what is in flight grows twice.
+    assert 0 < long_ways < 30
 
 
 async def test_what_comes_during_a_pause_goes_out_after_it(
