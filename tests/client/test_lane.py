@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import pytest
 
@@ -13,6 +14,7 @@ from rakit.client.errors import InvalidRequestError, RakitError, from_status, ma
 from rakit.client.producing.batch import Batch
 from rakit.client.producing.intake import RECORD_OVERHEAD_BYTES
 from rakit.client.producing.lane import GATHER_BYTES, NEVER, Lane, LaneLimits, Verdict
+from rakit.client.producing.producer import UNKEYED_RUN_BYTES_MIN, _TopicLanes
 
 from .fake_cluster import FakePartition, RefusalError
 
@@ -120,6 +122,22 @@ def test_a_batch_is_quiet_for_no_more_records_than_it_has_room_for() -> None:
     for _ in range(97):
         put(lane)
     assert quiet_bytes(lane) == 990 + RECORD_OVERHEAD_BYTES
+
+
+def test_records_without_a_key_stay_in_each_partition_for_a_run() -> None:
+    lanes = [make_lane() for _ in range(3)]
+    turns = _TopicLanes(lanes)
+    gone_to: list[int] = []
+    for _ in range(400):
+        lane = turns.for_run(1 << 10)
+        gone_to.append(lanes.index(lane))
+        put(lane, size_bytes=1 << 10)
+        # Every batch leaves at once, so that the next partition may have its turn.
+        lane.acknowledged(send(lane))
+        lane.settle()
+    runs = [(at, len(list(run))) for at, run in groupby(gone_to)]
+    assert [at for at, _ in runs] == [0, 1, 2, 0, 1, 2, 0]
+    assert {length << 10 for _, length in runs[:-1]} == {UNKEYED_RUN_BYTES_MIN}
 
 
 def test_lingering_waits_for_company_only_while_little_waits() -> None:
