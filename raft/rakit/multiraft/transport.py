@@ -252,16 +252,20 @@ class Transport:
         self._sessions[node_id, lane] = session
         self._events.introduced(node_id, hello.boot_epoch)
         self._poke(node_id)
+        code, reason = grpc.StatusCode.OK, ""
         try:
             await session.run(context)
         except* SessionEndedError as errors:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(errors.exceptions[0]))
+            code, reason = grpc.StatusCode.UNAVAILABLE, str(errors.exceptions[0])
         except* (LinkProtocolError, codec.MalformedMessageError) as errors:
             _log.error("ended the stream of node %d: %s", node_id, errors.exceptions[0])
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(errors.exceptions[0]))
+            code, reason = grpc.StatusCode.INVALID_ARGUMENT, str(errors.exceptions[0])
         finally:
             if self._sessions.get((node_id, lane)) is session:
                 del self._sessions[node_id, lane]
+        if code is not grpc.StatusCode.OK:
+            # Not above: what is raised there comes out in a group, which grpc takes for a bug.
+            await context.abort(code, reason)
 
     async def _refuse_if_stopped(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         if self._stopped:

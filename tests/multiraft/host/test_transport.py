@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -298,6 +299,21 @@ async def test_a_lane_that_is_called_twice_keeps_the_newer_stream(make: MakeEnd)
     assert isinstance(await call.read(), bytes)
     await until(lambda: a.count("disconnected", 2, CONTROL))
     call.cancel()
+
+
+async def test_streams_that_end_in_an_orderly_way_are_no_error_in_the_log(
+    make: MakeEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = await pair(make)
+    call = opened(a.transport.channel(2))
+    await call.write(wire.ExchangeRequest(hello=hello_of(a, b, CONTROL)).SerializeToString())
+    await call.read()
+    await until(lambda: a.count("disconnected", 2, CONTROL))  # the newer stream took its place
+    call.cancel()
+    b.transport.stop_sending()
+    await until(lambda: a.count("refused", 2))
+    await b.close()
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 async def test_leaderships_are_told_complete_at_first_and_then_as_they_change(
