@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from rakit.api.v1 import header_pb2
 from tests.conformance import building, pages
 
 PARTS = ("producer", "reader", "consumer", "watcher", "errors")
 NO_CODE = ("#", "//", "/*", "*", '"""', "import ", "from ", "use ", "package ", "@Override")
 IMPORTS = re.compile(r"^(?:from \S+ )?import \(.*?^\)", re.DOTALL | re.MULTILINE)
+IMPORTED = re.compile(r"^(?:from (google\S*) import (\w+)|import (grpc)\b)", re.MULTILINE)
 CONSUMER_LINES_MAX = 60
 
 
@@ -51,6 +54,22 @@ def test_a_page_that_says_something_else_is_noticed() -> None:
     spoiled = text.replace(first, f"{first} // else")
     assert spoiled != text
     assert pages.refreshed(spoiled) == text
+
+
+def test_the_page_of_python_installs_what_generated_code_imports() -> None:
+    text = page_of("python").read_text()
+    (line,) = re.findall(r"^pip install (grpcio-tools.*)$", text, re.MULTILINE)
+    packages = [*line.split(), "grpcio", "protobuf"]  # the last two come along with the first
+    held = {str(file) for package in packages for file in metadata.files(package) or ()}
+    generated = "".join(
+        path.read_text() for path in Path(header_pb2.__file__).parent.glob("*_pb2*.py")
+    )
+    needed = {
+        f"{package}/{module}".replace(".", "/").strip("/") or "grpc"
+        for package, module, _ in IMPORTED.findall(generated)
+    }
+    assert {"grpc", "google/rpc/status_pb2"} <= needed
+    assert [each for each in needed if not {f"{each}.py", f"{each}/__init__.py"} & held] == []
 
 
 def test_the_overview_names_every_page() -> None:
