@@ -49,6 +49,21 @@ def test_a_public_listener_is_refused_without_insecure() -> None:
     refused(done, 2, "accept plaintext with --insecure")
 
 
+@pytest.mark.parametrize("place", ["file", "file/data", "mine/data"])
+def test_a_data_directory_that_cannot_be_had_is_said_in_one_line(
+    tmp_path: Path, place: str
+) -> None:
+    """It is a file, or lies below one, or in what belongs to somebody else."""
+    (tmp_path / "file").touch()
+    if os.geteuid() == 0 and place.startswith("mine"):
+        pytest.skip("root may write anywhere")
+    (tmp_path / "mine").mkdir(mode=0o500)
+    done = run("-m", "rakit.node", f"--data-dir={tmp_path / place}")
+    refused(done, 2, "the data directory cannot be used: [Errno ")
+    assert str(tmp_path / "file" if "file" in place else tmp_path / place) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def node(directory: Path, name: str) -> NodeProcess:
     directory.mkdir(exist_ok=True)
     return NodeProcess(name, directory)
@@ -75,6 +90,7 @@ async def test_what_belongs_to_another_node_is_left_alone(tmp_path: Path) -> Non
         second.start(second.peer_address, 1)
         text = f"a second process on one data directory: {second.data_dir} is in use by process"
         await ends_with(second, 2, text)
+        assert "Traceback" not in second.output
 
         neighbour = node(tmp_path / "neighbour", "b")
         neighbour.client_port = first.client_port

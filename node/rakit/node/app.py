@@ -150,7 +150,9 @@ class Node:
                 finally:
                     stopping.cancel()
         except StoreError as error:
-            logger.critical("the storage cannot be used", exc_info=error)
+            # A full disk, or a directory that is not to be had, is clear without a traceback.
+            riddle = error if error.exit_code == EXIT_STORAGE_ERROR else None
+            logger.critical("the storage cannot be used: %s", error, exc_info=riddle)
             return End(error.exit_code, str(error))
         except StoreCorruptError as error:
             logger.critical("the storage is damaged", exc_info=error)

@@ -11,11 +11,12 @@ text is read in exactly one place, ``classify``; nothing else in the project loo
   then report success.
 - ``StoreDamagedError`` (also a ``StoreCorruptError``) comes from opening: the directory lacks or
   contradicts what the witness proves was durable.
-- ``StoreLockedError``, ``StoreFullError`` and ``IdentityMismatchError`` come from opening too and
-  touch nothing.
+- ``StoreLockedError``, ``DirectoryUnusableError``, ``StoreFullError`` and
+  ``IdentityMismatchError`` come from opening too and touch nothing.
 
 Exit codes are a contract with whatever supervises the process: 10 full disk, 11 storage error,
-12 the directory belongs to somebody else, 2 (misuse) for a second process on one directory.
+12 the directory belongs to somebody else, 2 (misuse) for a second process on one directory and for
+one that this process may not use.
 """
 
 from __future__ import annotations
@@ -58,6 +59,12 @@ class StoreFullError(StoreError):
 
 class StoreLockedError(StoreError):
     """Another process has this data directory open."""
+
+    exit_code = EXIT_MISUSE
+
+
+class DirectoryUnusableError(StoreError):
+    """The data directory cannot be made or written to by this process, or is no directory."""
 
     exit_code = EXIT_MISUSE
 

@@ -1,6 +1,6 @@
 """Opening a store: the one sequence in which a directory is believed, cut, refused or born.
 
-    1  lock the directory                                    a second process stops here
+    1  make and lock the directory                           a second process stops here
     2  identity: whose is it, is there a database to expect   S10, S11
     3  a full disk: release the ballast                       S12
     4  a database that must be there: read the witness        S7
@@ -25,6 +25,7 @@ import errno
 import logging
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rakit.multiraft.kv import Op
 from rakit.multiraft.store import identity as identities
@@ -33,6 +34,7 @@ from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.directory import DataDirectory, live_wals, wal_path
 from rakit.multiraft.store.engine import Engine, EngineError, OpenEngine
 from rakit.multiraft.store.errors import (
+    DirectoryUnusableError,
     Fault,
     IdentityMismatchError,
     LossKind,
@@ -69,7 +71,7 @@ class Opened:
 
 def open_directory(config: StoreConfig, node_name: str, open_engine: OpenEngine) -> Opened:
     """Run the sequence; whatever is raised, the directory is unlocked and the database closed."""
-    directory = DataDirectory.open(config.directory)
+    directory = _own(config.directory)
     try:
         identity = _settle_identity(directory, node_name)
         space = Space(config, directory.ballast)
@@ -78,11 +80,25 @@ def open_directory(config: StoreConfig, node_name: str, open_engine: OpenEngine)
         return _give_birth(config, directory, identity, space, open_engine)
     except OSError as error:
         directory.close()
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise StoreFailedError(f"opening failed: {error}", disk_full=full) from error
+        raise _failure(error) from error
     except BaseException:
         directory.close()
         raise
+
+
+def _own(path: Path) -> DataDirectory:
+    """Step 1. What only the person who chose the directory can mend is told apart."""
+    try:
+        return DataDirectory.open(path)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise DirectoryUnusableError(f"the data directory cannot be used: {error}") from error
+    except OSError as error:
+        raise _failure(error) from error
+
+
+def _failure(error: OSError) -> StoreFailedError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StoreFailedError(f"opening failed: {error}", disk_full=full)
 
 
 def _settle_identity(directory: DataDirectory, node_name: str) -> Identity:
