@@ -5,6 +5,7 @@ Every module logs through `logging.getLogger(__name__)` and passes values that a
 
 Rules: one record is one line on stderr, tracebacks included (as a field in JSON); stdout belongs
 to the line that says that the node is ready; no payload of a record and no secret is ever logged.
+An error is for whoever runs the node: that a client went away before its answer is none.
 
 The formatters stand here, because importing structlog costs a fifth of a second of a start that
 may take two (it loads a terminal library), and these two functions are all that a node uses.
@@ -18,8 +19,13 @@ import sys
 from datetime import UTC, datetime
 from typing import Final
 
+import grpc.aio
+
 #: Attributes that every record has; what else it has came in as `extra`.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+#: What grpc says of the calls that it serves.
+GRPC_SERVER: Final = "grpc._cython.cygrpc"
 
 
 def configure(log_format: str, level: str) -> None:
@@ -33,6 +39,16 @@ def configure(log_format: str, level: str) -> None:
     # What these say below a warning concerns nobody who runs a node.
     for name in ("asyncio", "grpc"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger(GRPC_SERVER).addFilter(_concerns_this_node)
+
+
+def _concerns_this_node(record: logging.LogRecord) -> bool:
+    """False where grpc could not answer a call because its client had gone.
+
+    It logs that as an error, with a traceback, when it learns of the end only by its failed answer.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, grpc.aio.InternalError)
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:

@@ -6,9 +6,10 @@ import json
 import logging
 import sys
 
+import grpc.aio
 import pytest
 
-from rakit.node.logs import ConsoleFormatter, JsonFormatter, configure
+from rakit.node.logs import GRPC_SERVER, ConsoleFormatter, JsonFormatter, configure
 
 
 def record(message: str, *, failed: bool = False, **extra: object) -> logging.LogRecord:
@@ -61,3 +62,22 @@ def test_one_handler_writes_to_stderr(capsys: pytest.CaptureFixture[str]) -> Non
         assert [json.loads(line)["message"] for line in captured.err.splitlines()] == ["this"]
     finally:
         root.handlers[:], root.level = before, level
+
+
+def test_a_client_that_went_away_is_no_error_of_this_node(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, of_grpc = logging.getLogger(), logging.getLogger(GRPC_SERVER)
+    before, level, filters = root.handlers[:], root.level, of_grpc.filters[:]
+    try:
+        configure("json", "info")
+        configure("json", "info")
+        for error in (grpc.aio.InternalError("its client has gone"), ValueError("a bug")):
+            try:
+                raise error
+            except (grpc.aio.InternalError, ValueError):
+                of_grpc.exception("raised by servicer method")
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        assert ["a bug" in line["exception"] for line in lines] == [True]
+    finally:
+        root.handlers[:], root.level, of_grpc.filters[:] = before, level, filters
