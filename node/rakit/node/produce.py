@@ -32,7 +32,7 @@ from rakit.node.metadata.registry import PartitionInfo
 from rakit.node.partition.answers import Appended, DoomedAnswer, refusal_uncertain
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
-from rakit.node.routing import Router, answer_by, give_up_at, is_reroutable
+from rakit.node.routing import Router, answer_by, give_up_at, is_reroutable, not_misled
 from rakit.peer.v1.node_service_pb2 import ForwardedBatch
 
 #: Of all clients of this node together, taken and not yet answered.
@@ -196,8 +196,11 @@ class ProducePath:
                 return await answered(answer, deadline)
             except RakitError as error:
                 again = is_reroutable(error)
-                if not again or not await self._router.look_again(place.group_id, leader, give_up):
+                if again and await self._router.look_again(place.group_id, leader, give_up):
+                    continue
+                if leader_only_listener is not None:
                     raise
+                raise not_misled(error, topic, number) from None
 
     async def _leader(self, topic: str, place: PartitionInfo, give_up: float) -> LeaderInfo:
         try:

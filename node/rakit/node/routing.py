@@ -60,6 +60,22 @@ def no_leader(topic: str, partition: int) -> RakitError:
     )
 
 
+def not_misled(error: RakitError, topic: str, partition: int) -> RakitError:
+    """The error for a caller that takes any node: NOT_LEADER would say that it asked the wrong one.
+
+    That is for those who asked for no forwarding; all others are told to try again.
+    """
+    if error.reason != error_pb2.ERROR_REASON_NOT_LEADER:
+        return error
+    told = RakitError(
+        error_pb2.ERROR_REASON_NO_LEADER,
+        f"Partition {partition} of topic {topic!r} has a new leader, which could not be asked in"
+        " time.",
+        {**no_leader(topic, partition).metadata, **error.metadata},
+    )
+    return told.as_unknown() if error.may_be_applied else told
+
+
 class Router:
     """Looks up topics, partitions and leaders on behalf of one node."""
 

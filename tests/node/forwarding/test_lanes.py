@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from rakit.api.v1 import error_pb2
 from rakit.node.errors import RakitError
 from rakit.node.forwarding.lanes import Parking
-from tests.node.forwarding.world import ME, OTHER, THIRD, World, appended
+from rakit.node.produce import ProducePath
+from tests.node.forwarding.world import ME, OTHER, THIRD, World, appended, batch
 
 INVALID = error_pb2.ERROR_REASON_INVALID_BATCH
 NOT_LEADER = error_pb2.ERROR_REASON_NOT_LEADER
@@ -244,6 +247,25 @@ async def test_leader_only_is_told_where_the_leader_is() -> None:
     assert request.outcome.metadata["leader_node_id"] == str(OTHER)
     assert request.outcome.metadata["leader_address"] == "other:1"
     assert world.sent == []
+
+
+async def test_who_may_be_forwarded_is_never_told_that_it_asked_the_wrong_node() -> None:
+    """A leader that moves for longer than a request waits is NO_LEADER, which clients repeat."""
+    world = World()
+    world.lead(OTHER)
+    lane = world.lane()
+    lane.submit(world.request(1, wait_s=0))
+    world.sent[0].fail(NOT_LEADER)
+    await world.until_answered(1)
+    assert world.outcomes == [(1, "NO_LEADER")]
+    path = ProducePath(world.router, world.dispatch)
+    now = asyncio.get_running_loop().time()
+    appending = asyncio.ensure_future(path.append("t", 0, batch(), None, None, deadline=now + 0.01))
+    await world.until_sent(2)
+    world.sent[1].fail(NOT_LEADER)
+    with pytest.raises(RakitError, match="could not be asked in time") as caught:
+        await appending
+    assert caught.value.reason == error_pb2.ERROR_REASON_NO_LEADER
 
 
 async def test_a_closed_lane_is_forgotten_where_it_was_used() -> None:

@@ -71,4 +71,4 @@ async def test_a_stream_that_has_ended_sends_nothing_again() -> None:
     world.sent[0].fail(NOT_LEADER)
     await world.settle()
     assert not world.tasks
-    assert world.outcomes == [(1, "NOT_LEADER")]
+    assert world.outcomes == [(1, "NO_LEADER")]

@@ -11,10 +11,12 @@ from google.protobuf.message import Message
 from rakit.api.v1 import error_pb2, log_service_pb2
 from rakit.api.v1.log_service_pb2 import Position
 from rakit.multiraft.leaders import Leaders
+from rakit.multiraft.machine import replica_id
 from rakit.node.errors import RakitError
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.registry import PartitionInfo, TopicInfo
 from rakit.node.metadata.topic_config import TopicConfig
+from rakit.node.partition.answers import not_leading
 from rakit.node.partition.reader import Chunk
 from rakit.node.partition.stored import StoredBatch
 from rakit.node.peers import Peers, unreachable
@@ -39,6 +41,7 @@ class World:
         #: The other node takes calls and does not answer; this one waits for a majority.
         self.is_other_frozen = False
         self.is_cut_off = False
+        self.leads_no_more = False
         self.changed = asyncio.Event()
         self.leaders = Leaders(ME, lambda _node: True)
         router = Router(ME, cast("MetadataClient", self), self.leaders)
@@ -90,6 +93,8 @@ class World:
     async def fetch(self, wanted: Sequence[Wanted], limits: ReadLimits) -> list[Finding]:
         if self.is_cut_off:
             await asyncio.Event().wait()
+        if self.leads_no_more:
+            return [not_leading(replica_id(OTHER, 1), 2) for _ in wanted]
         return await self._read(ME, wanted, limits)
 
     async def _read(
@@ -148,6 +153,13 @@ async def test_each_leader_is_asked_once_for_what_it_has() -> None:
         world.put(group, 2)
     assert await world.read(at(2), at(0), at(1, offset=1)) == ["0-2", "0-2", "1-2"]
     assert sorted(world.asked) == [(ME, [10]), (OTHER, [12, 11])]
+
+
+async def test_a_leader_that_has_just_moved_is_not_the_fault_of_the_caller() -> None:
+    world = World()
+    world.lead(ME, 10)
+    world.leads_no_more = True
+    assert await world.read(at(0), wait_s=0) == ["NO_LEADER"]
 
 
 async def test_a_limit_without_exceptions_holds_on_every_node() -> None:

@@ -19,7 +19,7 @@ from rakit.node.peers import Peers, unreachable
 from rakit.node.routing import Router, answer_by
 from rakit.node.services.offsets import OffsetLookup
 from rakit.peer.v1.node_service_pb2 import Destination
-from tests.node.partition.test_partition import Setting
+from tests.node.partition.test_partition import MEMBERS, Setting
 from tests.node.reading.test_fetcher import ME, OTHER, TOPIC
 from tests.node.reading.test_fetcher import World as Nodes
 
@@ -96,6 +96,18 @@ async def test_contract_17_a_fence_that_is_not_committed_is_unknown_in_time(
     lookup = Hanging(LEADERS[where]).lookup
     request = GetProducerStateRequest(topic="t", producer_id=7, sequence=1, fence_epoch=fence_epoch)
     assert await reason(lookup.producer_state(request, deadline())) in expected
+
+
+async def test_a_leader_that_has_just_moved_is_not_the_fault_of_the_caller() -> None:
+    hanging = Hanging(ME)
+    hanging.setting.follow(MEMBERS[1])
+    state = GetProducerStateRequest(topic="t", producer_id=7, sequence=1)
+    for asked in (
+        hanging.lookup.offsets("t", 0, None, deadline()),
+        hanging.lookup.all_offsets(TOPIC, [0], None, deadline()),
+        hanging.lookup.producer_state(state, deadline()),
+    ):
+        assert await reason(asked) == error_pb2.ERROR_REASON_NO_LEADER
 
 
 async def test_a_short_deadline_leaves_some_time_for_the_work() -> None:

@@ -41,7 +41,7 @@ from rakit.node.partition.answers import Appended, DoomedAnswer
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
 from rakit.node.produce import Dispatch
-from rakit.node.routing import Router, is_reroutable, no_leader
+from rakit.node.routing import Router, is_reroutable, no_leader, not_misled
 
 #: Of one stream, waiting for a leader: half of what the stream may have unanswered.
 PARKED_BYTES_MAX: Final = 16 << 20
@@ -241,6 +241,8 @@ class Lane:
             self._returned.append(request)
             self._wait()
             return
+        if request.leader_only_listener is None:
+            error = not_misled(error, self.topic, self.partition)
         self._finish(request, error)
         self._break(request.era)
 

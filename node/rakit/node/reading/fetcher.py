@@ -35,7 +35,7 @@ from rakit.node.reading.local import (
     end_offset,
     is_enough,
 )
-from rakit.node.routing import RETRY_PAUSE_S, Router, is_reroutable, no_leader
+from rakit.node.routing import RETRY_PAUSE_S, Router, is_reroutable, no_leader, not_misled
 from rakit.peer.v1.node_service_pb2 import (
     ForwardedData,
     ForwardedPosition,
@@ -70,6 +70,22 @@ class Fetcher:
         group until `lookup_until` where a topic is not known. No node is asked for longer than
         until `answer_by`.
         """
+        findings = await self._until_enough(positions, limits, give_up, lookup_until, answer_by)
+        return [
+            not_misled(each, position.topic, position.partition)
+            if isinstance(each, RakitError)
+            else each
+            for position, each in zip(positions, findings, strict=True)
+        ]
+
+    async def _until_enough(
+        self,
+        positions: Sequence[Position],
+        limits: ReadLimits,
+        give_up: float,
+        lookup_until: float,
+        answer_by: float | None,
+    ) -> list[Finding]:
         loop = asyncio.get_running_loop()
         while True:
             round_ = _Round(positions, answer_by)

@@ -26,7 +26,7 @@ from rakit.node.metadata.registry import TopicInfo
 from rakit.node.partition.partition import Partition
 from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
-from rakit.node.routing import Router, answer_by, give_up_at, is_reroutable
+from rakit.node.routing import Router, answer_by, give_up_at, is_reroutable, not_misled
 from rakit.peer.v1.node_service_pb2 import (
     ForwardedOffsets,
     ForwardOffsetsRequest,
@@ -222,7 +222,7 @@ class OffsetLookup:
             except RakitError as error:
                 again = is_reroutable(error)
                 if not again or not await self._router.look_again(place.group_id, leader, give_up):
-                    raise
+                    raise not_misled(error, topic, number) from None
 
 
 def late(*, mutates: bool = False) -> RakitError:
