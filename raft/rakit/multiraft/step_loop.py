@@ -313,7 +313,14 @@ class StepLoop:
         skipped = max(0, due - self._config.tick_catch_up_count_max)
         self._ticked_at += due * tick
         if skipped:
-            _log.warning("this process stood still: %d ticks are left out", skipped)
+            # Shorter than an election timeout it has changed nothing for anybody.
+            costly = due >= self._config.driver.election_ticks
+            _log.log(
+                logging.WARNING if costly else logging.INFO,
+                "this process stood still for %d ms%s",
+                due * self._config.tick_ms,
+                "; others may have taken its leaderships" if costly else "",
+            )
         for _each in range(due - skipped):
             self._driver.tick()
         self._rim.tick()

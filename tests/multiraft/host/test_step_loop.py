@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -187,6 +188,17 @@ async def test_a_turn_ends_when_the_next_tick_is_due() -> None:
     events = await stage.run_script()
     assert longest_run(events) <= 3, "three of these steps take longer than a tick"
     await stage.loop.stop()
+
+
+async def test_a_pause_is_a_warning_when_it_may_have_cost_leaderships(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for away_s in (CONFIG.tick_ms * 10 / 1000, CONFIG.tick_ms * 21 / 1000):
+        stage.loop._ticked_at -= away_s
+        stage.loop._tick()
+    told = [each for each in caplog.records if "stood still" in each.message]
+    assert [each.levelno for each in told] == [logging.INFO, logging.WARNING]
 
 
 async def test_what_is_little_is_done_in_one_turn(stage: Stage) -> None:
