@@ -131,7 +131,10 @@ class Lone(FakeHost):
 
 @pytest.mark.parametrize("sign", ["no leader", "turned away"])
 async def test_s11_a_running_node_asks_whether_it_was_replaced_when_others_go_on_without_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sign: str,
 ) -> None:
     monkeypatch.setattr(service, "STRAY_SECONDS", 0.05)
     host = Lone(1, Log().found())
@@ -160,6 +163,9 @@ async def test_s11_a_running_node_asks_whether_it_was_replaced_when_others_go_on
     assert isinstance(error, NodeRefusedError)
     assert error.refusal == pb.NODE_REFUSAL_STORE_REPLACED
     address, request = asked[0]
+    # The log says what is known, and not that others go on: they may be down.
+    said = {"no leader": "no leader of the metadata group is known", "turned away": "do not talk"}
+    assert [text in caplog.text for text in said.values()] == [key == sign for key in said]
     # Who turned it away knows why, so it is asked first.
     node_id = 3 if sign == "turned away" else 2
     assert address == f"n{node_id}:7071"

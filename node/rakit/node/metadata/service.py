@@ -224,10 +224,14 @@ class MetadataService:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STRAY_SECONDS):
                     await self._was_turned_away.wait()
-            if not self._was_turned_away.is_set() and self.client.leader_node():
+            if self._was_turned_away.is_set():
+                sign = "other nodes do not talk to this one"
+            elif not self.client.leader_node():
+                sign = "no leader of the metadata group is known"
+            else:
                 continue
             self._was_turned_away.clear()
-            _log.warning("others go on without this node; it asks whether it still belongs")
+            _log.warning("%s; it asks whether it still belongs", sign)
             await self._ask_to_be_registered()
             # Links try again several times a second, and are turned away each time.
             await asyncio.sleep(STRAY_SECONDS)
