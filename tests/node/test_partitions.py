@@ -46,7 +46,12 @@ class Node:
             fsynced=True,
             clock_trusted=lambda: self.trusted,
         )
-        self.partitions = Partitions(self, self.log.registry, context, lambda: False)
+        self.is_full = False
+        #: The groups that somebody else could lead.
+        self.leaving: set[int] = set()
+        self.partitions = Partitions(
+            self, self.log.registry, context, lambda: self.is_full, self.leaving.__contains__
+        )
         self.create("t", partitions, config)
 
     def create(self, name: str, partitions: int = 1, config: TopicConfig | None = None) -> None:
@@ -301,3 +306,19 @@ async def test_a_partition_of_a_deleted_topic_lets_go_and_wakes_who_waits() -> N
     assert woken.is_set()
     assert not node.hosts[group_id].callbacks, "it hears of nothing any more"
     assert node.round() == set()
+
+
+async def test_s12_a_full_disk_refuses_for_good_only_where_nobody_else_could_lead() -> None:
+    node = Node(partitions=2)
+    leaving, staying = node.groups()
+    node.leaving.add(leaving)
+    node.is_full = True
+    reasons: list[str] = []
+    for group_id in (leaving, staying):
+        with pytest.raises(RakitError) as caught:
+            node.append(group_id)
+        assert not caught.value.may_be_applied
+        reasons.append(reason_name(caught.value.reason))
+    assert reasons == ["NO_LEADER", "NO_SPACE"]
+    node.is_full = False
+    node.append(staying)

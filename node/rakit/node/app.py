@@ -262,7 +262,11 @@ class Node:
             clock_trusted=lambda: not host.clock_is_wrong(),
         )
         self.partitions = Partitions(
-            host, machine.registry, context, low_space=lambda: self.store.low_space
+            host,
+            machine.registry,
+            context,
+            low_space=lambda: self.store.low_space,
+            leaves=self.metadata.leaves,
         )
         self.coordinators = Coordinators(member.cluster_id, host, machine.registry, clock_ms)
         peer_server = self.listeners.peer_server

@@ -85,9 +85,11 @@ class Partitions:
         registry: Registry,
         context: PartitionContext,
         low_space: Callable[[], bool],
+        leaves: Callable[[int], bool],
     ) -> None:
         self._host = host
         self._low_space = low_space
+        self._leaves = leaves
         self._registry = registry
         self._context = context
         self._partitions: dict[int, Partition] = {}
@@ -137,6 +139,13 @@ class Partitions:
     ) -> asyncio.Future[Appended]:
         """Appends to a partition that this node leads; raises RakitError otherwise."""
         if self.is_full():
+            if self._leaves(group_id):
+                raise RakitError(
+                    error_pb2.ERROR_REASON_NO_LEADER,
+                    "The disk of the partition's leader is nearly full; another replica is about to"
+                    " lead.",
+                    {"retry_delay_ms": "100"},
+                )
             raise RakitError(
                 error_pb2.ERROR_REASON_NO_SPACE,
                 "The disk of the partition's leader is nearly full: free some room, or shorten the"

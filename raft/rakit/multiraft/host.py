@@ -113,6 +113,7 @@ class Host:
             # Without fsync nothing is durable, and peers must not hold a loss against this store.
             synced_counter=lambda: store.synced_counter if store.fsynced else 0,
             responsive=lambda: self._steps.responsive,
+            low_space=lambda: store.low_space,
         )
         self._peers = Peers(self.identity, config, around, rng)
         self._barriers = Barriers(self.driver.read_index, config.barrier_count_max)
@@ -332,6 +333,12 @@ class Host:
         if node_id == self.node_id:
             return len(self.quarantined)
         return self._peers.quarantined_counts.get(node_id, 0)
+
+    def has_room(self, node_id: int) -> bool:
+        """Tells whether a node's disk takes more records, as it said last."""
+        if node_id == self.node_id:
+            return not self._store.low_space
+        return node_id not in self._peers.low_space
 
     @property
     def lost_logs(self) -> list[tuple[int, int]]:

@@ -80,6 +80,8 @@ class Surroundings:
     synced_counter: Callable[[], int]
     #: Whether the step loop makes turns.
     responsive: Callable[[], bool]
+    #: Whether the disk is nearly full.
+    low_space: Callable[[], bool]
 
 
 class Peers:
@@ -99,6 +101,8 @@ class Peers:
         self._rolled_back_stores: set[str] = set()
         #: How many replicas each node has shut out, as it said last.
         self.quarantined_counts: dict[int, int] = {}
+        #: Nodes whose disk is nearly full, as they said last.
+        self.low_space: set[int] = set()
         #: Called when a node came (True) or went.
         self.node_callbacks: list[Callable[[int, bool], None]] = []
         #: Called when a peer refuses to talk to this node, because of who it is.
@@ -170,6 +174,7 @@ class Peers:
         now_ms = self._around.now_ms()
         self.gate.heard(node_id, pong.boot_epoch, pong.synced_counter)
         self.quarantined_counts[node_id] = pong.quarantined_count
+        (self.low_space.add if pong.low_space else self.low_space.discard)(node_id)
         self._changed(self.liveness.pong(node_id, pong.number, pong.boot_epoch, clocks, now_ms))
 
     def announced(self, node_id: int, leaderships: wire.Leaderships) -> None:
@@ -217,6 +222,7 @@ class Peers:
             clock_ms=self._around.clock_ms(),
             synced_counter=self._around.synced_counter(),
             quarantined_count=len(self._around.groups.quarantined),
+            low_space=self._around.low_space(),
         )
 
     def _rolled_back(self, rollback: Rollback) -> None:

@@ -45,6 +45,7 @@ class Parts:
     def __init__(self) -> None:
         self.groups = Groups()
         self.wakes = 0
+        self.is_full = False
         around = Surroundings(
             groups=self.groups,
             inbox=Inbox(1000, self.wake),
@@ -54,6 +55,7 @@ class Parts:
             now_ms=lambda: 0,
             synced_counter=lambda: 1,
             responsive=lambda: True,
+            low_space=lambda: self.is_full,
         )
         identity = NodeIdentity("cluster", 1, "store-1", boot_epoch=1, opened_counter=1)
         self.peers = Peers(identity, HostConfig(), around, random.Random(1))
@@ -90,3 +92,13 @@ async def test_s17_a_lane_without_room_is_told_and_one_with_room_makes_a_turn() 
     assert (parts.groups.heard, parts.wakes) == ([("shut", 2)], 0)
     parts.peers.lane_changed(2, has_room=True)
     assert (parts.groups.heard, parts.wakes) == ([("shut", 2), ("open", 2)], 1)
+
+
+async def test_s12_a_disk_that_is_nearly_full_is_told_with_every_sign_of_life() -> None:
+    parts = Parts()
+    for is_full in (True, False):
+        parts.is_full = is_full
+        pong = parts.peers.pinged(wire.Ping(number=1))
+        assert pong is not None
+        parts.peers.ponged(2, pong)
+        assert parts.peers.low_space == ({2} if is_full else set())

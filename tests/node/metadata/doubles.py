@@ -76,6 +76,7 @@ class FakeHost:
         self.lose = False
         self.barrier_fails = False
         self.up: set[int] = {node_id}
+        self.full: set[int] = set()
         #: Of peers whose process answers.
         self.boot_epochs: dict[int, int] = {}
         self.rollback: Rollback | None = None
@@ -136,6 +137,9 @@ class FakeHost:
 
     def node_is_up(self, node_id: int) -> bool:
         return node_id in self.up
+
+    def has_room(self, node_id: int) -> bool:
+        return node_id not in self.full
 
     def answering(self, node_id: int) -> int:
         return self.boot_epochs.get(node_id, 0)

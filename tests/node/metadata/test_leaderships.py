@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from unittest.mock import patch
 
+from rakit.api.v1.topic_service_pb2 import CreateTopicRequest
+from rakit.multiraft.machine import GroupKind, GroupMeta, node_of
+from rakit.node.metadata import commands
 from rakit.node.metadata.leaderships import (
     HANDED_OVER_COUNT_MAX,
     LOOKED_AT_COUNT_MAX,
@@ -12,8 +16,13 @@ from rakit.node.metadata.leaderships import (
     Leaderships,
     Preference,
 )
-from tests.node.metadata.doubles import FakeHost
+from rakit.node.metadata.ports import GroupView
+from rakit.node.metadata.registry import PartitionInfo
+from rakit.raft import ConfState, Status
+from tests.node.metadata.doubles import FakeHost, FakeLeaders
 from tests.node.metadata.support import Log
+from tests.node.services.test_leadership import peer
+from tests.raft.single import Single
 
 
 def test_a_leadership_goes_only_to_a_node_that_has_been_fit_for_some_time() -> None:
@@ -81,4 +90,89 @@ def test_thousands_of_groups_led_for_others_are_looked_at_in_turn_and_all_have_t
             leaderships._look(1000 * second)
             assert len(looked_at) <= LOOKED_AT_COUNT_MAX + HANDED_OVER_COUNT_MAX
     assert {*host.handed} == {one for one in leaderships._astray if one % 2}
+    leaderships.close()
+
+
+class Led:
+    """A partition that a node leads; all of its three voters have everything."""
+
+    ready = True
+    term = applied = 1
+
+    def __init__(self, node_id: int, place: PartitionInfo) -> None:
+        (self.leader_replica,) = [each for each in place.replica_ids if node_of(each) == node_id]
+        self.meta = GroupMeta(place.group_id, self.leader_replica, GroupKind.PARTITION)
+        self.conf_state = ConfState(place.replica_ids)
+
+    def status(self) -> Status:
+        peers = tuple(peer(each, 9) for each in self.conf_state.voters)
+        return replace(Single().node.status(), peers=peers)
+
+
+@dataclass
+class LedHere(FakeLeaders):
+    group_id: int = 0
+
+    def led_here(self) -> dict[int, int]:
+        return {self.group_id: 1}
+
+
+class Leading(FakeHost):
+    """The node at this place among the replicas of the only partition leads it."""
+
+    def __init__(self, rank: int) -> None:
+        log = Log().found()
+        request = CreateTopicRequest(name="t", partition_count=1, replication_factor=3)
+        log.do(commands.create_topic(request))
+        topic = log.registry.topic("t")
+        assert topic is not None
+        (place,) = topic.partitions
+        #: In the order in which they should lead.
+        self.order = [node_of(each) for each in place.replica_ids]
+        super().__init__(self.order[rank], log)
+        self.up = {*self.order}
+        self.leaders = LedHere(group_id=place.group_id)
+        self.led = Led(self.node_id, place)
+        #: Whom leadership was given to.
+        self.heirs: list[int] = []
+
+    def group(self, group_id: int) -> GroupView | None:
+        return self.led if group_id == self.led.meta.group_id else None
+
+    def transfer_leader(self, group_id: int, to_replica: int) -> None:
+        assert group_id == self.led.meta.group_id
+        self.heirs.append(node_of(to_replica))
+
+
+def test_s12_p7_a_node_whose_disk_is_nearly_full_has_others_lead_that_have_room() -> None:
+    host = Leading(rank=0)
+    first, second, third = host.order
+    leaderships = Leaderships(host, host.log.registry)
+    for full, heir in (
+        (set[int](), 0),
+        ({first}, second),
+        ({first, second}, third),
+        ({first, second, third}, 0),
+        (set[int](), 0),
+    ):
+        host.full = full
+        host.heirs.clear()
+        leaderships._look(0)
+        assert host.heirs == ([heir] if heir else [])
+        assert leaderships.leaves(host.led.meta.group_id) is bool(heir)
+    leaderships.close()
+
+
+def test_s12_no_leadership_goes_back_to_a_disk_that_is_nearly_full() -> None:
+    host = Leading(rank=1)
+    leaderships = Leaderships(host, host.log.registry)
+    host.full = {host.order[0]}
+    for now_ms in (0, STEADY_MS, 2 * STEADY_MS):
+        leaderships._look(now_ms)
+    assert host.heirs == []
+    host.full.clear()
+    leaderships._look(3 * STEADY_MS)
+    assert host.heirs == []
+    leaderships._look(4 * STEADY_MS)
+    assert host.heirs == [host.order[0]]
     leaderships.close()

@@ -5,9 +5,13 @@ another hands it over when that one has been up, voting and caught up for some s
 break. Few are handed over per second: each costs its writers a moment, and a node that has just
 come back must not get everything at once.
 
-`Preference` decides, without effects and without a clock; the task around it looks once a second
-while this node leads anything that it would give away, and does nothing otherwise. It looks at some
-of those groups only, in turn: while a node is down, others may lead thousands in its place.
+A node whose disk is nearly full takes no records as a leader, while others may have the room. So it
+hands over everything for which there is another voter that is fit, at once, since its writers are
+kept waiting anyway; and no leadership goes back to it before it has had room for some seconds.
+
+`Preference` decides, without effects and without a clock; the task around it looks once a second.
+It looks at some of the groups that this node would give away, in turn: while a node is down, others
+may lead thousands in its place.
 """
 
 from __future__ import annotations
@@ -66,10 +70,11 @@ class Leaderships:
         self._host = host
         self._registry = registry
         self._preference = Preference()
-        # Groups led here whose preferred leader is elsewhere, in the order in which they are looked
-        # at; a dict because it keeps that.
+        # Groups led here that others should lead, in the order in which they are looked at; a dict
+        # because it keeps that.
         self._astray: dict[int, None] = {}
-        self._wake = asyncio.Event()
+        # Whether that is all of them, for want of room, as of the last look.
+        self._is_full = False
         self._unsubscribe = [
             host.on_role(self._role_changed),
             registry.subscribe(self._registry_changed),
@@ -85,55 +90,68 @@ class Leaderships:
         """Works until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            next_look = loop.time()
-            while self._astray:
-                self._look(int(loop.time() * 1000))
-                next_look += _LOOK_SECONDS
-                await asyncio.sleep(max(next_look - loop.time(), 0))
+            self._look(int(loop.time() * 1000))
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def leaves(self, group_id: int) -> bool:
+        """Whether this node has too little room to lead a group, and somebody else is to."""
+        return not self._host.has_room(self._host.node_id) and self._heir(group_id) != 0
 
     def _look(self, now_ms: int) -> None:
+        is_full = not self._host.has_room(self._host.node_id)
+        if is_full is not self._is_full:
+            self._is_full = is_full
+            if is_full:
+                _log.warning("the disk is nearly full: others are to lead what this node leads")
+            else:
+                _log.warning("the disk has room again")
+            self._sort_all()
         fit = set[int]()
         for group_id in tuple(islice(self._astray, LOOKED_AT_COUNT_MAX)):
-            if self._heir(group_id):
-                fit.add(group_id)
-            else:
+            if not self._heir(group_id):
                 self._look_at_others_first(group_id)
+            elif is_full:
+                self._hand_over(group_id)
+            else:
+                fit.add(group_id)
         for group_id in self._preference.choose(fit, now_ms):
-            self._look_at_others_first(group_id)
-            heir = self._heir(group_id)
-            _log.info("group %d: leadership goes to node %d, its place", group_id, node_of(heir))
-            try:
-                self._host.transfer_leader(group_id, heir)
-            except ProposalRefusedError as error:
-                _log.info("group %d: the leadership stays for now: %s", group_id, error)
+            self._hand_over(group_id)
+
+    def _hand_over(self, group_id: int) -> None:
+        self._look_at_others_first(group_id)
+        heir = self._heir(group_id)
+        why = "which has room" if self._is_full else "its place"
+        _log.info("group %d: leadership goes to node %d, %s", group_id, node_of(heir), why)
+        try:
+            self._host.transfer_leader(group_id, heir)
+        except ProposalRefusedError as error:
+            _log.info("group %d: the leadership stays for now: %s", group_id, error)
 
     def _look_at_others_first(self, group_id: int) -> None:
         del self._astray[group_id]
         self._astray[group_id] = None
 
     def _heir(self, group_id: int) -> int:
-        """The preferred leader, if it is fit to lead now; else 0."""
+        """Who should lead in place of this node, if somebody is fit to; else 0."""
         partition = self._registry.partition(group_id)
         group = self._host.group(group_id)
         if partition is None or group is None or not group.ready:
             return 0
-        preferred = partition.replica_ids[0]
-        fit = (
-            preferred in group.conf_state.voters
-            and not group.conf_state.voters_outgoing
-            and self._host.node_is_up(node_of(preferred))
-            and preferred in caught_up(group.status())
-        )
-        return preferred if fit else 0
+        is_full = not self._host.has_room(self._host.node_id)
+        wanted = partition.replica_ids if is_full else partition.replica_ids[:1]
+        conf, others = group.conf_state, caught_up(group.status()) - {group.meta.replica_id}
+        for replica in () if conf.voters_outgoing else wanted:
+            node_id = node_of(replica)
+            is_there = self._host.node_is_up(node_id) and self._host.has_room(node_id)
+            if is_there and replica in conf.voters and replica in others:
+                return replica
+        return 0
 
     def _sort(self, group_id: int, *, led: bool) -> None:
         partition = self._registry.partition(group_id)
         preferred = 0 if partition is None else node_of(partition.replica_ids[0])
-        if led and preferred not in {0, self._host.node_id}:
+        if led and preferred and (self._is_full or preferred != self._host.node_id):
             self._astray[group_id] = None
-            self._wake.set()
         else:
             self._astray.pop(group_id, None)
 

@@ -131,6 +131,10 @@ class HostPort(Protocol):
         """Whether a node answered lately."""
         ...
 
+    def has_room(self, node_id: int) -> bool:
+        """Whether a node's disk takes more records, as it said last."""
+        ...
+
     def answering(self, node_id: int) -> int:
         """The boot epoch of the process that answers for a peer at this moment, else 0."""
         ...

@@ -112,6 +112,10 @@ class MetadataService:
         """The local registry: consistent, and possibly a little behind."""
         return self.client.registry
 
+    def leaves(self, group_id: int) -> bool:
+        """Whether this node, whose disk is nearly full, has somebody to lead a group instead."""
+        return self._leaderships.leaves(group_id)
+
     async def start(self) -> None:
         """Starts everything; the host has been started. Raises `StoreDamagedError`."""
         if self._host.group(METADATA_GROUP_ID) is None:

@@ -390,6 +390,7 @@ class Ping(_message.Message):
     CLOCK_MS_FIELD_NUMBER: _builtins.int
     SYNCED_COUNTER_FIELD_NUMBER: _builtins.int
     QUARANTINED_COUNT_FIELD_NUMBER: _builtins.int
+    LOW_SPACE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     boot_epoch: _builtins.int
     """Of the node that sends this message: the asking one in a ping, the answering one in a pong."""
@@ -397,6 +398,8 @@ class Ping(_message.Message):
     synced_counter: _builtins.int
     quarantined_count: _builtins.int
     """Replicas that the sender has shut out for damage."""
+    low_space: _builtins.bool
+    """The sender's disk is nearly full: it takes no more records as a leader."""
     def __init__(
         self,
         *,
@@ -405,10 +408,11 @@ class Ping(_message.Message):
         clock_ms: _builtins.int = ...,
         synced_counter: _builtins.int = ...,
         quarantined_count: _builtins.int = ...,
+        low_space: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "clock_ms", b"clock_ms", "number", b"number", "quarantined_count", b"quarantined_count", "synced_counter", b"synced_counter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "clock_ms", b"clock_ms", "low_space", b"low_space", "number", b"number", "quarantined_count", b"quarantined_count", "synced_counter", b"synced_counter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
