@@ -138,15 +138,17 @@ class Liveness:
         if peer is None or boot_epoch != peer.boot_epoch:
             return []  # of a process that is gone
         peer.heard_ms = now_ms
+        reason = "it answered"  # an earlier ping than the newest: a sign of life, no measurement
         if number == peer.ping_number:
             peer.round_trip_ms = now_ms - peer.ping_sent_ms
             theirs, ours = clocks_ms
             peer.clock_offset_ms = theirs + peer.round_trip_ms // 2 - ours
             peer.ping_number = 0
+            reason = f"it answered in {peer.round_trip_ms} ms"
         if peer.up:
             return []
         peer.up = True
-        return [NodeChange(node_id, Change.UP, f"it answered in {peer.round_trip_ms} ms")]
+        return [NodeChange(node_id, Change.UP, reason)]
 
     def refused(self, node_id: int) -> list[NodeChange]:
         """Takes in that a connection to the peer was refused."""

@@ -42,6 +42,16 @@ def test_s15_a_peer_is_up_after_a_round_trip_and_not_before() -> None:
     assert liveness.up_nodes() == [2]
 
 
+def test_an_answer_to_an_earlier_ping_is_told_without_a_time() -> None:
+    liveness = greeted(2)
+    first, second = liveness.ping_due(2, 0), liveness.ping_due(2, CONFIG.ping_ms)
+    assert first is not None
+    assert second is not None
+    (found,) = liveness.pong(2, first, 102, (CLOCK_MS, CLOCK_MS), 400)
+    assert found.reason == "it answered"
+    assert liveness.round_trip_ms(2) is None
+
+
 def test_s15_an_answer_of_an_earlier_boot_counts_for_nothing() -> None:
     liveness = greeted(2)
     number = liveness.ping_due(2, 10)
