@@ -19,7 +19,8 @@ from rakit.node.peers import Peers, unreachable
 from rakit.node.routing import Router, answer_by
 from rakit.node.services.offsets import OffsetLookup
 from rakit.peer.v1.node_service_pb2 import Destination
-from tests.node.partition.test_partition import MEMBERS, Setting
+from tests.node.partition.fakes import MEMBERS
+from tests.node.partition.test_partition import Setting
 from tests.node.reading.test_fetcher import ME, OTHER, TOPIC
 from tests.node.reading.test_fetcher import World as Nodes
 
