@@ -53,6 +53,8 @@ _STEP_ENTRIES = 256
 #: Groups that are found between two steps, and rows of one group before the next one is sought.
 _STEP_GROUPS = 64
 _SAME_GROUP_ROWS = 8
+#: Or one row of this size: further ones would be read for nothing.
+_LARGE_ROW_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +106,14 @@ def _groups(disk: KeyValue, prefix: int) -> Generator[None, None, tuple[set[int]
     while True:
         group_id = rows = 0
         try:
-            for key, _ in disk.scan(lo, hi):
+            for key, value in disk.scan(lo, hi):
                 if keys.group_of(key) != group_id:
                     group_id, rows = keys.group_of(key), 0
                     found.add(group_id)
                     if not len(found) % _STEP_GROUPS:
                         yield
                 rows += 1
-                if rows == _SAME_GROUP_ROWS:
+                if rows == _SAME_GROUP_ROWS or len(value) >= _LARGE_ROW_BYTES:
                     break
             else:
                 return found, True

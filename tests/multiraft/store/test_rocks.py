@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rakit.multiraft import keys
 from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.quarantine import is_for_good
@@ -235,6 +236,30 @@ def test_a_walk_reads_no_table_before_its_turn(tmp_path: Path) -> None:
     assert [next(walk)[0] for _ in range(3)] == [key(10), key(11), key(12)]
     with pytest.raises(StoreCorruptError):
         next(walk)
+    store.close()
+
+
+def test_a_look_behind_a_group_reads_no_block_of_it(tmp_path: Path) -> None:
+    """A start looks there once for each group: a block of each table would be much of the store."""
+    config = StoreConfig(directory=tmp_path, write_buffer_bytes=1 << 20, reserve_bytes=32 << 20)
+    store = RocksStore.open(config, NODE)
+    batch = WriteBatch()
+    for group_id in (1, 2):
+        batch.put(keys.entry(group_id, 10), bytes([group_id]) * 20_000)
+    store.write(batch)
+    store.close()
+    (table,) = [
+        path for path in (tmp_path / "db").glob("*.sst") if b"\1" * 20_000 in path.read_bytes()
+    ]
+    table.write_bytes(table.read_bytes().replace(b"\1" * 20_000, b"\1" * 19_999 + b"\0"))
+
+    store = RocksStore.open(config, NODE)
+    assert store.get(keys.entry(1, 11)) is None
+    assert list(store.scan(keys.entry(1, 11), keys.entry(2, 0))) == []
+    ((found, _),) = store.scan(*keys.group_range(keys.ENTRY, 2))
+    assert found == keys.entry(2, 10)
+    with pytest.raises(StoreCorruptError):
+        store.get(keys.entry(1, 10))
     store.close()
 
 
