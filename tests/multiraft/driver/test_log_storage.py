@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -11,12 +13,14 @@ from hypothesis import strategies as st
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
+from rakit.multiraft.checksum import crc32c, crc32c_before, crc32c_extend
 from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.log_storage import INDEX_END, GroupLog, stored_rows
 from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.multiraft.read_ahead import ReadAhead
 from rakit.multiraft.records import (
+    ENTRY_HEAD_BYTES,
     BirthRecord,
     StoredCheckpoint,
     StoredHardState,
@@ -40,10 +44,12 @@ from rakit.raft import (
     HardState,
     SnapshotTemporarilyUnavailableError,
     UnavailableError,
+    payload_bytes,
 )
 from tests.multiraft.driver.memory_disk import MemoryDisk
 
 GROUP = 5
+INDEX = 9
 KINDS = [EntryType.NORMAL, EntryType.NORMAL, EntryType.CONF_CHANGE]
 REPLICA = replica_id(1, 1)
 CONF = ConfState(voters=(1, 2), learners=(3,), voters_outgoing=(1, 4), learners_next=(4,))
@@ -393,6 +399,55 @@ def test_every_flipped_bit_and_every_wrong_place_of_an_entry_is_noticed(
     ):
         with pytest.raises(StoreCorruptError):
             decode_entry(group, place, stored)
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_damage_to_any_part_of_an_entry_is_noticed_whatever_its_size(size: int) -> None:
+    """A large one is checked in another way than a small one: to the same end."""
+    entry = Entry(7, INDEX, data=bytes(range(1, 101)) * (size // 100))
+    value = encode_entry(GROUP, entry)
+    found = decode_entry(GROUP, INDEX, value)
+    assert found == entry
+    assert encode_entry(GROUP, found) == value
+    head = ENTRY_HEAD_BYTES
+    for at in (*range(head), head, len(value) // 2, len(value) - 1):
+        damaged = bytearray(value)
+        damaged[at] ^= 1
+        with pytest.raises(StoreCorruptError, match="fails its checksum"):
+            decode_entry(GROUP, INDEX, bytes(damaged))
+    for cut in (value[:-1], value[:head], value + b"\0", value[:head] + value[head + 1 :]):
+        with pytest.raises(StoreCorruptError, match="fails its checksum"):
+            decode_entry(GROUP, INDEX, cut)
+    for group, index in ((GROUP + 1, INDEX), (GROUP, INDEX + 1)):
+        with pytest.raises(StoreCorruptError, match="fails its checksum"):
+            decode_entry(group, index, value)
+    with pytest.raises(StoreCorruptError, match="is cut to"):
+        decode_entry(GROUP, INDEX, value[: head - 1])
+
+
+def test_an_entry_of_an_unknown_type_is_damage_whatever_its_size() -> None:
+    for data in (b"small", bytes(1 << 20)):
+        value = encode_entry(GROUP, Entry(7, INDEX, cast("EntryType", 9), data))
+        with pytest.raises(StoreCorruptError, match="unknown type 9"):
+            decode_entry(GROUP, INDEX, value)
+
+
+def test_the_payload_of_a_large_stored_entry_is_not_copied() -> None:
+    value = encode_entry(GROUP, Entry(7, INDEX, data=bytes(1 << 20)))
+    found = decode_entry(GROUP, INDEX, value)
+    assert isinstance(found.data, memoryview)
+    assert found.data.obj is value
+    # It is a value like any other: equal to, and counted once with, the same payload in bytes.
+    same = replace(found, data=bytes(found.data))
+    assert len({found, same}) == 1
+    assert payload_bytes([found]) == payload_bytes([same])
+
+
+@given(data=st.binary(max_size=40), behind=st.binary(max_size=40), start=st.integers(0, 2**32 - 1))
+def test_a_checksum_can_be_run_backwards(data: bytes, behind: bytes, start: int) -> None:
+    assert crc32c_before(crc32c_extend(start, data), data) == start
+    assert crc32c_extend(crc32c_before(start, data), data) == start
+    assert crc32c_extend(crc32c_before(crc32c(b""), data), data + behind) == crc32c(behind)
 
 
 def test_records_come_back_and_belong_to_their_key() -> None:
