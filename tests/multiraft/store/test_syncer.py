@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rakit.multiraft.store import RocksStore, StoreConfig, StoreFailedError, Syncer
+from rakit.multiraft.store import space as spaces
+from rakit.multiraft.store.space import Room
 from rakit.multiraft.store.witness import Witness, WitnessFile
 from tests.multiraft.store.support import (
     DEAD_DISK,
@@ -155,6 +157,37 @@ def test_s12_the_ballast_comes_back_though_nothing_is_written(
     wait_until(lambda: not store.low_space)
     syncer.close()
     assert engine.calls == [], "upkeep alone syncs nothing"
+
+
+def test_s12_room_that_runs_out_is_seen_while_it_is_written_to(
+    store: RocksStore, syncer: Syncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two upkeeps too, which are further apart than it takes to fill a small reserve."""
+    monkeypatch.setattr(RocksStore, "maintain", _nothing)
+    monkeypatch.setattr(spaces, "room", lambda _: Room(0, 1 << 30))
+
+    def is_seen() -> bool:
+        syncer.request(write_some(store, 1))
+        return store.low_space
+
+    wait_until(is_seen)
+
+
+def test_s13_a_disk_that_hangs_while_nothing_is_written_is_noticed(
+    store: RocksStore, syncer: Syncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written afterwards would wait for it unseen."""
+    answers = threading.Event()
+    monkeypatch.setattr(RocksStore, "maintain", lambda _: answers.wait())
+    try:
+        wait_until(lambda: syncer.in_flight_since() is not None)
+        assert not store.low_space, "nobody else waits for that disk"
+    finally:
+        answers.set()
+
+
+def _nothing(_: RocksStore) -> None:
+    """No upkeep."""
 
 
 def test_closing_serves_what_was_requested(

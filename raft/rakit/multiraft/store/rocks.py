@@ -58,6 +58,7 @@ class RocksStore:
         self._witness = parts.witness
         self._journal = parts.journal
         self._space = parts.space
+        self._space.look()
         self._reclaimer = Reclaimer(parts.engine, parts.space)
         self._loss = parts.loss
         self._boot = parts.number
@@ -144,7 +145,7 @@ class RocksStore:
 
     @property
     def low_space(self) -> bool:
-        """Whether produce is to be refused for lack of room (S12)."""
+        """Whether produce is to be refused for lack of room (S12), as it was found last."""
         return self._space.low
 
     @property
@@ -231,7 +232,12 @@ class RocksStore:
         """Look after the room: ballast back, deleted data out. The syncer's thread."""
         self._settle()
         self._space.restore()
+        self._space.look()
         self._reclaimer.consider()
+
+    def watch_room(self) -> None:
+        """See whether the room still suffices, now that something was written. As `maintain`."""
+        self._space.look_if_due()
 
     # -- reading -----------------------------------------------------------------------------
 

@@ -5,6 +5,9 @@ the node is to refuse produce while metadata, deletion and retention go on. Shou
 nevertheless, RocksDB could not even open: recovery writes the replayed log out as tables. So a
 file of nothing, the ballast, holds room back; opening gives it up when there is not enough, and
 stays ``low`` until there is room to put it back.
+
+A disk that hangs may keep even this question waiting for ever (S13). So only the syncer's thread
+asks it, which waits for the disk anyway; everybody else is told what it found last.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Space:
         self._ballast_bytes = self._low_bytes // _BALLAST_SHARE
         self._spare_bytes = config.write_buffer_bytes
         self._was_low = False
-        self._look_at = 0.0
+        self._next_look_s = 0.0
 
     @property
     def free_bytes(self) -> int:
@@ -65,19 +68,19 @@ class Space:
 
     @property
     def low(self) -> bool:
-        """Whether produce is to be refused: little room, or the ballast had to be given up.
-
-        Asked for every produce, so the answer may be ``_LOOK_SECONDS`` old.
-        """
-        now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_SECONDS
-            self._was_low = self.look()
+        """Whether produce is to be refused, as of the last look; asks the disk nothing."""
         return self._was_low
 
     def look(self) -> bool:
-        """The same, as of now."""
-        return self.free_bytes < self._low_bytes or not self._has_ballast
+        """Whether produce is to be refused: little room, or the ballast had to be given up."""
+        self._next_look_s = time.monotonic() + _LOOK_SECONDS
+        self._was_low = self.free_bytes < self._low_bytes or not self._has_ballast
+        return self._was_low
+
+    def look_if_due(self) -> None:
+        """Look, unless that was a moment ago: called after every flush."""
+        if time.monotonic() >= self._next_look_s:
+            self.look()
 
     @property
     def tight(self) -> bool:
@@ -93,7 +96,6 @@ class Space:
         if not self._ballast.exists():
             return False
         self._ballast.unlink()
-        self._look_at = 0.0
         logger.warning("disk full: ballast released, %d bytes are free", self.free_bytes)
         return True
 
@@ -108,7 +110,6 @@ class Space:
             return
         if self.free_bytes < self._ballast_bytes + max(self._low_bytes, self._ballast_bytes):
             return
-        self._look_at = 0.0
         try:
             self._allocate()
         except OSError as error:

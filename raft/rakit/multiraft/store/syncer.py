@@ -7,7 +7,8 @@ time: parallel ones do not coalesce in RocksDB.
 
 The number is read before the flush begins, because a flush covers only writes that had returned
 by then. Once per interval, after the report and off the acknowledgement's way, the witness is
-brought up to date if anything was written (S7), and the store looks after its room (S12).
+brought up to date if anything was written (S7), and the store looks after its room (S12). How much
+room there is it sees more often while it is written to, likewise after the report.
 
 The first failure is reported once and ends the thread: a flush is never tried again (S12).
 
@@ -116,10 +117,11 @@ class Syncer:
             if time.monotonic() < due:
                 self._flush()
                 return due
+            # A disk that hangs in any of this keeps the next flush waiting just as well.
+            self._in_flight_since = time.monotonic()
             if max(self._requested, self._synced) > self._witnessed:
                 position = self._store.position()
                 self._flush()
-                # A disk that hangs here keeps the next flush waiting just as well.
                 self._in_flight_since = time.monotonic()
                 self._store.save_witness(position)
                 self._witnessed = position.number
@@ -132,6 +134,7 @@ class Syncer:
         self._in_flight_since = time.monotonic()
         self._synced = self._store.flush_wal()
         self._on_synced(self._synced)
+        self._store.watch_room()
 
 
 def _ignore(_: object = None) -> None:
