@@ -80,7 +80,8 @@ def test_thousands_of_groups_led_for_others_are_looked_at_in_turn_and_all_have_t
     leaderships._astray = dict.fromkeys(range(5 * LOOKED_AT_COUNT_MAX))
     looked_at: list[int] = []
 
-    def heir(group_id: int) -> int:
+    def heir(group_id: int, *, is_full: bool) -> int:
+        assert not is_full
         looked_at.append(group_id)
         return 2 << 24 | 1 if group_id % 2 else 0
 
@@ -103,10 +104,10 @@ class Led:
         (self.leader_replica,) = [each for each in place.replica_ids if node_of(each) == node_id]
         self.meta = GroupMeta(place.group_id, self.leader_replica, GroupKind.PARTITION)
         self.conf_state = ConfState(place.replica_ids)
+        self.peers = {node_of(each): peer(each, 9) for each in place.replica_ids}
 
     def status(self) -> Status:
-        peers = tuple(peer(each, 9) for each in self.conf_state.voters)
-        return replace(Single().node.status(), peers=peers)
+        return replace(Single().node.status(), peers=tuple(self.peers.values()))
 
 
 @dataclass
@@ -160,6 +161,47 @@ def test_s12_p7_a_node_whose_disk_is_nearly_full_has_others_lead_that_have_room(
         leaderships._look(0)
         assert host.heirs == ([heir] if heir else [])
         assert leaderships.leaves(host.led.meta.group_id) is bool(heir)
+    leaderships.close()
+
+
+def test_s12_leadership_goes_past_a_voter_that_could_not_take_it() -> None:
+    """Writers would wait for an heir that never leads, while another one could."""
+    host = Leading(rank=0)
+    first, second, third = host.order
+    host.full = {first}
+    leaderships = Leaderships(host, host.log.registry)
+    sound = host.led.peers[second]
+    for unfit in (
+        replace(sound, doubtful=True),
+        replace(sound, lost_log=True),
+        # Shut out on a node that is up: it does not answer.
+        replace(sound, recent_active=False),
+    ):
+        host.led.peers[second] = unfit
+        host.heirs.clear()
+        leaderships._look(0)
+        assert host.heirs == [third]
+    host.up.remove(third)
+    leaderships._look(0)
+    assert host.heirs == [third, second], "not heard of lately, in a quiet group, and the only one"
+    host.led.peers[second] = replace(sound, doubtful=True)
+    assert not leaderships.leaves(host.led.meta.group_id)
+    leaderships.close()
+
+
+def test_s12_room_that_comes_back_during_a_look_costs_nothing() -> None:
+    host = Leading(rank=0)
+    host.full = {host.order[0]}
+    leaderships = Leaderships(host, host.log.registry)
+    asked: list[int] = []
+
+    def has_room(node_id: int) -> bool:
+        asked.append(node_id)
+        return node_id != host.node_id or asked.count(node_id) > 1
+
+    with patch.object(host, "has_room", has_room):
+        leaderships._look(0)
+    assert host.heirs == [host.order[1]]
     leaderships.close()
 
 

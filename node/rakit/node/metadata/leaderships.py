@@ -95,7 +95,8 @@ class Leaderships:
 
     def leaves(self, group_id: int) -> bool:
         """Whether this node has too little room to lead a group, and somebody else is to."""
-        return not self._host.has_room(self._host.node_id) and self._heir(group_id) != 0
+        is_full = not self._host.has_room(self._host.node_id)
+        return is_full and self._heir(group_id, is_full=True) != 0
 
     def _look(self, now_ms: int) -> None:
         is_full = not self._host.has_room(self._host.node_id)
@@ -106,20 +107,18 @@ class Leaderships:
             else:
                 _log.warning("the disk has room again")
             self._sort_all()
-        fit = set[int]()
+        heirs = dict[int, int]()
         for group_id in tuple(islice(self._astray, LOOKED_AT_COUNT_MAX)):
-            if not self._heir(group_id):
-                self._look_at_others_first(group_id)
-            elif is_full:
-                self._hand_over(group_id)
+            if heir := self._heir(group_id, is_full=is_full):
+                heirs[group_id] = heir
             else:
-                fit.add(group_id)
-        for group_id in self._preference.choose(fit, now_ms):
-            self._hand_over(group_id)
+                self._look_at_others_first(group_id)
+        ripe = self._preference.choose(set() if is_full else {*heirs}, now_ms)
+        for group_id in heirs if is_full else ripe:
+            self._hand_over(group_id, heirs[group_id])
 
-    def _hand_over(self, group_id: int) -> None:
+    def _hand_over(self, group_id: int, heir: int) -> None:
         self._look_at_others_first(group_id)
-        heir = self._heir(group_id)
         why = "which has room" if self._is_full else "its place"
         _log.info("group %d: leadership goes to node %d, %s", group_id, node_of(heir), why)
         try:
@@ -131,21 +130,34 @@ class Leaderships:
         del self._astray[group_id]
         self._astray[group_id] = None
 
-    def _heir(self, group_id: int) -> int:
-        """Who should lead in place of this node, if somebody is fit to; else 0."""
+    def _heir(self, group_id: int, *, is_full: bool) -> int:
+        """Who should lead in place of this node, if somebody is fit to; else 0.
+
+        Whoever would be refused is not: it doubts its log, or has lost it. One that is shut out
+        (S9) may have all that anybody has; its leader has not heard of it lately, and others come
+        first.
+        """
         partition = self._registry.partition(group_id)
         group = self._host.group(group_id)
         if partition is None or group is None or not group.ready:
             return 0
-        is_full = not self._host.has_room(self._host.node_id)
         wanted = partition.replica_ids if is_full else partition.replica_ids[:1]
-        conf, others = group.conf_state, caught_up(group.status()) - {group.meta.replica_id}
-        for replica in () if conf.voters_outgoing else wanted:
-            node_id = node_of(replica)
-            is_there = self._host.node_is_up(node_id) and self._host.has_room(node_id)
-            if is_there and replica in conf.voters and replica in others:
-                return replica
-        return 0
+        conf, status = group.conf_state, group.status()
+        others = caught_up(status) - {group.meta.replica_id}
+        peers = {
+            peer.id: peer
+            for peer in status.peers
+            if peer.id in others and not (peer.doubtful or peer.lost_log)
+        }
+        fit = [
+            replica
+            for replica in (() if conf.voters_outgoing else wanted)
+            if replica in conf.voters and replica in peers and self._is_there(node_of(replica))
+        ]
+        return min(fit, key=lambda replica: not peers[replica].recent_active, default=0)
+
+    def _is_there(self, node_id: int) -> bool:
+        return self._host.node_is_up(node_id) and self._host.has_room(node_id)
 
     def _sort(self, group_id: int, *, led: bool) -> None:
         partition = self._registry.partition(group_id)
