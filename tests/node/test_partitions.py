@@ -50,7 +50,7 @@ class Node:
         #: The groups that somebody else could lead.
         self.leaving: set[int] = set()
         self.partitions = Partitions(
-            self, self.log.registry, context, lambda: self.is_full, self.leaving.__contains__
+            self, self.log.registry, context, lambda _: self.is_full, self.leaving.__contains__
         )
         self.create("t", partitions, config)
 

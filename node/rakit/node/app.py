@@ -265,7 +265,7 @@ class Node:
             host,
             machine.registry,
             context,
-            low_space=lambda: self.store.low_space,
+            lacks_room=self.metadata.lacks_room,
             leaves=self.metadata.leaves,
         )
         self.coordinators = Coordinators(member.cluster_id, host, machine.registry, clock_ms)

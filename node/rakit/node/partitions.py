@@ -84,11 +84,11 @@ class Partitions:
         host: PartitionHost,
         registry: Registry,
         context: PartitionContext,
-        low_space: Callable[[], bool],
+        lacks_room: Callable[[int], bool],
         leaves: Callable[[int], bool],
     ) -> None:
         self._host = host
-        self._low_space = low_space
+        self._lacks_room = lacks_room
         self._leaves = leaves
         self._registry = registry
         self._context = context
@@ -130,15 +130,11 @@ class Partitions:
         self._partitions[group_id] = made
         return made
 
-    def is_full(self) -> bool:
-        """Whether the disk takes no more records; what keeps the cluster going still fits."""
-        return self._low_space()
-
     def append(
         self, group_id: int, batch: Batch, stamp: Stamp | None, expected_offset: int | None
     ) -> asyncio.Future[Appended]:
         """Appends to a partition that this node leads; raises RakitError otherwise."""
-        if self.is_full():
+        if self._lacks_room(group_id):
             if self._leaves(group_id):
                 raise RakitError(
                     error_pb2.ERROR_REASON_NO_LEADER,
@@ -148,8 +144,8 @@ class Partitions:
                 )
             raise RakitError(
                 error_pb2.ERROR_REASON_NO_SPACE,
-                "The disk of the partition's leader is nearly full: free some room, or shorten the"
-                " retention of topics. Reads go on.",
+                "The disks of the partition's leader or of most of its replicas are nearly full:"
+                " free some room, or shorten the retention of topics. Reads go on.",
             )
         return self.get(group_id).append(batch, stamp, expected_offset)
 

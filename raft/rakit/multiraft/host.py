@@ -341,6 +341,11 @@ class Host:
         return node_id not in self._peers.low_space
 
     @property
+    def somebody_lacks_room(self) -> bool:
+        """Tells whether `has_room` is false for any node."""
+        return self._store.low_space or bool(self._peers.low_space)
+
+    @property
     def lost_logs(self) -> list[tuple[int, int]]:
         """Groups and their members elsewhere that came back without what they had acknowledged."""
         return [

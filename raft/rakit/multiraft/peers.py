@@ -113,6 +113,7 @@ class Peers:
         self.transport.set_peer(node_id, address)
         if address is None:
             self._changed(self.liveness.forget(node_id))
+            self.low_space.discard(node_id)
         else:
             self.liveness.watch(node_id, self._around.now_ms())
 

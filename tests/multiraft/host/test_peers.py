@@ -102,3 +102,10 @@ async def test_s12_a_disk_that_is_nearly_full_is_told_with_every_sign_of_life() 
         assert pong is not None
         parts.peers.ponged(2, pong)
         assert parts.peers.low_space == ({2} if is_full else set())
+
+
+async def test_s12_a_node_that_is_gone_from_the_cluster_lacks_no_room() -> None:
+    parts = Parts()
+    parts.peers.ponged(2, wire.Ping(number=1, low_space=True))
+    parts.peers.set_peer(2, None)
+    assert not parts.peers.low_space

@@ -141,6 +141,10 @@ class FakeHost:
     def has_room(self, node_id: int) -> bool:
         return node_id not in self.full
 
+    @property
+    def somebody_lacks_room(self) -> bool:
+        return bool(self.full)
+
     def answering(self, node_id: int) -> int:
         return self.boot_epochs.get(node_id, 0)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest
-from rakit.multiraft.machine import GroupKind, GroupMeta, node_of
+from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.node.metadata import commands
 from rakit.node.metadata.leaderships import (
     HANDED_OVER_COUNT_MAX,
@@ -152,7 +152,9 @@ def test_s12_p7_a_node_whose_disk_is_nearly_full_has_others_lead_that_have_room(
     for full, heir in (
         (set[int](), 0),
         ({first}, second),
-        ({first, second}, third),
+        (set[int](), 0),
+        ({first, third}, 0),
+        ({first, second}, 0),
         ({first, second, third}, 0),
         (set[int](), 0),
     ):
@@ -186,6 +188,30 @@ def test_s12_leadership_goes_past_a_voter_that_could_not_take_it() -> None:
     assert host.heirs == [third, second], "not heard of lately, in a quiet group, and the only one"
     host.led.peers[second] = replace(sound, doubtful=True)
     assert not leaderships.leaves(host.led.meta.group_id)
+    leaderships.close()
+
+
+def test_s12_nobody_takes_records_where_a_majority_has_no_room_for_them() -> None:
+    """The followers' nodes would end on full disks, and start again only to be filled up again."""
+    host = Leading(rank=0)
+    first, second, third = host.order
+    group_id = host.led.meta.group_id
+    leaderships = Leaderships(host, host.log.registry)
+    for full, lacks_room in (
+        (set[int](), False),
+        ({third}, False),
+        ({second, third}, True),
+        ({first}, True),
+        ({99}, False),
+    ):
+        host.full = full
+        assert leaderships.lacks_room(group_id) is lacks_room
+    assert not leaderships.lacks_room(group_id + 1), "no group of this node's: told elsewhere"
+    # While voters change, both halves are asked.
+    host.full = {second, third}
+    voters = host.led.conf_state.voters
+    host.led.conf_state = ConfState((replica_id(first, 1),), voters_outgoing=voters)
+    assert leaderships.lacks_room(group_id)
     leaderships.close()
 
 

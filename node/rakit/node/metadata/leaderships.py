@@ -9,6 +9,10 @@ A node whose disk is nearly full takes no records as a leader, while others may 
 hands over everything for which there is another voter that is fit, at once, since its writers are
 kept waiting anyway; and no leadership goes back to it before it has had room for some seconds.
 
+A follower writes down what it is sent until its disk is full and its node ends. One may: what is
+committed needs a majority. So where a majority of the voters has no room, nobody takes records,
+whoever leads; else one disk with room would end the nodes of the others, and the group with them.
+
 `Preference` decides, without effects and without a clock; the task around it looks once a second.
 It looks at some of the groups that this node would give away, in turn: while a node is down, others
 may lead thousands in its place.
@@ -28,7 +32,7 @@ from rakit.multiraft.machine import node_of
 from rakit.node.metadata.ports import HostPort
 from rakit.node.metadata.registry import METADATA_GROUP_ID, Change, Registry
 from rakit.node.metadata.tending import caught_up
-from rakit.raft import Role
+from rakit.raft import ConfState, Role
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +102,24 @@ class Leaderships:
         is_full = not self._host.has_room(self._host.node_id)
         return is_full and self._heir(group_id, is_full=True) != 0
 
+    def lacks_room(self, group_id: int) -> bool:
+        """Whether a group led here is to take no records, for want of room. Asked for each one."""
+        host = self._host
+        if not host.somebody_lacks_room:
+            return False
+        if not host.has_room(host.node_id):
+            return True
+        group = host.group(group_id)
+        return group is not None and not self._has_room(group.conf_state)
+
+    def _has_room(self, conf: ConfState) -> bool:
+        """Whether what is appended can be committed without filling a disk up."""
+        return all(
+            2 * sum(self._host.has_room(node_of(voter)) for voter in voters) > len(voters)
+            for voters in (conf.voters, conf.voters_outgoing)
+            if voters
+        )
+
     def _look(self, now_ms: int) -> None:
         is_full = not self._host.has_room(self._host.node_id)
         if is_full is not self._is_full:
@@ -141,8 +163,11 @@ class Leaderships:
         group = self._host.group(group_id)
         if partition is None or group is None or not group.ready:
             return 0
+        conf = group.conf_state
+        if is_full and not self._has_room(conf):
+            return 0
         wanted = partition.replica_ids if is_full else partition.replica_ids[:1]
-        conf, status = group.conf_state, group.status()
+        status = group.status()
         others = caught_up(status) - {group.meta.replica_id}
         peers = {
             peer.id: peer

@@ -135,6 +135,11 @@ class HostPort(Protocol):
         """Whether a node's disk takes more records, as it said last."""
         ...
 
+    @property
+    def somebody_lacks_room(self) -> bool:
+        """Whether `has_room` is false for any node."""
+        ...
+
     def answering(self, node_id: int) -> int:
         """The boot epoch of the process that answers for a peer at this moment, else 0."""
         ...

@@ -112,6 +112,10 @@ class MetadataService:
         """The local registry: consistent, and possibly a little behind."""
         return self.client.registry
 
+    def lacks_room(self, group_id: int) -> bool:
+        """Whether a group led here is to take no records, for want of room."""
+        return self._leaderships.lacks_room(group_id)
+
     def leaves(self, group_id: int) -> bool:
         """Whether this node, whose disk is nearly full, has somebody to lead a group instead."""
         return self._leaderships.leaves(group_id)
