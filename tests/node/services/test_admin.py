@@ -27,8 +27,12 @@ from rakit.api.v1.topic_service_pb2 import (
     TopicConfig,
     UpdateTopicRequest,
 )
+from rakit.multiraft.machine import replica_id
 from rakit.node.errors import RakitError
 from rakit.node.metadata.registry import Registry
+from rakit.node.partition.answers import not_leading
+from rakit.node.services import cluster as cluster_service
+from rakit.node.services.leadership import TransferHost
 from tests.multiraft.host.support import until
 from tests.node.services.served import TIMEOUT_S, Served, refusal_of
 
@@ -204,6 +208,23 @@ async def test_a_leadership_stays_when_there_is_nobody_else(served: Served) -> N
     request.to_node_id = served.node.host.node_id
     answer = await served.cluster.TransferLeadership(request, timeout=TIMEOUT_S)
     assert answer.leader_node_id == served.node.host.node_id
+
+
+async def test_a_transfer_that_comes_when_the_leader_has_just_moved_may_be_tried_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asked the wrong node: every node takes this request."""
+
+    def moved(_host: TransferHost, _group_id: int, _to_node_id: int) -> None:
+        raise not_leading(replica_id(2, 1), 3)
+
+    monkeypatch.setattr(cluster_service, "transfer", moved)
+    topic = await served.topic()
+    request = TransferLeadershipRequest(topic=topic.name)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.cluster.TransferLeadership(request, timeout=TIMEOUT_S)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert refusal_of(caught.value).reason == "NO_LEADER"
 
 
 @pytest.mark.parametrize("name", ["", "liveness", "readiness", "rakit.api.v1.LogService"])

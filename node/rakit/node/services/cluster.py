@@ -17,7 +17,7 @@ from rakit.node.errors import RakitError
 from rakit.node.metadata.registry import METADATA_GROUP_ID, NodeInfo, PartitionInfo
 from rakit.node.partitions import Partitions
 from rakit.node.peers import Peers
-from rakit.node.routing import RETRY_PAUSE_S, Router, give_up_at, is_reroutable
+from rakit.node.routing import RETRY_PAUSE_S, Router, give_up_at, is_reroutable, not_misled
 from rakit.node.services.damage import DamageHost, damages
 from rakit.node.services.describe import Describe
 from rakit.node.services.handlers import Call, Methods
@@ -144,7 +144,10 @@ class ClusterService:
             )
         leader = await self._router.leader(request.topic, place, give_up)
         if request.to_node_id != leader.node_id:
-            await self._begin_transfer(leader.node_id, place, request.to_node_id)
+            try:
+                await self._begin_transfer(leader.node_id, place, request.to_node_id)
+            except RakitError as error:
+                raise not_misled(error, request.topic, request.partition) from None
             leader = await self._moved(request, place, leader, call)
         return api.TransferLeadershipResponse(header=self._header, leader_node_id=leader.node_id)
 
