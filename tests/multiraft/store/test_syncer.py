@@ -164,7 +164,7 @@ def test_s12_room_that_runs_out_is_seen_while_it_is_written_to(
 ) -> None:
     """Between two upkeeps too, which are further apart than it takes to fill a small reserve."""
     monkeypatch.setattr(RocksStore, "maintain", _nothing)
-    monkeypatch.setattr(spaces, "room", lambda _: Room(0, 1 << 30))
+    monkeypatch.setattr(spaces, "room", _no_room)
 
     def is_seen() -> bool:
         syncer.request(write_some(store, 1))
@@ -178,12 +178,20 @@ def test_s13_a_disk_that_hangs_while_nothing_is_written_is_noticed(
 ) -> None:
     """What is written afterwards would wait for it unseen."""
     answers = threading.Event()
-    monkeypatch.setattr(RocksStore, "maintain", lambda _: answers.wait())
+
+    def hang(_: RocksStore) -> None:
+        answers.wait()
+
+    monkeypatch.setattr(RocksStore, "maintain", hang)
     try:
         wait_until(lambda: syncer.in_flight_since() is not None)
         assert not store.low_space, "nobody else waits for that disk"
     finally:
         answers.set()
+
+
+def _no_room(_: Path) -> Room:
+    return Room(0, 1 << 30)
 
 
 def _nothing(_: RocksStore) -> None:
