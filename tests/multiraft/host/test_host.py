@@ -190,6 +190,18 @@ async def test_a_transfer_moves_the_leadership(cluster: Cluster) -> None:
     await cluster.propose(b"x")
 
 
+async def test_s12_everybody_hears_whose_disk_is_nearly_full(cluster: Cluster) -> None:
+    full, *others = cluster.nodes
+    assert not any(node.host.somebody_lacks_room for node in cluster.nodes)
+    space = full.store._space
+    for low_bytes, has_room in ((1 << 62, False), (0, True)):
+        space._low_bytes = low_bytes
+        for node in cluster.nodes:
+            await until(lambda: node.host.has_room(full.node_id) is has_room)  # noqa: B023
+            assert node.host.somebody_lacks_room is not has_room
+            assert all(node.host.has_room(other.node_id) for other in others)
+
+
 async def test_applied_entries_and_roles_are_told(cluster: Cluster) -> None:
     leader, follower = await cluster.leader(), cluster.followers()[0]
     applied: list[int] = []
