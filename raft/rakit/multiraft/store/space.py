@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _RESERVE_BYTES_MAX = 5 * GIB
 _RESERVE_SHARE = 20  # one twentieth of the disk
 _BALLAST_SHARE = 5  # one fifth of the reserve
+_EASE_SHARE = 10  # a tenth of the reserve more than that, before there is room again
 _LOOK_SECONDS = 0.1
 
 
@@ -74,7 +75,9 @@ class Space:
     def look(self) -> bool:
         """Whether produce is to be refused: little room, or the ballast had to be given up."""
         self._next_look_s = time.monotonic() + _LOOK_SECONDS
-        self._was_low = self.free_bytes < self._low_bytes or not self._has_ballast
+        # Leaderships go away with it and come back: not at each file that comes or goes.
+        eased_bytes = self._low_bytes // _EASE_SHARE if self._was_low else 0
+        self._was_low = self.free_bytes < self._low_bytes + eased_bytes or not self._has_ballast
         return self._was_low
 
     def look_if_due(self) -> None:
