@@ -164,6 +164,31 @@ async def test_one_that_was_served_first_does_not_pass_the_next_with_its_second_
     assert [value[:1] for value in fake.topics["t"][0].values()] == [b"0", b"1", b"2", b"3"]
 
 
+async def test_the_limits_hold_when_a_producer_is_opened_again(
+    fake: FakeCluster, client: Client
+) -> None:
+    config = replace(CONFIG, batch_bytes_max=1_000, unacknowledged_bytes_max=1_000)
+    producer = client.producer(config)
+    async with producer:
+        await producer.send("t", b"", partition=0)
+    fake.may_answer.clear()
+    async with producer:
+        await producer.send("t", bytes(600), partition=0)
+        given_up = asyncio.create_task(producer.send("t", bytes(600), partition=0))
+        waiting = asyncio.create_task(producer.send("t", bytes(600), partition=0))
+        await asyncio.sleep(0)
+        # Who leaves the queue has those looked at who stand behind.
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        assert unacknowledged(producer)[1] == 1
+        assert producer._room.used_bytes <= 1_000
+        await fake.until_seen()
+        assert not waiting.done()
+        fake.may_answer.set()
+        async with asyncio.timeout(SOON_S):
+            await waiting
+
+
 async def test_room_is_not_kept_by_partitions_that_do_not_use_it(
     fake: FakeCluster, client: Client
 ) -> None:

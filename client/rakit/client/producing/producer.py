@@ -186,7 +186,7 @@ class Producer:
         self._topics.clear()
         # The caller wanted it so; it is no failure that a flush has to report.
         self._failures.close(error)
-        self._room.close()
+        self._room.let_go()
 
     async def _init_producer(self) -> Identity:
         if not self._config.idempotent:

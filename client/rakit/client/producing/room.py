@@ -44,7 +44,6 @@ class Room:
         "_bytes",
         "_bytes_max",
         "_count_max",
-        "_is_open",
         "_turns",
         "_waiting_count",
         "_yield_at_bytes",
@@ -66,7 +65,6 @@ class Room:
         self._waiting_count = 0
         # Other tasks have their turn when so much is not acknowledged: a distance from `_bytes`.
         self._yield_at_bytes = YIELD_EVERY_BYTES
-        self._is_open = True
 
     @property
     def used_bytes(self) -> int:
@@ -84,7 +82,7 @@ class Room:
         return True
 
     async def wait(self, size_bytes: int, count: int) -> None:
-        """Takes room for records behind those who wait already. After `close()` all have some."""
+        """Takes room for records behind those who wait already, or is let go."""
         assert not self.credit_bytes, "nobody waits for room that is lent"
         turn = _Turn(size_bytes, count, asyncio.get_running_loop().create_future())
         self._turns.append(turn)
@@ -122,10 +120,10 @@ class Room:
             self._bytes += self.credit_bytes
         return is_long_run
 
-    def close(self) -> None:
-        """Lets everybody go who waits."""
-        self._is_open = False
-        self._serve()
+    def let_go(self) -> None:
+        """Wakes everybody who waits, room or not: what they wait for will not be sent."""
+        while self._turns:
+            self._wake_first()
 
     def _fits(self, size_bytes: int, count: int) -> bool:
         return not self.count or (
@@ -134,11 +132,12 @@ class Room:
 
     def _serve(self) -> None:
         """Counts for those whose turn has come, and wakes them, first come first served."""
-        while self._turns and (
-            not self._is_open or self._fits(self._turns[0].size_bytes, self._turns[0].count)
-        ):
-            turn = self._turns.popleft()
-            self._bytes += turn.size_bytes
-            self.count += turn.count
-            if not turn.come.done():
-                turn.come.set_result(None)
+        while self._turns and self._fits(self._turns[0].size_bytes, self._turns[0].count):
+            self._wake_first()
+
+    def _wake_first(self) -> None:
+        turn = self._turns.popleft()
+        self._bytes += turn.size_bytes
+        self.count += turn.count
+        if not turn.come.done():
+            turn.come.set_result(None)
