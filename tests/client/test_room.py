@@ -301,6 +301,33 @@ async def test_small_records_do_not_linger_when_together_they_are_worth_it(
         assert len(fake.seen) == 1
 
 
+async def test_a_full_batch_does_not_linger(client: Client) -> None:
+    config = replace(CONFIG, linger_ms=15_000, batch_bytes_max=10_000)
+    async with client.producer(config) as producer:
+        full = await producer.send("t", bytes(9_000), partition=0)
+        assert not producer._engine.lanes[0].in_flight
+        await producer.send("t", bytes(9_000), partition=0)
+        async with asyncio.timeout(SOON_S):
+            await full
+
+
+async def test_a_small_full_batch_joins_what_is_in_flight(
+    fake: FakeCluster, client: Client
+) -> None:
+    fake.may_answer.clear()
+    async with client.producer(replace(CONFIG, batch_bytes_max=10_000)) as producer:
+        await producer.send("t", b"", partition=0)
+        await fake.until_seen()
+        lane = producer._engine.lanes[0]
+        await producer.send("t", bytes(9_000), partition=0)
+        await asyncio.sleep(0)
+        assert len(lane.in_flight) == 1
+        await producer.send("t", bytes(9_000), partition=0)
+        await asyncio.sleep(0)
+        assert len(lane.in_flight) == 2
+        fake.may_answer.set()
+
+
 async def test_only_records_that_reach_a_limit_go_the_long_way(
     fake: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

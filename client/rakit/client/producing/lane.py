@@ -257,8 +257,10 @@ class Lane:
             return NEVER
         if not count and not self.limits.linger_s:
             return 0
-        # What lingers is looked at when it is worth sending at once.
-        return max(self._gather_bytes(count), GATHER_BYTES) - self._queued_bytes
+        # What lingers is looked at when it is worth sending at once, as what is sealed always is.
+        lingers = bool(self.limits.linger_s) and not self._queue
+        needed_bytes = max(self._gather_bytes(count), GATHER_BYTES if lingers else 0)
+        return needed_bytes - self._queued_bytes
 
     def _gather_bytes(self, in_flight_count: int) -> int:
         """How much has to wait before another batch joins those in flight."""
