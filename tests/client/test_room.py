@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from rakit.client import Client, ProducerConfig
+from rakit.client import Client, ClosedError, ProducerConfig
 from rakit.client.producing.batch import Delivery
 from rakit.client.producing.intake import RECORD_OVERHEAD_BYTES
 from rakit.client.producing.lane import GATHER_BYTES, Lane
@@ -121,6 +121,35 @@ async def test_nothing_is_lent_while_somebody_waits_or_has_not_run_since() -> No
     assert lent(room) == 0, "it was served and has not run"
     await waiting
     assert lent(room) == 500
+
+
+async def test_one_that_gives_up_lets_those_behind_it_have_the_room() -> None:
+    room = Room(bytes_max=1_000, count_max=100)
+    assert room.take(900, 1)
+    large = asyncio.create_task(room.wait(500, 1))
+    small = asyncio.create_task(room.wait(50, 1))
+    await asyncio.sleep(0)
+    large.cancel()
+    async with asyncio.timeout(SOON_S):
+        await small
+    assert large.cancelled()
+    assert room.used_bytes == 950
+
+
+async def test_all_who_wait_for_room_hear_of_the_end(fake: FakeCluster, client: Client) -> None:
+    fake.may_answer.clear()
+    config = replace(CONFIG, batch_bytes_max=1_000, unacknowledged_bytes_max=1_000)
+    async with client.producer(config) as producer:
+        await producer.send("t", bytes(900), partition=0)
+        waiting = [
+            asyncio.create_task(producer.send("t", bytes(900), partition=0)) for _ in range(20)
+        ]
+        await fake.until_seen()
+        await producer.abort()
+        async with asyncio.timeout(SOON_S):
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {ClosedError}
+    assert producer._room.used_bytes == producer._room.count == 0
 
 
 async def test_a_small_record_does_not_pass_a_large_one_that_waits(
@@ -326,6 +355,41 @@ async def test_a_small_full_batch_joins_what_is_in_flight(
         await asyncio.sleep(0)
         assert len(lane.in_flight) == 2
         fake.may_answer.set()
+
+
+async def test_a_record_that_reaches_no_limit_loses_nothing(
+    fake: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...], int]] = [
+        (b"v", b"k", (("a", b"1"), ("a", b"2")), 5_000),
+        (None, b"k", (), 4_000),
+        (b"", None, (("b", b""),), 0),
+        (None, None, (), 3_000),
+        (b"w", b"", (("c", b"3"),), 2_000),
+    ]
+    fake.may_answer.clear()
+    async with client.producer(CONFIG) as producer:
+        await producer.send("t", b"on its way", partition=0)
+        await fake.until_seen()
+        await producer.send("t", b"opens a batch", partition=0)
+        with monkeypatch.context() as patch:
+            # The long way is closed.
+            patch.delattr(Lane, "append")
+            sent = [
+                await producer.send(
+                    "t", value, key, headers=headers, timestamp_ms=time_ms, partition=0
+                )
+                for value, key, headers, time_ms in given
+            ]
+            with pytest.raises(TypeError):
+                await producer.send("t", bytearray(b"v"), partition=0)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        fake.may_answer.set()
+        assert [(await delivery).offset for delivery in sent] == [2, 3, 4, 5, 6]
+    async with client.reader("t", [0]) as reader:
+        records = [record async for record in reader][2:]
+    assert [(one.value, one.key, one.headers) for one in records] == [row[:3] for row in given]
+    times_ms = [one.timestamp_ms for one in records]
+    assert times_ms == [time_ms or records[2].append_time_ms for _, _, _, time_ms in given]
 
 
 async def test_only_records_that_reach_a_limit_go_the_long_way(

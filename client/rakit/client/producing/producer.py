@@ -182,11 +182,11 @@ class Producer:
         error = make_error(
             LocalReason.CLOSED, "the producer was closed before this was acknowledged"
         )
+        # Every batch ends by it and frees its room: who waits for some has a turn, and is told.
         await self._engine.close(error)
         self._topics.clear()
         # The caller wanted it so; it is no failure that a flush has to report.
         self._failures.close(error)
-        self._room.let_go()
 
     async def _init_producer(self) -> Identity:
         if not self._config.idempotent:

@@ -82,7 +82,7 @@ class Room:
         return True
 
     async def wait(self, size_bytes: int, count: int) -> None:
-        """Takes room for records behind those who wait already, or is let go."""
+        """Takes room for records behind those who wait already."""
         assert not self.credit_bytes, "nobody waits for room that is lent"
         turn = _Turn(size_bytes, count, asyncio.get_running_loop().create_future())
         self._turns.append(turn)
@@ -120,11 +120,6 @@ class Room:
             self._bytes += self.credit_bytes
         return is_long_run
 
-    def let_go(self) -> None:
-        """Wakes everybody who waits, room or not: what they wait for will not be sent."""
-        while self._turns:
-            self._wake_first()
-
     def _fits(self, size_bytes: int, count: int) -> bool:
         return not self.count or (
             self._bytes + size_bytes <= self._bytes_max and self.count + count <= self._count_max
@@ -133,11 +128,8 @@ class Room:
     def _serve(self) -> None:
         """Counts for those whose turn has come, and wakes them, first come first served."""
         while self._turns and self._fits(self._turns[0].size_bytes, self._turns[0].count):
-            self._wake_first()
-
-    def _wake_first(self) -> None:
-        turn = self._turns.popleft()
-        self._bytes += turn.size_bytes
-        self.count += turn.count
-        if not turn.come.done():
-            turn.come.set_result(None)
+            turn = self._turns.popleft()
+            self._bytes += turn.size_bytes
+            self.count += turn.count
+            if not turn.come.done():
+                turn.come.set_result(None)
