@@ -49,18 +49,15 @@ def test_a_public_listener_is_refused_without_insecure() -> None:
     refused(done, 2, "accept plaintext with --insecure")
 
 
-@pytest.mark.parametrize("place", ["file", "file/data", "mine/data"])
+@pytest.mark.parametrize("place", ["file", "file/data"])
 def test_a_data_directory_that_cannot_be_had_is_said_in_one_line(
     tmp_path: Path, place: str
 ) -> None:
-    """It is a file, or lies below one, or in what belongs to somebody else."""
+    """It is a file, or lies below one."""
     (tmp_path / "file").touch()
-    if os.geteuid() == 0 and place.startswith("mine"):
-        pytest.skip("root may write anywhere")
-    (tmp_path / "mine").mkdir(mode=0o500)
     done = run("-m", "rakit.node", f"--data-dir={tmp_path / place}")
     refused(done, 2, "the data directory cannot be used: [Errno ")
-    assert str(tmp_path / "file" if "file" in place else tmp_path / place) in done.stderr
+    assert str(tmp_path / "file") in done.stderr
     assert "Traceback" not in done.stderr
 
 

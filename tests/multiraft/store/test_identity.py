@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from rakit.multiraft.store import (
     StoreDamagedError,
     StoreLockedError,
 )
+from rakit.multiraft.store.errors import DirectoryUnusableError
 from tests.multiraft.store.support import entries_in, open_store, write_some
 
 
@@ -168,3 +170,16 @@ def test_a_refused_open_lets_go_of_the_directory(tmp_path: Path) -> None:
     with pytest.raises(IdentityMismatchError):
         RocksStore.open(StoreConfig.small(tmp_path), "n2")
     open_store(tmp_path).close()
+
+
+def test_a_directory_in_what_belongs_to_somebody_else_is_misuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_args: object, **_kwargs: object) -> None:
+        # Who runs the tests may be root, whom no directory refuses.
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(DirectoryUnusableError, match=r"cannot be used: \[Errno 13\]") as caught:
+        open_store(tmp_path / "mine")
+    assert caught.value.exit_code == 2
