@@ -29,13 +29,13 @@ class CountingDisk(MemoryDisk):
             yield key, value
 
 
-def disk_with(group_ids: range, entries: int) -> CountingDisk:
+def disk_with(group_ids: range, entries: int, entry: bytes = b"") -> CountingDisk:
     disk, batch = CountingDisk(), WriteBatch()
     for group_id in group_ids:
         batch.put(keys.birth(group_id), b"")
         batch.put(keys.hard_state(group_id), b"")
         for index in range(1, entries + 1):
-            batch.put(keys.entry(group_id, index), b"")
+            batch.put(keys.entry(group_id, index), entry)
     disk.write(batch)
     return disk
 
@@ -66,6 +66,14 @@ def test_the_rows_of_a_long_log_are_passed_over() -> None:
     found, _ = census(disk)
     assert found.group_ids == list(range(2, 12))
     assert disk.rows < 200
+
+
+def test_of_a_log_of_large_entries_one_is_read() -> None:
+    disk = disk_with(range(2, 12), entries=5, entry=bytes(20_000))
+    found, _ = census(disk)
+    assert found.whole
+    assert found.group_ids == list(range(2, 12))
+    assert disk.rows == 3 * 10, "a birth record, a vote record and an entry of each group"
 
 
 def test_s9_a_row_that_cannot_be_read_within_a_log_hides_no_group() -> None:
