@@ -72,7 +72,7 @@ class BaseServing:
         ):
             return
         self._readers[key] = (group, self._now)
-        group.base_readers.add(replica)
+        group.base_readers |= {replica}
         group.raw.report_base_moves(replica, part.index)
         self._pulls.append((group, replica, part))
 
@@ -109,7 +109,7 @@ class BaseServing:
         for key, (group, tick) in tuple(self._readers.items()):
             if tick < oldest or self._floor.group(key[0]) is not group:
                 del self._readers[key]
-                group.base_readers.discard(key[1])
+                group.base_readers -= {key[1]}
                 if self._floor.group(key[0]) is group:
                     self._floor.mark(group)
 

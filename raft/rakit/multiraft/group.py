@@ -117,17 +117,17 @@ class Group:
 
         self.proposals = Proposals()
         self.reads = Reads()
-        self.flights: deque[Flight] = deque()
+        self.flights: list[Flight] = []
         self.remainder: Remainder | None = None
         #: A state that is larger than this is stored and sent in parts of this size.
         self.base_part_bytes_max = base_part_bytes_max
         self.draft: Draft | None = None
         #: Replicas that are fetching the base of this log, which therefore stays (`bases`).
-        self.base_readers: set[int] = set()
+        self.base_readers: frozenset[int] = frozenset()
         #: The core was given a base that is to be installed with its next Ready.
         self.installing = False
         #: (effects number, index) of checkpoints that may not be durable yet.
-        self.checkpoints_in_flight: deque[tuple[int, int]] = deque()
+        self.checkpoints_in_flight: list[tuple[int, int]] = []
         self.durable_checkpoint = storage.latest.index
         #: A checkpoint became durable or the machine moved: ask the machine about trimming.
         self.wants_trim = True

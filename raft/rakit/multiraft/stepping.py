@@ -100,12 +100,12 @@ def land(group: Group, synced_number: int) -> list[Envelope]:
     freed: list[Envelope] = []
     flights = group.flights
     while flights and (flights[0].number <= synced_number or not flights[0].must_sync):
-        flight = flights.popleft()
+        flight = flights.pop(0)
         group.raw.on_persisted(flight.ready_number)
         freed += _envelopes(group, flight.messages)
     in_flight = group.checkpoints_in_flight
     while in_flight and in_flight[0][0] <= synced_number:
-        group.durable_checkpoint = in_flight.popleft()[1]
+        group.durable_checkpoint = in_flight.pop(0)[1]
         group.wants_trim = True
     return freed
 

@@ -24,7 +24,6 @@ Several Readys may be in flight (safety S18). What a completion may be taken for
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -87,7 +86,7 @@ class RawNode:
         self._hard_state = HardState(self._raft.term, self._raft.vote, self._raft.log.committed)
         self._soft_state = SoftState(0, Role.FOLLOWER)
         self._number = 0
-        self._flights: deque[_Flight] = deque()
+        self._flights: list[_Flight] = []
         self._syncs = 0
 
     # Inputs.
@@ -344,7 +343,7 @@ class RawNode:
     def on_persisted(self, number: int) -> None:
         """Notes that everything up to this Ready is durable (rules N1 to N3)."""
         assert self._flights, f"Ready {number} is reported and none is in flight"
-        flight = self._flights.popleft()
+        flight = self._flights.pop(0)
         assert flight.number == number, f"Ready {number} is reported before {flight.number} (N1)"
         self._syncs -= flight.must_sync
         assert self._syncs >= 0, "more syncs were reported than asked for"

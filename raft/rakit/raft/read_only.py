@@ -16,7 +16,7 @@ Invariants: `_waiting` ascends by round, `_round` is the round of the newest rea
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -44,7 +44,7 @@ class ReadOnly:
     def __init__(self) -> None:
         #: Reads that arrived before the first commit of this term: (requester, context).
         self.early: list[tuple[int, bytes]] = []
-        self._waiting: deque[PendingRead] = deque()
+        self._waiting: list[PendingRead] = []
         self._round = 0
         self._round_sent = 0
         self._acked: dict[int, int] = {}
@@ -90,9 +90,9 @@ class ReadOnly:
             return self._round_sent if voter == own_id else self._acked.get(voter, 0)
 
         round_ = voters.committed_index(acked)
-        done: list[PendingRead] = []
-        while self._waiting and self._waiting[0].round <= round_:
-            done.append(self._waiting.popleft())
+        count = bisect_right(self._waiting, round_, key=lambda read: read.round)
+        done = self._waiting[:count]
+        del self._waiting[:count]
         return done
 
     def abandon(self) -> list[tuple[int, bytes]]:
