@@ -23,7 +23,7 @@ from collections import deque
 from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.effects import Effects, Envelope
 from rakit.multiraft.floor import GROUP_FATAL, Floor
-from rakit.multiraft.group import Group
+from rakit.multiraft.group import NOBODY, Group
 from rakit.multiraft.lanes import Lanes
 from rakit.multiraft.machine import node_of
 from rakit.raft import ConfState, Message, MessageType, Role, Snapshot
@@ -109,7 +109,7 @@ class BaseServing:
         for key, (group, tick) in tuple(self._readers.items()):
             if tick < oldest or self._floor.group(key[0]) is not group:
                 del self._readers[key]
-                group.base_readers -= {key[1]}
+                group.base_readers = (group.base_readers - {key[1]}) or NOBODY
                 if self._floor.group(key[0]) is group:
                     self._floor.mark(group)
 

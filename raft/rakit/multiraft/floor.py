@@ -27,7 +27,7 @@ from contextlib import suppress
 from rakit.multiraft import farewell, quarantine
 from rakit.multiraft.effects import Effects, Envelope, RoleChange
 from rakit.multiraft.errors import MachineFailedError, StoreCorruptError
-from rakit.multiraft.group import Group
+from rakit.multiraft.group import NOBODY, Group
 from rakit.multiraft.roster import Roster
 from rakit.multiraft.stepping import give_up
 from rakit.raft import (
@@ -100,7 +100,7 @@ class Floor:
         if group.quiet:
             group.quiet = False
             group.ticked = group.woken_tick = self.now
-            group.dead_at_rest = frozenset()
+            group.dead_at_rest = NOBODY
             self.awake[group.meta.group_id] = group
             self.plan(group)
         else:
@@ -144,10 +144,10 @@ class Floor:
             due.append(group)
         return due
 
-    def rest(self, group: Group, dead: frozenset[int] = frozenset()) -> None:
+    def rest(self, group: Group, dead: frozenset[int] = NOBODY) -> None:
         """Lets a group go quiet; `dead` are members whose sign of life wakes it."""
         group.quiet = True
-        group.dead_at_rest = dead
+        group.dead_at_rest = dead or NOBODY
         group.raw.tick_quiesced()
         del self.awake[group.meta.group_id]
 

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -384,3 +386,35 @@ def test_s8_a_replica_in_doubt_does_not_rest() -> None:
     assert not may_rest(group, word, lambda _: True)
     group.raw._raft.doubtful = False
     assert may_rest(group, word, lambda _: True), "nothing else keeps it awake"
+
+
+def test_a_replica_at_rest_takes_less_than_seven_kilobytes() -> None:
+    """What waits for nothing holds no deque of its own and no empty set (600 and 200 bytes each).
+
+    The goal is 10 kB for all of a node; the partition on top of a replica takes one or two.
+    """
+    cluster = Cluster()
+    cluster.create_and_elect()
+    count = 100
+    ours = [tracemalloc.Filter(inclusive=True, filename_pattern="*/raft/rakit/*")]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for group_id in range(1000, 1000 + count):
+            cluster.create(group_id)
+        cluster.tick(10)
+        for group_id in range(1000, 1000 + count):
+            leader = cluster.leader(group_id)
+            assert leader is not None
+            cluster.propose(leader, b"a", group=group_id)
+        cluster.tick(100)
+        assert all(node.driver.awake_count == 0 for node in cluster.nodes.values())
+        for node in cluster.nodes.values():
+            node.effects.clear()
+        cluster.sent.clear()
+        gc.collect()
+        held = tracemalloc.take_snapshot().filter_traces(ours)
+    finally:
+        tracemalloc.stop()
+    held_bytes = sum(one.size for one in held.statistics("filename"))
+    assert held_bytes / (count * len(cluster.nodes)) < 7000
