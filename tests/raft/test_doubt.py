@@ -278,6 +278,19 @@ def test_s8_a_target_that_lost_its_log_meanwhile_is_not_told_to_stand() -> None:
     assert of_kind(sent, MessageType.TIMEOUT_NOW) == []
 
 
+def test_s8_a_replica_that_lost_its_log_confirms_no_read() -> None:
+    node = leader_of_five()
+    node.node.read_index(b"r")
+    beat = of_kind(node.drain(), HEARTBEAT)[0]
+    node.step(APP_RESP, 2, index=2, reject=True, reject_hint=1, context=CLEAR_7)
+    assert peer(node, 2).lost_log
+    node.step(HEARTBEAT_RESP, 2, context=beat.context)
+    node.step(HEARTBEAT_RESP, 3, context=beat.context)
+    assert not any(ready.read_states for ready in node.readys)
+    node.step(HEARTBEAT_RESP, 4, context=beat.context)
+    assert [one.context for ready in node.readys for one in ready.read_states] == [b"r"]
+
+
 # Rule D4: how it ends.
 
 

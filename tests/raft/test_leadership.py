@@ -175,6 +175,25 @@ def test_reads_do_not_repeat_probes() -> None:
     assert of_kind(node.step(HEARTBEAT_RESP, 2), APP) == []
 
 
+def test_reads_do_not_put_off_what_repeats_a_lost_append() -> None:
+    """Rule T3: a tick's heartbeats come in their time, however often somebody reads."""
+    network = Network((1, 2, 3), election_tick=20, heartbeat_tick=5)
+    network.elect(1)
+    network.run()
+    network[1].read_index(b"first")
+    network.run()
+    network.filter = lambda message: message.type is not APP
+    _, index = network[1].propose(b"x")
+    network.run()
+    network.heal()
+    for _ in range(4):
+        for number in range(5):
+            network[1].read_index(b"%d" % number)
+            network.run()
+            network.tick()
+    assert network[1].basic_status().commit == index
+
+
 # Transfer.
 
 

@@ -9,8 +9,12 @@ from rakit.raft.read_only import ReadOnly
 THREE = JointConfig((1, 2, 3))
 
 
+def everybody_counts(_replica_id: int) -> bool:
+    return True
+
+
 def contexts(reads: ReadOnly, voters: JointConfig = THREE) -> list[bytes]:
-    return [read.context for read in reads.confirmed(1, voters)]
+    return [read.context for read in reads.confirmed(1, voters, everybody_counts)]
 
 
 def test_reads_that_come_together_share_a_round() -> None:
@@ -52,7 +56,7 @@ def test_equal_contexts_do_not_confirm_each_other() -> None:
     reads.add(2, b"same", 5)
     first = reads.send_round()
     reads.acknowledge(2, first)
-    assert [r.requester for r in reads.confirmed(1, THREE)] == [2]
+    assert [r.requester for r in reads.confirmed(1, THREE, everybody_counts)] == [2]
     reads.add(3, b"same", 9)
     reads.send_round()
     reads.acknowledge(2, first)
@@ -88,6 +92,16 @@ def test_a_smaller_quorum_confirms_what_waited() -> None:
     reads.acknowledge(2, round_)
     assert contexts(reads, five) == []
     assert contexts(reads, THREE) == [b"a"]
+
+
+def test_a_voter_that_does_not_count_confirms_nothing() -> None:
+    """Rule R3: also when it stopped counting after its answer; it may be this leader itself."""
+    reads = ReadOnly()
+    reads.add(1, b"a", 5)
+    reads.acknowledge(2, reads.send_round())
+    for doubted in (1, 2):
+        assert reads.confirmed(1, THREE, lambda voter, bad=doubted: voter != bad) == []
+    assert contexts(reads) == [b"a"]
 
 
 def test_abandoned_reads_ask_for_no_heartbeat() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from rakit.multiraft.driver import Driver
 from rakit.multiraft.effects import ReadReady
 from rakit.multiraft.errors import ProposalRefusedError
+from rakit.raft import Role
 from tests.sim.violations import Invariant, ViolationError
 
 
@@ -44,7 +45,15 @@ class ReadOracle:
         """Begins a read of one of the node's groups, if it has any."""
         if not driver.groups:
             return
-        group_id = rng.choice(sorted(driver.groups))
+        self._ask(node_id, boot, driver, rng.choice(sorted(driver.groups)))
+
+    def ask_leaders(self, node_id: int, boot: int, driver: Driver) -> None:
+        """Begins a read of each group that the node leads."""
+        for group_id, group in sorted(driver.groups.items()):
+            if group.role is Role.LEADER:
+                self._ask(node_id, boot, driver, group_id)
+
+    def _ask(self, node_id: int, boot: int, driver: Driver, group_id: int) -> None:
         floor = self.acknowledged.get(group_id, 0)
         self.asked += 1
         read = Read(self.asked, node_id, boot, group_id, floor)

@@ -60,6 +60,9 @@ TAIL_CACHE_BYTES = 1500
 #: Runs whose nodes read what is durable from the disk, and ahead of what they need. The usual
 #: cache keeps whatever a truncation can reach, so nothing of that is ever read ahead.
 WITHOUT_TAIL = 0.3
+#: Runs in which every leader is read from with every tick until a healed world has come to rest:
+#: what was lost before has to be repeated beside that.
+EAGER_READERS = 0.35
 #: Runs in which the members of groups change.
 _MOVES = {Topic.MEMBERS, Topic.DAMAGE, Topic.REGISTRY}
 _APPENDS = frozenset({MessageType.APP, MessageType.SNAP, MessageType.BASE_PART})
@@ -74,6 +77,11 @@ def new_machine(meta: GroupMeta) -> StateMachine:
 def _tail_cache_bytes(seed: int) -> int:
     # A generator of its own: what a run draws does not depend on its cache.
     return 1 if random.Random(f"the caches of {seed}").random() < WITHOUT_TAIL else TAIL_CACHE_BYTES
+
+
+def _has_eager_readers(seed: int) -> bool:
+    # Likewise: what goes before the healing is the same run.
+    return random.Random(f"the readers of {seed}").random() < EAGER_READERS
 
 
 class World:
@@ -122,6 +130,7 @@ class World:
         self.tending = plan.topic in _MOVES
         self.tending_rate = self.rng.choice([0.4, 0.06])
         self.graves = Graves(self.nodes)
+        self.eager_readers = _has_eager_readers(seed)
         # Nodes that never come back.
         self.lost: set[int] = set()
         self.hazards = Hazards(self, seed)
@@ -357,6 +366,8 @@ class World:
             self.members.tend(node.driver, self.watch.up(node_id))
         if self.chaos and rng.random() < 0.1:
             traffic.reads.ask(node_id, node.boot, node.driver, rng)
+        if not self.chaos and self.eager_readers:
+            traffic.reads.ask_leaders(node_id, node.boot, node.driver)
         if self.chaos and self.plan.topic is Topic.REGISTRY and rng.random() < 0.2:
             traffic.registrars.register(node.driver, self.clock_ms(node_id), rng)
         self.events.later(self.tick_ms[node_id], partial(self._tick, node_id), node_id, node.boot)
@@ -532,6 +543,7 @@ class World:
         self._heal()
         # First everybody comes to rest without being asked for anything; some need a client for it.
         self._rest()
+        self.eager_readers = False
         lull.strike(self)
         self._rest()
         self.traffic.ask_once_more(registry=self.plan.topic is Topic.REGISTRY)

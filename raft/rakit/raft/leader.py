@@ -112,6 +112,7 @@ def tick(raft: Raft) -> None:
             return
         end_transfer(raft)
     if raft.heartbeat_elapsed >= raft.config.heartbeat_tick:
+        raft.heartbeat_elapsed = 0
         for _, progress in raft.tracker.peers:
             progress.heard_heartbeat = False
         broadcast_heartbeat(raft)

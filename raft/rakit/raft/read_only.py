@@ -8,7 +8,8 @@ Rules:
 - Rule R1: rounds have numbers of our own. Two callers may use the same context; a round confirms by
   its number, never by what the caller wrote (etcd-io/etcd#20418).
 - Rule R2: an answer to round n confirms every round up to n, since its heartbeat left later.
-- Rule R3: a quorum is counted under the configuration at the time of counting, in both halves.
+- Rule R3: a quorum is counted under the configuration at the time of counting, in both halves, and
+  of voters that count then: not of one in doubt, nor of one that lost its log (`doubt`).
 
 Invariants: `_waiting` ascends by round, `_round` is the round of the newest read, and
 `_round_sent <= _round`, equal once nobody waits for a round to be sent.
@@ -17,6 +18,7 @@ Invariants: `_waiting` ascends by round, `_round` is the round of the newest rea
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -81,12 +83,16 @@ class ReadOnly:
         if round_ > self._acked.get(replica_id, 0):
             self._acked[replica_id] = round_
 
-    def confirmed(self, own_id: int, voters: JointConfig) -> list[PendingRead]:
-        """Removes and returns the reads that a quorum has confirmed (6.4, rule R3)."""
+    def confirmed(
+        self, own_id: int, voters: JointConfig, counts: Callable[[int], bool]
+    ) -> list[PendingRead]:
+        """Removes and returns the reads that a quorum of voters that count has confirmed (6.4)."""
         if not self._waiting:
             return []
 
         def acked(voter: int) -> int:
+            if not counts(voter):
+                return 0
             return self._round_sent if voter == own_id else self._acked.get(voter, 0)
 
         round_ = voters.committed_index(acked)

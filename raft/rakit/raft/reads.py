@@ -83,5 +83,6 @@ def release_early(raft: Raft) -> None:
 
 def release_confirmed(raft: Raft) -> None:
     """Answers the reads that a quorum has confirmed by now, perhaps because it shrank."""
-    for read in raft.reads.confirmed(raft.id, raft.tracker.voters):
+    tracker = raft.tracker
+    for read in raft.reads.confirmed(raft.id, tracker.voters, tracker.counts):
         _answer(raft, read.requester, read.context, read.index)

@@ -142,8 +142,11 @@ def _send_snapshot(raft: Raft, id_: int, progress: Progress) -> None:
 
 
 def broadcast_heartbeat(raft: Raft) -> None:
-    """Sends everyone a sign of life (5.2), with the number of the read round (6.4, rule L3)."""
-    raft.heartbeat_elapsed = 0
+    """Sends everyone a sign of life (5.2), with the number of the read round (6.4, rule L3).
+
+    Those that reads ask for put off none of the clock's: only the clock's begin a new round of rule
+    T3, and where somebody reads all the time, what was lost would never be sent again.
+    """
     context = raft.reads.send_round()
     commit = raft.log.committed
     for id_, progress in raft.tracker.peers:

@@ -205,7 +205,6 @@ def a_heartbeat_carries_the_whole_commit_index() -> Generator[None]:
     original = messages.heartbeat
 
     def broadcast_heartbeat(raft: Raft) -> None:
-        raft.heartbeat_elapsed = 0
         context = raft.reads.send_round()
         for id_, _ in raft.tracker.peers:
             raft.post(original(id_, raft.id, raft.term, raft.log.committed, context))

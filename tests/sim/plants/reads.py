@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from unittest.mock import patch
 
-from rakit.raft import ReadState, messages, reads
+from rakit.raft import ReadState, messages, reads, replication
 from rakit.raft.read_only import PendingRead, ReadOnly
 from rakit.raft.state import Raft
 from tests.sim.plants import bug
@@ -20,6 +20,19 @@ def reads_need_no_round() -> Generator[None]:
         self._waiting.append(PendingRead(requester, context, commit, 0))
 
     with patch.object(ReadOnly, "add", add):
+        yield
+
+
+@bug(Invariant.REST)
+def reads_put_off_the_clocks_heartbeats() -> Generator[None]:
+    """What was lost is not sent again while somebody reads (rule T3)."""
+    original = replication.broadcast_heartbeat
+
+    def broadcast_heartbeat(raft: Raft) -> None:
+        raft.heartbeat_elapsed = 0
+        original(raft)
+
+    with patch.object(replication, "broadcast_heartbeat", broadcast_heartbeat):
         yield
 
 

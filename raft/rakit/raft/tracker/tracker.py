@@ -92,6 +92,10 @@ class Tracker:
         own.become_replicate()
         self.install(own_id, self.membership, progress)
 
+    def counts(self, replica_id: int) -> bool:
+        """Tells whether what the replica says may be relied on (rules D2 and D5 of `doubt`)."""
+        return self.progress[replica_id].counts
+
     def durable_match(self, replica_id: int) -> int:
         """Returns the last index that counts as durable on the replica."""
         progress = self.progress[replica_id]
