@@ -68,7 +68,8 @@ Caveats
 - Membership changes take effect when they are applied, not when they are appended. A replica with
   a committed change that it has not applied does not stand for election.
 - A removed replica is needed until the others know of its removal: it answers and votes as long as
-  its host keeps it. The host should keep it for a while.
+  its host keeps it. The host should keep it for a while. Once it has started from a checkpoint
+  behind its removal it looks like one that never belonged, and votes no more (rule E7).
 - A base state lies behind the entries that follow it, never ahead (S1), and may lack the replica
   that it is sent to (S2).
 - Proposals and transfers are taken by the leader only; nothing but reads is forwarded.

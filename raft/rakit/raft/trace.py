@@ -1,7 +1,8 @@
 """What a replica did, as events: for whoever checks a run against the specification of Raft.
 
-The format is that of etcd's core (etcd-io/raft, `state_trace.go`), so that its tools can read a
-trace of ours: each event names what happened and shows the replica's state at that moment.
+The format is that of etcd's core (etcd-io/raft, `state_trace.go`): each event names what happened
+and shows the replica's state at that moment. etcd's own specification was not run on our traces;
+what it would not accept is below.
 
     {"tag":"trace","event":{"name":"BecomeCandidate","nid":"2",
       "state":{"term":2,"vote":"2","commit":3},"role":"StateCandidate","log":3,
