@@ -130,6 +130,8 @@ class Connections:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 1_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
+            # A node's name may stand for another address when it comes back; gRPC's own is 30 s.
+            ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         ]
 
     def learn(self, addresses: Collection[str]) -> None:

@@ -152,7 +152,8 @@ def peer_channel_options(config: LinkConfig) -> ChannelOptions:
 
     The own subchannel pool is what makes two channels two connections (S17). The short back-offs
     concern gRPC's own reconnecting: a peer that restarts must be found within a fraction of an
-    election.
+    election. So does the last one: a name that stands for another address now, as a pod's does when
+    it comes back, would be looked up again after 30 s only.
     """
     return [
         ("grpc.max_send_message_length", GRPC_MESSAGE_BYTES_MAX),
@@ -166,6 +167,7 @@ def peer_channel_options(config: LinkConfig) -> ChannelOptions:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", config.hello_timeout_ms),
         ("grpc.max_reconnect_backoff_ms", 250),
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ]
 
 
