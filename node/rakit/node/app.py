@@ -36,6 +36,7 @@ from rakit.multiraft.host import Host
 from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine
 from rakit.multiraft.store import RocksStore, StoreConfig, StoreError, close_in_time
 from rakit.node.config import NodeConfig
+from rakit.node.filling import Filling
 from rakit.node.groups.client import GroupClient
 from rakit.node.groups.coordinators import Coordinators
 from rakit.node.groups.gateway import Gateway
@@ -348,7 +349,6 @@ class Node:
         )
         self.listeners.gate.elsewhere = lambda name: router.elsewhere(name, host.node_is_up)
         describe = Describe(router, header, members)
-        topic = TopicService(router, describe)
         cluster = ClusterService(router, host, self.partitions, peers, describe)
         peer = PeerService(member.cluster_id, host, self.partitions, local)
         for name, register in (
@@ -366,10 +366,11 @@ class Node:
         await self.listeners.install(
             [
                 (LogService.NAME, log.register),
-                (TopicService.NAME, topic.register),
+                (TopicService.NAME, TopicService(router, describe).register),
                 (ClusterService.NAME, cluster.register),
                 (GroupService.NAME, group.register),
-            ]
+            ],
+            Filling(host, self.metadata.registry).missing_count,
         )
 
     def _supervise(

@@ -326,7 +326,9 @@ _FIELDS: Final[Mapping[str, _Field]] = {
     ),
     "peer_listen": _Field(_address, "where other nodes connect", "ADDRESS"),
     "peer_advertise": _Field(_address, "what other nodes are told to connect to", "ADDRESS"),
-    "http_listen": _Field(_address, "answer /livez and /readyz there (default: off)", "ADDRESS"),
+    "http_listen": _Field(
+        _address, "answer /livez, /readyz, /filledz there (default: off)", "ADDRESS"
+    ),
     "seeds": _Field(_seeds, "peer addresses to ask when the disk is empty", "ADDRESS,..."),
     "bootstrap_expect": _Field(
         _expect, "found a cluster of exactly so many seeds; 0: only join", "N"

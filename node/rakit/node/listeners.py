@@ -107,7 +107,9 @@ class Listeners:
         self.peer_gate = Gate()
         self._health = Health()
         self._services: tuple[str, ...] = ()
-        self._probes = Probes(lambda: self.state)
+        #: There once the services are.
+        self._missing_count: Callable[[], int]
+        self._probes = Probes(lambda: self.state, self._missing)
         self.clients = [self._open(each) for each in config.listen]
         self.peer_server = grpc.aio.server(options=peer_server_options())
         self.peer_address = _bound(self.peer_server, config.peer_listen, "--peer-listen")
@@ -138,6 +140,9 @@ class Listeners:
             return "draining"
         return "ready" if self._services else "starting"
 
+    def _missing(self) -> int:
+        return self._missing_count()
+
     @property
     def http_address(self) -> Address | None:
         """Where probes are answered over HTTP; None: nowhere."""
@@ -156,8 +161,16 @@ class Listeners:
             except OSError as error:
                 raise _cannot_listen(address, "--http-listen") from error
 
-    async def install(self, services: Iterable[tuple[str, Callable[[Methods], None]]]) -> None:
-        """Opens the services on every client listener; the node has joined."""
+    async def install(
+        self,
+        services: Iterable[tuple[str, Callable[[Methods], None]]],
+        missing_count: Callable[[], int],
+    ) -> None:
+        """Opens the services on every client listener; the node has joined.
+
+        `missing_count` tells how many of its replicas are still being filled.
+        """
+        self._missing_count = missing_count
         services = tuple(services)
         self._services = tuple(name for name, _ in services)
         for client in self.clients:

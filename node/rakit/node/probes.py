@@ -1,10 +1,11 @@
-"""`/livez` and `/readyz` over HTTP/1.1, for supervisors that ask nothing else.
+"""`/livez`, `/readyz` and `/filledz` over HTTP/1.1, for supervisors that ask nothing else.
 
-Two questions that are easy to mix up. Alive: the event loop answers; it never depends on a majority
-or on the disk, or a cut of the network would make a supervisor kill good nodes. Ready: the node has
-joined its cluster and is not draining, so clients may be sent here. Both answer with a small JSON
-object and a status code, 503 for no; gRPC's own health service says the same on the client
-listeners.
+Three questions that are easy to mix up. Alive: the event loop answers; it never depends on a
+majority or on the disk, or a cut of the network would make a supervisor kill good nodes. Ready: the
+node has joined its cluster and is not draining, so clients may be sent here. Filled: it is ready,
+and every replica that it should hold votes again (`filling`), so another node may be taken away; of
+one that lost its disk that is true much later. All answer with a small JSON object and a status
+code, 503 for no; gRPC's own health service says the first two on the client listeners.
 
 Rules: GET and HEAD, one request a connection, which is closed after the answer. What a request may
 be in bytes and time is bounded, and so is how many there are at once: beyond it a connection is
@@ -37,8 +38,10 @@ _Answer: TypeAlias = tuple[HTTPStatus, dict[str, object]]
 class Probes:
     """The HTTP listener of a node, from `open` to `close`."""
 
-    def __init__(self, state: Callable[[], State]) -> None:
+    def __init__(self, state: Callable[[], State], missing_count: Callable[[], int]) -> None:
         self._state = state
+        #: Replicas that are still being filled; asked for while the node is ready.
+        self._missing_count = missing_count
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         #: Where it listens, once it is open.
@@ -99,12 +102,23 @@ class Probes:
                 ready = state == "ready"
                 status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
                 return status, {"ready": ready, "state": state}
+            case "/filledz":
+                state = self._state()
+                if state != "ready":
+                    return HTTPStatus.SERVICE_UNAVAILABLE, {"filled": False, "state": state}
+                missing = self._missing_count()
+                status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
+                return status, {
+                    "filled": not missing,
+                    "state": state,
+                    "missing_replica_count": missing,
+                }
             case _:
                 return _problem(HTTPStatus.NOT_FOUND)
 
 
 def _problem(status: HTTPStatus) -> _Answer:
-    return status, {"error": f"{status.phrase}: there are GET /livez and GET /readyz"}
+    return status, {"error": f"{status.phrase}: there are GET /livez, /readyz and /filledz"}
 
 
 def _encoded(answer: _Answer, *, with_body: bool = True) -> bytes:

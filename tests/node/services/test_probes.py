@@ -45,9 +45,12 @@ async def test_a_node_that_serves_is_alive_and_ready_until_it_drains(tmp_path: P
         assert address is not None
         assert await ask(address, "/livez") == (200, {"alive": True})
         assert await ask(address, "/readyz") == (200, {"ready": True, "state": "ready"})
+        whole = {"filled": True, "state": "ready", "missing_replica_count": 0}
+        assert await ask(address, "/filledz") == (200, whole)
         served.node.listeners.gate.close()
         assert await ask(address, "/livez?verbose") == (200, {"alive": True})
         assert await ask(address, "/readyz") == (503, {"ready": False, "state": "draining"})
+        assert await ask(address, "/filledz") == (503, {"filled": False, "state": "draining"})
     with pytest.raises(ConnectionRefusedError):
         await ask(address, "/livez")
 
@@ -63,6 +66,7 @@ async def test_before_it_has_joined_a_node_is_alive_and_not_ready(tmp_path: Path
         assert address is not None
         assert await ask(address, "/livez") == (200, {"alive": True})
         assert await ask(address, "/readyz") == (503, {"ready": False, "state": "starting"})
+        assert await ask(address, "/filledz") == (503, {"filled": False, "state": "starting"})
     finally:
         node.stop()
         assert (await asyncio.wait_for(running, 30)).code == 0
@@ -83,8 +87,8 @@ async def test_a_port_that_somebody_else_has_ends_the_node_with_code_2(tmp_path:
 
 
 @asynccontextmanager
-async def opened(state: State = "ready") -> AsyncGenerator[Probes]:
-    one = Probes(lambda: state)
+async def opened(state: State = "ready", missing_count: int = 0) -> AsyncGenerator[Probes]:
+    one = Probes(lambda: state, lambda: missing_count)
     await one.open(Address("127.0.0.1", 0))
     try:
         yield one
@@ -121,6 +125,13 @@ async def test_whatever_else_is_asked_is_refused_and_ends(request_: bytes, line:
         assert answer.startswith(line)
         assert b"Connection: close" in answer
         assert await ask(one.address, "/livez") == (200, {"alive": True})
+
+
+async def test_a_node_that_lacks_replicas_is_ready_and_not_filled() -> None:
+    async with opened(missing_count=3) as one:
+        assert await ask(one.address, "/readyz") == (200, {"ready": True, "state": "ready"})
+        lacks = {"filled": False, "state": "ready", "missing_replica_count": 3}
+        assert await ask(one.address, "/filledz") == (503, lacks)
 
 
 async def test_a_head_is_answered_without_a_body() -> None:
