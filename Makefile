@@ -56,6 +56,7 @@ gen: $(READY) ## Generate the Python code beside the protos
 lock: $(READY) ## Resolve the dependencies anew
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --upgrade --all-extras --group dev --no-emit-index-url --no-header --generate-hashes pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --extra node --constraint requirements.lock --no-emit-index-url --no-header --generate-hashes pyproject.toml -o deploy/requirements.lock
 
 sim: $(READY) ## Simulate: SEED=7 replays one run (PLANT=name: with that bug), SEEDS=500 runs many
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED) $(if $(PLANT),--plant $(PLANT)),--seeds $(SEEDS))

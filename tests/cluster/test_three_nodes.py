@@ -98,12 +98,13 @@ class Writer:
         return len(self.acknowledged) >= count
 
 
-async def same_on_all(cluster: Cluster, topic: str, replicas: int = 3) -> None:
+async def same_on_all(cluster: Cluster, topic: str, replicas: int = 3, partition: int = 0) -> None:
     """Waits until every replica holds the same bytes (P9)."""
 
     async def compare() -> bool:
         node = next(each for each in cluster.nodes.values() if each.process is not None)
-        answer = await node.cluster.GetDigest(GetDigestRequest(topic=topic), timeout=10)
+        request = GetDigestRequest(topic=topic, partition=partition)
+        answer = await node.cluster.GetDigest(request, timeout=10)
         digests = [each.digest for each in answer.replicas if not each.error]
         assert len(set(digests)) <= 1, answer
         return len(digests) == replicas
