@@ -79,6 +79,11 @@ def test_pods_find_each_other_before_they_are_ready() -> None:
     assert ALL.set["podManagementPolicy"] == "Parallel"
 
 
+def test_an_update_gives_dns_time_to_tell_where_a_pod_is_now() -> None:
+    cached_s = 30  # by the usual Corefile
+    assert ALL.set["minReadySeconds"] >= cached_s
+
+
 def test_clients_are_sent_to_ready_pods_only() -> None:
     service = ALL.service("rakit")
     assert "publishNotReadyAddresses" not in service

@@ -127,5 +127,9 @@ def test_of_many_nodes_some_only_learn_the_registry() -> None:
     mine, *others = metadata_replicas(log)
     host.gives(METADATA_GROUP_ID, *others[: VOTERS_COUNT_MAX - 1], learners=(mine,))
     assert filling.missing_count() == 1, "a voter is still to be made"
+    of_a_lost_disk = 999
+    voters = (*others[: VOTERS_COUNT_MAX - 1], of_a_lost_disk)
+    host.gives(METADATA_GROUP_ID, *voters, learners=(mine,))
+    assert filling.missing_count() == 1, "one votes in name only"
     host.gives(METADATA_GROUP_ID, *others, learners=(mine,))
     assert filling.missing_count() == 0
