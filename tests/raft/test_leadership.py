@@ -226,6 +226,7 @@ def test_removing_or_demoting_the_target_ends_the_transfer(steps: str) -> None:
     with pytest.raises(TransferPendingError):
         node.node.propose(b"x")
     node.node.apply_conf_change(parse_change([steps]))
+    assert node.node.basic_status().lead_transferee == 0
     node.node.propose(b"x")
 
 
@@ -356,6 +357,18 @@ def test_a_removed_replica_helps_those_who_have_not_learned_of_it() -> None:
     assert network[2].status().conf_state == ConfState((2,))
 
 
+def test_a_leader_that_is_demoted_steps_down_when_it_applies_it() -> None:
+    """Rule M4: it stays a member, and may lead no more."""
+    network = Network((1, 2, 3))
+    network.elect(1)
+    network[1].propose_conf_change(parse_change(["l1"]))
+    network.run()
+    assert network[1].status().conf_state == ConfState((2, 3), (1,))
+    assert network.replicas[1].role() is Role.FOLLOWER
+    network.tick(60)
+    assert network.leader() in {2, 3}
+
+
 def test_an_invalid_change_is_refused_before_it_is_an_entry() -> None:
     node = leader(ConfState((1,)))
     with pytest.raises(ConfChangeInvalidError):
@@ -469,6 +482,20 @@ def test_the_first_answer_of_a_voter_counts() -> None:
     for _ in range(3):
         node.step(VOTE_RESP, 2)
     assert node.role() is Role.CANDIDATE
+
+
+def test_who_follows_a_leader_gives_no_vote_in_its_term() -> None:
+    node = Single([1], term=2)
+    node.step(HEARTBEAT, 2)
+    (answer,) = node.step(VOTE, 3, log_term=1, index=1)
+    assert answer.reject
+
+
+def test_who_has_voted_in_its_term_grants_a_pre_vote_for_the_next() -> None:
+    node = Single([1], term=4, vote=3)
+    (answer,) = node.step(PRE_VOTE, 2, term=5, log_term=1, index=1)
+    assert (answer.reject, answer.term) == (False, 5)
+    assert node.node.basic_status().vote == 3
 
 
 def test_an_old_request_for_a_vote_is_answered_with_our_term() -> None:

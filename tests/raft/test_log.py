@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from rakit.raft import (
@@ -130,12 +130,18 @@ def test_a_short_read_of_storage_is_a_bug_not_an_end(monkeypatch: pytest.MonkeyP
     def elsewhere(*_: int) -> list[Entry]:
         return run_of(2, 1)
 
+    def gappy(*_: int) -> list[Entry]:
+        return [Entry(1, 1), Entry(1, 3)]
+
     monkeypatch.setattr(log.storage, "entries", nothing)
     with pytest.raises(AssertionError, match="no entries"):
         log.slice(1, 3, BIG)
     monkeypatch.setattr(log.storage, "entries", elsewhere)
     with pytest.raises(AssertionError, match="elsewhere"):
         log.slice(1, 3, BIG)
+    monkeypatch.setattr(log.storage, "entries", gappy)
+    with pytest.raises(AssertionError, match="gap"):
+        log.slice(1, 4, BIG)
 
 
 @given(terms, terms, st.integers(0, 3))
@@ -232,6 +238,12 @@ def test_a_commit_beyond_the_log_means_that_the_log_was_lost() -> None:
     log = opened([1, 1])
     with pytest.raises(LogLostError, match="3 is committed"):
         log.commit_to(3)
+
+
+def test_a_commit_index_never_falls() -> None:
+    log = opened([1, 1, 1], commit=2)
+    assert not log.commit_to(1)
+    assert log.committed == 2
 
 
 def test_s13_only_durable_entries_are_handed_out() -> None:
@@ -351,42 +363,63 @@ class Model:
         return min(same, low, self.handed)
 
 
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("append"), st.integers(0, 4), st.integers(1, 3)),
-            st.tuples(st.just("newer"), st.integers(0, 4), st.integers(1, 3)),
-            st.tuples(st.just("write"), st.just(0), st.just(0)),
-            st.tuples(st.just("done"), st.just(0), st.just(0)),
-        ),
-        max_size=40,
-    )
+ACTIONS = st.one_of(
+    st.tuples(st.just("append"), st.integers(0, 4), st.integers(1, 3)),
+    st.tuples(st.just("newer"), st.integers(0, 4), st.integers(1, 3)),
+    st.tuples(st.just("heard"), st.just(0), st.just(0)),
+    st.tuples(st.just("over"), st.integers(0, 4), st.integers(1, 3)),
+    st.tuples(st.just("write"), st.just(0), st.just(0)),
+    st.tuples(st.just("done"), st.just(0), st.just(0)),
 )
+#: A Ready of the new term attests to entries of the old one, which that term then replaces.
+REPLACED_WITHIN_A_TERM = [
+    ("append", 0, 2),
+    ("write", 0, 0),
+    ("heard", 0, 0),
+    ("write", 0, 0),
+    ("over", 2, 2),
+    ("done", 0, 0),
+    ("done", 0, 0),
+]
+
+
+@given(st.lists(ACTIONS, max_size=40))
+@example(REPLACED_WITHIN_A_TERM)
 def test_nothing_is_called_durable_that_the_disk_does_not_hold(
     actions: list[tuple[str, int, int]],
 ) -> None:
     """Rule U1 with several writes under way (S18): `append` adds in the current term, `newer` is a
-    leader of the next term that replaces the end, perhaps by entries of an earlier term."""
+    leader of the next term that replaces the end at once, perhaps by entries of an earlier term,
+    `heard` is one that says nothing of the log yet, and `over` its entries over older ones."""
     unstable = Unstable(1, 0)
     model = Model()
     term = 1
+    # What the leader of the current term has decided about.
+    settled = 0
     for action, back, count in actions:
         first, run = 0, list[int]()
         if action == "append":
             first = len(model.log) + 1
-            run = [max(term, 1)] * count
+            run = [term] * count
         elif action == "newer":
             term += 1
             first = max(len(model.log) + 1 - back, 1)
             floor = model.log[first - 2] if first > 1 else 1
             run = [max(floor, term - count)] * count
-        if action in {"append", "newer"}:
+        elif action == "heard":
+            term += 1
+            settled = 0
+        elif action == "over":
+            first = max(len(model.log) + 1 - back, settled + 1)
+            run = [term] * count
+        if run:
             unstable.append(run_of(first, *run))
             model.append(first, run)
+            settled = len(model.log)
         elif action == "write":
             unstable.hand_out()
             model.hand_out(term)
-        elif model.writes:
+        elif action == "done" and model.writes:
             end, at_term = model.complete()
             if end is not None and at_term == term:
                 unstable.stable_to(end[1], end[0])

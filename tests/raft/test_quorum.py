@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,6 +97,16 @@ def test_two_majorities_of_one_half_always_meet(
             assert sides != [VoteResult.WON, VoteResult.WON]
 
 
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_half_of_an_even_number_is_no_majority(count: int) -> None:
+    config = JointConfig(tuple(range(1, count + 1)))
+    half = count // 2
+    assert config.vote_result({v: v <= half for v in config.ids}) is VoteResult.LOST
+    assert config.vote_result(dict.fromkeys(config.ids[:half], True)) is VoteResult.PENDING
+    assert config.committed_index(lambda voter: 9 if voter <= half else 1) == 1
+    assert config.committed_index(lambda voter: 9 if voter <= half + 1 else 1) == 9
+
+
 def test_ids_are_sorted_and_without_repeats() -> None:
-    assert JointConfig((1, 4), (2, 4)).ids == (1, 2, 4)
+    assert JointConfig((1, 8), (2, 8)).ids == (1, 2, 8)
     assert JointConfig((1, 4)).ids == (1, 4)

@@ -208,6 +208,22 @@ def test_s18_a_completion_attests_to_the_whole_log_as_of_its_ready() -> None:
     assert node.node.basic_status().durable_index == 3
 
 
+def test_s18_a_completion_counts_for_nothing_that_has_taken_the_place_of_what_it_wrote() -> None:
+    """Rule U1 within one term: the second Ready attests to entries of term 1 (known bug 12)."""
+    node = Single([1], term=1)
+    node.node.step(append_message(node, 2, (1, 1), 1, 1, term=1))
+    node.take()
+    node.node.step(Message(MessageType.HEARTBEAT, 1, 3, 2))
+    node.take()
+    node.node.step(append_message(node, 3, (1, 1), 2, 2, term=2))
+    node.take()
+    node.persist(2)
+    assert node.node.basic_status().durable_index == 1
+    assert [node.synced.log.term(i) for i in (2, 3)] == [1, 1]
+    node.persist()
+    assert node.node.basic_status().durable_index == 3
+
+
 def test_s18_a_vote_given_after_the_campaign_does_not_count_for_it() -> None:
     """The completion of term 2's record comes when the candidate is in term 3 already."""
     node = Single([1], conf=ConfState((1,)), pre_vote=False)
@@ -249,6 +265,18 @@ def test_s13_the_own_disk_counts_like_any_other() -> None:
     assert node.node.basic_status().commit == 2
     node.persist()
     assert node.node.basic_status().commit == 3
+
+
+def test_s13_the_own_disk_counts_as_far_as_it_has_reported() -> None:
+    node = leader()
+    for _ in range(2):
+        node.node.propose(b"x")
+        node.take()
+    node.node.step(Message(APP_RESP, 1, 2, node.term, index=4))
+    node.persist()
+    assert node.node.basic_status().commit == 3, "the second write is under way"
+    node.persist()
+    assert node.node.basic_status().commit == 4
 
 
 def test_the_holders_of_an_entry_are_counted_by_the_leader() -> None:
@@ -438,6 +466,18 @@ def test_a_ready_sends_a_share_to_every_peer_and_the_next_one_goes_on() -> None:
     assert sorted(each for share in full for each in share) == [
         (to, index) for to in (2, 3) for index in range(2, 10)
     ]
+
+
+def test_an_acknowledgement_makes_room_in_the_window() -> None:
+    node = leader(max_inflight_messages=1)
+    sent: list[int] = []
+    for _ in range(3):
+        node.node.propose(b"x")
+        sent += [len(m.entries) for m in of_kind(node.drain(), APP) if m.to == 2]
+    assert sent == [1]
+    for index in (3, 5):
+        sent += [len(m.entries) for m in of_kind(node.step(APP_RESP, 2, index=index), APP)]
+    assert sent == [1, 2, 0], "what waited for room, then word of the commit"
 
 
 def test_s17_a_held_peer_is_sent_nothing_until_it_is_released() -> None:

@@ -212,6 +212,15 @@ def test_peers_come_in_the_order_of_their_ids() -> None:
     assert [id_ for id_, _ in built.peers] == [2, 3, 5, 9]
 
 
+def test_members_and_peers_come_in_order_whatever_order_they_are_kept_in() -> None:
+    """These ids, taken as a set, come in another one."""
+    membership = Membership(JointConfig((1, 8, 64), (8, 33)), learners=(16,))
+    assert membership.ids == (1, 8, 16, 33, 64)
+    built = Tracker()
+    built.install(8, membership, {id_: progress() for id_ in (64, 33, 16, 8, 1)})
+    assert [id_ for id_, _ in built.peers] == [1, 16, 33, 64]
+
+
 def test_only_a_single_voter_without_an_outgoing_half_is_alone() -> None:
     assert tracker(JointConfig((1,)), learners=(2,)).is_sole_voter(1)
     assert not tracker(JointConfig((1,), (1, 2))).is_sole_voter(1)

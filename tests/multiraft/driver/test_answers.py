@@ -10,7 +10,8 @@ from rakit.multiraft.driver import DriverConfig
 from rakit.multiraft.errors import NotLeadingError, OverloadedError
 from rakit.multiraft.farewell import is_farewell
 from rakit.multiraft.machine import node_of
-from rakit.raft import MessageType, Role
+from rakit.multiraft.waiters import Proposals
+from rakit.raft import Entry, MessageType, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster
 
 
@@ -209,6 +210,19 @@ def test_messages_for_another_replica_are_dropped() -> None:
         assert follower.driver.advance() is None
     follower.driver.receive(envelope)
     assert follower.driver.advance() is not None
+
+
+def test_a_replaced_proposal_is_not_taken_for_what_took_its_place() -> None:
+    proposals = Proposals()
+    for index in (5, 6, 7):
+        proposals.add((2, index), index)
+    assert [one.lost for one in proposals.applied(Entry(2, 5))] == [False]
+    # Of 6 nothing was applied here: a base jumped over it.
+    assert [(one.token, one.lost) for one in proposals.applied(Entry(3, 7))] == [
+        (6, True),
+        (7, True),
+    ]
+    assert not len(proposals)
 
 
 def test_a_farewell_from_an_earlier_term_changes_nothing() -> None:

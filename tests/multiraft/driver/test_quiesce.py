@@ -138,6 +138,63 @@ def test_a_follower_does_not_rest_on_an_old_mark() -> None:
     assert cluster.check_replicas_agree() == [b"a", b"b"]
 
 
+def test_a_follower_rests_on_the_mark_of_its_own_term_and_leader_only() -> None:
+    cluster, leader = quiet_cluster()
+    other, follower = cluster.followers()
+    group, own, own_leader = (
+        follower.group,
+        follower.group.meta.replica_id,
+        leader.group.meta.replica_id,
+    )
+
+    def rests(term: int, sender: int, applied: int) -> bool:
+        mark = QuiesceMark(term, applied, ()).encode()
+        word = Message(MessageType.HEARTBEAT, own, sender, term, commit=applied, context=mark)
+        return may_rest(group, word, lambda _: True)
+
+    assert rests(group.term, own_leader, group.applied)
+    assert not rests(group.term + 1, own_leader, group.applied)
+    assert not rests(group.term, other.group.meta.replica_id, group.applied)
+    assert not rests(group.term, own_leader, group.applied + 1)
+
+
+def test_a_leader_does_not_rest_while_a_living_member_lags() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    behind = cluster.followers()[0].group.meta.replica_id
+    cluster.filter = lambda envelope: (
+        envelope.to_replica != behind or envelope.message.type is not MessageType.APP
+    )
+    cluster.propose(leader, b"a")
+    cluster.sent.clear()
+    cluster.tick(100)
+    marks = [one for one in cluster.sent if QuiesceMark.decode(one.message.context) is not None]
+    assert marks == []
+    cluster.heal()
+    cluster.tick(100)
+    assert all(node.group.quiet for node in cluster.nodes.values())
+
+
+def test_a_leader_does_not_rest_where_it_takes_a_majority_for_dead() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    for node in cluster.followers():
+        leader.driver.node_down(node.node_id)
+    cluster.tick(100)
+    assert cluster.leader() is leader, "messages go on both ways"
+    assert not leader.group.quiet
+
+
+def test_a_proposal_wakes_a_quiet_group_though_it_is_lost_on_the_way() -> None:
+    cluster, leader = quiet_cluster()
+    cluster.isolate(leader)
+    cluster.propose(leader, b"b")
+    cluster.pump()
+    assert not leader.group.quiet
+    cluster.heal()
+    cluster.run_until(lambda: leader.machine().items == [b"a", b"b"], ticks=20)
+
+
 def test_a_follower_that_takes_a_dead_member_for_alive_keeps_the_leader_awake() -> None:
     cluster, leader = quiet_cluster()
     cut = cluster.followers()[0]
