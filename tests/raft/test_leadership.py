@@ -219,6 +219,18 @@ def test_a_follower_hands_over_nothing() -> None:
         Single([1]).node.transfer_leader(2)
 
 
+def test_members_change_by_nobody_but_a_leader_that_is_to_stay() -> None:
+    """Rule K2: what it appends, the target of the transfer would lack."""
+    change = parse_change(["l4"])
+    with pytest.raises(NotLeaderError):
+        Single([1]).node.propose_conf_change(change)
+    node = leader()
+    node.node.propose(b"x")
+    node.node.transfer_leader(2)
+    with pytest.raises(TransferPendingError):
+        node.node.propose_conf_change(change)
+
+
 @pytest.mark.parametrize("steps", ["r3", "l3"])
 def test_removing_or_demoting_the_target_ends_the_transfer(steps: str) -> None:
     node = leader()
@@ -340,6 +352,17 @@ def test_the_end_of_a_joint_phase_waits_for_a_transfer_and_then_comes() -> None:
     assert network[1].status().conf_state == ConfState((1, 2, 4))
 
 
+def test_the_end_of_a_joint_phase_is_proposed_once() -> None:
+    network = Network((1, 2, 3), learners=(4,))
+    network.elect(1)
+    network[1].propose_conf_change(parse_change(["v4", "r3"]))
+    network.filter = lambda m: not any(e.index > 3 for e in m.entries)
+    network.run()
+    network.tick(6)
+    assert network[1].status().conf_state.voters_outgoing
+    assert network[1].basic_status().last_index == 4, "it waits for its commit"
+
+
 def test_a_removed_replica_helps_those_who_have_not_learned_of_it() -> None:
     """The end of the joint phase is committed, its leader is out, and 2 has not heard of it."""
     network = Network((1, 2, 3))
@@ -404,6 +427,15 @@ def test_s2_a_learner_gets_no_vote_before_it_knows_that_it_belongs_to_the_group(
     assert network.leader() in {2, 4}
 
 
+def test_a_learner_that_is_behind_holds_up_no_change_but_its_own() -> None:
+    node = Single([1], conf=ConfState((1, 2, 3), (4,)))
+    node.win()
+    node.step(APP_RESP, 2, index=2)
+    with pytest.raises(ConfChangePendingError, match="4"):
+        node.node.propose_conf_change(parse_change(["v4"]))
+    node.node.propose_conf_change(parse_change(["r3"]))
+
+
 def test_a_learner_in_doubt_gets_no_vote() -> None:
     """Its acknowledgements would not count, nor its vote unless everybody else voted as well."""
     node = Single([1], conf=ConfState((1, 2, 3), (4,)), boot=1)
@@ -465,6 +497,16 @@ def test_a_pre_candidate_that_is_refused_with_a_higher_term_follows_it() -> None
     assert (node.role(), node.term) == (Role.FOLLOWER, 7)
 
 
+def test_a_majority_of_refusals_ends_a_pre_candidacy() -> None:
+    node = Single([1], term=2)
+    node.node.campaign()
+    node.drain()
+    node.step(PRE_VOTE_RESP, 2, reject=True)
+    assert node.role() is Role.PRE_CANDIDATE
+    node.step(PRE_VOTE_RESP, 3, reject=True)
+    assert (node.role(), node.term) == (Role.FOLLOWER, 2)
+
+
 def test_a_pre_vote_for_another_term_does_not_count() -> None:
     node = Single([1], term=2)
     node.node.campaign()
@@ -496,6 +538,32 @@ def test_who_has_voted_in_its_term_grants_a_pre_vote_for_the_next() -> None:
     (answer,) = node.step(PRE_VOTE, 2, term=5, log_term=1, index=1)
     assert (answer.reject, answer.term) == (False, 5)
     assert node.node.basic_status().vote == 3
+
+
+def test_who_has_voted_grants_no_pre_vote_for_its_own_term() -> None:
+    node = Single([1], term=5, vote=3)
+    (answer,) = node.step(PRE_VOTE, 2, log_term=1, index=1)
+    assert (answer.reject, answer.term) == (True, 5)
+
+
+def test_who_gives_its_vote_waits_for_a_whole_timeout() -> None:
+    """5.2: also where the term is not a new one."""
+    node = Single([1], term=2)
+    for _ in range(9):
+        node.node.tick()
+    (answer,) = node.step(VOTE, 2, log_term=1, index=1)
+    assert not answer.reject
+    for _ in range(9):
+        node.node.tick()
+    assert node.role() is Role.FOLLOWER
+
+
+def test_without_a_quorum_check_there_is_no_lease() -> None:
+    """A leader that nobody answers would lead on, and nobody could be elected."""
+    node = Single([1], term=2, check_quorum=False)
+    node.step(HEARTBEAT, 3)
+    (answer,) = node.step(VOTE, 2, term=3, log_term=1, index=1)
+    assert not answer.reject
 
 
 def test_an_old_request_for_a_vote_is_answered_with_our_term() -> None:

@@ -451,6 +451,15 @@ def test_a_replaced_entry_is_handed_out_again() -> None:
     assert [e.index for e in unstable.hand_out()[1]] == [2]
 
 
+def test_what_lies_before_a_replaced_end_is_not_durable_by_that() -> None:
+    unstable = Unstable(1, 0)
+    unstable.append(run_of(1, 1, 1, 1))
+    unstable.hand_out()
+    unstable.append(run_of(3, 2))
+    assert unstable.offset == 1
+    assert [unstable.term(i) for i in (1, 2, 3)] == [1, 1, 2]
+
+
 def test_a_base_is_handed_out_once() -> None:
     unstable = Unstable(1, 0)
     base = Snapshot(5, 2, ConfState((1,)))
@@ -463,3 +472,11 @@ def test_a_base_is_handed_out_once() -> None:
     assert unstable.snapshot is base
     unstable.snapshot_stable(5)
     assert unstable.snapshot is None
+
+
+def test_what_follows_a_base_is_handed_out_with_it_wherever_the_log_ended_before() -> None:
+    unstable = Unstable(4, 1)
+    base = Snapshot(5, 2, ConfState((1,)))
+    unstable.restore(base)
+    unstable.append(run_of(6, 2, 2, 2))
+    assert unstable.hand_out() == (base, run_of(6, 2, 2, 2))

@@ -468,6 +468,16 @@ def test_a_ready_sends_a_share_to_every_peer_and_the_next_one_goes_on() -> None:
     ]
 
 
+@pytest.mark.parametrize("compacted", [0, 4])
+def test_an_append_from_before_the_commit_index_is_answered_with_it(compacted: int) -> None:
+    """Rule F3: also where the entries are gone; a refusal would look like a loss (D5)."""
+    node = Single([1] * 5, commit=5)
+    node.drain()
+    node.store.log.compact(compacted)
+    (answer,) = node.append(2, (1, 2), 1)
+    assert (answer.type, answer.index, answer.reject) == (APP_RESP, 5, False)
+
+
 def test_an_acknowledgement_makes_room_in_the_window() -> None:
     node = leader(max_inflight_messages=1)
     sent: list[int] = []

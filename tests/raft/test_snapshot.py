@@ -132,6 +132,14 @@ def test_a_host_learns_whether_a_base_would_be_taken(
     assert (node.node.basic_status().commit == index > 1) is wanted
 
 
+def test_a_base_of_somebody_else_in_the_term_of_a_leader_would_not_be_taken() -> None:
+    node = Single([1], commit=1, term=4)
+    message = Message(SNAP, 1, 2, 4, snapshot=Snapshot(9, 1, THREE))
+    assert node.node.would_restore(message)
+    node.step(HEARTBEAT, 3)
+    assert not node.node.would_restore(message)
+
+
 def test_a_failed_base_is_sent_again_after_a_heartbeat() -> None:
     network = behind()
     network.filter = lambda m: m.type is not SNAP
