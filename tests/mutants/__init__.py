@@ -57,7 +57,7 @@ def mutant(
     return Mutant(name, family, seen, edits, tests)
 
 
-def tests_in(path: str) -> Callable[[str], str]:
+def named_in(path: str) -> Callable[[str], str]:
     """Returns what makes the name of a test of a module out of what it shows."""
     return lambda shows: f"{path}::test_{shows}"
 
@@ -93,6 +93,7 @@ def _edited(function: FunctionType, edits: list[Edit]) -> CodeType:
     defined.decorator_list.clear()
     ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
     module = compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)
-    code = next(each for each in module.co_consts if isinstance(each, CodeType))
+    consts = (each for each in module.co_consts if isinstance(each, CodeType))
+    code = next(each for each in consts if each.co_name == defined.name)
     assert code.co_freevars == function.__code__.co_freevars, "a mutant closes over nothing else"
     return code

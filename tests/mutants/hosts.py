@@ -13,16 +13,16 @@ from rakit.multiraft.succession import Succession
 from rakit.multiraft.tail_cache import GroupTail
 from rakit.multiraft.waiters import Proposals
 from rakit.raft import status
-from tests.mutants import mutant, tests_in
+from tests.mutants import mutant, named_in
 
-answers = tests_in("multiraft/driver/test_answers.py")
-capacity = tests_in("multiraft/driver/test_capacity.py")
-checkpoints = tests_in("multiraft/driver/test_checkpoints.py")
-durability = tests_in("multiraft/driver/test_durability.py")
-log_storage = tests_in("multiraft/driver/test_log_storage.py")
-quarantine = tests_in("multiraft/driver/test_quarantine.py")
-quiet = tests_in("multiraft/driver/test_quiesce.py")
-core_quiet = tests_in("raft/test_quiesce.py")
+answers = named_in("multiraft/driver/test_answers.py")
+capacity = named_in("multiraft/driver/test_capacity.py")
+checkpoints = named_in("multiraft/driver/test_checkpoints.py")
+durability = named_in("multiraft/driver/test_durability.py")
+log_storage = named_in("multiraft/driver/test_log_storage.py")
+quarantine = named_in("multiraft/driver/test_quarantine.py")
+quiet = named_in("multiraft/driver/test_quiesce.py")
+core_quiet = named_in("raft/test_quiesce.py")
 
 MUTANTS = [
     mutant(
@@ -148,7 +148,7 @@ MUTANTS = [
         26,
         "ATC 2020",
         (RocksStore._refuse_if_failed, "if self._failed is not None:", "if False:"),
-        tests_in("multiraft/store/test_rocks.py")("s12_any_other_error_poisons_the_store"),
+        named_in("multiraft/store/test_rocks.py")("s12_any_other_error_poisons_the_store"),
     ),
     # Quiet groups: whatever the leader must have waited for, and whoever must not follow.
     mutant(

@@ -1,4 +1,4 @@
-"""What is durable, committed and applied, and the log: families 2 and 7 to 15."""
+"""What is durable, committed and applied, and the log: families 2 and 7 to 16."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from rakit.raft.log import RaftLog
 from rakit.raft.log_unstable import Unstable
 from rakit.raft.state import Raft
 from rakit.raft.tracker import Progress
-from tests.mutants import mutant, tests_in
+from tests.mutants import mutant, named_in
 
-known = tests_in("raft/test_known_bugs.py")
-paper = tests_in("raft/test_paper.py")
-logs = tests_in("raft/test_log.py")
-raw_node = tests_in("raft/test_raw_node.py")
-tracker = tests_in("raft/test_tracker.py")
+known = named_in("raft/test_known_bugs.py")
+paper = named_in("raft/test_paper.py")
+logs = named_in("raft/test_log.py")
+raw_node = named_in("raft/test_raw_node.py")
+tracker = named_in("raft/test_tracker.py")
 
 MUTANTS = [
     mutant(
@@ -125,7 +125,7 @@ MUTANTS = [
         10,
         "section 5.3",
         (quorum.majority_index, "(count - 1) // 2", "count // 2"),
-        tests_in("raft/test_quorum.py")("half_of_an_even_number_is_no_majority"),
+        named_in("raft/test_quorum.py")("half_of_an_even_number_is_no_majority"),
     ),
     mutant(
         "an_acknowledgement_commits_nothing",
@@ -180,6 +180,20 @@ MUTANTS = [
         (Unstable.stable_to, "if self.entries[position].term != term:", "if False:"),
         raw_node("s18_a_completion_counts_for_nothing_that_has_taken_the_place_of_what_it_wrote"),
         logs("nothing_is_called_durable_that_the_disk_does_not_hold"),
+    ),
+    mutant(
+        "a_part_of_what_follows_a_base_is_not_written",
+        12,
+        "ours",
+        (Unstable.restore, "self.next_entry = self.offset", "pass"),
+        logs("what_follows_a_base_is_handed_out_with_it_wherever_the_log_ended_before"),
+    ),
+    mutant(
+        "what_replaces_the_end_calls_the_rest_durable",
+        12,
+        "redpanda-data/redpanda#16501",
+        (Unstable.append, "if position > 0:", "if False:"),
+        logs("what_lies_before_a_replaced_end_is_not_durable_by_that"),
     ),
     mutant(
         "a_read_without_entries_is_an_end",
@@ -259,6 +273,13 @@ MUTANTS = [
             "own.acknowledge(raft.log.last_index)",
         ),
         raw_node("s13_the_own_disk_counts_as_far_as_it_has_reported"),
+    ),
+    mutant(
+        "an_append_from_before_the_commit_index_is_refused",
+        16,
+        "rule F3",
+        (follower.handle_append, "if message.index < log.committed:", "if False:"),
+        raw_node("an_append_from_before_the_commit_index_is_answered_with_it"),
     ),
     mutant(
         "a_page_skips_what_it_had_no_room_for",

@@ -7,14 +7,14 @@ from rakit.raft.log import RaftLog
 from rakit.raft.quorum import JointConfig
 from rakit.raft.state import Raft
 from rakit.raft.tracker import Membership, Progress, Tracker
-from tests.mutants import mutant, tests_in
+from tests.mutants import mutant, named_in
 
-known = tests_in("raft/test_known_bugs.py")
-paper = tests_in("raft/test_paper.py")
-leadership = tests_in("raft/test_leadership.py")
-bases = tests_in("raft/test_snapshot.py")
-changes = tests_in("raft/test_confchange.py")
-joint_phase = tests_in("multiraft/driver/test_joint_phase.py")
+known = named_in("raft/test_known_bugs.py")
+paper = named_in("raft/test_paper.py")
+leadership = named_in("raft/test_leadership.py")
+bases = named_in("raft/test_snapshot.py")
+changes = named_in("raft/test_confchange.py")
+joint_phase = named_in("multiraft/driver/test_joint_phase.py")
 
 MUTANTS = [
     mutant(
@@ -182,6 +182,31 @@ MUTANTS = [
         leadership("removing_or_demoting_the_target_ends_the_transfer"),
     ),
     mutant(
+        "members_change_while_leadership_is_handed_over",
+        21,
+        "rule K2",
+        (membership.propose, "check_can_propose(raft)", "pass"),
+        leadership("members_change_by_nobody_but_a_leader_that_is_to_stay"),
+    ),
+    mutant(
+        "the_end_of_a_joint_phase_is_proposed_again_and_again",
+        21,
+        "rule M5",
+        (
+            membership.maybe_leave_joint,
+            "or raft.log.applied < raft.pending_conf_index",
+            "",
+        ),
+        leadership("the_end_of_a_joint_phase_is_proposed_once"),
+    ),
+    mutant(
+        "a_learner_that_is_behind_holds_up_every_change",
+        21,
+        "rule M7",
+        (membership.propose, "id_ in follows.voters.incoming and", ""),
+        leadership("a_learner_that_is_behind_holds_up_no_change_but_its_own"),
+    ),
+    mutant(
         "a_learner_that_does_not_know_of_its_addition_gets_a_vote",
         21,
         "rule M7",
@@ -232,7 +257,7 @@ MUTANTS = [
             "tuple(sorted({*self.voters.incoming, *self.voters.outgoing, *self.learners}))",
             "tuple({*self.voters.incoming, *self.voters.outgoing, *self.learners})",
         ),
-        tests_in("raft/test_tracker.py")(
+        named_in("raft/test_tracker.py")(
             "members_and_peers_come_in_order_whatever_order_they_are_kept_in"
         ),
     ),
@@ -241,7 +266,7 @@ MUTANTS = [
         21,
         "row 23",
         (Tracker.install, "for id_ in sorted(progress) if", "for id_ in progress if"),
-        tests_in("raft/test_tracker.py")(
+        named_in("raft/test_tracker.py")(
             "members_and_peers_come_in_order_whatever_order_they_are_kept_in"
         ),
     ),
@@ -254,7 +279,7 @@ MUTANTS = [
             "tuple(sorted({*self.incoming, *self.outgoing}))",
             "tuple({*self.incoming, *self.outgoing})",
         ),
-        tests_in("raft/test_quorum.py")("ids_are_sorted_and_without_repeats"),
+        named_in("raft/test_quorum.py")("ids_are_sorted_and_without_repeats"),
     ),
     mutant(
         "a_message_for_another_replica_is_taken",
@@ -273,6 +298,17 @@ MUTANTS = [
             "if False:",
         ),
         bases("s2_a_member_takes_no_base_that_does_not_know_it"),
+    ),
+    mutant(
+        "the_base_of_another_leader_is_fetched",
+        23,
+        "rule F4",
+        (
+            follower.would_restore,
+            "if message.term == raft.term and raft.lead not in {0, message.from_}:",
+            "if False:",
+        ),
+        bases("a_base_of_somebody_else_in_the_term_of_a_leader_would_not_be_taken"),
     ),
     mutant(
         "a_base_at_the_end_of_the_log_does_not_end_the_waiting",
@@ -319,7 +355,7 @@ MUTANTS = [
             "progress.inflights.free_to(message.index)",
             "pass",
         ),
-        tests_in("raft/test_raw_node.py")("an_acknowledgement_makes_room_in_the_window"),
+        named_in("raft/test_raw_node.py")("an_acknowledgement_makes_room_in_the_window"),
     ),
     mutant(
         "a_lost_base_is_waited_for_for_ever",
@@ -340,6 +376,6 @@ MUTANTS = [
         23,
         "etcd-io/etcd#10308",
         (Progress.become_probe, "max(self.match, snapshot) + 1", "self.match + 1"),
-        tests_in("raft/test_tracker.py")("after_a_base_the_probe_starts_behind_it"),
+        named_in("raft/test_tracker.py")("after_a_base_the_probe_starts_behind_it"),
     ),
 ]

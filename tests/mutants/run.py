@@ -12,6 +12,7 @@ TESTS: Final = Path(__file__).resolve().parent.parent
 #: No cache that the outer run would find, and no second guard of what the outer run guards.
 _QUIETLY: Final = (
     "-q",
+    "-n0",
     "--no-header",
     "--no-summary",
     "--tb=no",

@@ -6,11 +6,11 @@ from rakit.raft import RawNode, election, follower, leader, quorum, raft
 from rakit.raft.quorum import JointConfig
 from rakit.raft.state import Raft
 from rakit.raft.tracker import Tracker
-from tests.mutants import mutant, tests_in
+from tests.mutants import mutant, named_in
 
-known = tests_in("raft/test_known_bugs.py")
-paper = tests_in("raft/test_paper.py")
-leadership = tests_in("raft/test_leadership.py")
+known = named_in("raft/test_known_bugs.py")
+paper = named_in("raft/test_paper.py")
+leadership = named_in("raft/test_leadership.py")
 
 MUTANTS = [
     mutant(
@@ -116,14 +116,14 @@ MUTANTS = [
             "self.voters.vote_result(heard)",
             "JointConfig(self.voters.incoming).vote_result(heard)",
         ),
-        tests_in("raft/test_tracker.py")("a_quorum_is_heard_in_both_halves"),
+        named_in("raft/test_tracker.py")("a_quorum_is_heard_in_both_halves"),
     ),
     mutant(
         "half_of_an_even_number_elects",
         10,
         "section 5.2",
         (quorum.majority_vote, "len(voters) // 2 + 1", "(len(voters) + 1) // 2"),
-        tests_in("raft/test_quorum.py")("half_of_an_even_number_is_no_majority"),
+        named_in("raft/test_quorum.py")("half_of_an_even_number_is_no_majority"),
     ),
     mutant(
         "a_pre_candidate_holds_on_to_its_leader",
@@ -181,6 +181,38 @@ MUTANTS = [
         "rule E4",
         (election.handle_request, "or (pre_vote and message.term > raft.term)", ""),
         leadership("who_has_voted_in_its_term_grants_a_pre_vote_for_the_next"),
+    ),
+    mutant(
+        "a_refused_pre_candidate_waits_on",
+        17,
+        "rule E4",
+        (
+            election.handle_response,
+            "if pre_vote and not message.reject and message.term",
+            "if pre_vote and message.term",
+        ),
+        leadership("a_majority_of_refusals_ends_a_pre_candidacy"),
+    ),
+    mutant(
+        "a_pre_vote_is_given_for_a_term_with_a_vote",
+        17,
+        "rule E4",
+        (election.handle_request, "message.term > raft.term", "message.term >= raft.term"),
+        leadership("who_has_voted_grants_no_pre_vote_for_its_own_term"),
+    ),
+    mutant(
+        "who_gives_its_vote_does_not_wait_for_the_candidate",
+        17,
+        "section 5.2",
+        (election.handle_request, "raft.election_elapsed = 0", "pass"),
+        leadership("who_gives_its_vote_waits_for_a_whole_timeout"),
+    ),
+    mutant(
+        "there_is_a_lease_without_a_quorum_check",
+        17,
+        "rule E5",
+        (election.in_lease, "raft.config.check_quorum\n        and", ""),
+        leadership("without_a_quorum_check_there_is_no_lease"),
     ),
     mutant(
         "a_pre_vote_changes_the_term",
