@@ -12,7 +12,7 @@ from rakit.multiraft.store.rocks import RocksStore
 from rakit.multiraft.succession import Succession
 from rakit.multiraft.tail_cache import GroupTail
 from rakit.multiraft.waiters import Proposals
-from rakit.raft import status
+from rakit.raft import leader, raft, status
 from tests.mutants import mutant, named_in
 
 answers = named_in("multiraft/driver/test_answers.py")
@@ -157,6 +157,38 @@ MUTANTS = [
         "rule Q1",
         (status._not_idle, "elif log.committed != last:", "elif False:"),
         core_quiet("s15_whatever_is_under_way_keeps_the_group_awake"),
+    ),
+    mutant(
+        "a_leader_that_wakes_is_deposed_by_its_own_silence",
+        27,
+        "safety S15",
+        (leader.tick_quiesced, "raft.election_elapsed = 0", "pass"),
+        core_quiet("a_leader_that_wakes_sends_a_heartbeat_first_and_is_not_deposed_by_the_silence"),
+    ),
+    mutant(
+        "a_leader_that_wakes_sends_no_heartbeat_at_once",
+        27,
+        "safety S15",
+        (leader.tick_quiesced, "raft.heartbeat_elapsed = raft.config.heartbeat_tick", "pass"),
+        core_quiet("a_leader_that_wakes_sends_a_heartbeat_first_and_is_not_deposed_by_the_silence"),
+    ),
+    mutant(
+        "a_follower_that_wakes_campaigns_at_once",
+        27,
+        "safety S15",
+        (
+            raft.tick_quiesced,
+            "elif 2 * raft.election_elapsed < raft.config.election_tick:",
+            "else:",
+        ),
+        core_quiet("a_follower_that_wakes_has_time_to_hear_its_leader"),
+    ),
+    mutant(
+        "the_clock_of_a_quiet_follower_stands_still",
+        27,
+        "safety S15",
+        (raft.tick_quiesced, "raft.election_elapsed += 1", "pass"),
+        core_quiet("a_follower_that_wakes_has_time_to_hear_its_leader"),
     ),
     mutant(
         "a_leader_rests_with_a_transfer_under_way",

@@ -289,6 +289,13 @@ MUTANTS = [
         known("bug_22_messages_for_another_replica_or_from_oneself_are_refused"),
     ),
     mutant(
+        "a_message_from_nobody_is_taken",
+        22,
+        "row 14",
+        (raft._check, "or message.from_ < 1", ""),
+        known("bug_22_messages_for_another_replica_or_from_oneself_are_refused"),
+    ),
+    mutant(
         "a_member_takes_a_base_that_does_not_know_it",
         22,
         "rule F5",

@@ -611,8 +611,9 @@ def test_bug_22_messages_for_another_replica_or_from_oneself_are_refused() -> No
     node = Single([1])
     with pytest.raises(StepWrongReplicaError):
         node.node.step(Message(HEARTBEAT, 7, 2, 1))
-    with pytest.raises(StepWrongReplicaError):
-        node.node.step(Message(HEARTBEAT, 1, 1, 1))
+    for sender in (1, 0):
+        with pytest.raises(StepWrongReplicaError):
+            node.node.step(Message(HEARTBEAT, 1, sender, 1))
     node.win()
     with pytest.raises(StepPeerNotFoundError):
         node.step(APP_RESP, 9, index=1)

@@ -348,6 +348,7 @@ def test_the_end_of_a_joint_phase_waits_for_a_transfer_and_then_comes() -> None:
     network.filter = lambda m: m.type is not TIMEOUT_NOW
     network.run()
     assert network[1].status().conf_state.voters_outgoing
+    assert network[1].ticks_left() == 1, "the next tick may be the one"
     network.tick(20)
     assert network[1].status().conf_state == ConfState((1, 2, 4))
 

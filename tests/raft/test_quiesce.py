@@ -135,20 +135,21 @@ def test_a_quiet_replica_neither_campaigns_nor_sends() -> None:
 def test_a_follower_that_wakes_has_time_to_hear_its_leader() -> None:
     node = Single([1], term=1)
     node.step(HEARTBEAT, 2)
+    node.node._raft.randomized_timeout = 10
     for _ in range(500):
         node.node.tick_quiesced()
     for _ in range(4):
         node.node.tick()
     assert node.role() is Role.FOLLOWER
-    for _ in range(16):
-        node.node.tick()
-    assert node.role() is Role.PRE_CANDIDATE
+    node.node.tick()
+    assert node.role() is Role.PRE_CANDIDATE, "half of the time has passed while it was quiet"
 
 
 def test_a_leader_that_wakes_sends_a_heartbeat_first_and_is_not_deposed_by_the_silence() -> None:
     node = Single([1], heartbeat_tick=5)
     node.win()
-    for _ in range(9):
+    # The second period, in which nobody is heard, is well under way.
+    for _ in range(17):
         node.node.tick()
     node.drain()
     node.node.tick_quiesced()
