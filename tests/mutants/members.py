@@ -372,6 +372,13 @@ MUTANTS = [
         bases("a_lost_base_is_sent_again_without_a_report"),
     ),
     mutant(
+        "a_base_is_sent_again_at_the_end_of_the_period",
+        23,
+        "rule L4",
+        (Progress.become_snapshot, "self.base_is_fresh = True", "pass"),
+        bases("a_base_has_a_whole_period_to_arrive"),
+    ),
+    mutant(
         "a_base_lies_below_what_is_committed",
         23,
         "rule F4",

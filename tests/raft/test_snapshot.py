@@ -92,6 +92,26 @@ def test_a_lost_base_is_sent_again_without_a_report() -> None:
     assert network.replicas[3].commands == [b"a", b"b", b"c"]
 
 
+def test_a_base_has_a_whole_period_to_arrive() -> None:
+    """Rule L4: the end of the one in which it was sent says nothing."""
+    network = behind()
+    network.isolate(3)
+    network.tick(7, ids=[1, 2])
+    network.heal()
+    sent: list[Message] = []
+
+    def lose_bases(message: Message) -> bool:
+        if message.type is SNAP:
+            sent.append(message)
+        return message.type is not SNAP
+
+    network.filter = lose_bases
+    network.tick(7, ids=[1, 2])
+    assert len(sent) == 1
+    network.tick(8, ids=[1, 2])
+    assert len(sent) == 2
+
+
 def test_a_base_that_is_being_fetched_is_not_lost() -> None:
     network = behind()
     network.filter = lambda m: m.type is not SNAP
