@@ -193,7 +193,7 @@ class Driver:
         """Shuts a replica out, because a reader could not read it; its data stays."""
         group = self._roster.groups.get(group_id)
         if group is not None:
-            self._floor.shut_out(group, reason, for_good=for_good)
+            self._floor.shut_out(group, reason, for_good=for_good, at_fault=True)
 
     # Messages and ticks.
 

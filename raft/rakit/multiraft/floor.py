@@ -163,21 +163,30 @@ class Floor:
     def fail(self, group: Group, error: Exception) -> None:
         """Shuts a group out for an error of its own."""
         reason = f"{type(error).__name__}: {error}"
-        self.shut_out(group, reason, for_good=quarantine.is_for_good(error))
+        self.shut_out(
+            group,
+            reason,
+            for_good=quarantine.is_for_good(error),
+            at_fault=quarantine.is_at_fault(error),
+        )
 
-    def shut_out(self, group: Group, reason: str, *, for_good: bool) -> None:
+    def shut_out(self, group: Group, reason: str, *, for_good: bool, at_fault: bool) -> None:
         """Moves a replica into quarantine, where it stays until a restart or for good."""
-        self.leave(group)
-        shut_out = self.roster.shut_out(group, reason, self.pending.batch, for_good=for_good)
+        # The others go on under the leader that it followed, and this node still routes to that.
+        self.leave(group, 0 if group.role is Role.LEADER else group.leader_replica)
+        batch = self.pending.batch
+        shut_out = self.roster.shut_out(group, reason, batch, for_good=for_good, at_fault=at_fault)
         self.pending.must_sync = self.pending.must_sync or for_good
         self.pending.quarantined.append((group.meta.group_id, shut_out))
 
-    def leave(self, group: Group) -> None:
+    def leave(self, group: Group, leader_replica: int = 0) -> None:
         """Lets go of a replica: its waiters are answered, its peers told, its role ends."""
         group_id = group.meta.group_id
         self.say_farewell(group)
         give_up(group, self.pending)
-        self.pending.roles.append(RoleChange(group_id, Role.FOLLOWER, 0, group.term, ready=False))
+        self.pending.roles.append(
+            RoleChange(group_id, Role.FOLLOWER, leader_replica, group.term, ready=False)
+        )
         self.awake.pop(group_id, None)
         self.dirty.pop(group_id, None)
         with suppress(ValueError):  # it may have had its turn

@@ -44,7 +44,7 @@ from rakit.multiraft.hello import (
 from rakit.multiraft.leaders import Leaders
 from rakit.multiraft.machine import GroupMeta, MachineFactory, node_of
 from rakit.multiraft.peers import Peers, Surroundings
-from rakit.multiraft.quarantine import Quarantined
+from rakit.multiraft.quarantine import REMEDY_FOR_GOOD, Quarantined
 from rakit.multiraft.step_loop import Rim, StepLoop
 from rakit.multiraft.store.errors import StoreFailedError
 from rakit.multiraft.store.rocks import RocksStore
@@ -355,6 +355,21 @@ class Host:
         ]
 
     @property
+    def beyond_repair(self) -> list[tuple[int, int]]:
+        """Groups led here, and their replicas elsewhere that count no more and never will again.
+
+        Their nodes say that they are shut out for a loss of their own (S9), or they came back
+        without what they had acknowledged.
+        """
+        shut_out = [
+            named
+            for node_id, replicas in self._peers.shut_out.items()
+            if self.node_is_up(node_id)
+            for named in replicas.items()
+        ]
+        return sorted({*shut_out, *self.lost_logs})
+
+    @property
     def rolled_back_stores(self) -> list[Rollback]:
         """Stores of other nodes that went back in time and are not talked to any more (S7)."""
         return self._memory.rollbacks()
@@ -403,10 +418,11 @@ class Host:
                 _log.error(
                     "replica %d of group %d on node %d came back without entries that it had"
                     " acknowledged: its disk went back or lies about its syncs. It counts no more;"
-                    " look after that disk and start that node with an empty data directory.",
+                    " look after that disk. %s",
                     replica,
                     group_id,
                     node_of(replica),
+                    REMEDY_FOR_GOOD,
                 )
         self._lost_logs.update(effects.lost_logs)
         for group_id in effects.applied:

@@ -32,7 +32,7 @@ class PeerEvents(Protocol):
         """A peer refused this node's hello, because of who this node is."""
         ...
 
-    def pinged(self, ping: wire.Ping) -> wire.Ping | None:
+    def pinged(self, node_id: int, ping: wire.Ping) -> wire.Ping | None:
         """Returns the answer to a peer's ping; None when this node had better be silent."""
         ...
 

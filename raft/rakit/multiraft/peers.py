@@ -4,15 +4,21 @@ It joins four parts that know nothing of each other: `transport` (streams), `liv
 `leaders` (the routing table) and `hello.StoreMemory` (rolled-back stores), and passes on to the
 driver what concerns groups: nodes that came or went, appends that were lost. A node whose step loop
 is held up by its disk answers no pings, so that its peers stop counting on it.
+
+An answer to a ping also names replicas that are shut out for a loss of their own, to the node that
+leads their groups: only the leader knows whether a majority is well without them (S8). A bounded
+number is named at a time. Nobody's turn is taken for long by those that must stay: where nothing
+can be replaced, for want of a majority, there is no leader either, and then they are not named.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
+from typing import Final, Protocol
 
 from rakit.multiraft.config import HostConfig
 from rakit.multiraft.effects import RoleChange
@@ -20,17 +26,22 @@ from rakit.multiraft.hello import DATA, Gate, Lane, NodeIdentity, Rollback, Stor
 from rakit.multiraft.inbox import Arrival, Inbox
 from rakit.multiraft.leaders import Leaders
 from rakit.multiraft.liveness import Change, Liveness, NodeChange
+from rakit.multiraft.machine import node_of
+from rakit.multiraft.quarantine import Quarantined
 from rakit.multiraft.transport import Transport
 from rakit.peer.v1 import raft_service_pb2 as wire
 
 _log = logging.getLogger(__name__)
+
+#: Replicas that one answer to a ping names: a disk may be damaged all over, and pings are small.
+SHUT_OUT_COUNT_MAX: Final = 64
 
 
 class GroupInputs(Protocol):
     """The part of the driver that hears of nodes."""
 
     @property
-    def quarantined(self) -> Mapping[int, object]:
+    def quarantined(self) -> Mapping[int, Quarantined]:
         """The damaged replicas of this node by group id."""
         ...
 
@@ -101,6 +112,9 @@ class Peers:
         self._rolled_back_stores: set[str] = set()
         #: How many replicas each node has shut out, as it said last.
         self.quarantined_counts: dict[int, int] = {}
+        #: Replicas of groups led here that other nodes have shut out, as they said last: by node,
+        #: the replica of each group.
+        self.shut_out: dict[int, dict[int, int]] = {}
         #: Nodes whose disk is nearly full, as they said last.
         self.low_space: set[int] = set()
         #: Called when a node came (True) or went.
@@ -114,6 +128,7 @@ class Peers:
         if address is None:
             self._changed(self.liveness.forget(node_id))
             self.low_space.discard(node_id)
+            self.shut_out.pop(node_id, None)
         else:
             self.liveness.watch(node_id, self._around.now_ms())
 
@@ -165,9 +180,24 @@ class Peers:
         for callback in list(self.turned_away_callbacks):
             callback(node_id)
 
-    def pinged(self, ping: wire.Ping) -> wire.Ping | None:
+    def pinged(self, node_id: int, ping: wire.Ping) -> wire.Ping | None:
         """See `PeerEvents`."""
-        return self._ping(ping.number) if self._around.responsive() else None
+        if not self._around.responsive():
+            return None
+        pong = self._ping(ping.number)
+        for group_id, replica in islice(self._shut_out_for(node_id), SHUT_OUT_COUNT_MAX):
+            pong.shut_out_group_ids.append(group_id)
+            pong.shut_out_replica_ids.append(replica)
+        return pong
+
+    def _shut_out_for(self, node_id: int) -> Iterator[tuple[int, int]]:
+        """What that node can have replaced, since it leads the group."""
+        for group_id, shut_out in self._around.groups.quarantined.items():
+            if not shut_out.may_be_replaced:
+                continue
+            leader = self.leaders.get(group_id)
+            if leader is not None and leader.node_id == node_id:
+                yield group_id, shut_out.replica_id
 
     def ponged(self, node_id: int, pong: wire.Ping) -> None:
         """See `PeerEvents`."""
@@ -175,6 +205,13 @@ class Peers:
         now_ms = self._around.now_ms()
         self.gate.heard(node_id, pong.boot_epoch, pong.synced_counter)
         self.quarantined_counts[node_id] = pong.quarantined_count
+        named = zip(pong.shut_out_group_ids, pong.shut_out_replica_ids, strict=False)
+        self.shut_out[node_id] = {
+            # A node speaks of its own replicas only.
+            group_id: replica
+            for group_id, replica in islice(named, SHUT_OUT_COUNT_MAX)
+            if node_of(replica) == node_id
+        }
         (self.low_space.add if pong.low_space else self.low_space.discard)(node_id)
         self._changed(self.liveness.pong(node_id, pong.number, pong.boot_epoch, clocks, now_ms))
 

@@ -14,6 +14,12 @@ passes: what is stored may be well, and if it is not, whoever reads it next will
 
 What opening finds wrong (`loading`) needs no row: the next opening finds it again.
 
+A replica is *at fault* when the loss is its own: what it stored is damaged or gone. Its node tells
+the leader of its group, which has it replaced while a majority is well without it (the node above
+decides that). One that merely contradicts the others (a second leader in one term, another entry in
+the place of a committed one) may be the only one that still holds what was acknowledged, since
+somebody's disk went back unnoticed. That one is never replaced by itself: it is for a person.
+
 The row can come too late: when the node fails before the sync it is as if nobody had looked yet,
 and the next to look will see the same.
 """
@@ -25,16 +31,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from rakit.multiraft import keys
-from rakit.multiraft.errors import MachineFailedError, StoreUnreadableError
+from rakit.multiraft.errors import MachineFailedError, StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import KeyValue, WriteBatch
 from rakit.multiraft.records import decode_shut_out, encode_shut_out
+from rakit.raft import HardStateLostError, LogLostError
 
 PREFIX: Final = keys.local(b"shut-out:")
 _GROUP: Final = struct.Struct(">Q")
 
 REMEDY_FOR_GOOD: Final = (
-    "Start that node with an empty data directory while all others are well; its replicas are made"
-    " anew."
+    "A partition's leader has it replaced by a new one on the same node as soon as a majority of"
+    " its replicas is well without it. If it stays, or is of the metadata group: Start that node"
+    " with an empty data directory while all others are well; its replicas are made anew."
+)
+_REMEDY_IN_DISPUTE: Final = (
+    "It contradicts the other replicas, and may be the one that still holds what was acknowledged,"
+    " so nothing replaces it by itself. Keep a copy of that node's data directory; to give it up,"
+    " start that node with an empty one while all others are well."
 )
 _REMEDY_FOR_NOW: Final = (
     "Its vote and log are not known to be damaged: mend the cause (a release that cannot apply an"
@@ -50,11 +63,20 @@ class Quarantined:
     reason: str
     #: Whether every later start shuts it out too, by its row or for what it finds.
     for_good: bool = True
+    #: Whether the loss is its own, so that nothing is lost with it that others lack.
+    at_fault: bool = True
+
+    @property
+    def may_be_replaced(self) -> bool:
+        """Whether its group may let go of it, while a majority is well without it."""
+        return self.for_good and self.at_fault and self.replica_id != 0
 
     @property
     def remedy(self) -> str:
-        """What a person can do about it."""
-        return REMEDY_FOR_GOOD if self.for_good else _REMEDY_FOR_NOW
+        """What becomes of it, and what a person can do about it."""
+        if not self.for_good:
+            return _REMEDY_FOR_NOW
+        return REMEDY_FOR_GOOD if self.at_fault else _REMEDY_IN_DISPUTE
 
 
 def is_for_good(error: Exception) -> bool:
@@ -62,16 +84,25 @@ def is_for_good(error: Exception) -> bool:
     return not isinstance(error, (MachineFailedError, StoreUnreadableError))
 
 
+def is_at_fault(error: Exception) -> bool:
+    """Tells whether a replica failed for a loss of its own, and not for what others say."""
+    return isinstance(error, (StoreCorruptError, HardStateLostError, LogLostError))
+
+
 def note(group_id: int, replica: Quarantined, batch: WriteBatch) -> None:
     """Has it stored that a replica is shut out; the batch is to be synced."""
-    value = encode_shut_out(_key(group_id), replica.replica_id, replica.reason)
-    batch.put(_key(group_id), value)
+    key = _key(group_id)
+    value = encode_shut_out(key, replica.replica_id, replica.reason, at_fault=replica.at_fault)
+    batch.put(key, value)
 
 
 def noted(disk: KeyValue, group_id: int) -> Quarantined | None:
     """Returns the replica that an earlier start shut out; raises `StoreCorruptError`."""
     value = disk.get(_key(group_id))
-    return None if value is None else Quarantined(*decode_shut_out(_key(group_id), value))
+    if value is None:
+        return None
+    replica, reason, at_fault = decode_shut_out(_key(group_id), value)
+    return Quarantined(replica, reason, at_fault=at_fault)
 
 
 def forget(group_id: int, batch: WriteBatch) -> None:

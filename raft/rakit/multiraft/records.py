@@ -211,15 +211,16 @@ def decode_tombstone(group_id: int, value: bytes) -> int:
     return _open(keys.tombstone(group_id), value, store_pb2.Tombstone).replica_id
 
 
-def encode_shut_out(key: bytes, replica_id: int, reason: str) -> bytes:
+def encode_shut_out(key: bytes, replica_id: int, reason: str, *, at_fault: bool) -> bytes:
     """Returns the stored value of the row that keeps a replica shut out."""
-    return _seal(key, store_pb2.ShutOut(replica_id=replica_id, reason=reason))
+    record = store_pb2.ShutOut(replica_id=replica_id, reason=reason, at_fault=at_fault)
+    return _seal(key, record)
 
 
-def decode_shut_out(key: bytes, value: bytes) -> tuple[int, str]:
-    """Reads which replica is shut out, and why."""
+def decode_shut_out(key: bytes, value: bytes) -> tuple[int, str, bool]:
+    """Reads which replica is shut out, why, and whether it is at fault."""
     record = _open(key, value, store_pb2.ShutOut)
-    return record.replica_id, record.reason
+    return record.replica_id, record.reason, record.at_fault
 
 
 def encode_remembered(key: bytes, known: RememberedStore) -> bytes:

@@ -113,8 +113,12 @@ class Roster:
                 raise
         except (StoreCorruptError, MachineFailedError, ReplicaFatalError) as error:
             replica = owner_of(self._disk, group_id)
-            for_good = quarantine.is_for_good(error)
-            self.quarantined[group_id] = Quarantined(replica, str(error), for_good)
+            self.quarantined[group_id] = Quarantined(
+                replica,
+                str(error),
+                for_good=quarantine.is_for_good(error),
+                at_fault=quarantine.is_at_fault(error),
+            )
 
     def trust_births_from(self, group_id: int, batch: WriteBatch) -> None:
         """Takes in that no group from this id on existed when this start began (see `boot`)."""
@@ -220,12 +224,12 @@ class Roster:
         return group
 
     def shut_out(
-        self, group: Group, reason: str, batch: WriteBatch, *, for_good: bool
+        self, group: Group, reason: str, batch: WriteBatch, *, for_good: bool, at_fault: bool
     ) -> Quarantined:
         """Moves a replica into quarantine, for this start or for good; its data stays as it is."""
         group_id = group.meta.group_id
         del self.groups[group_id]
-        shut_out = Quarantined(group.meta.replica_id, reason, for_good)
+        shut_out = Quarantined(group.meta.replica_id, reason, for_good, at_fault)
         self.quarantined[group_id] = shut_out
         if for_good:
             quarantine.note(group_id, shut_out, batch)

@@ -94,7 +94,7 @@ class Session:
         while (data := received(await context.read())) is not None:
             request, envelopes = codec.read_request(data)
             if request.HasField("ping"):
-                self._pong = self._events.pinged(request.ping)
+                self._pong = self._events.pinged(self.node_id, request.ping)
                 self._wake.ring()
             if request.HasField("leaderships"):
                 self._events.announced(self.node_id, request.leaderships)

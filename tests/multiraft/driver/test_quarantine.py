@@ -18,7 +18,16 @@ from rakit.multiraft.records import (
     encode_entry,
     encode_hard_state,
 )
-from rakit.raft import Entry, HardState, Message, MessageType, Role
+from rakit.raft import (
+    ConfChange,
+    ConfChangeSingle,
+    ConfChangeType,
+    Entry,
+    HardState,
+    Message,
+    MessageType,
+    Role,
+)
 from tests.multiraft.driver.cluster import GROUP, Cluster, Node
 
 OTHER = 8
@@ -136,6 +145,7 @@ def test_s5_s9_s10_a_damaged_replica_takes_no_part(
     ((group_id, why),) = victim.quarantined
     assert group_id == GROUP
     assert reason in why.reason
+    assert why.may_be_replaced, "the loss is its own"
     cluster.settle()
     cluster.tick(100)
     own = replica_id(victim.node_id, 1)
@@ -261,7 +271,7 @@ def test_s9_damage_that_a_reader_met_shuts_out_after_restarts_too() -> None:
         restart(cluster, node)
         assert dict(node.driver.quarantined) == before
     assert victim.driver.quarantined[GROUP] == Quarantined(
-        replica_id(victim.node_id, 1), "a reader found damage", for_good=True
+        replica_id(victim.node_id, 1), "a reader found damage", for_good=True, at_fault=True
     )
     assert OTHER in victim.driver.groups
 
@@ -300,7 +310,9 @@ def test_s7_two_leaders_in_one_term_cost_the_nodes_that_group_only() -> None:
     for node in shut_out:
         assert "two leaders" in node.driver.quarantined[GROUP].reason
         restart(cluster, node)
-        assert GROUP in node.driver.quarantined
+        # Another's disk went back, and this one may be the last that holds what was promised.
+        assert not node.driver.quarantined[GROUP].may_be_replaced
+        assert "nothing replaces it" in node.driver.quarantined[GROUP].remedy
     cluster.run_until(lambda: cluster.leads(OTHER))
 
 
@@ -322,6 +334,58 @@ def test_a_replaced_replica_clears_the_quarantined_one_away() -> None:
     assert victim.group.storage.last_index() == 0
     with pytest.raises(GroupRefusedError):
         victim.driver.create_group(replacement(victim, 1), None)
+
+
+def test_s9_a_node_goes_on_routing_to_the_leader_of_a_replica_that_it_shut_out() -> None:
+    cluster = Cluster()
+    leader, victim = written(cluster)
+    victim.driver.quarantine(GROUP, "a reader found damage")
+    cluster.pump()
+    change = victim.roles[-1]
+    assert (change.group_id, change.role) == (GROUP, Role.FOLLOWER)
+    assert change.leader_replica == replica_id(leader.node_id, 1)
+    leader.driver.quarantine(GROUP, "a reader found damage")
+    cluster.pump()
+    assert leader.roles[-1].leader_replica == 0, "it leads no more"
+
+
+def test_s8_a_working_replica_is_replaced_in_one_turn_while_appends_are_under_way() -> None:
+    """What is on its way to the old one, or is not synced yet, is nothing to the new one."""
+    cluster = Cluster()
+    leader, victim = written(cluster)
+    victim.hung = True
+    cluster.propose(leader, b"unsynced")
+    cluster.pump()
+    assert victim.unsynced
+    cluster.propose(leader, b"on its way")
+    cluster.step_node(leader)
+    old, new = victim.group.meta.replica_id, replacement(victim, 2)
+    victim.driver.remove_group(GROUP)
+    victim.driver.create_group(new, None)
+    victim.hung = False
+    cluster.sent.clear()
+    cluster.pump()
+    assert victim.group.meta == new
+    assert victim.group.storage.last_index() == 0
+    for change in (
+        (ConfChangeSingle(ConfChangeType.ADD_LEARNER, new.replica_id),),
+        (
+            ConfChangeSingle(ConfChangeType.ADD_VOTER, new.replica_id),
+            ConfChangeSingle(ConfChangeType.REMOVE, old),
+        ),
+    ):
+        leader.driver.propose_conf_change(GROUP, ConfChange(change), None)
+        cluster.settle()
+        cluster.await_applied(victim, leader)
+    assert victim.group.conf_state.voters == leader.group.conf_state.voters
+    assert new.replica_id in victim.group.conf_state.voters
+    assert not [one for one in cluster.sent if (one.group_id, one.from_replica) == (GROUP, old)]
+    items = cluster.check_replicas_agree()
+    assert items[-2:] == [b"unsynced", b"on its way"]
+    restart(cluster, victim)
+    cluster.settle()
+    assert cluster.check_replicas_agree() == items
+    assert not victim.driver.quarantined
 
 
 @pytest.mark.parametrize("rows", ["both", "hard state", "checkpoint", "none"])

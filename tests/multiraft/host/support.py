@@ -165,8 +165,8 @@ class End:
     def turned_away(self, node_id: int) -> None:
         self.told.append(("turned away", node_id))
 
-    def pinged(self, ping: wire.Ping) -> wire.Ping | None:
-        self.told.append(("pinged", ping.number))
+    def pinged(self, node_id: int, ping: wire.Ping) -> wire.Ping | None:
+        self.told.append(("pinged", node_id, ping.number))
         return None if self.silent else wire.Ping(number=ping.number, boot_epoch=1)
 
     def ponged(self, node_id: int, pong: wire.Ping) -> None:

@@ -128,7 +128,7 @@ async def test_a_start_leaves_turns_to_others_and_answers_no_ping_before_its_end
 
     async def ping_all_the_time() -> None:
         while True:
-            pings.append(node.host._peers.pinged(wire.Ping(number=1)))
+            pings.append(node.host._peers.pinged(1, wire.Ping(number=1)))
             await asyncio.sleep(0)
 
     await node.open()

@@ -332,7 +332,7 @@ async def test_a_silent_peer_is_not_answered_for(make: MakeEnd) -> None:
     a, b = await pair(make)
     b.silent = True
     a.transport.ping(2, wire.Ping(number=1))
-    await until(lambda: b.count("pinged", 1))
+    await until(lambda: b.count("pinged", 1, 1))
     b.silent = False
     a.transport.ping(2, wire.Ping(number=2))
     await until(lambda: a.count("ponged", 2, 2))

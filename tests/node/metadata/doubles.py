@@ -84,6 +84,7 @@ class FakeHost:
         self.proposed: list[pb.MetadataCommand] = []
         self.quarantined: dict[int, object] = {}
         self.births_trusted_from = 0
+        self.beyond_repair: list[tuple[int, int]] = []
 
     @property
     def groups(self) -> Mapping[int, GroupView]:

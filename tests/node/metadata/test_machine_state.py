@@ -16,6 +16,7 @@ from rakit.api.v1.topic_service_pb2 import (
     UpdateTopicRequest,
 )
 from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.machine import replica_id
 from rakit.node import checkpoints
 from rakit.node.metadata import commands, state
 from rakit.node.metadata.machine import MetadataMachine
@@ -42,6 +43,13 @@ def replaced(store: str, old: str) -> pb.MetadataCommand:
     return register(describe("n2", store=store), replaces=old)
 
 
+def damaged(group_id: int, node_id: int, sequence: int) -> pb.MetadataCommand:
+    replica = replica_id(node_id, sequence)
+    return pb.MetadataCommand(
+        replace_replica=pb.ReplaceReplica(group_id=group_id, replica_id=replica)
+    )
+
+
 def joined(name: str) -> pb.MetadataCommand:
     return register(describe(f"more-{name}"))
 
@@ -56,6 +64,7 @@ def any_command() -> st.SearchStrategy[pb.MetadataCommand]:
         st.builds(commands.init_producer, st.sampled_from(["", "a", "b", "c"])),
         st.builds(replaced, stores, stores),
         st.builds(joined, names),
+        st.builds(damaged, st.integers(2, 5), st.integers(1, 3), st.integers(1, 5)),
     )
 
 

@@ -14,9 +14,11 @@ from rakit.api.v1.topic_service_pb2 import (
     TopicConfig,
     UpdateTopicRequest,
 )
-from rakit.multiraft.machine import node_of
+from rakit.multiraft.machine import node_of, replica_id
 from rakit.node.errors import RakitError, reason_name
 from rakit.node.metadata import commands, tables
+from rakit.node.metadata.registry import Change
+from rakit.peer.v1 import metadata_command_pb2 as pb
 from tests.node.metadata.support import Log, describe, register
 
 
@@ -268,3 +270,82 @@ def test_dead_nodes_are_avoided_as_the_proposer_sees_them() -> None:
     command.create_topic.avoid_node_ids.append(2)
     log.do(command)
     assert log.registry.replica_count(2) == 0
+
+
+def damaged(group_id: int, replica: int) -> pb.MetadataCommand:
+    return pb.MetadataCommand(
+        replace_replica=pb.ReplaceReplica(group_id=group_id, replica_id=replica)
+    )
+
+
+def test_s8_a_damaged_replica_gets_a_successor_on_its_node_once_however_often_that_is_asked() -> (
+    None
+):
+    log = Log().found(4)
+    log.do(commands.create_topic(create(partition_count=3)))
+    topic = log.registry.topic("t")
+    assert topic is not None
+    before = topic.partitions
+    place = before[1]
+    old = place.replica_ids[1]
+    changes: list[Change] = []
+    log.registry.subscribe(changes.append)
+    first = log.do(damaged(place.group_id, old)).replica_replaced.replica_id
+    assert node_of(first) == node_of(old)
+    assert first > old
+    known = {each for one in before for each in (*one.replica_ids, *one.born_replica_ids)}
+    assert first not in known, "ids never come back, and it must not begin from the first members"
+    now = log.registry.partition(place.group_id)
+    assert now is not None
+    assert now.replica_ids == (place.replica_ids[0], first, *place.replica_ids[2:])
+    assert [change.group_ids for change in changes] == [(place.group_id,)]
+    topic = log.registry.topic("t")
+    assert topic is not None
+    assert topic.partitions == (before[0], now, before[2])
+    snapshot = log.machine.snapshot()
+    assert log.do(damaged(place.group_id, old)).replica_replaced.replica_id == first
+    assert log.machine.snapshot() == snapshot
+    assert len(changes) == 1, "nobody is told of nothing"
+    second = log.do(damaged(place.group_id, first)).replica_replaced.replica_id
+    assert second > first
+
+
+def test_s8_of_an_unknown_replica_or_group_nothing_is_replaced() -> None:
+    log = Log().found(4)
+    log.do(commands.create_topic(create(replication_factor=3)))
+    log.do(commands.create_topic(create(name="gone")))
+    gone, topic = log.registry.topic("gone"), log.registry.topic("t")
+    assert gone is not None
+    assert topic is not None
+    log.do(commands.delete_topic(DeleteTopicRequest(name="gone")))
+    (place,) = topic.partitions
+    (stranger,) = {1, 2, 3, 4} - {node_of(one) for one in place.replica_ids}
+    snapshot = log.machine.snapshot()
+    dead = gone.partitions[0]
+    for group_id, replica in (
+        (dead.group_id, dead.replica_ids[0]),
+        (10_000, place.replica_ids[0]),
+        (1, replica_id(1, 1)),
+        (place.group_id, replica_id(stranger, 1)),
+        (place.group_id, 0),
+        (place.group_id, -5),
+    ):
+        assert log.do(damaged(group_id, replica)).replica_replaced.replica_id == 0
+    assert log.machine.snapshot() == snapshot
+
+
+def test_s8_a_store_that_was_replaced_meanwhile_leaves_nothing_to_replace() -> None:
+    log = Log().found()
+    log.do(commands.create_topic(create()))
+    topic = log.registry.topic("t")
+    assert topic is not None
+    (place,) = topic.partitions
+    old = place.on_node(2)
+    assert old is not None
+    log.do(register(describe("n2", store="fresh"), replaces="store-n2"))
+    snapshot = log.machine.snapshot()
+    now = log.registry.partition(place.group_id)
+    assert now is not None
+    answer = log.do(damaged(place.group_id, old)).replica_replaced.replica_id
+    assert answer == now.on_node(2) != old
+    assert log.machine.snapshot() == snapshot

@@ -66,3 +66,10 @@ def test_s9_what_is_shut_out_for_now_is_not_told_to_lose_its_data() -> None:
     assert "with an empty data directory" in lost.message
     assert "restart that node with its data" in kept.message
     assert "empty" not in kept.message
+
+
+def test_s9_a_replica_that_contradicts_the_others_is_said_to_stay() -> None:
+    disputed = Quarantined(replica_id(1, 1), "term 3 has two leaders", at_fault=False)
+    (damage,) = damages(DamagedHost(quarantined={5: disputed}), Log().found(1).registry)
+    assert "nothing replaces it by itself" in damage.message
+    assert "Keep a copy of that node's data directory" in damage.message

@@ -2,7 +2,8 @@
 
 `submit` proposes a command where the leader is: here, or over the peer channel, one hop at most
 (S22). Every command may be proposed twice without harm: changes of topics carry a request mark, a
-node is admitted once, and a producer epoch that nobody was told of fences nobody wrongly. So an
+node is admitted once, a replica is replaced only while it is named, and a producer epoch that
+nobody was told of fences nobody wrongly. So an
 attempt whose outcome is not known is made again, until the time is up; only then the caller learns
 that the outcome is unknown, or that nothing was ever appended.
 

@@ -111,6 +111,8 @@ def _dispatch(registry: Registry, command: MetadataCommand) -> MetadataResult:
         case "create_group_partitions":
             made = command.create_group_partitions
             return topics.create_group_partitions(registry, made, command.time_ms)
+        case "replace_replica":
+            return topics.replace_replica(registry, command.replace_replica)
         case _:
             # The feature level keeps newer commands out of the log until every node knows them.
             assert not len(UnknownFieldSet(command)), (

@@ -189,7 +189,7 @@ def _replace_store(
         moved += hit
         groups = set(hit)
         partitions = tuple(
-            one.with_new_store(known.node_id) if one.group_id in groups else one
+            one.with_new_replica(known.node_id) if one.group_id in groups else one
             for one in topic.partitions
         )
         registry.put_topic(replace(topic, partitions=partitions))

@@ -140,6 +140,11 @@ class HostPort(Protocol):
         """Whether `has_room` is false for any node."""
         ...
 
+    @property
+    def beyond_repair(self) -> list[tuple[int, int]]:
+        """Groups led here, and their replicas elsewhere that count no more and never will again."""
+        ...
+
     def answering(self, node_id: int) -> int:
         """The boot epoch of the process that answers for a peer at this moment, else 0."""
         ...

@@ -12,7 +12,8 @@ Rules:
   partition's leader brings the second to the first (`membership`).
 - Each replica belongs to the store that its node had when it was assigned. When a node's store is
   replaced, the same entry gives each of its partitions a fresh replica id on the new store, so a
-  replica id in the registry never means a dead store (S11).
+  replica id in the registry never means a dead store (S11). A replica that is damaged for good gets
+  a successor on the same store likewise (S8).
 - Every change raises `version` by one and tells the subscribers, who only take a note: they are
   called in the middle of applying.
 - An internal topic is placed, led and repaired like any other, but has no name that a client can
@@ -103,8 +104,8 @@ class PartitionInfo:
                 return each
         return None
 
-    def with_new_store(self, node_id: int) -> PartitionInfo:
-        """The same partition after the node's store was replaced."""
+    def with_new_replica(self, node_id: int) -> PartitionInfo:
+        """The same partition with a fresh replica on the node, in the place of the one there."""
         fresh = replica_id(node_id, self.next_replica_sequence)
         replicas = tuple(fresh if node_of(one) == node_id else one for one in self.replica_ids)
         sequence = self.next_replica_sequence + 1

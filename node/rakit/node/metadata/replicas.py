@@ -2,10 +2,11 @@
 
 Births and removals follow the registry. A replica is born when the registry assigns one to this
 node's present store: with the group's first configuration if it belongs to that, else with nothing,
-to be filled by the leader. It is removed only on positive evidence that its group is dead, never
-because something is not found (nothing is removed, for example, by an empty registry). One that is
-shut out for damage goes with its group like any other, or when the registry assigns this node a new
-replica in its place.
+to be filled by the leader. It is removed only on positive evidence, never because something is not
+found (nothing is removed, for example, by an empty registry): that its group is dead, or that the
+registry assigns this node a newer replica in its place, which is then born. It does so where one is
+damaged (`evictions`), whether that is shut out or does not know of its damage. An older one in the
+registry means nothing: ids only grow, so it is the past.
 
 Both wait for a first linearizable read: before it the registry of a node that was away shows the
 past, topics that were deleted since and stores that were replaced since. And both look at the uuid
@@ -86,8 +87,18 @@ class LocalReplicas:
             return
         partition = self._registry.partition(group_id)
         replica = None if partition is None else partition.on_node(self._host.node_id)
-        if partition is None or replica is None or here is not None:
+        if partition is None or replica is None:
             return
+        if here is not None:
+            if here.meta.replica_id >= replica:
+                return
+            _log.warning(
+                "group %d: replica %d is replaced by %d, and removed with its data",
+                group_id,
+                here.meta.replica_id,
+                replica,
+            )
+            self._host.remove_group(group_id)
         internal = self._registry.is_internal(partition)
         kind = GroupKind.CONSUMERS if internal else GroupKind.PARTITION
         meta = GroupMeta(group_id, replica, kind)

@@ -28,6 +28,7 @@ from rakit.node.metadata.admission import Admission, AdmissionConfig
 from rakit.node.metadata.caretaker import Caretaker
 from rakit.node.metadata.client import MetadataClient, SubmitServicer
 from rakit.node.metadata.directory import Directory
+from rakit.node.metadata.evictions import Evictions
 from rakit.node.metadata.formation import Formation
 from rakit.node.metadata.founding import first_voters
 from rakit.node.metadata.leaderships import Leaderships
@@ -94,6 +95,7 @@ class MetadataService:
         self._replicas = LocalReplicas(host, registry, member.store_uuid)
         self._led = LedGroups(host, registry)
         self._leaderships = Leaderships(host, registry)
+        self._evictions = Evictions(host, self.client)
         #: Whether this node has read the registry since its start and is registered in it.
         self.joined = False
         # Joined, or failed.
@@ -132,6 +134,7 @@ class MetadataService:
             self._caretaker.run(),
             self._led.run(),
             self._leaderships.run(),
+            self._evictions.run(),
             self._register(),
         ):
             self._supervise(work)

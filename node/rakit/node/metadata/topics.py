@@ -1,4 +1,4 @@
-"""Commands about topics and producers.
+"""Commands about topics, their replicas, and producers.
 
 Placement is computed here, when the command is applied, and not by the proposer: it then sees the
 state as of exactly this entry, so it can be neither stale nor invalid, two topics created at the
@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from rakit.api.v1 import error_pb2
-from rakit.multiraft.machine import replica_id
+from rakit.multiraft.machine import node_of, replica_id
 from rakit.node.errors import RakitError
 from rakit.node.metadata.placement import Candidate, place
 from rakit.node.metadata.registry import (
@@ -37,6 +37,8 @@ from rakit.peer.v1.metadata_command_pb2 import (
     InitProducer,
     MetadataResult,
     ProducerReady,
+    ReplaceReplica,
+    ReplicaReplaced,
     RequestMark,
     TopicChanged,
     UpdateTopic,
@@ -206,6 +208,24 @@ def delete_topic(registry: Registry, command: DeleteTopic) -> MetadataResult:
     groups = tuple(one.group_id for one in topic.partitions)
     registry.changed(Change(0, topic_ids=(topic.topic_id,), dead_group_ids=groups))
     return _remembered(registry, command.mark, _changed(topic))
+
+
+def replace_replica(registry: Registry, command: ReplaceReplica) -> MetadataResult:
+    """Gives a partition a fresh replica in the place of a damaged one, on the same node (S8).
+
+    Nothing is to be done where that one has its successor already, or its topic is gone.
+    """
+    node_id = node_of(command.replica_id)
+    place = registry.partition(command.group_id)
+    topic = None if place is None else registry.topic_by_id(place.topic_id)
+    if place is not None and topic is not None and command.replica_id in place.replica_ids:
+        fresh = place.with_new_replica(node_id)
+        partitions = tuple(fresh if one is place else one for one in topic.partitions)
+        registry.put_topic(replace(topic, partitions=partitions))
+        registry.changed(Change(0, group_ids=(place.group_id,)))
+        place = fresh
+    present = None if place is None else place.on_node(node_id)
+    return MetadataResult(replica_replaced=ReplicaReplaced(replica_id=present or 0))
 
 
 def init_producer(registry: Registry, command: InitProducer) -> MetadataResult:

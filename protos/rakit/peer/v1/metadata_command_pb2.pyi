@@ -73,6 +73,7 @@ class MetadataCommand(_message.Message):
     DELETE_TOPIC_FIELD_NUMBER: _builtins.int
     INIT_PRODUCER_FIELD_NUMBER: _builtins.int
     CREATE_GROUP_PARTITIONS_FIELD_NUMBER: _builtins.int
+    REPLACE_REPLICA_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     """The proposer's clock; the state machine has none."""
@@ -90,6 +91,8 @@ class MetadataCommand(_message.Message):
     def init_producer(self) -> Global___InitProducer: ...
     @_builtins.property
     def create_group_partitions(self) -> Global___CreateGroupPartitions: ...
+    @_builtins.property
+    def replace_replica(self) -> Global___ReplaceReplica: ...
     def __init__(
         self,
         *,
@@ -100,13 +103,14 @@ class MetadataCommand(_message.Message):
         delete_topic: Global___DeleteTopic | None = ...,
         init_producer: Global___InitProducer | None = ...,
         create_group_partitions: Global___CreateGroupPartitions | None = ...,
+        replace_replica: Global___ReplaceReplica | None = ...,
         time_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "update_topic", b"update_topic"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "replace_replica", b"replace_replica", "update_topic", b"update_topic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "time_ms", b"time_ms", "update_topic", b"update_topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "replace_replica", b"replace_replica", "time_ms", b"time_ms", "update_topic", b"update_topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "update_topic", "delete_topic", "init_producer", "create_group_partitions"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "update_topic", "delete_topic", "init_producer", "create_group_partitions", "replace_replica"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -407,6 +411,32 @@ class CreateGroupPartitions(_message.Message):
 Global___CreateGroupPartitions: _TypeAlias = CreateGroupPartitions  # noqa: Y015
 
 @_typing.final
+class ReplaceReplica(_message.Message):
+    """Gives a partition a fresh replica in the place of one that is damaged for good, on the same node and store. Nothing is done
+    where the registry names another one by then, or knows no such partition.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.int
+    replica_id: _builtins.int
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.int = ...,
+        replica_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "replica_id", b"replica_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceReplica: _TypeAlias = ReplaceReplica  # noqa: Y015
+
+@_typing.final
 class InitProducer(_message.Message):
     """Gives a producer name its id, or bumps the epoch of a known one. Without a name: gives out an id that is not remembered."""
 
@@ -438,6 +468,7 @@ class MetadataResult(_message.Message):
     NODE_REGISTERED_FIELD_NUMBER: _builtins.int
     TOPIC_CHANGED_FIELD_NUMBER: _builtins.int
     PRODUCER_READY_FIELD_NUMBER: _builtins.int
+    REPLICA_REPLACED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def refusal(self) -> Global___MetadataRefusal: ...
     @_builtins.property
@@ -448,6 +479,8 @@ class MetadataResult(_message.Message):
     def topic_changed(self) -> Global___TopicChanged: ...
     @_builtins.property
     def producer_ready(self) -> Global___ProducerReady: ...
+    @_builtins.property
+    def replica_replaced(self) -> Global___ReplicaReplaced: ...
     def __init__(
         self,
         *,
@@ -456,12 +489,13 @@ class MetadataResult(_message.Message):
         node_registered: Global___NodeRegistered | None = ...,
         topic_changed: Global___TopicChanged | None = ...,
         producer_ready: Global___ProducerReady | None = ...,
+        replica_replaced: Global___ReplicaReplaced | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster_founded", b"cluster_founded", "node_registered", b"node_registered", "producer_ready", b"producer_ready", "refusal", b"refusal", "result", b"result", "topic_changed", b"topic_changed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster_founded", b"cluster_founded", "node_registered", b"node_registered", "producer_ready", b"producer_ready", "refusal", b"refusal", "replica_replaced", b"replica_replaced", "result", b"result", "topic_changed", b"topic_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_founded", b"cluster_founded", "node_registered", b"node_registered", "producer_ready", b"producer_ready", "refusal", b"refusal", "result", b"result", "topic_changed", b"topic_changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_founded", b"cluster_founded", "node_registered", b"node_registered", "producer_ready", b"producer_ready", "refusal", b"refusal", "replica_replaced", b"replica_replaced", "result", b"result", "topic_changed", b"topic_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["refusal", "cluster_founded", "node_registered", "topic_changed", "producer_ready"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["refusal", "cluster_founded", "node_registered", "topic_changed", "producer_ready", "replica_replaced"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -618,6 +652,26 @@ class ProducerReady(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProducerReady: _TypeAlias = ProducerReady  # noqa: Y015
+
+@_typing.final
+class ReplicaReplaced(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_ID_FIELD_NUMBER: _builtins.int
+    replica_id: _builtins.int
+    """The replica that the node should have from now on; 0: none."""
+    def __init__(
+        self,
+        *,
+        replica_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replica_id", b"replica_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaReplaced: _TypeAlias = ReplicaReplaced  # noqa: Y015
 
 @_typing.final
 class MetadataState(_message.Message):

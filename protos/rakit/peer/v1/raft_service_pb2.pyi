@@ -391,6 +391,8 @@ class Ping(_message.Message):
     SYNCED_COUNTER_FIELD_NUMBER: _builtins.int
     QUARANTINED_COUNT_FIELD_NUMBER: _builtins.int
     LOW_SPACE_FIELD_NUMBER: _builtins.int
+    SHUT_OUT_GROUP_IDS_FIELD_NUMBER: _builtins.int
+    SHUT_OUT_REPLICA_IDS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     boot_epoch: _builtins.int
     """Of the node that sends this message: the asking one in a ping, the answering one in a pong."""
@@ -400,6 +402,14 @@ class Ping(_message.Message):
     """Replicas that the sender has shut out for damage."""
     low_space: _builtins.bool
     """The sender's disk is nearly full: it takes no more records as a leader."""
+    @_builtins.property
+    def shut_out_group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In a pong: replicas of the sender that are shut out for good, of groups that the asking node leads, in columns. A bounded
+        number; when these have been replaced the next ones are named.
+        """
+
+    @_builtins.property
+    def shut_out_replica_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -409,10 +419,12 @@ class Ping(_message.Message):
         synced_counter: _builtins.int = ...,
         quarantined_count: _builtins.int = ...,
         low_space: _builtins.bool = ...,
+        shut_out_group_ids: _abc.Iterable[_builtins.int] | None = ...,
+        shut_out_replica_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "clock_ms", b"clock_ms", "low_space", b"low_space", "number", b"number", "quarantined_count", b"quarantined_count", "synced_counter", b"synced_counter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "clock_ms", b"clock_ms", "low_space", b"low_space", "number", b"number", "quarantined_count", b"quarantined_count", "shut_out_group_ids", b"shut_out_group_ids", "shut_out_replica_ids", b"shut_out_replica_ids", "synced_counter", b"synced_counter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -199,17 +199,21 @@ class ShutOut(_message.Message):
 
     REPLICA_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    AT_FAULT_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.int
     reason: _builtins.str
+    at_fault: _builtins.bool
+    """The loss is its own, and it may be replaced; else it contradicts other replicas, and may be the one that is right."""
     def __init__(
         self,
         *,
         replica_id: _builtins.int = ...,
         reason: _builtins.str = ...,
+        at_fault: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "replica_id", b"replica_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_fault", b"at_fault", "reason", b"reason", "replica_id", b"replica_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

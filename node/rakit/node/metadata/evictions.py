@@ -1,0 +1,140 @@
+"""Replicas that are damaged for good, replaced without anybody's help (S8, S9).
+
+A replica that is shut out for a loss of its own, or that came back without what it had
+acknowledged, never counts again: its group has one failure less to spare until it is replaced. So
+the leader of the group has the registry name another one in its place, on the same node. Its node
+then buries it with its data and makes the new one (`replicas`); the leader lets that learn and
+exchanges the two in one joint change (`tending`), as after a lost disk.
+
+The decision is the leader's, never that of the damaged node: what is buried is gone, and only the
+leader knows whether it can be spared. Rules:
+
+- A voter goes only while a majority of all voters, not counting it, is on nodes that are up, is not
+  damaged, and holds everything that is committed. Then nothing rests on what is buried.
+- That majority must have answered since the damage was heard of: a group that is quiet has heard
+  nothing of its members for long, and they may be damaged as well.
+- One at a time for each group: nothing is decided before the configuration is what the registry
+  says, without a joint phase and without a learner that has still to catch up.
+- A learner has no vote, and nothing was ever counted on it. It goes at once, since the voter whose
+  place it is to take cannot go before.
+- The metadata group is left out: it is for a person, as is a replica that contradicts the others
+  (`rakit.multiraft.quarantine`), or one of which not even the id is known.
+
+Where no such majority is left nothing is done, and the data stays where it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Final
+
+from rakit.multiraft.errors import MultiraftError
+from rakit.multiraft.machine import node_of
+from rakit.node.errors import RakitError
+from rakit.node.metadata.client import MetadataClient
+from rakit.node.metadata.ports import GroupView, HostPort
+from rakit.peer.v1 import metadata_command_pb2 as pb
+from rakit.raft import ConfState
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 1.0
+#: A majority that does not answer within it is asked again at the next look.
+_ANSWER_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """A group as its leader sees it when some of its replicas are damaged."""
+
+    conf: ConfState
+    #: The replicas that the registry names.
+    desired: tuple[int, ...]
+    damaged: AbstractSet[int]
+    #: Replicas on nodes that are up, that hold everything that is committed and vouch for it.
+    whole: AbstractSet[int]
+
+
+def to_replace(ward: Ward) -> int:
+    """The replica that should have a successor now; 0: none."""
+    conf = ward.conf
+    if conf.voters_outgoing or conf.learners_next:
+        return 0
+    for learner in conf.learners:
+        if learner in ward.desired and learner in ward.damaged:
+            return learner
+    if conf.learners or set(conf.voters) != set(ward.desired):
+        return 0
+    sound = [one for one in conf.voters if one in ward.whole and one not in ward.damaged]
+    if 2 * len(sound) <= len(conf.voters):
+        return 0
+    return next((one for one in conf.voters if one in ward.damaged), 0)
+
+
+class Evictions:
+    """Has damaged replicas of the groups that this node leads replaced."""
+
+    def __init__(self, host: HostPort, client: MetadataClient) -> None:
+        self._host = host
+        self._client = client
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Looks once at every group led here of which a replica is damaged."""
+        for group_id in dict.fromkeys(group_id for group_id, _ in self._host.beyond_repair):
+            replica = self._choose(group_id)
+            # Chosen again after the majority has answered, from what is known then.
+            if replica and await self._answers(group_id) and self._choose(group_id) == replica:
+                await self._replace(group_id, replica)
+
+    def _choose(self, group_id: int) -> int:
+        partition = self._client.registry.partition(group_id)
+        group = self._host.group(group_id)
+        # The metadata group is no partition.
+        if partition is None or group is None or not group.ready:
+            return 0
+        damaged = {one for of, one in self._host.beyond_repair if of == group_id}
+        whole = self._whole(group)
+        return to_replace(Ward(group.conf_state, partition.replica_ids, damaged, whole))
+
+    def _whole(self, group: GroupView) -> set[int]:
+        status = group.status()
+        return {
+            peer.id
+            for peer in status.peers
+            if peer.match >= status.basic.commit
+            and not (peer.doubtful or peer.lost_log)
+            and self._host.node_is_up(node_of(peer.id))
+        }
+
+    async def _answers(self, group_id: int) -> bool:
+        """Whether a majority confirms this leader; damaged replicas are no part of it."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._host.read_barrier(group_id)
+        except (MultiraftError, TimeoutError) as error:
+            _log.info("group %d: nothing is replaced without a majority: %s", group_id, error)
+            return False
+        return True
+
+    async def _replace(self, group_id: int, replica: int) -> None:
+        _log.warning(
+            "group %d: replica %d on node %d is damaged for good, and a majority is well without"
+            " it: a new one takes its place",
+            group_id,
+            replica,
+            node_of(replica),
+        )
+        command = pb.ReplaceReplica(group_id=group_id, replica_id=replica)
+        try:
+            await self._client.submit(pb.MetadataCommand(replace_replica=command))
+        except RakitError as error:
+            _log.info("group %d: replica %d is not replaced yet: %s", group_id, replica, error)
