@@ -1,8 +1,10 @@
-"""What needs a person: damage that the cluster goes on without, as this node knows of it.
+"""Damage that the cluster goes on without, as this node knows of it.
 
 A replica that is shut out, a member that lost what it had acknowledged, a store that went back in
 time: each costs a copy of the data, and nothing else shows it, since the other copies serve. The
-log says each once, when it happens; here it can be asked for as long as it lasts.
+log says each once, when it happens; here it can be asked for as long as it lasts. Replicas of
+partitions are replaced without anybody's help where that is safe (`metadata.evictions`), so they
+are shown for a moment only; what stays is for a person, and the message says what to do.
 """
 
 from __future__ import annotations

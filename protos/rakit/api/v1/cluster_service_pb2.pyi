@@ -146,7 +146,9 @@ Global___Node: _TypeAlias = Node  # noqa: Y015
 
 @_typing.final
 class Damage(_message.Message):
-    """Something that is not in order before a person has acted. The cluster goes on without it meanwhile."""
+    """Something that is not in order. The cluster goes on without it meanwhile, and mends what it can by itself; what goes on being
+    shown is for a person, and the message says what to do.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
