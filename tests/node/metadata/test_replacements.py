@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,7 @@ async def test_s8_a_replica_that_a_reader_finds_damaged_is_replaced_while_its_no
             victim = leader if of_leader else follower
             old = victim.host.groups[group_id].meta.replica_id
             victim.host.quarantine(group_id, "a reader found damage")
-            await until(lambda old=old: came_in_the_place_of(nodes, group_id, old))
-            await until(lambda: leader_of(nodes, group_id))
+            await until(partial(came_in_the_place_of, nodes, group_id, old))
 
 
 async def test_s8_a_replica_that_does_not_know_what_it_lost_is_replaced_while_it_works(
@@ -77,7 +77,7 @@ async def test_s8_a_replica_that_does_not_know_what_it_lost_is_replaced_while_it
         victim = next(node for node in nodes if node is not leader)
         old = victim.host.groups[group_id].meta.replica_id
         leader.host._deliver(Effects(0, lost_logs=[(group_id, old)]))
-        await until(lambda: came_in_the_place_of(nodes, group_id, old))
+        await until(partial(came_in_the_place_of, nodes, group_id, old))
 
 
 async def test_s8_with_two_of_three_damaged_both_stay_as_they_are(tmp_path: Path) -> None:
