@@ -7,7 +7,7 @@ so what is missing is told by the configurations that this node's own replicas h
 
 Once nothing was missing that holds until the node ends: partitions that are born or move later
 must not make all their nodes look unfit at once. A replica that is shut out for damage (S9) is not
-waited for, since waiting does not bring it back; `GetCluster` shows it.
+waited for, since waiting may not bring it back; `GetCluster` shows it. Its successor is (S8).
 
 Left out: how far a replica is behind that kept its disk. It votes already, and what it lacks is on
 its way.
