@@ -284,7 +284,9 @@ class Checker:
         held = self._holds(target, group_id, last, term) or self._passed(
             target, group_id, last, term
         )
-        if target in leader.conf_state.voters and held:
+        # The word was said before what the same step applied, and may leave all the same.
+        confs = (leader.conf_state, self.seen[node_id, group_id].conf)
+        if held and any(conf is not None and target in conf.voters for conf in confs):
             return
         raise ViolationError(
             Invariant.HAND_OVER,

@@ -355,19 +355,22 @@ class Host:
         ]
 
     @property
-    def beyond_repair(self) -> list[tuple[int, int]]:
-        """Groups led here, and their replicas elsewhere that count no more and never will again.
+    def damaged_groups(self) -> list[int]:
+        """Groups led here that have, or had, damaged replicas elsewhere, ascending."""
+        named = self._peers.shut_out.values()
+        shut_out = {group_id for replicas in named for group_id in replicas}
+        return sorted(shut_out.union(group_id for group_id, _ in self.lost_logs))
 
-        Their nodes say that they are shut out for a loss of their own (S9), or they came back
-        without what they had acknowledged.
+    def shut_out_elsewhere(self, group_id: int) -> set[int]:
+        """The replicas of a group led here that other nodes have shut out for good (S9).
+
+        As their nodes said last, for a loss of their own; of nodes that are up.
         """
-        shut_out = [
-            named
+        return {
+            replicas[group_id]
             for node_id, replicas in self._peers.shut_out.items()
-            if self.node_is_up(node_id)
-            for named in replicas.items()
-        ]
-        return sorted({*shut_out, *self.lost_logs})
+            if group_id in replicas and self.node_is_up(node_id)
+        }
 
     @property
     def rolled_back_stores(self) -> list[Rollback]:

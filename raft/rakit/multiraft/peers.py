@@ -7,15 +7,14 @@ is held up by its disk answers no pings, so that its peers stop counting on it.
 
 An answer to a ping also names replicas that are shut out for a loss of their own, to the node that
 leads their groups: only the leader knows whether a majority is well without them (S8). A bounded
-number is named at a time. Nobody's turn is taken for long by those that must stay: where nothing
-can be replaced, for want of a majority, there is no leader either, and then they are not named.
+number is named at a time, in turns, so that those which cannot be replaced take nobody's place.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
@@ -115,6 +114,8 @@ class Peers:
         #: Replicas of groups led here that other nodes have shut out, as they said last: by node,
         #: the replica of each group.
         self.shut_out: dict[int, dict[int, int]] = {}
+        #: Of this node's own: where the next answer begins that cannot name them all.
+        self._named_count = 0
         #: Nodes whose disk is nearly full, as they said last.
         self.low_space: set[int] = set()
         #: Called when a node came (True) or went.
@@ -185,19 +186,24 @@ class Peers:
         if not self._around.responsive():
             return None
         pong = self._ping(ping.number)
-        for group_id, replica in islice(self._shut_out_for(node_id), SHUT_OUT_COUNT_MAX):
-            pong.shut_out_group_ids.append(group_id)
-            pong.shut_out_replica_ids.append(replica)
+        shut_out = self._shut_out_for(node_id)
+        if len(shut_out) > SHUT_OUT_COUNT_MAX:
+            first = self._named_count % len(shut_out)
+            self._named_count += SHUT_OUT_COUNT_MAX
+            shut_out = (shut_out[first:] + shut_out[:first])[:SHUT_OUT_COUNT_MAX]
+        pong.shut_out_group_ids.extend([group_id for group_id, _ in shut_out])
+        pong.shut_out_replica_ids.extend([replica for _, replica in shut_out])
         return pong
 
-    def _shut_out_for(self, node_id: int) -> Iterator[tuple[int, int]]:
+    def _shut_out_for(self, node_id: int) -> list[tuple[int, int]]:
         """What that node can have replaced, since it leads the group."""
-        for group_id, shut_out in self._around.groups.quarantined.items():
-            if not shut_out.may_be_replaced:
-                continue
-            leader = self.leaders.get(group_id)
-            if leader is not None and leader.node_id == node_id:
-                yield group_id, shut_out.replica_id
+        return [
+            (group_id, shut_out.replica_id)
+            for group_id, shut_out in self._around.groups.quarantined.items()
+            if shut_out.may_be_replaced
+            and (leader := self.leaders.get(group_id)) is not None
+            and leader.node_id == node_id
+        ]
 
     def ponged(self, node_id: int, pong: wire.Ping) -> None:
         """See `PeerEvents`."""

@@ -98,7 +98,7 @@ class Roster:
         if self._config.doubtful:
             boot.mark_doubtful(group_id, batch)
         try:
-            if (shut_out := quarantine.noted(self._disk, group_id)) is not None:
+            if (shut_out := self._noted(group_id)) is not None:
                 self.quarantined[group_id] = shut_out
                 return
             birth = load_birth(self._disk, group_id)
@@ -119,6 +119,13 @@ class Roster:
                 for_good=quarantine.is_for_good(error),
                 at_fault=quarantine.is_at_fault(error),
             )
+
+    def _noted(self, group_id: int) -> Quarantined | None:
+        """Who was shut out before; of an unreadable row nobody knows whether it was at fault."""
+        try:
+            return quarantine.noted(self._disk, group_id)
+        except StoreCorruptError as error:
+            return Quarantined(owner_of(self._disk, group_id), str(error), at_fault=False)
 
     def trust_births_from(self, group_id: int, batch: WriteBatch) -> None:
         """Takes in that no group from this id on existed when this start began (see `boot`)."""

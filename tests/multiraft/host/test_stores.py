@@ -186,15 +186,16 @@ async def test_s9_a_replica_that_is_shut_out_is_told_of_once_and_counted_by_ever
     node.host.quarantine(GROUP, "a reader found damage")
     await until(lambda: all(one.host.quarantined_count(node.node_id) for one in cluster.nodes))
     leader = await cluster.leader()
-    damaged = [(GROUP, replica_id(node.node_id, 1))]
-    await until(lambda: leader.host.beyond_repair == damaged)
-    assert not any(one.host.beyond_repair for one in cluster.nodes if one is not leader)
+    damaged = {replica_id(node.node_id, 1)}
+    await until(lambda: leader.host.shut_out_elsewhere(GROUP) == damaged)
+    assert leader.host.damaged_groups == [GROUP]
+    assert not any(one.host.damaged_groups for one in cluster.nodes if one is not leader)
     await cluster.propose(b"without it")
     await node.kill()
     await until(lambda: not leader.host.node_is_up(node.node_id))
-    assert not leader.host.beyond_repair, "nobody knows what its node will say next"
+    assert not leader.host.shut_out_elsewhere(GROUP), "nobody knows what its node will say next"
     await cluster.restart(node)
-    await until(lambda: leader.host.beyond_repair == damaged)
+    await until(lambda: leader.host.shut_out_elsewhere(GROUP) == damaged)
     assert node.host.quarantined[GROUP].reason == "a reader found damage"
     assert node.host.group(GROUP) is None
 
@@ -222,7 +223,8 @@ async def test_a_member_that_lost_what_it_had_acknowledged_is_told_of_as_long_as
     caplog.set_level(logging.ERROR)
     for _ in range(2):  # each new leadership may find it out again
         leader.host._deliver(Effects(0, lost_logs=[(GROUP, replica)]))
-    assert leader.host.lost_logs == leader.host.beyond_repair == [(GROUP, replica)]
+    assert leader.host.lost_logs == [(GROUP, replica)]
+    assert leader.host.damaged_groups == [GROUP]
     assert [f"replica {replica} of group {GROUP}" in one.message for one in caplog.records] == [
         True
     ]

@@ -84,7 +84,17 @@ class FakeHost:
         self.proposed: list[pb.MetadataCommand] = []
         self.quarantined: dict[int, object] = {}
         self.births_trusted_from = 0
-        self.beyond_repair: list[tuple[int, int]] = []
+        #: Groups, and their replicas elsewhere that are shut out.
+        self.shut_out: list[tuple[int, int]] = []
+        #: Groups of which a member once came back without what it had acknowledged.
+        self.had_losses: list[int] = []
+
+    @property
+    def damaged_groups(self) -> list[int]:
+        return sorted({*self.had_losses, *(group_id for group_id, _ in self.shut_out)})
+
+    def shut_out_elsewhere(self, group_id: int) -> set[int]:
+        return {replica for of, replica in self.shut_out if of == group_id}
 
     @property
     def groups(self) -> Mapping[int, GroupView]:

@@ -145,7 +145,7 @@ class Leading(FakeHost):
 
     async def read_barrier(self, group_id: int) -> int:
         self.asked.append(group_id)
-        self.beyond_repair += self.heard_late
+        self.shut_out += self.heard_late
         return await super().read_barrier(group_id)
 
 
@@ -166,7 +166,7 @@ async def test_s8_the_leader_has_a_damaged_replica_replaced_once(case: Case) -> 
     group_id, (_, second, third) = led.meta.group_id, led.conf_state.voters
     assert await case.looks() == []
     assert host.asked == [], "where nothing is damaged nobody is asked for anything"
-    host.beyond_repair = [(group_id, third)]
+    host.shut_out = [(group_id, third)]
     assert await case.looks() == [(group_id, third)]
     assert host.asked == [group_id], "a majority has answered since the damage was heard of"
     assert await case.looks() == [], "its successor is named by now"
@@ -179,7 +179,7 @@ async def test_s8_the_leader_has_a_damaged_replica_replaced_once(case: Case) -> 
 async def test_s8_a_replica_stays_while_too_few_are_well_without_it(case: Case) -> None:
     host, led = case.host, case.led
     group_id, (_, second, third) = led.meta.group_id, led.conf_state.voters
-    host.beyond_repair = [(group_id, third)]
+    host.shut_out = [(group_id, third)]
     sound = led.peers[second]
     for unfit in (
         replace(sound, match=HELD - 1),
@@ -192,9 +192,9 @@ async def test_s8_a_replica_stays_while_too_few_are_well_without_it(case: Case) 
     host.up.discard(node_of(second))
     assert await case.looks() == []
     host.up.add(node_of(second))
-    host.beyond_repair = [(group_id, second), (group_id, third)]
+    host.shut_out = [(group_id, second), (group_id, third)]
     assert await case.looks() == []
-    host.beyond_repair = [(group_id, third)]
+    host.shut_out = [(group_id, third)]
     host.barrier_fails = True
     assert await case.looks() == [], "the others may be gone, and a quiet group would not know"
     host.barrier_fails = False
@@ -204,10 +204,37 @@ async def test_s8_a_replica_stays_while_too_few_are_well_without_it(case: Case) 
     assert await case.looks() == [(group_id, third)]
 
 
+async def test_s8_who_lost_its_log_is_replaced_only_while_it_counts_for_nothing(case: Case) -> None:
+    """In a later leadership it does again, and may be what answered as the majority."""
+    host, led = case.host, case.led
+    group_id, (_, _, third) = led.meta.group_id, led.conf_state.voters
+    host.had_losses = [group_id]
+    assert await case.looks() == []
+    assert host.asked == []
+    led.peers[third] = replace(led.peers[third], lost_log=True)
+    assert await case.looks() == [(group_id, third)]
+
+
+async def test_s8_a_replica_that_another_leader_had_replaced_meanwhile_spares_the_next(
+    case: Case,
+) -> None:
+    """Both decided from what they saw, and the first one's command came late."""
+    host, led = case.host, case.led
+    group_id, (_, second, third) = led.meta.group_id, led.conf_state.voters
+    host.shut_out = [(group_id, third)]
+    late = case.evictions._choose(group_id)
+    assert late is not None
+    host.shut_out = [(group_id, second)]
+    assert await case.looks() == [(group_id, second)]
+    place = host.log.registry.partition(group_id)
+    await case.evictions._replace(late)
+    assert host.log.registry.partition(group_id) == place
+
+
 async def test_s8_what_is_heard_while_the_majority_answers_counts(case: Case) -> None:
     host, led = case.host, case.led
     group_id, (_, second, third) = led.meta.group_id, led.conf_state.voters
-    host.beyond_repair = [(group_id, third)]
+    host.shut_out = [(group_id, third)]
     host.heard_late = [(group_id, second)]
     assert await case.looks() == []
     assert host.asked == [group_id]
@@ -215,7 +242,7 @@ async def test_s8_what_is_heard_while_the_majority_answers_counts(case: Case) ->
 
 async def test_s8_a_replica_of_the_metadata_group_is_for_a_person(case: Case) -> None:
     host = case.host
-    host.beyond_repair = [(METADATA_GROUP_ID, replica_id(2, 2)), (10_000, replica_id(2, 1))]
+    host.shut_out = [(METADATA_GROUP_ID, replica_id(2, 2)), (10_000, replica_id(2, 1))]
     assert await case.looks() == []
     assert host.asked == []
 
@@ -225,7 +252,7 @@ async def test_s8_a_metadata_group_without_a_leader_is_asked_again_at_the_next_l
 ) -> None:
     host, led = case.host, case.led
     group_id, (_, _, third) = led.meta.group_id, led.conf_state.voters
-    host.beyond_repair = [(group_id, third)]
+    host.shut_out = [(group_id, third)]
     host.lose = True
     with monkeypatch.context() as brief:
         brief.setattr(MetadataClient.submit, "__defaults__", (0.05,))

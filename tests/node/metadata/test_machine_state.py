@@ -43,10 +43,13 @@ def replaced(store: str, old: str) -> pb.MetadataCommand:
     return register(describe("n2", store=store), replaces=old)
 
 
-def damaged(group_id: int, node_id: int, sequence: int) -> pb.MetadataCommand:
-    replica = replica_id(node_id, sequence)
+def damaged(group_id: int, nodes: list[int], which: int) -> pb.MetadataCommand:
+    """One of the replicas that a partition is born with."""
+    seen = [replica_id(node_id, at) for at, node_id in enumerate(nodes, start=1)]
     return pb.MetadataCommand(
-        replace_replica=pb.ReplaceReplica(group_id=group_id, replica_id=replica)
+        replace_replica=pb.ReplaceReplica(
+            group_id=group_id, replica_id=seen[which], seen_replica_ids=seen
+        )
     )
 
 
@@ -64,7 +67,7 @@ def any_command() -> st.SearchStrategy[pb.MetadataCommand]:
         st.builds(commands.init_producer, st.sampled_from(["", "a", "b", "c"])),
         st.builds(replaced, stores, stores),
         st.builds(joined, names),
-        st.builds(damaged, st.integers(2, 5), st.integers(1, 3), st.integers(1, 5)),
+        st.builds(damaged, st.integers(2, 5), st.permutations([1, 2, 3]), st.integers(0, 2)),
     )
 
 

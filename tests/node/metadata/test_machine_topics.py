@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 
 import grpc
 import pytest
@@ -272,9 +273,11 @@ def test_dead_nodes_are_avoided_as_the_proposer_sees_them() -> None:
     assert log.registry.replica_count(2) == 0
 
 
-def damaged(group_id: int, replica: int) -> pb.MetadataCommand:
+def damaged(group_id: int, replica: int, seen: Iterable[int]) -> pb.MetadataCommand:
     return pb.MetadataCommand(
-        replace_replica=pb.ReplaceReplica(group_id=group_id, replica_id=replica)
+        replace_replica=pb.ReplaceReplica(
+            group_id=group_id, replica_id=replica, seen_replica_ids=seen
+        )
     )
 
 
@@ -290,7 +293,7 @@ def test_s8_a_damaged_replica_gets_a_successor_on_its_node_once_however_often_th
     old = place.replica_ids[1]
     changes: list[Change] = []
     log.registry.subscribe(changes.append)
-    first = log.do(damaged(place.group_id, old)).replica_replaced.replica_id
+    first = log.do(damaged(place.group_id, old, place.replica_ids)).replica_replaced.replica_id
     assert node_of(first) == node_of(old)
     assert first > old
     known = {each for one in before for each in (*one.replica_ids, *one.born_replica_ids)}
@@ -303,10 +306,13 @@ def test_s8_a_damaged_replica_gets_a_successor_on_its_node_once_however_often_th
     assert topic is not None
     assert topic.partitions == (before[0], now, before[2])
     snapshot = log.machine.snapshot()
-    assert log.do(damaged(place.group_id, old)).replica_replaced.replica_id == first
+    again = damaged(place.group_id, old, place.replica_ids)
+    assert log.do(again).replica_replaced.replica_id == first
+    late = damaged(place.group_id, place.replica_ids[0], place.replica_ids)
+    assert log.do(late).replica_replaced.replica_id == place.replica_ids[0], "one at a time"
     assert log.machine.snapshot() == snapshot
     assert len(changes) == 1, "nobody is told of nothing"
-    second = log.do(damaged(place.group_id, first)).replica_replaced.replica_id
+    second = log.do(damaged(place.group_id, first, now.replica_ids)).replica_replaced.replica_id
     assert second > first
 
 
@@ -322,15 +328,15 @@ def test_s8_of_an_unknown_replica_or_group_nothing_is_replaced() -> None:
     (stranger,) = {1, 2, 3, 4} - {node_of(one) for one in place.replica_ids}
     snapshot = log.machine.snapshot()
     dead = gone.partitions[0]
-    for group_id, replica in (
-        (dead.group_id, dead.replica_ids[0]),
-        (10_000, place.replica_ids[0]),
-        (1, replica_id(1, 1)),
-        (place.group_id, replica_id(stranger, 1)),
-        (place.group_id, 0),
-        (place.group_id, -5),
+    for group_id, replica, seen in (
+        (dead.group_id, dead.replica_ids[0], dead.replica_ids),
+        (10_000, place.replica_ids[0], place.replica_ids),
+        (1, replica_id(1, 1), place.replica_ids),
+        (place.group_id, replica_id(stranger, 1), place.replica_ids),
+        (place.group_id, 0, place.replica_ids),
+        (place.group_id, -5, place.replica_ids),
     ):
-        assert log.do(damaged(group_id, replica)).replica_replaced.replica_id == 0
+        assert log.do(damaged(group_id, replica, seen)).replica_replaced.replica_id == 0
     assert log.machine.snapshot() == snapshot
 
 
@@ -346,6 +352,7 @@ def test_s8_a_store_that_was_replaced_meanwhile_leaves_nothing_to_replace() -> N
     snapshot = log.machine.snapshot()
     now = log.registry.partition(place.group_id)
     assert now is not None
-    answer = log.do(damaged(place.group_id, old)).replica_replaced.replica_id
+    command = damaged(place.group_id, old, place.replica_ids)
+    answer = log.do(command).replica_replaced.replica_id
     assert answer == now.on_node(2) != old
     assert log.machine.snapshot() == snapshot

@@ -47,7 +47,7 @@ def came_in_the_place_of(nodes: list[TestNode], group_id: int, old: int) -> bool
         and not (conf.learners or conf.voters_outgoing)
         and here is not None
         and here.meta.replica_id == new
-        and not any(each.host.quarantined or each.host.beyond_repair for each in nodes)
+        and not any(each.host.quarantined or each.host.lost_logs for each in nodes)
     )
 
 
@@ -76,6 +76,9 @@ async def test_s8_a_replica_that_does_not_know_what_it_lost_is_replaced_while_it
         assert leader is not None
         victim = next(node for node in nodes if node is not leader)
         old = victim.host.groups[group_id].meta.replica_id
+        # As when it has rejected what it had acknowledged (D5): it counts no more.
+        progress = leader.host.groups[group_id].raw._raft.tracker.progress[old]
+        progress.lost_log, progress.counts = True, False
         leader.host._deliver(Effects(0, lost_logs=[(group_id, old)]))
         await until(partial(came_in_the_place_of, nodes, group_id, old))
 
@@ -90,7 +93,7 @@ async def test_s8_with_two_of_three_damaged_both_stay_as_they_are(tmp_path: Path
         for node in damaged:
             node.host.quarantine(group_id, "a reader found damage")
         # Its leader is quiet, and has noticed nothing but what their nodes say.
-        await until(lambda: len(leader.host.beyond_repair) == len(damaged))
+        await until(lambda: len(leader.host.shut_out_elsewhere(group_id)) == len(damaged))
         await leader.metadata._evictions.look()
         for node in damaged:
             assert group_id in node.host.quarantined
@@ -107,11 +110,14 @@ async def test_s8_a_quiet_leader_asks_a_majority_before_it_has_anything_replaced
         assert leader is not None
         first, second = (node for node in nodes if node is not leader)
         before = nodes[0].metadata.registry.partition(group_id)
-        named = (group_id, first.host.groups[group_id].meta.replica_id)
-        monkeypatch.setattr(type(leader.host), "beyond_repair", [])
+        named = first.host.groups[group_id].meta.replica_id
+        monkeypatch.setattr(type(leader.host), "damaged_groups", [])
         for node in (first, second):
             node.host.quarantine(group_id, "a reader found damage")
-        monkeypatch.setattr(type(leader.host), "beyond_repair", [named])
-        assert leader.metadata._evictions._choose(group_id) == named[1], "the other looks well"
+        monkeypatch.setattr(type(leader.host), "damaged_groups", [group_id])
+        monkeypatch.setattr(leader.host, "shut_out_elsewhere", lambda _group_id: {named})
+        chosen = leader.metadata._evictions._choose(group_id)
+        assert chosen is not None
+        assert chosen.replica_id == named, "the other looks well"
         await leader.metadata._evictions.look()
         assert (await first.metadata.client.barrier()).partition(group_id) == before

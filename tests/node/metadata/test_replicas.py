@@ -88,7 +88,11 @@ def replace_on(log: Log, group_id: int, node_id: int) -> int:
     """Has the registry name a new replica of a group on a node; returns it."""
     place = log.registry.partition(group_id)
     assert place is not None
-    command = pb.ReplaceReplica(group_id=group_id, replica_id=place.on_node(node_id) or 0)
+    command = pb.ReplaceReplica(
+        group_id=group_id,
+        replica_id=place.on_node(node_id) or 0,
+        seen_replica_ids=place.replica_ids,
+    )
     result = log.do(pb.MetadataCommand(replace_replica=command))
     return result.replica_replaced.replica_id
 

@@ -11,8 +11,11 @@ leader knows whether it can be spared. Rules:
 
 - A voter goes only while a majority of all voters, not counting it, is on nodes that are up, is not
   damaged, and holds everything that is committed. Then nothing rests on what is buried.
-- That majority must have answered since the damage was heard of: a group that is quiet has heard
-  nothing of its members for long, and they may be damaged as well.
+- A majority must have answered since the damage was heard of, in which the damaged ones did not
+  count: a group that is quiet has heard nothing of its members for long, and they may be damaged as
+  well. Who is shut out does not answer; who lost its log counts for nothing while the core says so
+  (`rakit.raft.doubt`, D5). In a later leadership it counts again, since it was sent what it lacks:
+  then it is damaged no more, and stays.
 - One at a time for each group: nothing is decided before the configuration is what the registry
   says, without a joint phase and without a learner that has still to catch up.
 - A learner has no vote, and nothing was ever counted on it. It goes at once, since the voter whose
@@ -20,7 +23,11 @@ leader knows whether it can be spared. Rules:
 - The metadata group is left out: it is for a person, as is a replica that contradicts the others
   (`rakit.multiraft.quarantine`), or one of which not even the id is known.
 
-Where no such majority is left nothing is done, and the data stays where it is.
+Two leaders may decide after each other, the first one's command still on its way: each names the
+replicas that it saw, and the registry does nothing if they are others by then.
+
+Where no such majority is left nothing is done, and the data stays where it is. There is no pause
+between one replacement and the next: a disk that damages what it is given is filled again.
 """
 
 from __future__ import annotations
@@ -35,7 +42,7 @@ from rakit.multiraft.errors import MultiraftError
 from rakit.multiraft.machine import node_of
 from rakit.node.errors import RakitError
 from rakit.node.metadata.client import MetadataClient
-from rakit.node.metadata.ports import GroupView, HostPort
+from rakit.node.metadata.ports import HostPort
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.raft import ConfState
 
@@ -44,6 +51,8 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 1.0
 #: A majority that does not answer within it is asked again at the next look.
 _ANSWER_SECONDS: Final = 2.0
+#: Groups looked at between two turns that other tasks get.
+_BATCH_COUNT_MAX: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,31 +98,36 @@ class Evictions:
 
     async def look(self) -> None:
         """Looks once at every group led here of which a replica is damaged."""
-        for group_id in dict.fromkeys(group_id for group_id, _ in self._host.beyond_repair):
-            replica = self._choose(group_id)
+        for count, group_id in enumerate(self._host.damaged_groups, start=1):
+            command = self._choose(group_id)
             # Chosen again after the majority has answered, from what is known then.
-            if replica and await self._answers(group_id) and self._choose(group_id) == replica:
-                await self._replace(group_id, replica)
+            if command and await self._answers(group_id) and self._choose(group_id) == command:
+                await self._replace(command)
+            elif count % _BATCH_COUNT_MAX == 0:
+                await asyncio.sleep(0)
 
-    def _choose(self, group_id: int) -> int:
+    def _choose(self, group_id: int) -> pb.ReplaceReplica | None:
         partition = self._client.registry.partition(group_id)
         group = self._host.group(group_id)
         # The metadata group is no partition.
         if partition is None or group is None or not group.ready:
-            return 0
-        damaged = {one for of, one in self._host.beyond_repair if of == group_id}
-        whole = self._whole(group)
-        return to_replace(Ward(group.conf_state, partition.replica_ids, damaged, whole))
-
-    def _whole(self, group: GroupView) -> set[int]:
+            return None
         status = group.status()
-        return {
+        lost = {peer.id for peer in status.peers if peer.lost_log}
+        whole = {
             peer.id
             for peer in status.peers
             if peer.match >= status.basic.commit
-            and not (peer.doubtful or peer.lost_log)
+            and not peer.doubtful
             and self._host.node_is_up(node_of(peer.id))
         }
+        damaged = self._host.shut_out_elsewhere(group_id) | lost
+        replica = to_replace(Ward(group.conf_state, partition.replica_ids, damaged, whole))
+        if not replica:
+            return None
+        return pb.ReplaceReplica(
+            group_id=group_id, replica_id=replica, seen_replica_ids=partition.replica_ids
+        )
 
     async def _answers(self, group_id: int) -> bool:
         """Whether a majority confirms this leader; damaged replicas are no part of it."""
@@ -125,7 +139,16 @@ class Evictions:
             return False
         return True
 
-    async def _replace(self, group_id: int, replica: int) -> None:
+    async def _replace(self, command: pb.ReplaceReplica) -> None:
+        group_id, replica = command.group_id, command.replica_id
+        try:
+            result = await self._client.submit(pb.MetadataCommand(replace_replica=command))
+        except RakitError as error:
+            _log.info("group %d: replica %d is not replaced yet: %s", group_id, replica, error)
+            return
+        if result.replica_replaced.replica_id == replica:
+            _log.info("group %d: another replica than %d was replaced first", group_id, replica)
+            return
         _log.warning(
             "group %d: replica %d on node %d is damaged for good, and a majority is well without"
             " it: a new one takes its place",
@@ -133,8 +156,3 @@ class Evictions:
             replica,
             node_of(replica),
         )
-        command = pb.ReplaceReplica(group_id=group_id, replica_id=replica)
-        try:
-            await self._client.submit(pb.MetadataCommand(replace_replica=command))
-        except RakitError as error:
-            _log.info("group %d: replica %d is not replaced yet: %s", group_id, replica, error)

@@ -141,8 +141,12 @@ class HostPort(Protocol):
         ...
 
     @property
-    def beyond_repair(self) -> list[tuple[int, int]]:
-        """Groups led here, and their replicas elsewhere that count no more and never will again."""
+    def damaged_groups(self) -> list[int]:
+        """Groups led here that have, or had, damaged replicas elsewhere."""
+        ...
+
+    def shut_out_elsewhere(self, group_id: int) -> set[int]:
+        """The replicas of a group that is led here which other nodes have shut out for good."""
         ...
 
     def answering(self, node_id: int) -> int:

@@ -282,9 +282,12 @@ class Registry:
             insort(self._topic_names, topic.name)
             self._topic_ids[topic.name] = topic.topic_id
         if known is None or known.partitions is not topic.partitions:
-            self._count(known.partitions if known else (), -1)
-            self._count(topic.partitions, 1)
-            self._groups.update({one.group_id: one for one in topic.partitions})
+            # Of thousands one may be another; the others are the same objects.
+            before = {id(one): one for one in (known.partitions if known else ())}
+            fresh = [one for one in topic.partitions if before.pop(id(one), None) is None]
+            self._count(before.values(), -1)
+            self._count(fresh, 1)
+            self._groups.update({one.group_id: one for one in fresh})
         self._topics[topic.topic_id] = topic
 
     def drop_topic(self, topic: TopicInfo) -> None:

@@ -213,12 +213,18 @@ def delete_topic(registry: Registry, command: DeleteTopic) -> MetadataResult:
 def replace_replica(registry: Registry, command: ReplaceReplica) -> MetadataResult:
     """Gives a partition a fresh replica in the place of a damaged one, on the same node (S8).
 
-    Nothing is to be done where that one has its successor already, or its topic is gone.
+    Nothing is to be done where that one or another has a successor already, or the topic is gone.
     """
     node_id = node_of(command.replica_id)
     place = registry.partition(command.group_id)
     topic = None if place is None else registry.topic_by_id(place.topic_id)
-    if place is not None and topic is not None and command.replica_id in place.replica_ids:
+    seen = tuple(command.seen_replica_ids)
+    if (
+        place is not None
+        and topic is not None
+        and place.replica_ids == seen
+        and command.replica_id in seen
+    ):
         fresh = place.with_new_replica(node_id)
         partitions = tuple(fresh if one is place else one for one in topic.partitions)
         registry.put_topic(replace(topic, partitions=partitions))

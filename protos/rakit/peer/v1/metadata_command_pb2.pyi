@@ -413,24 +413,30 @@ Global___CreateGroupPartitions: _TypeAlias = CreateGroupPartitions  # noqa: Y015
 @_typing.final
 class ReplaceReplica(_message.Message):
     """Gives a partition a fresh replica in the place of one that is damaged for good, on the same node and store. Nothing is done
-    where the registry names another one by then, or knows no such partition.
+    where the registry names other replicas by then, or knows no such partition.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     GROUP_ID_FIELD_NUMBER: _builtins.int
     REPLICA_ID_FIELD_NUMBER: _builtins.int
+    SEEN_REPLICA_IDS_FIELD_NUMBER: _builtins.int
     group_id: _builtins.int
     replica_id: _builtins.int
+    @_builtins.property
+    def seen_replica_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those that the registry named when its leader decided: that one can be spared holds for these together."""
+
     def __init__(
         self,
         *,
         group_id: _builtins.int = ...,
         replica_id: _builtins.int = ...,
+        seen_replica_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "replica_id", b"replica_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "replica_id", b"replica_id", "seen_replica_ids", b"seen_replica_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
