@@ -125,7 +125,8 @@ class Roster:
         try:
             return quarantine.noted(self._disk, group_id)
         except StoreCorruptError as error:
-            return Quarantined(owner_of(self._disk, group_id), str(error), at_fault=False)
+            for_good = quarantine.is_for_good(error)
+            return Quarantined(owner_of(self._disk, group_id), str(error), for_good, at_fault=False)
 
     def trust_births_from(self, group_id: int, batch: WriteBatch) -> None:
         """Takes in that no group from this id on existed when this start began (see `boot`)."""

@@ -281,7 +281,9 @@ def test_s9_a_note_of_a_quarantine_that_cannot_be_read_shuts_out_as_well() -> No
     _, victim = written(cluster)
     victim.disk.put(keys.local(b"shut-out:") + GROUP.to_bytes(8, "big"), b"?")
     restart(cluster, victim)
-    assert GROUP in victim.driver.quarantined
+    shut_out = victim.driver.quarantined[GROUP]
+    assert shut_out.for_good
+    assert not shut_out.may_be_replaced, "it may have been the one that was right"
     assert OTHER in victim.driver.groups
 
 
