@@ -115,7 +115,11 @@ async def test_s8_a_quiet_leader_asks_a_majority_before_it_has_anything_replaced
         for node in (first, second):
             node.host.quarantine(group_id, "a reader found damage")
         monkeypatch.setattr(type(leader.host), "damaged_groups", [group_id])
-        monkeypatch.setattr(leader.host, "shut_out_elsewhere", lambda _group_id: {named})
+
+        def one_of_two(_group_id: int) -> set[int]:
+            return {named}
+
+        monkeypatch.setattr(leader.host, "shut_out_elsewhere", one_of_two)
         chosen = leader.metadata._evictions._choose(group_id)
         assert chosen is not None
         assert chosen.replica_id == named, "the other looks well"
