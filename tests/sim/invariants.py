@@ -330,7 +330,7 @@ class Checker:
             known = record.committed.get(index)
             if known is None:
                 self._durable_on_a_majority(node_id, group_id, group, index, term)
-                self._later_leaders_hold(group_id, index, term)
+                self._later_leaders_hold(group_id, index, term, group.term)
                 record.committed[index] = term
                 record.committed_up_to = max(record.committed_up_to, index)
             elif known != term:
@@ -340,9 +340,10 @@ class Checker:
                     f" but term {known} is committed there",
                 )
 
-    def _later_leaders_hold(self, group_id: int, index: int, term: int) -> None:
+    def _later_leaders_hold(self, group_id: int, index: int, term: int, committed_in: int) -> None:
+        """Leaders after the one that commits; one of a term between does not know of it yet."""
         for later, replica in self.record(group_id).leaders.items():
-            driver = self.driver_of(node_of(replica)) if later > term else None
+            driver = self.driver_of(node_of(replica)) if later > committed_in else None
             leader = driver.groups.get(group_id) if driver is not None else None
             if leader is not None and (leader.role, leader.term) == (Role.LEADER, later):
                 self._holds_committed(group_id, leader, index, term)

@@ -36,6 +36,15 @@ PATIENT_PER_TICK_MAX = 4
 _SHARE_OF_LATER = 4
 
 
+def electors(conf: ConfState) -> tuple[int, ...]:
+    """Returns everybody who votes, each of whom may stand; those that a joint phase ends last.
+
+    One of these may be the only one with the longest log: if it did not stand, nobody could win.
+    """
+    voters = conf.voters
+    return (*voters, *[one for one in conf.voters_outgoing if one not in voters])
+
+
 def turn(
     conf: ConfState,
     group_id: int,
@@ -46,9 +55,10 @@ def turn(
     """Returns how many living voters go before `replica`; `first` goes before all, if it votes."""
     voters = conf.voters
     start = voters.index(first) if first in voters else group_id % len(voters)
+    leaving = electors(conf)[len(voters) :]
     order = [
         voter
-        for voter in (*voters[start:], *voters[:start])
+        for voter in (*voters[start:], *voters[:start], *leaving)
         if voter == replica or is_up(node_of(voter))
     ]
     return order.index(replica)

@@ -29,7 +29,7 @@ from itertools import islice
 
 from rakit.multiraft import quiesce
 from rakit.multiraft.driver_config import DriverConfig
-from rakit.multiraft.elections import Agenda, Urgency, turn
+from rakit.multiraft.elections import Agenda, Urgency, electors, turn
 from rakit.multiraft.floor import Floor
 from rakit.multiraft.group import Group
 from rakit.multiraft.machine import GroupKind, node_of
@@ -76,7 +76,7 @@ class Succession:
         """Has a replica campaign soon if its group is newborn or it votes alone (S16)."""
         own = group.meta.replica_id
         conf = group.conf_state
-        if own not in conf.voters:
+        if own not in electors(conf):
             return
         if conf.voters == (own,) and not conf.voters_outgoing:
             self.campaign(group)
@@ -112,7 +112,7 @@ class Succession:
 
     def _plan(self, group: Group, is_fit: Callable[[int], bool], turns_later: int = 0) -> None:
         own = group.meta.replica_id
-        if own in group.conf_state.voters:
+        if own in electors(group.conf_state):
             rank = turn(group.conf_state, group.meta.group_id, own, is_fit) + turns_later
             urgency = self._urgency(group)
             self._agenda.plan(group.meta.group_id, self._floor.now, rank, urgency)
@@ -128,12 +128,13 @@ class Succession:
     def _take_turn(self, group_id: int) -> None:
         group = self._floor.group(group_id)
         # It may have been removed while it stood in line.
-        if group is None or group.raw.lead or group.meta.replica_id not in group.conf_state.voters:
+        voters = () if group is None else electors(group.conf_state)
+        if group is None or group.raw.lead or group.meta.replica_id not in voters:
             self._agenda.cancel(group_id)
             return
         if not self._agenda.rank_anew(group_id, self._urgency(group)):
             return
-        living = [voter for voter in group.conf_state.voters if self.is_up(node_of(voter))]
+        living = [voter for voter in voters if self.is_up(node_of(voter))]
         self._agenda.again(group_id, self._floor.now, len(living))
         self.campaign(group)
 

@@ -103,3 +103,17 @@ def test_in_the_joint_phase_a_demoted_voter_still_decides_and_afterwards_it_does
     cluster.propose(leader, b"b")
     cluster.pump()
     assert leader.machine().items == [b"a"], "the leaver is a learner by now, and no majority"
+
+
+def test_a_voter_that_the_joint_phase_ends_stands_where_only_it_can_win() -> None:
+    """It has the longest log, so nobody else is elected: without it the group waits for ever."""
+    cluster, leader = joint_cluster()
+    behind = [one for one in cluster.nodes.values() if one not in (leader, cluster.nodes[3])]
+    cluster.isolate(*behind)
+    cluster.propose(leader, b"x")
+    cluster.pump()
+    cluster.crash(leader)
+    cluster.report_down(leader)
+    cluster.heal()
+    cluster.run_until(cluster.leads)
+    assert cluster.leader() is cluster.nodes[3]
