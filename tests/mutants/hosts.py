@@ -18,6 +18,7 @@ from tests.mutants import mutant, named_in
 answers = named_in("multiraft/driver/test_answers.py")
 capacity = named_in("multiraft/driver/test_capacity.py")
 checkpoints = named_in("multiraft/driver/test_checkpoints.py")
+joint_phase = named_in("multiraft/driver/test_joint_phase.py")
 durability = named_in("multiraft/driver/test_durability.py")
 log_storage = named_in("multiraft/driver/test_log_storage.py")
 quarantine = named_in("multiraft/driver/test_quarantine.py")
@@ -25,6 +26,17 @@ quiet = named_in("multiraft/driver/test_quiesce.py")
 core_quiet = named_in("raft/test_quiesce.py")
 
 MUTANTS = [
+    mutant(
+        "a_voter_that_a_joint_phase_ends_never_stands",
+        21,
+        "the paper's section 6",
+        (
+            Succession._take_turn,
+            "voters = () if group is None else electors(group.conf_state)",
+            "voters = () if group is None else group.conf_state.voters",
+        ),
+        joint_phase("a_voter_that_the_joint_phase_ends_stands_where_only_it_can_win"),
+    ),
     mutant(
         "a_replaced_tail_stays_on_the_disk",
         12,
