@@ -15,6 +15,7 @@ from rakit.node.metadata.replicas import LocalReplicas
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.raft import ConfState, Status
 from tests.node.metadata.doubles import FakeHost
+from tests.node.metadata.machines import until
 from tests.node.metadata.support import Log
 
 
@@ -159,11 +160,13 @@ async def test_s8_a_replica_is_replaced_as_soon_as_the_registry_says_so() -> Non
     host = Holding(1, log, group_id, sequence=1)
     replicas = LocalReplicas(host, log.registry, "store-n1")
     running = asyncio.create_task(replicas.run())
-    await asyncio.sleep(0)
-    fresh = replace_on(log, group_id, 1)
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert host.did == [("remove", replica_id(1, 1)), ("create", fresh, None)]
+    old = replica_id(1, 1)
+    for _ in range(2):  # the second time it looks at nothing but what it is told of
+        host.did.clear()
+        fresh = replace_on(log, group_id, 1)
+        await until(lambda: len(host.did) == 2)
+        assert host.did == [("remove", old), ("create", fresh, None)]
+        old = fresh
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     replicas.close()
