@@ -33,6 +33,14 @@ async def partition(nodes: list[TestNode]) -> int:
     return group_id
 
 
+def all_hold_everything(leader: TestNode, group_id: int) -> bool:
+    """One follower's answer makes a leader ready: the other may not hold its entry yet."""
+    group = leader.host.group(group_id)
+    assert group is not None
+    status = group.status()
+    return all(peer.match >= status.basic.commit for peer in status.peers)
+
+
 def came_in_the_place_of(nodes: list[TestNode], group_id: int, old: int) -> bool:
     """Whether a newer replica on the same node votes instead, and works, and nothing is left."""
     conf = conf_of(nodes, group_id)
@@ -111,6 +119,7 @@ async def test_s8_a_quiet_leader_asks_a_majority_before_it_has_anything_replaced
         first, second = (node for node in nodes if node is not leader)
         before = nodes[0].metadata.registry.partition(group_id)
         named = first.host.groups[group_id].meta.replica_id
+        await until(lambda: all_hold_everything(leader, group_id))
         monkeypatch.setattr(type(leader.host), "damaged_groups", [])
         for node in (first, second):
             node.host.quarantine(group_id, "a reader found damage")
