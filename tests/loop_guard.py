@@ -46,6 +46,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ): "asks the kernel for free space, ten times a second at most",
     ("client/bench/target.py", "own_cluster"): "a command makes room for nodes of its own",
     ("client/client.py", "close"): "with its last channel gRPC ends a thread of its own",
+    ("node/giving_up.py", "_greeter"): "the same, before the node serves anybody",
     ("node/metadata/record.py", "load"): "the note of a founding, 1 KiB, is read at start-up",
     ("node/config.py", "load"): "in a real node it is over before there is a loop",
     ("psutil/_common.py", "cat"): "a file of /proc is the kernel's memory",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest, DeleteTopicRequest
 from rakit.multiraft.machine import GroupKind, GroupMeta
+from rakit.multiraft.quarantine import Quarantined
 from rakit.node.filling import Filling
 from rakit.node.metadata import commands
 from rakit.node.metadata.caretaker import VOTERS_COUNT_MAX
@@ -116,7 +117,7 @@ def test_s9_a_replica_that_is_shut_out_is_not_waited_for() -> None:
     group_id = partition(log).group_id
     del host.held[group_id]
     assert filling.missing_count() == 1
-    host.quarantined[group_id] = "damage"
+    host.quarantined[group_id] = Quarantined(0, "damage")
     assert filling.missing_count() == 0
 
 

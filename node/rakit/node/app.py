@@ -12,6 +12,8 @@ It runs until it is told to stop, until the store fails, or until the cluster do
 more. Whatever ends it, what was started is stopped; only after a failed store nothing is handed
 over, because nothing that this node says counts any more (S12). A disk that hangs holds a thread
 that nobody can end: then the store stays as it is, and the process is to be ended without waiting.
+If the store is lost for good, and everything is down, the cluster is asked whether the next start
+may begin with a new one (`giving_up`).
 
 Exit codes: 0 stopped as asked, 2 misuse, 10 disk full, 11 storage error, 12 identity mismatch.
 """
@@ -23,7 +25,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import grpc.aio
@@ -34,9 +36,16 @@ from rakit.multiraft.driver_config import DriverConfig
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.host import Host
 from rakit.multiraft.machine import GroupKind, GroupMeta, StateMachine
-from rakit.multiraft.store import RocksStore, StoreConfig, StoreError, close_in_time
+from rakit.multiraft.store import (
+    RocksStore,
+    StoreConfig,
+    StoreDamagedError,
+    StoreError,
+    close_in_time,
+)
 from rakit.node.config import NodeConfig
 from rakit.node.filling import Filling
+from rakit.node.giving_up import give_up_if_spared
 from rakit.node.groups.client import GroupClient
 from rakit.node.groups.coordinators import Coordinators
 from rakit.node.groups.gateway import Gateway
@@ -93,12 +102,19 @@ def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _connect(address: str) -> grpc.aio.Channel:
+    """A channel to whoever is at an address, beside those of the host."""
+    return grpc.aio.insecure_channel(address, options=peer_channel_options(LinkConfig()))
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """How a node ended: the exit code, and one line for people where it was not on order."""
 
     code: int
     reason: str = ""
+    #: What is wrong with the store will be so at every later start.
+    store_is_lost: bool = False
     #: A thread waits for a disk that hangs. An ordinary exit would wait for it, for ever.
     disk_hangs: bool = False
 
@@ -129,10 +145,24 @@ class Node:
     async def run(self) -> End:
         """Runs the node until it is stopped or cannot go on; returns how that ended."""
         end = await self._run()
+        if end.store_is_lost and not self._disk_hangs:
+            end = await self._begin_anew(end)
         if not self._disk_hangs:
             return end
         reason = end.reason or "the disk hangs: what was asked of it has not come back"
         return End(end.code or EXIT_STORAGE_ERROR, reason, disk_hangs=True)
+
+    async def _begin_anew(self, end: End) -> End:
+        """Gives the lost store up if the cluster can spare it, unless somebody says stop."""
+        config = self.config
+        try:
+            if not await give_up_if_spared(config.data_dir, config.seeds, _connect, self._stop):
+                return end
+        except TimeoutError:
+            self._disk_hangs = True
+            return end
+        reason = f"{end.reason}; the cluster holds all of it, so the next start begins a new store"
+        return replace(end, reason=reason)
 
     async def _run(self) -> End:
         try:
@@ -154,7 +184,8 @@ class Node:
             # A full disk, or a directory that is not to be had, is clear without a traceback.
             riddle = error if error.exit_code == EXIT_STORAGE_ERROR else None
             logger.critical("the storage cannot be used: %s", error, exc_info=riddle)
-            return End(error.exit_code, str(error))
+            is_lost = isinstance(error, StoreDamagedError) and error.is_lost
+            return End(error.exit_code, str(error), store_is_lost=is_lost)
         except StoreCorruptError as error:
             logger.critical("the storage is damaged", exc_info=error)
             return End(EXIT_STORAGE_ERROR, str(error))
@@ -222,10 +253,7 @@ class Node:
             known_cluster_id=self.store.identity.cluster_id,
             known_node_id=self.store.identity.node_id,
         )
-        options = peer_channel_options(LinkConfig())
-        formation = Formation(
-            config, lambda address: grpc.aio.insecure_channel(address, options=options)
-        )
+        formation = Formation(config, _connect)
         metadata_service_pb2_grpc.add_FormationServiceServicer_to_server(
             formation.servicer, late(self.listeners.peer_server)
         )
@@ -273,7 +301,7 @@ class Node:
         peer_server = self.listeners.peer_server
         host.servicer.add_to(peer_server)
         metadata_service_pb2_grpc.add_MetadataPeerServiceServicer_to_server(
-            self.metadata.submit_servicer, late(peer_server)
+            self.metadata.servicer, late(peer_server)
         )
         try:
             await host.start()

@@ -334,6 +334,11 @@ class Host:
             return len(self.quarantined)
         return self._peers.quarantined_counts.get(node_id, 0)
 
+    @property
+    def damaged_store(self) -> str:
+        """The damage for which this node's store rewrites no tables (S9); empty: none."""
+        return self._store.uncompacted
+
     def has_room(self, node_id: int) -> bool:
         """Tells whether a node's disk takes more records, as it said last."""
         if node_id == self.node_id:
@@ -408,6 +413,8 @@ class Host:
             for role_callback in list(self._role_callbacks):
                 role_callback(change)
         for group_id, shut_out in effects.quarantined:
+            if shut_out.for_good and not shut_out.at_fault:
+                self._store.keep_for_a_person()
             _log.error(
                 "group %d is shut out on this node %s: %s. Its data stays on the disk; its other"
                 " replicas go on unless they met the same. %s",

@@ -23,6 +23,7 @@ FULL_DISK = (
     "IO error: No space left on device: While appending to file: /d/db/000004.log:"
     " No space left on device"
 )
+BAD_SECTOR = "IO error: While pread offset 40960 len 20048: /d/db/000009.sst: Input/output error"
 STALL = "Result incomplete: Write stall"
 
 

@@ -17,6 +17,7 @@ from rakit.multiraft.store import RocksStore, StoreConfig, StoreFailedError, opt
 from rakit.multiraft.store.config import GIB, MIB
 from rakit.multiraft.store.errors import Fault, classify
 from tests.multiraft.store.support import (
+    BAD_SECTOR,
     DEAD_DISK,
     FULL_DISK,
     NODE,
@@ -29,7 +30,12 @@ from tests.multiraft.store.support import (
 
 
 def settings(config: StoreConfig, **changes: Any) -> dict[str, dict[str, str]]:
-    named: dict[str, Any] = {"create": True, "direct_io": False, "reserve_bytes": 0} | changes
+    named: dict[str, Any] = {
+        "create": True,
+        "direct_io": False,
+        "compacts": True,
+        "reserve_bytes": 0,
+    } | changes
     return options.settings(config, **named)
 
 
@@ -161,8 +167,9 @@ def test_every_table_stays_open_where_descriptors_suffice(
 
     monkeypatch.setattr(resource, "getrlimit", get_limit)
     monkeypatch.setattr(resource, "setrlimit", set_limit)
-    assert options.open_tables_max() == tables
-    assert raised == [(hard, hard)]
+    assert options.open_tables_max(all_of_them=True) == tables
+    assert options.open_tables_max(all_of_them=False) == (8192 if tables == -1 else tables)
+    assert raised == 2 * [(hard, hard)]
 
 
 def test_the_errors_of_rocksdb_are_told_apart() -> None:
@@ -173,6 +180,7 @@ def test_the_errors_of_rocksdb_are_told_apart() -> None:
     )
     assert classify(Exception("IO error: /d/000004.log: Disk quota exceeded")) is Fault.DISK_FULL
     assert classify(Exception("Corruption: block checksum mismatch")) is Fault.CORRUPTION
+    assert classify(Exception(BAD_SECTOR)) is Fault.TABLE_UNREAD
     assert classify(Exception(DEAD_DISK)) is Fault.OTHER
     assert classify(Exception("Result incomplete: something else")) is Fault.OTHER
 

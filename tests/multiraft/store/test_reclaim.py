@@ -65,7 +65,7 @@ def engine() -> SpyEngine:
 
 @pytest.fixture
 def reclaimer(engine: SpyEngine, space: SpySpace) -> Reclaimer:
-    return Reclaimer(engine, space)
+    return Reclaimer(engine, space, compacts=True)
 
 
 def test_nothing_is_compacted_while_there_is_room(

@@ -14,6 +14,7 @@ from rakit.multiraft.errors import NotLeadingError
 from rakit.multiraft.hello import NodeIdentity, Rollback, StoreStart
 from rakit.multiraft.leaders import LeaderCallback, LeaderInfo
 from rakit.multiraft.machine import GroupKind, GroupMeta
+from rakit.multiraft.quarantine import Quarantined
 from rakit.node.metadata.ports import GroupView
 from rakit.node.metadata.registry import METADATA_GROUP_ID
 from rakit.peer.v1 import metadata_command_pb2 as pb
@@ -82,7 +83,8 @@ class FakeHost:
         self.rollback: Rollback | None = None
         self.channels: dict[int, grpc.aio.Channel] = {}
         self.proposed: list[pb.MetadataCommand] = []
-        self.quarantined: dict[int, object] = {}
+        self.quarantined: dict[int, Quarantined] = {}
+        self.damaged_store = ""
         self.births_trusted_from = 0
         #: Groups, and their replicas elsewhere that are shut out.
         self.shut_out: list[tuple[int, int]] = []

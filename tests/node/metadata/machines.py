@@ -149,9 +149,7 @@ class TestNode:
             admission=AdmissionConfig(leader_settles_ms=300, newcomer_settles_ms=300),
         )
         self.metadata = MetadataService(config, self.host, self.machine, member, self.formation)
-        grpc_pb.add_MetadataPeerServiceServicer_to_server(
-            self.metadata.submit_servicer, late(self.server)
-        )
+        grpc_pb.add_MetadataPeerServiceServicer_to_server(self.metadata.servicer, late(self.server))
         await self.metadata.start()
 
     async def join(self, seconds: float = 20) -> None:

@@ -12,8 +12,9 @@ import pytest
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest
 from rakit.node.errors import RakitError, reason_name
 from rakit.node.metadata import commands
-from rakit.node.metadata.client import MetadataClient, SubmitServicer
+from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.registry import METADATA_GROUP_ID
+from rakit.node.metadata.servicer import PeerServicer
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb
@@ -34,7 +35,7 @@ async def two_nodes() -> AsyncGenerator[tuple[FakeHost, FakeHost], None]:
     log = Log().found()
     near, far = FakeHost(1, log), FakeHost(2, log)
     server, port = grpc.aio.server(), free_port()
-    servicer = SubmitServicer()
+    servicer = PeerServicer()
     servicer.client = client_of(far)
     grpc_pb.add_MetadataPeerServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
@@ -127,7 +128,7 @@ async def test_s22_a_forward_that_breaks_after_sending_is_unknown() -> None:
     far.leaders.becomes(2)
     near.leaders.becomes(2)
     server, port = grpc.aio.server(), free_port()
-    servicer = SubmitServicer()
+    servicer = PeerServicer()
     servicer.client = client_of(far)
     grpc_pb.add_MetadataPeerServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
@@ -228,7 +229,7 @@ async def test_a_command_for_another_node_or_cluster_is_refused(meant: Destinati
 async def test_a_node_that_starts_takes_no_commands() -> None:
     async with two_nodes() as (near, _far):
         server, port = grpc.aio.server(), free_port()
-        grpc_pb.add_MetadataPeerServiceServicer_to_server(SubmitServicer(), server)
+        grpc_pb.add_MetadataPeerServiceServicer_to_server(PeerServicer(), server)
         server.add_insecure_port(f"127.0.0.1:{port}")
         await server.start()
         near.leaders.becomes(2)

@@ -210,6 +210,9 @@ class Desk:
         self.asked.append(request)
         return wire.JoinResponse(accepted=wire.JoinAccepted(cluster_id=self.cluster_id, node_id=2))
 
+    async def give_up(self, request: wire.GiveUpRequest) -> wire.GiveUpResponse:
+        return wire.GiveUpResponse(spared=request.cluster_id == self.cluster_id)
+
 
 async def test_a_request_to_join_that_is_meant_for_another_node_is_not_passed_on(
     tmp_path: Path,

@@ -11,6 +11,7 @@ import pytest
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest
 from rakit.multiraft.errors import GroupRefusedError
 from rakit.multiraft.machine import GroupMeta
+from rakit.multiraft.quarantine import Quarantined
 from rakit.multiraft.store import StoreDamagedError
 from rakit.node.metadata import commands, service
 from rakit.node.metadata.formation import Formation, FormationConfig
@@ -63,14 +64,36 @@ def service_of(tmp_path: Path, host: FakeHost, member: Member) -> MetadataServic
 async def test_s10_a_metadata_group_that_was_there_before_is_not_made_anew(tmp_path: Path) -> None:
     seen = Member("c", 1, "store-n1", 1 << 24 | 1, metadata_seen=True)
     host = EmptyHost(1, Log())
-    with pytest.raises(StoreDamagedError, match="is gone, or shut out for damage"):
+    with pytest.raises(StoreDamagedError, match="metadata group is gone") as caught:
         await service_of(tmp_path, host, seen).start()
+    assert not caught.value.is_lost, "a read that failed may hide it"
     assert not hasattr(host, "created")
 
 
+@pytest.mark.parametrize(
+    ("shut_out", "is_lost"),
+    [
+        (Quarantined(1 << 24 | 1, "a bad block"), True),
+        (Quarantined(1 << 24 | 1, "a second leader", at_fault=False), False),
+        (Quarantined(1 << 24 | 1, "no file handle", for_good=False), False),
+        (Quarantined(0, "a bad block"), False),
+    ],
+)
+async def test_s9_only_a_replica_of_the_metadata_group_that_is_at_fault_makes_its_store_a_lost_one(
+    tmp_path: Path, shut_out: Quarantined, *, is_lost: bool
+) -> None:
+    host = EmptyHost(1, Log())
+    host.quarantined[METADATA_GROUP_ID] = shut_out
+    seen = Member("c", 1, "store-n1", 1 << 24 | 1, metadata_seen=True)
+    with pytest.raises(StoreDamagedError, match=shut_out.reason) as caught:
+        await service_of(tmp_path, host, seen).start()
+    assert caught.value.is_lost is is_lost
+
+
 async def test_a_lost_record_and_a_lost_group_together_are_damage(tmp_path: Path) -> None:
-    with pytest.raises(StoreDamagedError):
+    with pytest.raises(StoreDamagedError) as caught:
         await service_of(tmp_path, EmptyHost(1, Log()), Member("c", 1, "store-n1", 0)).start()
+    assert not caught.value.is_lost
 
 
 async def test_a_replica_that_is_dead_already_is_damage(tmp_path: Path) -> None:

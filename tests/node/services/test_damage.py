@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rakit.api.v1.cluster_service_pb2 import DAMAGE_KIND_LOG_LOST, DAMAGE_KIND_STORE_WENT_BACK
+from rakit.api.v1.cluster_service_pb2 import (
+    DAMAGE_KIND_LOG_LOST,
+    DAMAGE_KIND_STORE_UNCOMPACTED,
+    DAMAGE_KIND_STORE_WENT_BACK,
+)
 from rakit.api.v1.topic_service_pb2 import CreateTopicRequest
 from rakit.multiraft.hello import Rollback
 from rakit.multiraft.machine import replica_id
@@ -22,6 +26,8 @@ class DamagedHost:
     lost_logs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     rolled_back_stores: list[Rollback] = field(default_factory=list[Rollback])
 
+    damaged_store: str = ""
+
     def quarantined_count(self, node_id: int) -> int:
         del node_id
         return len(self.quarantined)
@@ -36,6 +42,17 @@ def test_s7_a_store_that_went_back_is_shown_until_another_has_taken_its_place() 
     assert (damage.node_id, damage.store_uuid) == (2, "store-n2")
     assert "had synced 500 writes and came back with 400" in damage.message
     assert "start it with an empty one" in damage.message
+
+
+def test_s9_a_store_that_rewrites_no_tables_is_shown() -> None:
+    log = Log().found(2)
+    (damage,) = damages(DamagedHost(damaged_store="a bad block"), log.registry)
+    assert damage.kind == DAMAGE_KIND_STORE_UNCOMPACTED
+    assert damage.node_id == 1
+    node = log.registry.nodes[1]
+    assert damage.store_uuid == node.store_uuid
+    assert "a bad block" in damage.message
+    assert "start it with an empty data directory" in damage.message
 
 
 def test_a_log_that_was_lost_names_its_partition() -> None:

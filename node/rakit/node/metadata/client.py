@@ -37,10 +37,7 @@ from rakit.node.metadata.refusals import not_meant, to_error, to_refusal
 from rakit.node.metadata.registry import METADATA_GROUP_ID, Registry, TopicInfo
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1.metadata_command_pb2 import MetadataCommand, MetadataResult, RequestMark
-from rakit.peer.v1.metadata_service_pb2_grpc import (
-    MetadataPeerServiceServicer,
-    MetadataPeerServiceStub,
-)
+from rakit.peer.v1.metadata_service_pb2_grpc import MetadataPeerServiceStub
 from rakit.peer.v1.node_service_pb2 import Destination
 
 TIMEOUT_SECONDS: Final = 10.0
@@ -154,13 +151,13 @@ class MetadataClient:
         try:
             proposal = self._host.propose(METADATA_GROUP_ID, completed.SerializeToString())
         except NotLeadingError as error:
-            return _refused(str(error), leader=node_of(error.leader_replica))
+            return unapplied(str(error), leader=node_of(error.leader_replica))
         except MultiraftError as error:
-            return _refused(str(error))
+            return unapplied(str(error))
         # Shielded: whoever stops waiting must not take the answer from the host's hands.
         completion = await asyncio.shield(proposal.done)
         if completion.lost:
-            return _refused("the leader lost its leadership before the commit", unknown=True)
+            return unapplied("the leader lost its leadership before the commit", unknown=True)
         assert isinstance(completion.result, MetadataResult), "a command leads to a result"
         applied = wire.SubmitApplied(result=completion.result, index=completion.entry[1])
         return wire.SubmitResponse(applied=applied)
@@ -188,7 +185,7 @@ class MetadataClient:
         """Proposes what another node asks for, if it asks the node that it means."""
         me, meant = self._host.identity, request.destination
         if (meant.cluster_id, meant.node_id) != (me.cluster_id, me.node_id):
-            return _refused(not_meant(me.cluster_id, me.node_id, meant))
+            return unapplied(not_meant(me.cluster_id, me.node_id, meant))
         return await self.propose_here(request.command)
 
     async def _attempt(self, command: MetadataCommand, deadline: float) -> wire.SubmitResponse:
@@ -199,7 +196,7 @@ class MetadataClient:
         try:
             stub = MetadataPeerServiceStub(self._host.channel(leader))
         except UnknownPeerError as error:
-            return _refused(str(error))
+            return unapplied(str(error))
         seconds = max(deadline - asyncio.get_running_loop().time(), 0.0)
         try:
             destination = Destination(cluster_id=self._host.identity.cluster_id, node_id=leader)
@@ -211,7 +208,7 @@ class MetadataClient:
         except ChannelClosedError as error:
             why = str(error)
         # It was sent, so nobody knows what became of it.
-        return _refused(f"node {leader} did not answer: {why}", unknown=True)
+        return unapplied(f"node {leader} did not answer: {why}", unknown=True)
 
     def _leader_changed(self, group_id: int, info: LeaderInfo | None) -> None:
         if group_id == METADATA_GROUP_ID and info is not None:
@@ -230,27 +227,12 @@ class MetadataClient:
             await self._wait_a_little()
 
 
-class SubmitServicer(MetadataPeerServiceServicer):
-    """Takes commands from other nodes; refuses them until the metadata service has started."""
-
-    def __init__(self) -> None:
-        self.client: MetadataClient | None = None
-
-    async def Submit(  # noqa: N802 - the name is given by the proto
-        self, request: wire.SubmitRequest, context: grpc.ServicerContext
-    ) -> wire.SubmitResponse:
-        """See `MetadataClient.answer`."""
-        del context
-        if self.client is None:
-            return _refused("the node is starting")
-        return await self.client.answer(request)
-
-
 def _unmarked(mark: RequestMark) -> str:
     return "" if mark.request_id else "a change of a topic is not marked with a request id"
 
 
-def _refused(message: str, *, leader: int = 0, unknown: bool = False) -> wire.SubmitResponse:
+def unapplied(message: str, *, leader: int = 0, unknown: bool = False) -> wire.SubmitResponse:
+    """The answer to a command that was not applied, or may not have been."""
     refused = wire.SubmitRefused(message=message, leader_node_id=leader, unknown=unknown)
     return wire.SubmitResponse(refused=refused)
 

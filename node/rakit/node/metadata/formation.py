@@ -85,6 +85,10 @@ class MemberDuties(Protocol):
         """Admits a node, or has the leader admit it; the request is meant for this one."""
         ...
 
+    async def give_up(self, request: wire.GiveUpRequest) -> wire.GiveUpResponse:
+        """Says whether the cluster can spare a store, or has the leader say it."""
+        ...
+
 
 class Formation:
     """This node on its way into a cluster, and its voice on the peer listener for ever after."""
@@ -349,6 +353,12 @@ class Formation:
             return wire.JoinResponse(wait=not_meant(member.cluster_id, member.node_id, meant))
         return await duties.admit(request)
 
+    async def asked_to_spare(self, request: wire.GiveUpRequest) -> wire.GiveUpResponse:
+        """Has the duties say whether a store can be spared."""
+        if self.duties is None:
+            return wire.GiveUpResponse(objection="the node that was asked is starting")
+        return await self.duties.give_up(request)
+
 
 class _Servicer(FormationServiceServicer):
     """The wire around a `Formation`."""
@@ -376,3 +386,10 @@ class _Servicer(FormationServiceServicer):
         """See `Formation.asked_to_admit`."""
         del context
         return await self._formation.asked_to_admit(request)
+
+    async def GiveUp(  # noqa: N802 - the name is given by the proto
+        self, request: wire.GiveUpRequest, context: grpc.ServicerContext
+    ) -> wire.GiveUpResponse:
+        """See `Formation.asked_to_spare`."""
+        del context
+        return await self._formation.asked_to_spare(request)

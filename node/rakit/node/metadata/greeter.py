@@ -106,6 +106,12 @@ class Greeter:
         """Asks to be admitted."""
         return await _answer(self._stub(address).Join(request, timeout=timeout_seconds))
 
+    async def give_up(
+        self, address: str, request: wire.GiveUpRequest, timeout_seconds: float
+    ) -> wire.GiveUpResponse | None:
+        """Asks whether a store can be spared."""
+        return await _answer(self._stub(address).GiveUp(request, timeout=timeout_seconds))
+
     def _stub(self, address: str) -> FormationServiceAsyncStub:
         channel = self._channels.pop(address, None) or self._connect(address)
         self._channels[address] = channel

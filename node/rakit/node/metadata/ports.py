@@ -16,6 +16,7 @@ from rakit.multiraft.effects import Completion, RoleChange
 from rakit.multiraft.hello import NodeIdentity, Rollback, StoreStart
 from rakit.multiraft.leaders import LeaderCallback, LeaderInfo
 from rakit.multiraft.machine import GroupMeta
+from rakit.multiraft.quarantine import Quarantined
 from rakit.raft import ConfChange, ConfState, EntryID, Status
 
 
@@ -85,8 +86,13 @@ class HostPort(Protocol):
         ...
 
     @property
-    def quarantined(self) -> Mapping[int, object]:
+    def quarantined(self) -> Mapping[int, Quarantined]:
         """The replicas of this node that are shut out for damage, by group."""
+        ...
+
+    @property
+    def damaged_store(self) -> str:
+        """Why this node must not rewrite its tables; empty: it may."""
         ...
 
     def trust_births_from(self, group_id: int) -> None:

@@ -26,7 +26,7 @@ from rakit.multiraft.store.errors import LossKind, LossReport
 from rakit.node.errors import RakitError
 from rakit.node.metadata.admission import Admission, AdmissionConfig
 from rakit.node.metadata.caretaker import Caretaker
-from rakit.node.metadata.client import MetadataClient, SubmitServicer
+from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.directory import Directory
 from rakit.node.metadata.evictions import Evictions
 from rakit.node.metadata.formation import Formation
@@ -38,6 +38,8 @@ from rakit.node.metadata.record import Member
 from rakit.node.metadata.refusals import NodeRefusedError
 from rakit.node.metadata.registry import METADATA_GROUP_ID, NodeInfo, Registry
 from rakit.node.metadata.replicas import LedGroups, LocalReplicas
+from rakit.node.metadata.servicer import PeerServicer
+from rakit.node.metadata.sparing import Sparing
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.raft import ConfState
@@ -80,7 +82,7 @@ class MetadataService:
         registry = machine.registry
         self.member = member
         self.client = MetadataClient(host, registry, config.clock_ms)
-        self.submit_servicer = SubmitServicer()
+        self.servicer = PeerServicer()
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._config = config
         self._host = host
@@ -100,7 +102,8 @@ class MetadataService:
         self.joined = False
         # Joined, or failed.
         self._decided = asyncio.Event()
-        self._duties = _Duties(self._directory, self._admission, formation)
+        self._sparing = Sparing(host, self.client)
+        self._duties = _Duties(self._directory, self._admission, self._sparing, formation)
         # Who refused this node's hello since it asked for the last time whether it belongs.
         self._turned_away_by = set[int]()
         self._was_turned_away = asyncio.Event()
@@ -127,7 +130,7 @@ class MetadataService:
         if self._host.group(METADATA_GROUP_ID) is None:
             self._make_group()
         self._directory.begin(self.member.peers)
-        self.submit_servicer.client = self.client
+        self.servicer.client, self.servicer.sparing = self.client, self._sparing
         self._formation.duties = self._duties
         for work in (
             self._directory.run(),
@@ -149,7 +152,7 @@ class MetadataService:
     async def stop(self) -> None:
         """Ends every task. The host is still running."""
         self._formation.duties = None
-        self.submit_servicer.client = None
+        self.servicer.client = self.servicer.sparing = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -168,7 +171,7 @@ class MetadataService:
         """Makes this node's replica of the metadata group: as a founder's, or an empty one."""
         member = self.member
         if member.metadata_seen or not member.metadata_replica_id:
-            raise _damaged("the metadata group of this node is gone, or shut out for damage")
+            raise self._without_its_group()
         conf = None
         if member.founding is not None:
             conf = ConfState(voters=first_voters(member.founding))
@@ -177,6 +180,16 @@ class MetadataService:
             self._host.create_group(meta, conf)
         except GroupRefusedError as error:
             raise _damaged(f"the metadata group cannot be made: {error}") from error
+
+    def _without_its_group(self) -> StoreDamagedError:
+        """The replica is gone that was seen at work, or shut out. It is lost if it is at fault.
+
+        One that is gone may only be hidden, by a read that failed at this start.
+        """
+        shut_out = self._host.quarantined.get(METADATA_GROUP_ID)
+        is_lost = shut_out is not None and shut_out.may_be_replaced
+        why = "gone" if shut_out is None else f"shut out: {shut_out.reason}"
+        return _damaged(f"this node's replica of the metadata group is {why}", is_lost=is_lost)
 
     async def _register(self) -> None:
         """Reads the registry once for certain, makes this node's entry right, starts the rest."""
@@ -272,6 +285,7 @@ class _Duties:
 
     directory: Directory
     admission: Admission
+    sparing: Sparing
     formation: Formation
 
     def greeted(self, standing: wire.Standing) -> None:
@@ -285,6 +299,9 @@ class _Duties:
         mine = wire.PeerHint(node_id=me.node_id, address=me.node.peer_address)
         peers = [mine, *self.directory.hints()]
         return await self.admission.admit(request, me, peers)
+
+    async def give_up(self, request: wire.GiveUpRequest) -> wire.GiveUpResponse:
+        return await self.sparing.asked(request)
 
 
 def _is_right(known: NodeInfo | None, mine: pb.NodeDescription) -> bool:
@@ -301,5 +318,5 @@ def _accepted(answer: wire.JoinResponse | None) -> bool:
     return answer is not None and answer.HasField("accepted")
 
 
-def _damaged(detail: str) -> StoreDamagedError:
-    return StoreDamagedError(LossReport(LossKind.UNREADABLE, detail))
+def _damaged(detail: str, *, is_lost: bool = False) -> StoreDamagedError:
+    return StoreDamagedError(LossReport(LossKind.UNREADABLE, detail), is_lost=is_lost)

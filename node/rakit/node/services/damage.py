@@ -21,6 +21,12 @@ from rakit.node.metadata.registry import Registry
 #: A damaged disk may hold thousands of replicas, and an answer has a size.
 SHOWN_COUNT_MAX: Final = 1_000
 
+_UNCOMPACTED: Final = (
+    "The node serves, but rewrites no tables, so what is deleted keeps its room. Before its disk is"
+    " full, and while all other nodes are well, start it with an empty data directory; its replicas"
+    " are made anew."
+)
+
 
 class DamageHost(Protocol):
     """The part of the host that knows of damage."""
@@ -30,6 +36,11 @@ class DamageHost(Protocol):
     @property
     def quarantined(self) -> Mapping[int, Quarantined]:
         """The replicas of this node that are shut out, by group."""
+        ...
+
+    @property
+    def damaged_store(self) -> str:
+        """The damage for which this node rewrites no tables; empty: none."""
         ...
 
     @property
@@ -58,6 +69,14 @@ def damages(host: DamageHost, registry: Registry) -> Iterator[api.Damage]:
                 store_uuid=store.store_uuid,
                 message=str(store),
             )
+    if host.damaged_store:
+        node = registry.nodes.get(host.node_id)
+        yield api.Damage(
+            kind=api.DAMAGE_KIND_STORE_UNCOMPACTED,
+            node_id=host.node_id,
+            store_uuid="" if node is None else node.store_uuid,
+            message=f"RocksDB cannot read a table: {host.damaged_store}. {_UNCOMPACTED}",
+        )
     for group_id, replica in host.lost_logs:
         yield _of_replica(
             registry,

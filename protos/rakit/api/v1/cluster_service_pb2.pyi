@@ -52,6 +52,8 @@ class _DamageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DamageKind
     """A replica elsewhere that came back without what it had acknowledged, found by its leader: the answering node."""
     DAMAGE_KIND_STORE_WENT_BACK: _DamageKind.ValueType  # 3
     """A node's store that came back with less than it had synced. The answering node does not talk to it any more."""
+    DAMAGE_KIND_STORE_UNCOMPACTED: _DamageKind.ValueType  # 4
+    """A table of the answering node's store cannot be read, so none is rewritten, and what is deleted keeps its room."""
 
 class DamageKind(_DamageKind, metaclass=_DamageKindEnumTypeWrapper):
     """What kind of damage."""
@@ -63,6 +65,8 @@ DAMAGE_KIND_LOG_LOST: DamageKind.ValueType  # 2
 """A replica elsewhere that came back without what it had acknowledged, found by its leader: the answering node."""
 DAMAGE_KIND_STORE_WENT_BACK: DamageKind.ValueType  # 3
 """A node's store that came back with less than it had synced. The answering node does not talk to it any more."""
+DAMAGE_KIND_STORE_UNCOMPACTED: DamageKind.ValueType  # 4
+"""A table of the answering node's store cannot be read, so none is rewritten, and what is deleted keeps its room."""
 Global___DamageKind: _TypeAlias = DamageKind  # noqa: Y015
 
 @_typing.final

@@ -350,6 +350,115 @@ class JoinAccepted(_message.Message):
 Global___JoinAccepted: _TypeAlias = JoinAccepted  # noqa: Y015
 
 @_typing.final
+class GiveUpRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STORE_UUID_FIELD_NUMBER: _builtins.int
+    FORWARDED_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    node_id: _builtins.int
+    """Whose store it is. Its process serves nothing and holds the store closed."""
+    store_uuid: _builtins.str
+    forwarded: _builtins.bool
+    """The request was forwarded once already."""
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        node_id: _builtins.int = ...,
+        store_uuid: _builtins.str = ...,
+        forwarded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "forwarded", b"forwarded", "node_id", b"node_id", "store_uuid", b"store_uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GiveUpRequest: _TypeAlias = GiveUpRequest  # noqa: Y015
+
+@_typing.final
+class GiveUpResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPARED_FIELD_NUMBER: _builtins.int
+    OBJECTION_FIELD_NUMBER: _builtins.int
+    DECIDED_FIELD_NUMBER: _builtins.int
+    spared: _builtins.bool
+    """Everything that is committed is on a majority of others, all of which have just answered."""
+    objection: _builtins.str
+    """Otherwise. It may be different a little later."""
+    decided: _builtins.bool
+    """The leader has decided; else nobody has, and another node may know the leader."""
+    def __init__(
+        self,
+        *,
+        spared: _builtins.bool = ...,
+        objection: _builtins.str = ...,
+        decided: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided", b"decided", "objection", b"objection", "spared", b"spared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GiveUpResponse: _TypeAlias = GiveUpResponse  # noqa: Y015
+
+@_typing.final
+class SpareRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    @_builtins.property
+    def destination(self) -> _node_service_pb2.Destination:
+        """Who is asked. A node refuses what is meant for another one, or for another cluster."""
+
+    def __init__(
+        self,
+        *,
+        destination: _node_service_pb2.Destination | None = ...,
+        node_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpareRequest: _TypeAlias = SpareRequest  # noqa: Y015
+
+@_typing.final
+class SpareResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTION_FIELD_NUMBER: _builtins.int
+    GROUP_IDS_FIELD_NUMBER: _builtins.int
+    objection: _builtins.str
+    """Empty: there is none."""
+    @_builtins.property
+    def group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Groups with a replica on that node which the answering one leads, and which are well without it."""
+
+    def __init__(
+        self,
+        *,
+        objection: _builtins.str = ...,
+        group_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_ids", b"group_ids", "objection", b"objection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpareResponse: _TypeAlias = SpareResponse  # noqa: Y015
+
+@_typing.final
 class SubmitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

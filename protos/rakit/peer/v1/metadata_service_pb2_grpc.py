@@ -50,6 +50,11 @@ class FormationServiceStub:
                 request_serializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.JoinRequest.SerializeToString,
                 response_deserializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.JoinResponse.FromString,
                 _registered_method=True)
+        self.GiveUp = channel.unary_unary(
+                '/rakit.peer.v1.FormationService/GiveUp',
+                request_serializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.GiveUpRequest.SerializeToString,
+                response_deserializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.GiveUpResponse.FromString,
+                _registered_method=True)
 
 
 class FormationServiceServicer:
@@ -77,6 +82,14 @@ class FormationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GiveUp(self, request, context):
+        """Asks whether the cluster can spare a store that cannot be trusted any more (S9), for a node that is down; forwarded to the
+        leader of the metadata group, one hop at most.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FormationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +107,11 @@ def add_FormationServiceServicer_to_server(servicer, server):
                     servicer.Join,
                     request_deserializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.JoinRequest.FromString,
                     response_serializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.JoinResponse.SerializeToString,
+            ),
+            'GiveUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.GiveUp,
+                    request_deserializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.GiveUpRequest.FromString,
+                    response_serializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.GiveUpResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -188,6 +206,33 @@ class FormationService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def GiveUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rakit.peer.v1.FormationService/GiveUp',
+            rakit_dot_peer_dot_v1_dot_metadata__service__pb2.GiveUpRequest.SerializeToString,
+            rakit_dot_peer_dot_v1_dot_metadata__service__pb2.GiveUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class MetadataPeerServiceStub:
     """Served by members of a cluster.
@@ -204,6 +249,11 @@ class MetadataPeerServiceStub:
                 request_serializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SubmitRequest.SerializeToString,
                 response_deserializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SubmitResponse.FromString,
                 _registered_method=True)
+        self.Spare = channel.unary_unary(
+                '/rakit.peer.v1.MetadataPeerService/Spare',
+                request_serializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SpareRequest.SerializeToString,
+                response_deserializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SpareResponse.FromString,
+                _registered_method=True)
 
 
 class MetadataPeerServiceServicer:
@@ -217,6 +267,13 @@ class MetadataPeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Spare(self, request, context):
+        """Whether the answering node is well, and every group that it leads would be without another node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MetadataPeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -224,6 +281,11 @@ def add_MetadataPeerServiceServicer_to_server(servicer, server):
                     servicer.Submit,
                     request_deserializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SubmitRequest.FromString,
                     response_serializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SubmitResponse.SerializeToString,
+            ),
+            'Spare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Spare,
+                    request_deserializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SpareRequest.FromString,
+                    response_serializer=rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SpareResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -254,6 +316,33 @@ class MetadataPeerService:
             '/rakit.peer.v1.MetadataPeerService/Submit',
             rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SubmitRequest.SerializeToString,
             rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SubmitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Spare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rakit.peer.v1.MetadataPeerService/Spare',
+            rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SpareRequest.SerializeToString,
+            rakit_dot_peer_dot_v1_dot_metadata__service__pb2.SpareResponse.FromString,
             options,
             channel_credentials,
             insecure,

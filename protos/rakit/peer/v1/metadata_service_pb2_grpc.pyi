@@ -39,6 +39,10 @@ class FormationServiceStub:
     """Asks an empty node for its one promise (S26). It is answered after the promise is synced."""
     Join: _grpc.UnaryUnaryMultiCallable[_metadata_service_pb2.JoinRequest, _metadata_service_pb2.JoinResponse]
     """Asks a member to admit a node; forwarded to the leader of the metadata group, one hop at most."""
+    GiveUp: _grpc.UnaryUnaryMultiCallable[_metadata_service_pb2.GiveUpRequest, _metadata_service_pb2.GiveUpResponse]
+    """Asks whether the cluster can spare a store that cannot be trusted any more (S9), for a node that is down; forwarded to the
+    leader of the metadata group, one hop at most.
+    """
 
 @_typing.type_check_only
 class FormationServiceAsyncStub(FormationServiceStub):
@@ -51,6 +55,10 @@ class FormationServiceAsyncStub(FormationServiceStub):
     """Asks an empty node for its one promise (S26). It is answered after the promise is synced."""
     Join: _aio.UnaryUnaryMultiCallable[_metadata_service_pb2.JoinRequest, _metadata_service_pb2.JoinResponse]  # type: ignore[assignment]
     """Asks a member to admit a node; forwarded to the leader of the metadata group, one hop at most."""
+    GiveUp: _aio.UnaryUnaryMultiCallable[_metadata_service_pb2.GiveUpRequest, _metadata_service_pb2.GiveUpResponse]  # type: ignore[assignment]
+    """Asks whether the cluster can spare a store that cannot be trusted any more (S9), for a node that is down; forwarded to the
+    leader of the metadata group, one hop at most.
+    """
 
 class FormationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served from the moment the peer listener is open, also by a node that belongs to no cluster yet."""
@@ -79,6 +87,16 @@ class FormationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_metadata_service_pb2.JoinResponse, _abc.Awaitable[_metadata_service_pb2.JoinResponse]]:
         """Asks a member to admit a node; forwarded to the leader of the metadata group, one hop at most."""
 
+    @_abc_1.abstractmethod
+    def GiveUp(
+        self,
+        request: _metadata_service_pb2.GiveUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metadata_service_pb2.GiveUpResponse, _abc.Awaitable[_metadata_service_pb2.GiveUpResponse]]:
+        """Asks whether the cluster can spare a store that cannot be trusted any more (S9), for a node that is down; forwarded to the
+        leader of the metadata group, one hop at most.
+        """
+
 def add_FormationServiceServicer_to_server(servicer: FormationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class MetadataPeerServiceStub:
@@ -90,6 +108,8 @@ class MetadataPeerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MetadataPeerServiceAsyncStub: ...
     Submit: _grpc.UnaryUnaryMultiCallable[_metadata_service_pb2.SubmitRequest, _metadata_service_pb2.SubmitResponse]
     """Proposes a command on the leader of the metadata group. Never forwarded any further."""
+    Spare: _grpc.UnaryUnaryMultiCallable[_metadata_service_pb2.SpareRequest, _metadata_service_pb2.SpareResponse]
+    """Whether the answering node is well, and every group that it leads would be without another node."""
 
 @_typing.type_check_only
 class MetadataPeerServiceAsyncStub(MetadataPeerServiceStub):
@@ -98,6 +118,8 @@ class MetadataPeerServiceAsyncStub(MetadataPeerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Submit: _aio.UnaryUnaryMultiCallable[_metadata_service_pb2.SubmitRequest, _metadata_service_pb2.SubmitResponse]  # type: ignore[assignment]
     """Proposes a command on the leader of the metadata group. Never forwarded any further."""
+    Spare: _aio.UnaryUnaryMultiCallable[_metadata_service_pb2.SpareRequest, _metadata_service_pb2.SpareResponse]  # type: ignore[assignment]
+    """Whether the answering node is well, and every group that it leads would be without another node."""
 
 class MetadataPeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by members of a cluster."""
@@ -109,5 +131,13 @@ class MetadataPeerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_metadata_service_pb2.SubmitResponse, _abc.Awaitable[_metadata_service_pb2.SubmitResponse]]:
         """Proposes a command on the leader of the metadata group. Never forwarded any further."""
+
+    @_abc_1.abstractmethod
+    def Spare(
+        self,
+        request: _metadata_service_pb2.SpareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metadata_service_pb2.SpareResponse, _abc.Awaitable[_metadata_service_pb2.SpareResponse]]:
+        """Whether the answering node is well, and every group that it leads would be without another node."""
 
 def add_MetadataPeerServiceServicer_to_server(servicer: MetadataPeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,6 +11,8 @@
     wal, tail   where the undamaged log ends, and what to do about the rest
     space       ballast, low-water mark
     reclaim     room back for what was deleted, when the disk gets tight
+    uncompacted a store with a table that cannot be read goes on without rewriting tables
+    discarding  a database that the cluster can spare is given up
     options     how RocksDB is set up, and the proof that it took
     engine      the only module that talks to rocksdict
     errors      what can go wrong, and the exit code it ends the process with
@@ -21,7 +23,7 @@ refused. Opening the store holds the interpreter's lock for as long as RocksDB r
 open it before anything that must answer in time is started.
 """
 
-from rakit.multiraft.store.closing import close_in_time
+from rakit.multiraft.store.closing import close_in_time, in_time
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.errors import (
     IdentityMismatchError,
@@ -53,4 +55,5 @@ __all__ = [
     "Syncer",
     "WriteStalledError",
     "close_in_time",
+    "in_time",
 ]

@@ -7,6 +7,9 @@
     DIR/db/             RocksDB
     DIR/options/        how RocksDB is set up (``options``)
     DIR/cut/            damaged ends of WALs that were cut off (``tail``)
+    DIR/uncompacted     why no table is rewritten, if so (``uncompacted``)
+    DIR/disputed        a replica contradicts the others: for a person (``discarding``)
+    DIR/given-up/       a database that is being deleted (``discarding``)
 
 The lock is ours, though RocksDB has one too: ours comes before anything is read or changed, covers
 the files beside the database, and says who has it. The kernel drops it with the process, so a crash
@@ -41,6 +44,7 @@ class DataDirectory:
         self.ballast = path / "ballast"
         self.database = path / "db"
         self.cut = path / "cut"
+        self.given_up = path / "given-up"
         self._lock_descriptor = lock_descriptor
 
     @classmethod

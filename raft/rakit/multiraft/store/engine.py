@@ -30,7 +30,7 @@ from rocksdict import Cache, DbClosedError, Options, Rdict, ReadOptions, WriteOp
 from rocksdict import WriteBatch as RawBatch
 
 from rakit.multiraft.kv import Op
-from rakit.multiraft.store import options
+from rakit.multiraft.store import options, uncompacted
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.errors import Fault, classify
 from rakit.multiraft.store.space import reserve_bytes, room
@@ -105,6 +105,7 @@ class RocksEngine:
             config,
             create=create,
             direct_io=options.probe_direct_io(path.parent),
+            compacts=not uncompacted.reason(path.parent),
             reserve_bytes=reserve_bytes(config, room(path.parent).total_bytes),
         )
         with _translated():

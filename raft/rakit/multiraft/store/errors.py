@@ -105,11 +105,17 @@ class LossReport:
 
 
 class StoreDamagedError(StoreError, StoreCorruptError):
-    """The store cannot be trusted as a whole; opening stopped. Ends the process with 11."""
+    """The store cannot be trusted as a whole; opening stopped. Ends the process with 11.
 
-    def __init__(self, report: LossReport) -> None:
+    `is_lost`: what is wrong lies in what was stored, or in the proof that it is all there, and will
+    be so at every later start. Not so where something around it may be mended: who it belongs to, a
+    right, a handle.
+    """
+
+    def __init__(self, report: LossReport, *, is_lost: bool = False) -> None:
         super().__init__(f"{report.kind.value}: {report.detail}")
         self.report = report
+        self.is_lost = is_lost
 
 
 class Fault(enum.Enum):
@@ -118,6 +124,8 @@ class Fault(enum.Enum):
     STALL = "stall"
     DISK_FULL = "disk full"
     CORRUPTION = "corruption"
+    #: By the disk, as a bad sector does.
+    TABLE_UNREAD = "a table could not be read"
     OTHER = "other"
 
 
@@ -134,4 +142,6 @@ def classify(error: Exception) -> Fault:
         return Fault.DISK_FULL
     if text.startswith("Corruption:"):
         return Fault.CORRUPTION
+    if text.startswith("IO error: While pread") and ".sst" in text:
+        return Fault.TABLE_UNREAD
     return Fault.OTHER

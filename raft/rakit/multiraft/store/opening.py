@@ -1,6 +1,7 @@
 """Opening a store: the one sequence in which a directory is believed, cut, refused or born.
 
     1  make and lock the directory                           a second process stops here
+       take away what is left of a database that was given up
     2  identity: whose is it, is there a database to expect   S10, S11
     3  a full disk: release the ballast                       S12
     4  a database that must be there: read the witness        S7
@@ -28,8 +29,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rakit.multiraft.kv import Op
+from rakit.multiraft.store import discarding, journal, tail, uncompacted
 from rakit.multiraft.store import identity as identities
-from rakit.multiraft.store import journal, tail
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.directory import DataDirectory, live_wals, wal_path
 from rakit.multiraft.store.engine import Engine, EngineError, OpenEngine
@@ -73,6 +74,7 @@ def open_directory(config: StoreConfig, node_name: str, open_engine: OpenEngine)
     """Run the sequence; whatever is raised, the directory is unlocked and the database closed."""
     directory = _own(config.directory)
     try:
+        discarding.tidy(directory)
         identity = _settle_identity(directory, node_name)
         space = Space(config, directory.ballast)
         if identity.database_created:
@@ -140,6 +142,8 @@ def _give_birth(
     shutil.rmtree(directory.database, ignore_errors=True)
     shutil.rmtree(directory.cut, ignore_errors=True)
     directory.witness.unlink(missing_ok=True)
+    (directory.path / uncompacted.NAME).unlink(missing_ok=True)
+    (directory.path / discarding.DISPUTED).unlink(missing_ok=True)
     try:
         engine = open_engine(directory.database, config, create=True)
     except EngineError as error:
@@ -172,7 +176,7 @@ def _reopen(
     witness_file = WitnessFile.load(directory.witness)
     finding = tail.inspect(directory.database, witness_file.current)
     if isinstance(finding, tail.Lost):
-        raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, finding.detail))
+        raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, finding.detail), is_lost=True)
     if finding is not None:
         tail.apply(finding, directory.database, directory.cut)
     engine = _start_engine(config, directory, space, open_engine)
@@ -215,7 +219,8 @@ def _live_wal_bytes(directory: DataDirectory) -> int:
 def _refusal(error: EngineError) -> Exception:
     if error.fault is Fault.DISK_FULL:
         return StoreFullError(f"no room to open the store: {error}")
-    return StoreDamagedError(LossReport(LossKind.UNREADABLE, f"RocksDB refuses to open: {error}"))
+    report = LossReport(LossKind.UNREADABLE, f"RocksDB refuses to open: {error}")
+    return StoreDamagedError(report, is_lost=error.fault is Fault.CORRUPTION)
 
 
 def _believe(engine: Engine, identity: Identity, witness: Witness) -> int:
@@ -225,7 +230,8 @@ def _believe(engine: Engine, identity: Identity, witness: Witness) -> int:
         recovered = journal.recover(engine)
     except EngineError as error:
         detail = f"the journal cannot be read: {error}"
-        raise StoreDamagedError(LossReport(LossKind.UNREADABLE, detail)) from error
+        report = LossReport(LossKind.UNREADABLE, detail)
+        raise StoreDamagedError(report, is_lost=error.fault is Fault.CORRUPTION) from error
     if found is not None and found != identity.store_uuid.encode():
         raise IdentityMismatchError(
             f"the database is that of store {found.decode(errors='replace')},"
@@ -239,7 +245,7 @@ def _believe(engine: Engine, identity: Identity, witness: Witness) -> int:
     elif found is None:
         detail = "the store's own uuid is gone from the database"
     if detail:
-        raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail))
+        raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail), is_lost=True)
     return recovered.last
 
 
@@ -264,6 +270,8 @@ def _first_write(
         length = wal_path(directory.database, wal).stat().st_size
         engine.flush_wal()
     except EngineError as error:
+        # A compaction may have begun as soon as the database was open.
+        uncompacted.note(directory.path, error.fault, str(error))
         full = error.fault is Fault.DISK_FULL
         raise StoreFailedError(f"the first write failed: {error}", disk_full=full) from error
     return Witness(number, wal, length)

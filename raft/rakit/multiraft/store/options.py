@@ -89,13 +89,14 @@ _TABLE_PER_BUFFER = 2
 
 
 def settings(
-    config: StoreConfig, *, create: bool, direct_io: bool, reserve_bytes: int
+    config: StoreConfig, *, create: bool, direct_io: bool, compacts: bool, reserve_bytes: int
 ) -> dict[str, dict[str, str]]:
     """The sections of the OPTIONS file, as RocksDB spells them.
 
     ``create`` only at birth: over a directory whose CURRENT file is gone, RocksDB would otherwise
     start an empty database and delete the tables it no longer knows. ``reserve_bytes`` is the room
-    that compaction can count on.
+    that compaction can count on. Unless it ``compacts`` a store only flushes (`uncompacted`);
+    RocksDB's limits on first-level tables do not hold then.
     """
     l0_tables = _l0_tables(reserve_bytes // config.write_buffer_bytes)
     return {
@@ -109,7 +110,7 @@ def settings(
             "max_total_wal_size": str(config.wal_bytes_max),
             "paranoid_checks": "true",
             "max_bgerror_resume_count": "0",
-            "max_open_files": str(open_tables_max()),
+            "max_open_files": str(open_tables_max(all_of_them=compacts)),
             "max_background_jobs": "2",
             "use_direct_io_for_flush_and_compaction": _spell(direct_io),
             "keep_log_file_num": "4",
@@ -123,6 +124,7 @@ def settings(
             "max_write_buffer_number": str(config.write_buffer_count),
             "target_file_size_base": str(_TABLE_PER_BUFFER * config.write_buffer_bytes),
             "compaction_style": "kCompactionStyleLevel",
+            "disable_auto_compactions": _spell(not compacts),
             "max_bytes_for_level_base": str(_BASE_PER_L0 * l0_tables * config.write_buffer_bytes),
             "level0_file_num_compaction_trigger": str(l0_tables),
             "level0_slowdown_writes_trigger": str(_STALL_TABLES),
@@ -147,15 +149,19 @@ def _l0_tables(reserve_tables: int) -> int:
     return max(_L0_TABLES_MIN, min(_L0_TABLES_MAX, reserve_tables // (1 + _BASE_PER_L0)))
 
 
-def open_tables_max() -> int:
+def open_tables_max(*, all_of_them: bool) -> int:
     """How many table files may be open: all (-1) if the process may have plenty, else half.
+
+    Not `all_of_them` where their number has no bound.
 
     Raises the process's own soft limit to its hard one.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     unlimited = hard == resource.RLIM_INFINITY or hard >= _PLENTY_OF_DESCRIPTORS
-    return -1 if unlimited else hard // 2
+    if unlimited and all_of_them:
+        return -1
+    return (_PLENTY_OF_DESCRIPTORS if unlimited else hard) // 2
 
 
 def render(sections: Mapping[str, Mapping[str, str]]) -> str:

@@ -12,7 +12,8 @@ A compaction cannot be broken off. Closing waits for it for a moment, and otherw
 database as a crash would, after everything was synced: that is safe, while waiting could outlast
 the patience of whatever stops the process.
 
-What was deleted before a restart is not remembered; it goes with the ordinary compactions.
+What was deleted before a restart is not remembered; it goes with the ordinary compactions. A store
+whose tables must not be rewritten (``uncompacted``) gets no room back.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ _WHOLE_LOG = keys.prefix_range(keys.ENTRY)
 class Reclaimer:
     """Remembers deleted ranges and compacts them when the disk gets tight."""
 
-    def __init__(self, engine: Engine, space: Space) -> None:
+    def __init__(self, engine: Engine, space: Space, *, compacts: bool) -> None:
         self._engine = engine
         self._space = space
+        self._compacts = compacts
         self._lock = threading.Lock()
         self._ranges: dict[int, tuple[bytes, bytes]] = {}
         self._stopping = False
@@ -58,7 +60,7 @@ class Reclaimer:
         if self._thread is not None and self._thread.is_alive():
             return
         with self._lock:
-            if not self._ranges or self._stopping or not self._space.tight:
+            if not (self._ranges and self._compacts and self._space.tight) or self._stopping:
                 return
             ranges, self._ranges = list(self._ranges.values()), {}
         self._thread = threading.Thread(

@@ -12,6 +12,8 @@ Rules:
 - Any other error of a write or flush poisons the store: every later write and flush raises the
   same ``StoreFailedError`` without touching the disk. Reads go on, so that the node can still say
   goodbye.
+- A store whose tables hold a block that RocksDB cannot read goes on without rewriting tables, from
+  the next start on (``uncompacted``).
 - A read that meets a damaged block raises ``StoreCorruptError``, any other that fails (no file
   handle was left, the disk gave an IO error) ``StoreUnreadableError``; none returns less than there
   is.
@@ -30,8 +32,8 @@ from dataclasses import replace
 
 from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.store import discarding, tail, uncompacted
 from rakit.multiraft.store import identity as identities
-from rakit.multiraft.store import tail
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.directory import live_wals, size_of, wal_path
 from rakit.multiraft.store.engine import EngineError, OpenEngine, Operation, RocksEngine
@@ -59,10 +61,14 @@ class RocksStore:
         self._journal = parts.journal
         self._space = parts.space
         self._space.look()
-        self._reclaimer = Reclaimer(parts.engine, parts.space)
+        self._uncompacted = uncompacted.reason(parts.directory.path)
+        if self._uncompacted:
+            logger.error("no table is rewritten, since one cannot be read: %s", self._uncompacted)
+        self._reclaimer = Reclaimer(parts.engine, parts.space, compacts=not self._uncompacted)
         self._loss = parts.loss
         self._boot = parts.number
         self._doubt_is_settled = False
+        self._is_disputed = False
         self._number = parts.number
         self._opened = parts.number - 1
         self._synced = parts.number
@@ -112,6 +118,11 @@ class RocksStore:
     def failed(self) -> StoreFailedError | None:
         """Why the store is poisoned; None while it works."""
         return self._failed
+
+    @property
+    def uncompacted(self) -> str:
+        """Why no table is rewritten: one cannot be read (S9). Empty while tables are rewritten."""
+        return self._uncompacted
 
     @property
     def fsynced(self) -> bool:
@@ -175,6 +186,13 @@ class RocksStore:
         """
         self._doubt_is_settled = True
 
+    def keep_for_a_person(self) -> None:
+        """A replica here contradicts the others, and may be right: never give this store up.
+
+        The note is left by ``maintain`` or ``close``, which are not on the loop.
+        """
+        self._is_disputed = True
+
     # -- writing -----------------------------------------------------------------------------
 
     def write(self, batch: WriteBatch) -> int:
@@ -231,9 +249,14 @@ class RocksStore:
     def maintain(self) -> None:
         """Look after the room: ballast back, deleted data out. The syncer's thread."""
         self._settle()
+        self._mark_dispute()
         self._space.restore()
         self._space.look()
         self._reclaimer.consider()
+
+    def _mark_dispute(self) -> None:
+        if self._is_disputed:
+            self._is_disputed = not discarding.dispute(self._directory)
 
     def watch_room(self) -> None:
         """See whether the room still suffices, now that something was written. As `maintain`."""
@@ -299,6 +322,7 @@ class RocksStore:
             return
         self._closed = True
         idle = self._reclaimer.close()
+        self._mark_dispute()
         try:
             if self._failed is None:
                 self._leave(idle=idle)
@@ -349,6 +373,8 @@ class RocksStore:
             full = isinstance(error, EngineError) and error.fault is Fault.DISK_FULL
             self._failed = StoreFailedError(f"{action} failed: {error}", disk_full=full)
             logger.error("the store is poisoned: %s", self._failed)
+            if isinstance(error, EngineError):
+                uncompacted.note(self._directory.path, error.fault, str(error))
         return self._failed
 
 

@@ -71,7 +71,7 @@ class WitnessFile:
             data = path.read_bytes()
         except FileNotFoundError:
             detail = f"{path.name} is missing: nothing proves how far the store had got"
-            raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail)) from None
+            raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail), is_lost=True) from None
         slots = [
             slot
             for start in range(0, SLOT_COUNT * SLOT_BYTES, SLOT_BYTES)
@@ -79,7 +79,7 @@ class WitnessFile:
         ]
         if not slots:
             detail = f"{path.name} holds no valid slot: nothing proves how far the store had got"
-            raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail))
+            raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail), is_lost=True)
         turn, witness = max(slots, key=lambda slot: slot[0])
         return cls(path, turn, witness)
 
