@@ -4,9 +4,11 @@ The nemesis changes what should be: a node without a replica takes the place of 
 or joins, or a member leaves. The rest is as in the product: nodes make the replicas that they are
 assigned, and each group's leader takes the steps of `rakit.node.metadata.steps` towards it, one by
 one, through all faults. In some runs they change several voters at once, which the core allows and
-the product does not ask for. A replica that was let go stays where it is, as in the product, and
-must not disturb anybody. A node gets a second replica of a group only in the place of one that is
-shut out there.
+the product does not ask for. In some only the first three of those that should be there are to vote
+(`Votes`), as where the product keeps replicas of its registry that learn for good: who is put
+further back is demoted, where several are changed at once. A replica that was let go stays where it
+is, as in the product, and must not disturb anybody. A node gets a second replica of a group only in
+the place of one that is shut out there.
 
 A damaged replica that is shut out may be replaced, on its node or on one that has none (`damage`).
 A group may be deleted: each node buries its replica when it learns of that, and none may come back.
@@ -30,6 +32,11 @@ from tests.sim.node import SimNode
 
 _MEMBERS_MIN = 3
 _MEMBERS_MAX = 5
+_EVERYBODY = 100
+#: Of the runs in which members come and go, those with more members than voters.
+_LEARNERS_FOR_GOOD = 0.3
+_LEAVERS_LEARN = 0.5
+_SWAPS = 0.6
 
 
 @dataclass(slots=True)
@@ -53,6 +60,27 @@ class Assigned:
         return replica
 
 
+@dataclass(slots=True)
+class Votes:
+    """Who of a group is to vote."""
+
+    count_max: int = _EVERYBODY
+    #: Whether voters that are let go learn first, when several are changed at once.
+    leavers_learn: bool = False
+
+    @staticmethod
+    def drawn(seed: int) -> Votes:
+        """By a generator of its own: a run without learners is what it was."""
+        rng = random.Random(f"the votes of {seed}")
+        if rng.random() < _LEARNERS_FOR_GOOD:
+            return Votes(_MEMBERS_MIN, rng.random() < _LEAVERS_LEARN)
+        return Votes()
+
+    def of(self, desired: tuple[int, ...]) -> tuple[int, ...]:
+        """The first ones."""
+        return desired[: self.count_max]
+
+
 class Members:
     """The registry; nodes look at it when they start and when it changes."""
 
@@ -66,6 +94,7 @@ class Members:
         self.deleted: list[int] = []
         #: Whether leaders wait until everybody who is to come is ready, and change them at once.
         self.bold = False
+        self.votes = Votes()
         # The replicas that deleted groups had, by group and node.
         self._late: dict[int, dict[int, GroupMeta]] = {}
 
@@ -100,6 +129,9 @@ class Members:
             self._change_one(rng, one, nodes)
 
     def _change_one(self, rng: random.Random, one: Assigned, nodes: list[int]) -> None:
+        if self.votes.count_max < len(one.desired) and rng.random() < _SWAPS:
+            one.desired = tuple(rng.sample(one.desired, len(one.desired)))
+            return
         fresh = [node_id for node_id in nodes if node_id not in one.replicas]
         grow = bool(fresh) and (len(one.desired) < _MEMBERS_MAX or rng.random() < 0.5)
         shrink = len(one.desired) > _MEMBERS_MIN if not grow else rng.random() < 0.7
@@ -144,10 +176,10 @@ class Members:
             if one is None or group.role is not Role.LEADER:
                 continue
             # As soon as it leads: who looks to it that earlier changes are over is the core.
-            seen = _seen(group, one, up)
+            seen = _seen(group, one, up, self.votes.count_max)
             step = steps.next_step(seen)
             if self.bold:
-                step = _at_once(seen, step)
+                step = _at_once(seen, step, self.votes)
             if step is not None:
                 try:
                     _take(driver, group_id, step)
@@ -160,11 +192,12 @@ class Members:
         return sorted(node_of(replica) for replica in one.desired if replica not in one.damaged)
 
     def is_settled(self, group_id: int, group: Group) -> bool:
-        conf = group.conf_state
+        conf, desired = group.conf_state, self.groups[group_id].desired
+        first = set(self.votes.of(desired))
         return (
-            set(conf.voters) == set(self.groups[group_id].desired)
+            {*conf.voters, *conf.learners} == set(desired)
             and not conf.voters_outgoing
-            and not conf.learners
+            and (set(conf.voters) == first if self.bold else len(conf.voters) >= len(first))
         )
 
 
@@ -191,20 +224,23 @@ def side_to_come(group: Group, *, with_leavers: bool) -> set[int]:
     return {node_of(one) for one in (*side, group.meta.replica_id)}
 
 
-def _at_once(seen: steps.Group, step: steps.Step | None) -> steps.Step | None:
-    """Where several are to come, one joint change for all of them, once every one is ready."""
-    come = sorted(set(seen.desired) - set(seen.conf.voters))
-    if len(come) < 2 or seen.conf.voters_outgoing:
+def _at_once(seen: steps.Group, step: steps.Step | None, votes: Votes) -> steps.Step | None:
+    """Where several are to come or voters to learn, one joint change, once every one is ready."""
+    conf, first = seen.conf, votes.of(seen.desired)
+    come = sorted(set(first) - set(conf.voters))
+    go = sorted(set(conf.voters) - set(first))
+    demoted = [one for one in go if one in seen.desired or votes.leavers_learn]
+    if conf.voters_outgoing or conf.learners_next or (len(come) < 2 and not demoted):
         return step
-    if not set(come) <= seen.caught_up:
+    if not set(come) <= seen.caught_up & set(conf.learners):
         adds = isinstance(step, steps.Propose) and all(
             one.type is ConfChangeType.ADD_LEARNER for one in step.change.changes
         )
         return step if adds else _add_learner(seen, come)
-    go = sorted(set(seen.conf.voters) - set(seen.desired))
     changes = [
         *(ConfChangeSingle(ConfChangeType.ADD_VOTER, one) for one in come),
-        *(ConfChangeSingle(ConfChangeType.REMOVE, one) for one in go),
+        *(ConfChangeSingle(ConfChangeType.ADD_LEARNER, one) for one in demoted),
+        *(ConfChangeSingle(ConfChangeType.REMOVE, one) for one in go if one not in demoted),
     ]
     return steps.Propose(ConfChange(tuple(changes)), "all at once")
 
@@ -224,14 +260,14 @@ def _take(driver: Driver, group_id: int, step: steps.Step) -> None:
         driver.propose_conf_change(group_id, step.change, (group_id, None))
 
 
-def _seen(group: Group, one: Assigned, up: set[int]) -> steps.Group:
+def _seen(group: Group, one: Assigned, up: set[int], voters_count_max: int) -> steps.Group:
     conf = group.conf_state
     everybody = {*conf.voters, *conf.learners, *one.desired}
     return steps.Group(
         conf=conf,
         desired=one.desired,
         leader=group.meta.replica_id,
-        voters_count_max=len(one.desired),
+        voters_count_max=min(voters_count_max, len(one.desired)),
         up={replica for replica in everybody if node_of(replica) in up},
         caught_up=caught_up(group.status()),
     )

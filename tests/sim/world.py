@@ -39,7 +39,7 @@ from tests.sim.events import Events
 from tests.sim.graves import Graves
 from tests.sim.hazards import Hazards
 from tests.sim.invariants import Checker
-from tests.sim.members import Members
+from tests.sim.members import Members, Votes
 from tests.sim.nemesis import strike
 from tests.sim.network import Network
 from tests.sim.node import CrashError, SimNode, Wiring
@@ -113,6 +113,8 @@ class World:
         registry = [METADATA_GROUP_ID] if plan.topic is Topic.REGISTRY else []
         self.members = Members(ids[: plan.nodes], [*registry, *self.group_ids])
         self.members.bold = self.rng.random() < 0.5
+        if plan.topic in {Topic.MEMBERS, Topic.REGISTRY}:
+            self.members.votes = Votes.drawn(seed)
         self.traffic = Traffic(
             self.rng, self.events, self.network, self.nodes, self.group_ids, seed=seed
         )
