@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,13 @@ def test_s6_every_setting_is_in_force_after_opening(tmp_path: Path) -> None:
     }.items():
         assert found["DBOptions"][name] == value
     store.close()
+
+
+def test_the_background_work_of_a_store_is_paced(tmp_path: Path) -> None:
+    open_store(tmp_path).close()
+    log = (tmp_path / "db" / "LOG").read_text()
+    (told,) = re.findall(r"Options\.rate_limiter: (\S+)", log)
+    assert told.startswith("0x"), "RocksDB says (nil) where there is none"
 
 
 def test_s6_a_setting_that_did_not_take_is_refused(

@@ -112,6 +112,11 @@ class RocksEngine:
             template = options.template(path.parent, options.render(sections))
             cache = Cache(config.block_cache_bytes)
             database, families = Options.load_latest(str(template), cache=cache)
+            database.set_auto_tuned_ratelimiter(
+                options.BACKGROUND_BYTES_PER_S_MAX,
+                options.BACKGROUND_REFILL_US,
+                options.BACKGROUND_FAIRNESS,
+            )
             self._db = Rdict(str(path), database, column_families=families)
         try:
             options.verify(path, sections)

@@ -28,6 +28,8 @@ Why these values:
 - Every table file is kept open where the process may have that many, because a file that is open
   has had its footer checked. The usual soft limit of 1,024 would end a node of 60 GB.
 - Compaction: see ``_L0_TABLES_MAX``.
+- Flushes and compaction write at a bounded pace, see ``BACKGROUND_BYTES_PER_S_MAX``. It is not in
+  the OPTIONS file; RocksDB's own log tells of it.
 """
 
 from __future__ import annotations
@@ -86,6 +88,21 @@ _BASE_PER_L0 = 2
 _STALL_TABLES = 512
 #: A table of a deeper level in memtables: fewer files.
 _TABLE_PER_BUFFER = 2
+
+#: What flushes and compaction may write in a second; RocksDB goes down to a twentieth of it, by 5 %
+#: each second, while less than half of what is allowed is used up, and up again while more than
+#: nine tenths are.
+#:
+#: A compaction of the first level writes gigabytes, as fast as the disk takes them, and every sync
+#: of the log waits behind that: the rate halved, a single record took three times as long (0005).
+#: The twentieth, 128 MiB/s, is what a node takes in at most, so a burst after a rest is not held up
+#: by its own flushes. A fixed bound of less is gentler, but compaction that falls behind would
+#: never come back then.
+BACKGROUND_BYTES_PER_S_MAX = 20 * 128 * MIB
+BACKGROUND_REFILL_US = 10_000
+#: One in so many turns goes to compaction though a flush waits. Flushes wait for the next refill
+#: behind whatever compaction has taken of the last one: with 0.1 s memtables piled up.
+BACKGROUND_FAIRNESS = 100
 
 
 def settings(
