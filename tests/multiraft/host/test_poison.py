@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from rakit.multiraft.config import HostConfig
+from rakit.multiraft.effects import Effects
 from rakit.multiraft.host import HostStoppedError
 from rakit.multiraft.kv import Op
+from rakit.multiraft.quarantine import Quarantined
+from rakit.multiraft.store import discarding
 from rakit.multiraft.store.errors import Fault
 from tests.multiraft.host.nodes import GROUP, Cluster
 from tests.multiraft.host.support import until
@@ -169,3 +172,18 @@ async def test_a_broken_rule_stops_the_node_like_a_broken_disk(cluster: Cluster)
     failure = await leader.host.failed
     assert "a bug" in str(failure)
     assert failure.exit_code == 11
+
+
+@pytest.mark.parametrize(
+    ("at_fault", "for_good", "marked"),
+    [(False, True, True), (True, True, False), (False, False, False)],
+)
+async def test_s9_a_store_with_a_replica_in_dispute_is_marked_for_a_person(
+    cluster: Cluster, *, at_fault: bool, for_good: bool, marked: bool
+) -> None:
+    node = cluster.nodes[0]
+    shut_out = Quarantined(1, "a second leader", for_good=for_good, at_fault=at_fault)
+    node.host._deliver(Effects(0, quarantined=[(GROUP, shut_out)]))
+    directory = node.store._directory.path
+    await asyncio.to_thread(node.store.maintain)
+    assert (directory / discarding.DISPUTED).exists() is marked

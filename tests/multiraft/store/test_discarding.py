@@ -9,10 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from rakit.multiraft.store import StoreLockedError, discarding, uncompacted
+from rakit.multiraft.store import (
+    RocksStore,
+    StoreConfig,
+    StoreDamagedError,
+    StoreLockedError,
+    discarding,
+    uncompacted,
+)
 from rakit.multiraft.store.discarding import Held
-from rakit.multiraft.store.errors import Fault
-from tests.multiraft.store.support import entries_in, open_store, write_some
+from rakit.multiraft.store.engine import Engine, EngineError
+from rakit.multiraft.store.errors import Fault, classify
+from tests.multiraft.store.support import NODE, entries_in, open_store, write_some
 
 
 @pytest.fixture
@@ -98,6 +106,53 @@ def test_what_cannot_be_deleted_is_tried_again_later(
     store = open_store(tmp_path)
     assert not (tmp_path / "given-up").exists()
     store.close()
+
+
+def test_s9_what_an_earlier_one_has_left_is_not_deleted_between_the_answer_and_the_act(
+    tmp_path: Path, uuid: str
+) -> None:
+    (tmp_path / "given-up").mkdir()
+    (tmp_path / "given-up" / "file").touch()
+    with pytest.raises(OSError, match="not empty"):
+        discard(tmp_path)
+    store = open_store(tmp_path)
+    assert store.store_uuid == uuid
+    store.close()
+    discard(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_lost"),
+    [
+        ("Corruption: no meta-nextfile entry in descriptor", True),
+        (
+            "IO error: While open a file for random read: /d/000009.sst: Too many open files",
+            False,
+        ),
+        ("Invalid argument: unknown option", False),
+    ],
+)
+def test_s9_a_store_that_does_not_open_is_lost_only_for_what_is_stored(
+    tmp_path: Path, uuid: str, text: str, *, is_lost: bool
+) -> None:
+    def refuse(path: Path, config: StoreConfig, *, create: bool) -> Engine:
+        assert not create, f"{path} is there, says {config}"
+        raise EngineError(classify(Exception(text)), text)
+
+    with pytest.raises(StoreDamagedError) as caught:
+        RocksStore.open(StoreConfig.small(tmp_path), NODE, refuse)
+    assert caught.value.is_lost is is_lost
+    store = open_store(tmp_path)
+    assert store.store_uuid == uuid
+    store.close()
+
+
+def test_s9_a_store_without_its_witness_is_lost(tmp_path: Path, uuid: str) -> None:
+    assert uuid
+    (tmp_path / "witness").unlink()
+    with pytest.raises(StoreDamagedError) as caught:
+        open_store(tmp_path)
+    assert caught.value.is_lost
 
 
 def test_the_end_of_a_store_stands_though_its_directory_cannot_be_synced(

@@ -9,7 +9,9 @@ Four layers, each usable without the ones after it:
   `formation` is its disk and network, and how a later node joins.
 - Use. `commands` makes commands of client requests; `client` proposes them wherever the leader is,
   and reads linearizably (S22).
-- Upkeep. `steps` decides the next configuration change of a group; `members` admits nodes on the
-  leader; `caretaker`, `replicas` and `directory` are the tasks that bring groups to what the
-  registry says, and `service` starts and stops everything.
+- Upkeep. `steps` decides the next configuration change of a group; `admission` admits nodes on the
+  leader; `evictions` has damaged replicas replaced and `sparing` says whether a whole store can be
+  spared, both by `soundness`; `caretaker`, `replicas` and `directory` are the tasks that bring
+  groups to what the registry says, `servicer` is what members ask each other, and `service` starts
+  and stops everything.
 """

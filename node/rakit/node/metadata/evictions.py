@@ -43,6 +43,7 @@ from rakit.multiraft.machine import node_of
 from rakit.node.errors import RakitError
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.ports import HostPort
+from rakit.node.metadata.soundness import damaged_members, whole_members
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.raft import ConfState
 
@@ -112,16 +113,7 @@ class Evictions:
         # The metadata group is no partition.
         if partition is None or group is None or not group.ready:
             return None
-        status = group.status()
-        lost = {peer.id for peer in status.peers if peer.lost_log}
-        whole = {
-            peer.id
-            for peer in status.peers
-            if peer.match >= status.basic.commit
-            and not peer.doubtful
-            and self._host.node_is_up(node_of(peer.id))
-        }
-        damaged = self._host.shut_out_elsewhere(group_id) | lost
+        damaged, whole = damaged_members(self._host, group), whole_members(self._host, group)
         replica = to_replace(Ward(group.conf_state, partition.replica_ids, damaged, whole))
         if not replica:
             return None

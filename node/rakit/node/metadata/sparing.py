@@ -40,9 +40,10 @@ from rakit.node.calls import ChannelClosedError, on_channel
 from rakit.node.errors import RakitError
 from rakit.node.filling import Filling
 from rakit.node.metadata.client import MetadataClient
-from rakit.node.metadata.ports import GroupView, HostPort
+from rakit.node.metadata.ports import HostPort
 from rakit.node.metadata.refusals import not_meant
 from rakit.node.metadata.registry import METADATA_GROUP_ID
+from rakit.node.metadata.soundness import whole_members
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1.metadata_service_pb2_grpc import FormationServiceStub, MetadataPeerServiceStub
 from rakit.peer.v1.node_service_pb2 import Destination
@@ -189,7 +190,7 @@ class Sparing:
         group = self._host.group(group_id)
         if group is None or not group.ready:
             return f"group {group_id} has another leader by now"
-        desired, whole = self._desired(group_id), self._whole(group_id, group)
+        desired, whole = self._desired(group_id), whole_members(self._host, group)
         if not is_well_without(group.conf_state, desired, node_id, whole):
             return f"group {group_id} needs it: its other replicas are no majority that is whole"
         return ""
@@ -200,17 +201,6 @@ class Sparing:
             return {node.metadata_replica_id for node in registry.nodes.values()}
         partition = registry.partition(group_id)
         return set() if partition is None else set(partition.replica_ids)
-
-    def _whole(self, group_id: int, group: GroupView) -> set[int]:
-        status = group.status()
-        shut_out = self._host.shut_out_elsewhere(group_id)
-        return {
-            peer.id
-            for peer in status.peers
-            if peer.match >= status.basic.commit
-            and not (peer.doubtful or peer.lost_log or peer.id in shut_out)
-            and self._host.node_is_up(node_of(peer.id))
-        }
 
 
 def _no(objection: str) -> wire.GiveUpResponse:

@@ -62,8 +62,11 @@ class Held:
     is_disputed: bool
 
     def discard(self) -> None:
-        """Give it up, for good. Raises ``OSError`` if it is still there."""
-        tidy(self.directory)
+        """Give it up, for good. Raises ``OSError`` if it is still there.
+
+        So it does while an earlier one could not be deleted: that may take long, and what allowed
+        the act holds for a moment only.
+        """
         self.directory.database.rename(self.directory.given_up)
         logger.warning("store %s is given up: the next is a new one", self.identity.store_uuid)
         try:
