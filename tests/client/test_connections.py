@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import grpc.aio
 import pytest
 
 from rakit.api.v1.topic_service_pb2 import GetTopicRequest
@@ -14,6 +15,7 @@ from rakit.client.config import bootstrap_addresses
 from rakit.client.connections import Connections
 from rakit.client.errors import OutcomeUnknownError, make_error
 from rakit.client.metadata import Metadata, client_addresses
+from tests.multiraft.host.support import Cable
 
 from .fake_cluster import FakeCluster
 
@@ -52,6 +54,26 @@ async def test_a_node_that_hangs_costs_one_attempt(
     started = asyncio.get_running_loop().time()
     assert await get_topic(connections) == "t"
     assert 0.3 <= asyncio.get_running_loop().time() - started < 2
+
+
+async def test_a_connection_that_was_cut_without_a_word_is_given_up_in_time(
+    fake: FakeCluster,
+) -> None:
+    cable = await Cable(int(fake.nodes[1].address.rpartition(":")[2])).lay()
+    behind = f"127.0.0.1:{cable.port}"
+    quick = replace(CONFIG, bootstrap=(behind,), keepalive_ms=200, keepalive_timeout_ms=200)
+    connections = Connections(quick)
+    try:
+        assert await get_topic(connections) == "t"
+        fake.nodes[1].is_hung = True
+        call = connections.stubs(behind).topic.GetTopic(GetTopicRequest(name="t"))
+        cable.cut()
+        async with asyncio.timeout(10):
+            with pytest.raises(grpc.aio.AioRpcError, match="ping timeout"):
+                await call
+    finally:
+        await connections.close()
+        await cable.close()
 
 
 async def test_what_cannot_succeed_is_not_tried_again(connections: Connections) -> None:

@@ -126,6 +126,8 @@ class Connections:
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.keepalive_time_ms", self._config.keepalive_ms),
             ("grpc.keepalive_timeout_ms", self._config.keepalive_timeout_ms),
+            # The limit that gRPC goes by; its own is a minute, whatever the line above says.
+            ("grpc.http2.ping_timeout_ms", self._config.keepalive_timeout_ms),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 1_000),
