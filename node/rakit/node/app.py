@@ -304,6 +304,7 @@ class Node:
             self.metadata.servicer, late(peer_server)
         )
         try:
+            await host.listen(self.listeners.lane_socket)
             await host.start()
             await self.metadata.start()
             await self._joined()

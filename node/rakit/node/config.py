@@ -102,6 +102,8 @@ class NodeConfig:
     advertise: tuple[Listener, ...]
     peer_listen: Address
     peer_advertise: Address | None
+    # Where they send what is replicated; they are told the port. None: any free one.
+    lane_listen: Address | None
     # Where supervisors ask whether the node is alive and ready; None: nowhere.
     http_listen: Address | None
     # Peer addresses to ask when the disk is empty.
@@ -326,6 +328,11 @@ _FIELDS: Final[Mapping[str, _Field]] = {
     ),
     "peer_listen": _Field(_address, "where other nodes connect", "ADDRESS"),
     "peer_advertise": _Field(_address, "what other nodes are told to connect to", "ADDRESS"),
+    "lane_listen": _Field(
+        _address,
+        "where other nodes send what is replicated (default: as --peer-listen, any free port)",
+        "ADDRESS",
+    ),
     "http_listen": _Field(
         _address, "answer /livez, /readyz, /filledz there (default: off)", "ADDRESS"
     ),
@@ -356,6 +363,7 @@ def _checked(values: Mapping[str, object], tuning: Tuning) -> NodeConfig:
         "advertise": (),
         "peer_listen": Address("127.0.0.1", PEER_PORT),
         "peer_advertise": None,
+        "lane_listen": None,
         # Not on by default: the second node on a machine would fail for a port that nobody uses.
         "http_listen": None,
         "seeds": (),
@@ -390,8 +398,7 @@ def _check_reach(config: NodeConfig) -> None:
     if config.insecure:
         return
     every = [*(each.address for each in config.listen), config.peer_listen]
-    if config.http_listen is not None:
-        every.append(config.http_listen)
+    every += [each for each in (config.lane_listen, config.http_listen) if each is not None]
     for address in every:
         if not address.is_loopback:
             raise ConfigError(

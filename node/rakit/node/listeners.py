@@ -10,6 +10,7 @@ came, and so which address a hint must name (contract 19).
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,6 +55,7 @@ def client_options() -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", SERVER_PING_MS),
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+        ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         # A little less than what is promised: a client's timer may be early.
         ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS_MIN * 4 // 5),
@@ -113,6 +115,10 @@ class Listeners:
         self.clients = [self._open(each) for each in config.listen]
         self.peer_server = grpc.aio.server(options=peer_server_options())
         self.peer_address = _bound(self.peer_server, config.peer_listen, "--peer-listen")
+        #: Bound, for the host to listen on.
+        self.lane_socket = _bound_socket(
+            config.lane_listen or Address(config.peer_listen.host, 0), "--lane-listen"
+        )
 
     def _open(self, listener: Listener) -> ClientListener:
         server = grpc.aio.server(options=client_options(), maximum_concurrent_rpcs=CALLS_MAX)
@@ -196,6 +202,7 @@ class Listeners:
         self.peer_gate.close()
         for server in (*(each.server for each in self.clients), self.peer_server):
             await server.stop(0)
+        self.lane_socket.close()
         await self._probes.close()
 
 
@@ -206,6 +213,25 @@ def _bound(server: grpc.aio.Server, address: Address, flag: str) -> Address:
     except RuntimeError as error:
         raise _cannot_listen(address, flag) from error
     return Address(address.host, port)
+
+
+def _bound_socket(address: Address, flag: str) -> socket.socket:
+    """Opens the port without listening. Raises ListenError."""
+    try:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, bound_to = found[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _cannot_listen(address, flag) from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(bound_to)
+    except OSError as error:
+        bound.close()
+        raise _cannot_listen(address, flag) from error
+    return bound
 
 
 def _cannot_listen(address: Address, flag: str) -> ListenError:

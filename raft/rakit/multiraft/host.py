@@ -23,6 +23,7 @@ import asyncio
 import dataclasses
 import logging
 import random
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -34,6 +35,7 @@ from rakit.multiraft.config import HostConfig
 from rakit.multiraft.driver import Driver, Group
 from rakit.multiraft.effects import Completion, Effects, Envelope, RoleChange
 from rakit.multiraft.errors import ProposalRefusedError
+from rakit.multiraft.framed import LaneServer
 from rakit.multiraft.hello import (
     NodeIdentity,
     Rollback,
@@ -130,6 +132,12 @@ class Host:
         self.failed: asyncio.Future[StoreFailedError] = self._loop.create_future()
         #: To be added to the server that peers connect to.
         self.servicer = RaftPeerServicer(self._peers.transport)
+        self._lane_server = LaneServer(self._peers.transport.accept)
+
+    async def listen(self, bound: socket.socket) -> None:
+        """Has peers open their data lanes as frames on a socket; it is closed with the host."""
+        self._peers.transport.lane_port = bound.getsockname()[1]
+        await self._lane_server.start(bound)
 
     async def start(self) -> None:
         """Loads the groups from the store and begins to step them."""
@@ -149,6 +157,7 @@ class Host:
             self._stopped = True
             try:
                 await self._peers.transport.close()
+                await self._lane_server.close()
             finally:
                 await self._end_steps()
 

@@ -14,6 +14,9 @@ Rules:
   for anybody's disk.
 - A data lane tells when it has got room or has none left (S17); one that is down has none.
 - Nothing is written before the peer's hello came and was judged.
+- A data lane goes over to frames where the peer offers them (`framed`), before it counts as up. A
+  peer that was not reached that way is not tried again until it has started anew. Such a lane ends
+  with the control lane, which is who finds out in time that the other side is silent.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from rakit.multiraft import codec
 from rakit.multiraft.bell import Bell
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.effects import Envelope
+from rakit.multiraft.framed import FramedStream, dial
 from rakit.multiraft.gather import Gather, LinkProtocolError, Window, check_senders
 from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
 from rakit.multiraft.inbox import Arrival
@@ -56,6 +60,7 @@ class Link:
         self,
         node_id: int,
         lane: Lane,
+        address: str,
         channel: grpc.aio.Channel,
         *,
         gate: Gate,
@@ -63,10 +68,13 @@ class Link:
         events: PeerEvents,
         rng: random.Random,
         room_changed: Callable[[int], None],
+        broke: Callable[[], None] = lambda: None,
     ) -> None:
         self.node_id = node_id
         self.lane = lane
+        self.address = address
         self._room_changed = room_changed
+        self._tell_broke = broke
         self._open: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
         self._gate = gate
         self._config = config
@@ -91,6 +99,10 @@ class Link:
         self._leaderships: dict[int, int] = {}
         self._leaderships_complete = False
         self._connected = False
+        #: What carries the lane, when it is not gRPC; and the start of the peer whose port was no
+        #: good.
+        self._framed: FramedStream | None = None
+        self._unreached_epoch = 0
         #: A task group whose child fails at the moment of a cancellation swallows that.
         self._closed = False
         self._wake = Bell()
@@ -162,16 +174,26 @@ class Link:
         """Ends the waiting between two attempts: the peer has shown itself."""
         self._poke.set()
 
+    def hang_up(self) -> None:
+        """Ends a framed stream, if that is what carries the lane; it is made again."""
+        if self._framed is not None:
+            self._framed.cancel()
+
     async def _run(self) -> None:
         attempt, expected = 0, False
         loop = asyncio.get_running_loop()
         while not self._closed:
             # gRPC answers from memory for a while after a failure. When the peer has shown itself
             # that memory is wrong, and the call waits until the channel has tried again.
-            call = self._open(wait_for_ready=expected)
+            call: _Call = self._open(wait_for_ready=expected)
             came_up_at = None
             try:
-                await self._greet(call)
+                answer = await self._greet(call, self._config.hello_timeout_ms)
+                if await self._go_over(answer):
+                    call.cancel()
+                    assert self._framed is not None, "it went over to frames"
+                    call = self._framed
+                self._come_up(answer)
                 came_up_at = loop.time()
                 # In a task of its own, because a task group whose child fails may leave its task
                 # marked as cancelled, and a later time limit would then end this one for good
@@ -186,6 +208,8 @@ class Link:
                 self._explain(errors.exceptions[0], was_up=came_up_at is not None)
             finally:
                 call.cancel()
+                self.hang_up()
+                self._framed = None
                 self._broke(was_up=came_up_at is not None)
             long = self._config.backoff_ms_max / 1000
             if self._closed:
@@ -196,10 +220,10 @@ class Link:
             expected = await self._pause(attempt)
             attempt = 0 if expected else attempt + 1
 
-    async def _greet(self, call: _Call) -> None:
-        """Exchanges hellos; raises when the peer is not there or not the right one."""
+    async def _greet(self, call: _Call, timeout_ms: int) -> wire.Hello:
+        """Returns the peer's hello; raises when the peer is not there or not the right one."""
         try:
-            async with asyncio.timeout(self._config.hello_timeout_ms / 1000):
+            async with asyncio.timeout(timeout_ms / 1000):
                 hello = self._gate.hello(self.node_id, self.lane)
                 await call.write(wire.ExchangeRequest(hello=hello).SerializeToString())
                 answer = codec.decode_response(_message(await call.read())).hello
@@ -210,6 +234,32 @@ class Link:
             verdict = f"node {self.node_id} answered on another lane"
         if verdict is not None:
             raise LinkEndedError(verdict)
+        return answer
+
+    async def _go_over(self, answer: wire.Hello) -> bool:
+        """Opens the lane as frames where the peer offers that; False: it stays on gRPC."""
+        if not answer.lane_port or answer.boot_epoch == self._unreached_epoch:
+            return False
+        timeout_ms = self._config.lane_timeout_ms
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                self._framed = await dial(self.address, answer.lane_port)
+            await self._greet(self._framed, timeout_ms)
+        except (OSError, LinkEndedError, codec.MalformedMessageError) as error:
+            _log.warning(
+                "port %d of node %d is not reached (%s): what is replicated goes over gRPC, which"
+                " costs more; see --lane-listen",
+                answer.lane_port,
+                self.node_id,
+                str(error) or "no connection in time",
+            )
+            self.hang_up()
+            self._framed = None
+            self._unreached_epoch = answer.boot_epoch
+            return False
+        return True
+
+    def _come_up(self, answer: wire.Hello) -> None:
         self._connected = True
         self._window = Window(self._config)
         if self.lane == CONTROL:
@@ -303,6 +353,7 @@ class Link:
         self._judge_room()
         if was_up:
             self._events.disconnected(self.node_id, self.lane)
+            self._tell_broke()
 
     def _explain(self, error: BaseException, *, was_up: bool) -> None:
         text = _text(error)

@@ -12,8 +12,9 @@ bounded all the same; an answer that does not fit is dropped and counted, since 
 from __future__ import annotations
 
 import asyncio
+from typing import NoReturn, Protocol
 
-import grpc.aio
+import grpc
 
 from rakit.multiraft import codec
 from rakit.multiraft.bell import Bell
@@ -33,6 +34,22 @@ class SessionEndedError(Exception):
 def received(data: object) -> bytes | None:
     """Returns a message that was read; None at the end of the stream, for which grpc has a mark."""
     return data if isinstance(data, bytes) else None
+
+
+class Stream(Protocol):
+    """The part of an accepted stream that is used, of gRPC or framed; messages are bytes."""
+
+    async def read(self) -> object:
+        """Returns the next message; anything else than bytes is the end."""
+        ...
+
+    async def write(self, message: bytes, /) -> None:
+        """Sends a message."""
+        ...
+
+    async def abort(self, code: grpc.StatusCode, details: str, /) -> NoReturn:
+        """Ends the stream with an error."""
+        ...
 
 
 class Session:
@@ -83,15 +100,15 @@ class Session:
         self._end_reason = reason
         self._wake.ring()
 
-    async def run(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def run(self, stream: Stream) -> None:
         """Serves the stream until the peer ends it; raises what ended it otherwise."""
         async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(self._write(context))
-            await self._read(context)
+            writing = tasks.create_task(self._write(stream))
+            await self._read(stream)
             writing.cancel()
 
-    async def _read(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        while (data := received(await context.read())) is not None:
+    async def _read(self, stream: Stream) -> None:
+        while (data := received(await stream.read())) is not None:
             request, envelopes = codec.read_request(data)
             if request.HasField("ping"):
                 self._pong = self._events.pinged(self.node_id, request.ping)
@@ -110,7 +127,7 @@ class Session:
         arrival = Arrival(envelopes, size_bytes, urgent, requester=self, number=number)
         await self._events.arrived(arrival)
 
-    async def _write(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def _write(self, stream: Stream) -> None:
         while True:
             if self._end_reason is not None:
                 raise SessionEndedError(self._end_reason)
@@ -120,4 +137,4 @@ class Session:
                 continue
             self._told, pong, self._pong = processed, self._pong, None
             answers = self._answers.take(self._bytes_max)
-            await context.write(codec.encode_response(processed, answers, pong))
+            await stream.write(codec.encode_response(processed, answers, pong))

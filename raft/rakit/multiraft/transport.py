@@ -7,12 +7,14 @@ either side. Requests of Raft go up the own link, answers go down the peer's ses
     up           HEARTBEAT, votes, TIMEOUT_NOW, READ_INDEX      APP, SNAP, BASE_PART
     down         HEARTBEAT_RESP, vote answers, READ_INDEX_RESP  APP_RESP, BASE_PULL
 
-The two channels of a peer have a connection each (S17), so that a megabyte in a socket buffer never
-stands before a heartbeat. A data lane in which much waits, or that is down, is shut: the groups are
-told and send nothing there until it has room. What they send all the same is refused if it does not
-fit, and its group is told, which puts that replica's progress on probing; nothing is dropped behind
-the core's back. Any other message that finds its lane full or down is dropped and counted: Raft
-repeats those.
+The two lanes of a peer have a connection each (S17), so that a megabyte in a socket buffer never
+stands before a heartbeat. Both begin as streams of gRPC, on a channel each; the data lane goes over
+to frames on a connection of its own where the peer can be reached so (`framed`).
+
+A data lane in which much waits, or that is down, is shut: the groups are told and send nothing
+there until it has room. What they send all the same is refused if it does not fit, and its group is
+told, which puts that replica's progress on probing; nothing is dropped behind the core's back. Any
+other message that finds its lane full or down is dropped and counted: Raft repeats those.
 
 Left out: what is in the messages, and every decision about groups and about whether a peer is up;
 `PeerEvents` is where others take over.
@@ -23,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,7 +40,7 @@ from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
 from rakit.multiraft.link import METHOD, STOPPING, Link
 from rakit.multiraft.machine import node_of
 from rakit.multiraft.peer_events import PeerEvents
-from rakit.multiraft.session import Session, SessionEndedError, received
+from rakit.multiraft.session import Session, SessionEndedError, Stream, received
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import MessageType
 
@@ -91,6 +93,8 @@ class Transport:
         self._shut: set[int] = set()
         self._stopped = False
         self._synced_write = 0
+        #: Where peers may open their data lanes as frames; 0: nowhere.
+        self.lane_port = 0
         #: Messages that had no stream to leave by or found it full, appends apart.
         self.dropped_count = 0
         #: Appends that a full or missing link refused.
@@ -120,22 +124,31 @@ class Transport:
             grpc.aio.insecure_channel(address, options),
             grpc.aio.insecure_channel(address, options),
         )
-        control = self._link(node_id, CONTROL, channels[0])
-        data = self._link(node_id, DATA, channels[1])
+        data = self._link(node_id, DATA, address, channels[1])
+        control = self._link(node_id, CONTROL, address, channels[0], broke=data.hang_up)
         self._peers[node_id] = _Peer(address, channels, control, data)
         control.start()
         data.start()
 
-    def _link(self, node_id: int, lane: Lane, channel: grpc.aio.Channel) -> Link:
+    def _link(
+        self,
+        node_id: int,
+        lane: Lane,
+        address: str,
+        channel: grpc.aio.Channel,
+        broke: Callable[[], None] = lambda: None,
+    ) -> Link:
         return Link(
             node_id,
             lane,
+            address,
             channel,
             gate=self._gate,
             config=self._config,
             events=self._events,
             rng=self._rng,
             room_changed=self._room_changed if lane == DATA else lambda _: None,
+            broke=broke,
         )
 
     def _room_changed(self, node_id: int) -> None:
@@ -235,17 +248,19 @@ class Transport:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def accept(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def accept(self, stream: Stream) -> None:
         """Serves a stream that a peer opened, to its end."""
-        hello = await self._first_message(context)
+        hello = await self._first_message(stream)
         node_id, lane = hello.from_node_id, hello.lane
-        await self._refuse_if_stopped(context)
+        await self._refuse_if_stopped(stream)
         if (verdict := self._gate.judge(hello)) is not None:
             _log.error("refused node %d: %s", node_id, verdict)
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, verdict)
-        answer = wire.ExchangeResponse(hello=self._gate.hello(node_id, lane))
-        await context.write(answer.SerializeToString())
-        await self._refuse_if_stopped(context)
+            await stream.abort(grpc.StatusCode.FAILED_PRECONDITION, verdict)
+        answer = self._gate.hello(node_id, lane)
+        if lane == DATA:
+            answer.lane_port = self.lane_port
+        await stream.write(wire.ExchangeResponse(hello=answer).SerializeToString())
+        await self._refuse_if_stopped(stream)
         session = Session(node_id, lane, self._config, self._events)
         if (older := self._sessions.get((node_id, lane))) is not None:
             older.end("a newer stream took its place")
@@ -254,7 +269,7 @@ class Transport:
         self._poke(node_id)
         code, reason = grpc.StatusCode.OK, ""
         try:
-            await session.run(context)
+            await session.run(stream)
         except* SessionEndedError as errors:
             code, reason = grpc.StatusCode.UNAVAILABLE, str(errors.exceptions[0])
         except* (LinkProtocolError, codec.MalformedMessageError) as errors:
@@ -265,16 +280,16 @@ class Transport:
                 del self._sessions[node_id, lane]
         if code is not grpc.StatusCode.OK:
             # Not above: what is raised there comes out in a group, which grpc takes for a bug.
-            await context.abort(code, reason)
+            await stream.abort(code, reason)
 
-    async def _refuse_if_stopped(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def _refuse_if_stopped(self, stream: Stream) -> None:
         if self._stopped:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+            await stream.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
 
-    async def _first_message(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> wire.Hello:
+    async def _first_message(self, stream: Stream) -> wire.Hello:
         try:
             async with asyncio.timeout(self._config.hello_timeout_ms / 1000):
-                data = received(await context.read())
+                data = received(await stream.read())
             if data is not None:
                 return codec.decode_request(data).hello
             reason = "the stream ended before its hello"
@@ -282,7 +297,7 @@ class Transport:
             reason = "no hello in time"
         except codec.MalformedMessageError as error:
             reason = str(error)
-        return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+        return await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
 
     def _poke(self, node_id: int) -> None:
         """A peer that calls is there: end the waiting between our own attempts."""

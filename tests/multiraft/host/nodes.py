@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -96,6 +97,7 @@ class Node:
         self.host.servicer.add_to(self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
+        await self.host.listen(socket.create_server(("127.0.0.1", 0)))
 
     async def stop(self) -> None:
         """Ends the node the way that a terminated process does."""
@@ -111,6 +113,7 @@ class Node:
         self.host._stopped = True
         await self.server.stop(None)
         await self.host._peers.transport.close()
+        await self.host._lane_server.close()
         await self.host._steps.stop()
         self.store.close()
 
@@ -196,6 +199,10 @@ async def cabled(cluster: Cluster, node: Node) -> list[Cable]:
         if other is node:
             continue
         for caller, called in ((node, other), (other, node)):
+            # Data goes by the port that the called node names, at the address where it was called.
+            lane = called.host._peers.transport
+            cables.append(await Cable(lane.lane_port).lay())
+            lane.lane_port = cables[-1].port
             cables.append(await Cable(called.port).lay())
             caller.host.set_peer(called.node_id, f"127.0.0.1:{cables[-1].port}")
     await until(cluster.all_up)

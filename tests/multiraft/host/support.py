@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable, Iterator
 
 import grpc.aio
 
 from rakit.multiraft.config import LinkConfig, peer_server_options
 from rakit.multiraft.effects import Envelope
+from rakit.multiraft.framed import LaneServer
 from rakit.multiraft.hello import Gate, Lane, NodeIdentity, StoreMemory
 from rakit.multiraft.inbox import Arrival
 from rakit.multiraft.kv import Op, WriteBatch
@@ -98,7 +100,12 @@ class End:
     """
 
     def __init__(
-        self, node_id: int, config: LinkConfig | None = None, cluster_id: str = "cluster"
+        self,
+        node_id: int,
+        config: LinkConfig | None = None,
+        cluster_id: str = "cluster",
+        *,
+        framed: bool = False,
     ) -> None:
         self.node_id = node_id
         self.arrivals: list[Arrival] = []
@@ -112,12 +119,20 @@ class End:
         self.transport = Transport(gate, self.config, self, random.Random(node_id))
         self.server: grpc.aio.Server | None = None
         self.port = 0
+        #: Offers its peers frames for the data lane.
+        self.framed = framed
+        self.lanes: LaneServer | None = None
 
     async def serve(self, port: int = 0) -> End:
         self.server = grpc.aio.server(options=peer_server_options(self.config))
         RaftPeerServicer(self.transport).add_to(self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
         await self.server.start()
+        if self.framed:
+            bound = socket.create_server(("127.0.0.1", 0))
+            self.transport.lane_port = bound.getsockname()[1]
+            self.lanes = LaneServer(self.transport.accept)
+            await self.lanes.start(bound)
         return self
 
     @property
@@ -132,6 +147,14 @@ class End:
         if self.server is not None:
             await self.server.stop(None)
             self.server = None
+        if self.lanes is not None:
+            await self.lanes.close()
+            self.lanes = None
+
+    def carries_frames_to(self, other: End) -> bool:
+        """Whether the data lane to another end is up and goes past gRPC."""
+        data = self.transport._peers[other.node_id].data
+        return data.connected and data._framed is not None
 
     async def close(self) -> None:
         await self.transport.close()
@@ -194,8 +217,13 @@ async def linked(a: End, b: End) -> None:
     """Has both ends call each other and waits until all four streams are up."""
     a.call(b)
     b.call(a)
-    await until(lambda: a.count("introduced", b.node_id) >= 4)
-    await until(lambda: b.count("introduced", a.node_id) >= 4)
+    await until(lambda: is_up(a, b) and is_up(b, a))
+
+
+def is_up(a: End, b: End) -> bool:
+    """Whether both lanes from one end to another are up."""
+    peer = a.transport._peers[b.node_id]
+    return peer.control.connected and peer.data.connected
 
 
 class Cable:

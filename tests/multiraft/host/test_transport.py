@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -19,6 +19,7 @@ import pytest
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.hello import CONTROL, DATA, Lane
 from rakit.multiraft.link import METHOD
+from rakit.multiraft.session import Stream
 from rakit.multiraft.transport import UnknownPeerError
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import MessageType
@@ -28,12 +29,12 @@ MakeEnd: TypeAlias = Callable[..., Awaitable[End]]
 KIB = 1 << 10
 
 
-@pytest.fixture
-async def make() -> AsyncIterator[MakeEnd]:
+@pytest.fixture(params=[False, True], ids=["gRPC", "frames"])
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[MakeEnd]:
     ends: list[End] = []
 
     async def made(node_id: int, config: LinkConfig | None = None, **more: str) -> End:
-        ends.append(await End(node_id, config, **more).serve())
+        ends.append(await End(node_id, config, framed=request.param, **more).serve())
         return ends[-1]
 
     yield made
@@ -280,9 +281,9 @@ async def tell_port(channel: grpc.aio.Channel, a: End, b: End) -> str:
     seen: list[str] = []
     accept = b.transport.accept
 
-    async def spy(context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        seen.append(context.peer())
-        await accept(context)
+    async def spy(stream: Stream) -> None:
+        seen.append(cast("grpc.aio.ServicerContext[bytes, bytes]", stream).peer())
+        await accept(stream)
 
     b.transport.accept = spy  # type: ignore[method-assign]  # a wire tap
     call = opened(channel)

@@ -3,6 +3,9 @@
 isort:skip_file
 What Raft groups of two nodes say to each other: one stream per lane and direction carries the messages of all groups.
 
+A node that answers a hello on the data lane may name a port. There the same messages are taken as frames over TCP, each
+behind its length (four bytes, the lowest first), beginning with hellos as here; the stream of gRPC is then left.
+
 A node opens two streams to every peer, a control and a data lane, each on a connection of its own, so that bulk never
 delays a heartbeat (S17). Requests go up the stream of the node that has something to ask; the answers come down the
 same stream, together with how far the requests have been worked off, which paces the sender.
@@ -60,6 +63,7 @@ class Hello(_message.Message):
     SYNCED_COUNTER_FIELD_NUMBER: _builtins.int
     LANE_FIELD_NUMBER: _builtins.int
     OPENED_COUNTER_FIELD_NUMBER: _builtins.int
+    LANE_PORT_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     from_node_id: _builtins.int
     to_node_id: _builtins.int
@@ -72,6 +76,8 @@ class Hello(_message.Message):
     lane: Global___LinkLane.ValueType
     opened_counter: _builtins.int
     """What the sender's store had when this start found it, before any write of this start (S7)."""
+    lane_port: _builtins.int
+    """In an answer on the data lane: the port of the answering host that takes this lane as frames over TCP; 0: none does."""
     def __init__(
         self,
         *,
@@ -83,10 +89,11 @@ class Hello(_message.Message):
         synced_counter: _builtins.int = ...,
         lane: Global___LinkLane.ValueType = ...,
         opened_counter: _builtins.int = ...,
+        lane_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "cluster_id", b"cluster_id", "from_node_id", b"from_node_id", "lane", b"lane", "opened_counter", b"opened_counter", "store_uuid", b"store_uuid", "synced_counter", b"synced_counter", "to_node_id", b"to_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "cluster_id", b"cluster_id", "from_node_id", b"from_node_id", "lane", b"lane", "lane_port", b"lane_port", "opened_counter", b"opened_counter", "store_uuid", b"store_uuid", "synced_counter", b"synced_counter", "to_node_id", b"to_node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,9 @@
 isort:skip_file
 What Raft groups of two nodes say to each other: one stream per lane and direction carries the messages of all groups.
 
+A node that answers a hello on the data lane may name a port. There the same messages are taken as frames over TCP, each
+behind its length (four bytes, the lowest first), beginning with hellos as here; the stream of gRPC is then left.
+
 A node opens two streams to every peer, a control and a data lane, each on a connection of its own, so that bulk never
 delays a heartbeat (S17). Requests go up the stream of the node that has something to ask; the answers come down the
 same stream, together with how far the requests have been worked off, which paces the sender.

@@ -1,0 +1,255 @@
+"""The data lane as frames over TCP: what a stream of gRPC is to a link and to a session, for less.
+
+A stream of gRPC costs both ends 0.1 ms and more for each message, most of it in its threads and
+locks; the lane between two nodes needs none of what that buys: one stream to a connection, one
+writer, one reader, pacing of its own (`gather.Window`). The bytes are the same messages as on a
+stream of gRPC, and what calls or accepts has the same three methods. Decision 0018 has the figures.
+
+Rules:
+
+- The lane is offered in the answer to a hello on gRPC and begins with hellos of its own, which are
+  judged like any others. A peer that cannot be reached this way stays on gRPC.
+- One task reads a stream and one writes it. A write waits while much has not left yet, and nothing
+  is read from the socket while much waits for the reader.
+- A stream that ended reads as its end; what is written to it then goes nowhere, as what was
+  written a moment before did. Raft sends it again.
+- Whether a peer is gone is found by the control lane, which has pings of its own; the data lane
+  ends with it. The kernel's own limits stand behind that, for a way that is lost to this lane only.
+
+Left out: encryption, which wraps the socket one day (the node refuses to be reached from other
+machines in plaintext unless it is told to).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn, cast
+
+import grpc
+
+from rakit.multiraft.config import GRPC_MESSAGE_BYTES_MAX
+from rakit.multiraft.frames import Frames, FrameTooLongError, head
+
+#: Received and not yet read, at which a stream stops to read its socket; it goes on at half.
+RECEIVED_BYTES_MAX: Final = 4 << 20
+#: Written and not yet taken by the kernel, at which a write waits.
+UNSENT_BYTES_MAX: Final = 1 << 20
+#: Connections that are served at once; beyond it new ones are closed. Peers have one each.
+CONNECTIONS_COUNT_MAX: Final = 1024
+#: Time in which nothing of what was sent arrived, after which the kernel ends a connection.
+SILENCE_MS_MAX: Final = 10_000
+
+#: Up to here a message and its length are joined, so that they leave in one segment anyway.
+_JOINED_BYTES_MAX: Final = 4096
+_PROBE_S: Final = 1
+
+_log = logging.getLogger(__name__)
+
+
+class StreamRefusedError(Exception):
+    """The end of a stream that this node does not serve, or serves no longer."""
+
+
+class FramedStream(asyncio.BufferedProtocol):
+    """One connection that carries messages, from either end.
+
+    Made by `dial` and by `LaneServer`. `opened` is called once, when the connection is there.
+    """
+
+    def __init__(self, opened: Callable[[FramedStream], None] | None = None) -> None:
+        self._opened = opened
+        self._transport: asyncio.Transport | None = None
+        self._frames = Frames()
+        self._messages: deque[bytes] = deque()
+        self._received_bytes = 0
+        self._is_paused = False
+        self._ended = False
+        self._reader: asyncio.Future[None] | None = None
+        #: Set while much waits to leave.
+        self._room: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes | None:
+        """Returns the next message; None at the end."""
+        while not self._messages:
+            if self._ended:
+                return None
+            assert self._reader is None, "a stream is read by one task"
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        message = self._messages.popleft()
+        self._received_bytes -= len(message)
+        if self._is_paused and self._received_bytes <= RECEIVED_BYTES_MAX // 2:
+            self._is_paused = False
+            if not self._ended:
+                self._connection.resume_reading()
+        return message
+
+    async def write(self, message: bytes) -> None:
+        """Sends a message and waits until there is room for another.
+
+        The first one is a hello, so the peer has been judged or is waiting for our word: from here
+        on it may send what peers send.
+        """
+        if self._ended:
+            return
+        self._frames.message_bytes_max = GRPC_MESSAGE_BYTES_MAX
+        if len(message) <= _JOINED_BYTES_MAX:
+            self._connection.write(head(len(message)) + message)
+        else:
+            self._connection.writelines([head(len(message)), message])
+        if self._room is not None:
+            await self._room
+
+    async def abort(self, code: grpc.StatusCode, reason: str) -> NoReturn:
+        """Ends the stream; the peer hears the reason when it calls again, over gRPC."""
+        self.cancel()
+        raise StreamRefusedError(f"{code.name}: {reason}")
+
+    def cancel(self) -> bool:
+        """Ends the stream at once; what has not left is dropped."""
+        if self._ended:
+            return False
+        self._connection.abort()
+        self._end()
+        return True
+
+    @property
+    def _connection(self) -> asyncio.Transport:
+        assert self._transport is not None, "a stream is used once it is connected"
+        return self._transport
+
+    def _end(self) -> None:
+        self._ended = True
+        for waiter in (self._reader, self._room):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    # asyncio.BufferedProtocol.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        # Not asked of the object: those of uvloop have another class.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
+        _limit_silence(self._transport.get_extra_info("socket"))
+        if self._opened is not None:
+            self._opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio."""
+        del sizehint
+        return self._frames.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio."""
+        try:
+            messages = self._frames.filled(nbytes)
+        except FrameTooLongError as error:
+            _log.error("ended a data lane: %s", error)  # the sentence says it all
+            self.cancel()
+            return
+        if not messages:
+            return
+        self._messages.extend(messages)
+        self._received_bytes += sum([len(each) for each in messages])
+        if self._received_bytes >= RECEIVED_BYTES_MAX and not self._is_paused:
+            self._is_paused = True
+            self._connection.pause_reading()
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def eof_received(self) -> bool:
+        """See asyncio: a peer that sends no more is gone."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        if exc is not None:
+            _log.info("a data lane broke: %s", exc)
+        self._end()
+
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        self._room = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
+
+
+async def dial(address: str, port: int) -> FramedStream:
+    """Connects to a port of the host in a peer's address; raises `OSError`."""
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    loop = asyncio.get_running_loop()
+    _, stream = await loop.create_connection(FramedStream, host, port)
+    return stream
+
+
+class LaneServer:
+    """Accepts the data lanes of peers, on a socket that is bound already, until it is closed."""
+
+    def __init__(self, accept: Callable[[FramedStream], Awaitable[None]]) -> None:
+        self._accept = accept
+        self._server: asyncio.Server | None = None
+        self._serving: dict[asyncio.Task[None], FramedStream] = {}
+
+    async def start(self, bound: socket.socket) -> None:
+        """Begins to listen; the socket is closed with this server."""
+        assert self._server is None, "a server is started once"
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: FramedStream(self._opened), sock=bound)
+
+    async def close(self) -> None:
+        """Ends every stream and waits until nobody serves one."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task, stream in self._serving.items():
+            stream.cancel()
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(list(self._serving))
+        await self._server.wait_closed()
+
+    def _opened(self, stream: FramedStream) -> None:
+        if len(self._serving) >= CONNECTIONS_COUNT_MAX:
+            _log.error("%d data lanes are open: a new one was closed", len(self._serving))
+            stream.cancel()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(stream), name="a data lane")
+        self._serving[task] = stream
+        task.add_done_callback(self._served)
+
+    async def _serve(self, stream: FramedStream) -> None:
+        try:
+            await self._accept(stream)
+        except StreamRefusedError as error:
+            _log.info("ended a data lane: %s", error)
+        finally:
+            stream.cancel()
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        del self._serving[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("serving a data lane failed", exc_info=error)
+
+
+def _limit_silence(connection: socket.socket) -> None:
+    """Has the kernel end a connection on which nothing arrives, neither data nor answers."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        tcp = socket.IPPROTO_TCP
+        connection.setsockopt(tcp, socket.TCP_KEEPIDLE, _PROBE_S)
+        connection.setsockopt(tcp, socket.TCP_KEEPINTVL, _PROBE_S)
+        connection.setsockopt(tcp, socket.TCP_KEEPCNT, SILENCE_MS_MAX // 1000 // _PROBE_S)
+        connection.setsockopt(tcp, socket.TCP_USER_TIMEOUT, SILENCE_MS_MAX)

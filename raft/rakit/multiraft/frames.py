@@ -1,0 +1,94 @@
+"""Messages in a stream of bytes: the length of each, four bytes with the lowest first, then itself.
+
+`Frames` owns the memory that a socket is read into. What is small is gathered in one buffer and
+copied out of it; a message that does not fit there gets memory of its own, into which the socket is
+read directly, so that a megabyte is not moved once more.
+
+Rules:
+
+- A length above the limit is refused before anything is set aside for it.
+- The limit starts at that of a hello: until its peer was judged, a stream may not ask for more.
+
+Left out: sockets (`framed`), and what is in the messages (`codec`). A length that was damaged on
+the way is found by what it makes of the messages: entries carry a checksum of their own.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+#: Gathers small messages; one that is longer, head included, is read into memory of its own.
+BUFFER_BYTES: Final = 64 << 10
+#: A stream whose peer has not been judged yet carries no longer message.
+HELLO_BYTES_MAX: Final = 4 << 10
+
+_LENGTH: Final = struct.Struct("<I")
+HEAD_BYTES: Final = _LENGTH.size
+
+
+class FrameTooLongError(Exception):
+    """A peer announced a message longer than any that it may send; perhaps it is no peer."""
+
+
+def head(size_bytes: int) -> bytes:
+    """Returns what stands before a message of this size."""
+    return _LENGTH.pack(size_bytes)
+
+
+class Frames:
+    """The receiving half of one stream: `buffer` is filled by a socket, `filled` cuts it up."""
+
+    def __init__(self) -> None:
+        self.message_bytes_max = HELLO_BYTES_MAX
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._filled_bytes = 0
+        #: The message that gets memory of its own, and how much of it there is.
+        self._large: bytearray | None = None
+        self._large_bytes = 0
+
+    def buffer(self) -> memoryview:
+        """Returns where the next bytes go; it is never empty."""
+        if self._large is not None:
+            return memoryview(self._large)[self._large_bytes :]
+        return self._view[self._filled_bytes :]
+
+    def filled(self, count: int) -> list[bytes]:
+        """Takes in that so many bytes were put into `buffer`; returns the messages they complete.
+
+        Raises `FrameTooLongError`; nothing may be read after that.
+        """
+        if self._large is None:
+            self._filled_bytes += count
+            return self._cut()
+        self._large_bytes += count
+        if self._large_bytes < len(self._large):
+            return []
+        message, self._large = bytes(self._large), None
+        return [message]
+
+    def _cut(self) -> list[bytes]:
+        messages: list[bytes] = []
+        at, end = 0, self._filled_bytes
+        while end - at >= HEAD_BYTES:
+            (size,) = _LENGTH.unpack_from(self._buffer, at)
+            if size > self.message_bytes_max:
+                raise FrameTooLongError(
+                    f"a message of {size} bytes was announced, {self.message_bytes_max} are allowed"
+                )
+            start = at + HEAD_BYTES
+            if end - start >= size:
+                at = start + size
+                messages.append(bytes(self._view[start:at]))
+                continue
+            if HEAD_BYTES + size > BUFFER_BYTES:
+                self._large = bytearray(size)
+                self._large_bytes = end - start
+                self._large[: end - start] = self._view[start:end]
+                at = end
+            break
+        self._filled_bytes = end - at
+        if at and self._filled_bytes:
+            self._buffer[: self._filled_bytes] = self._buffer[at:end]
+        return messages

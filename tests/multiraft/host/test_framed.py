@@ -1,0 +1,231 @@
+"""Frames over real sockets: order, bounds in both directions, ends, strangers."""
+
+# A test may look inside.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+
+import grpc
+import pytest
+import uvloop
+
+from rakit.multiraft import framed
+from rakit.multiraft.framed import (
+    RECEIVED_BYTES_MAX,
+    UNSENT_BYTES_MAX,
+    FramedStream,
+    LaneServer,
+    dial,
+)
+from tests.multiraft.host.support import until
+
+MIB = 1 << 20
+
+
+class Served:
+    """A server that keeps what it accepts until the test ends it."""
+
+    def __init__(self) -> None:
+        self.streams: list[FramedStream] = []
+        self.error: Exception | None = None
+        self.ended = 0
+        self._go_on = asyncio.Event()
+        self.server = LaneServer(self.accept)
+        self.address, self.port = "", 0
+
+    async def accept(self, stream: FramedStream) -> None:
+        self.streams.append(stream)
+        try:
+            await self._go_on.wait()
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.ended += 1
+
+    def release(self) -> None:
+        self._go_on.set()
+
+
+@asynccontextmanager
+async def serving(port: int = 0) -> AsyncGenerator[Served]:
+    served = Served()
+    bound = socket.create_server(("127.0.0.1", port))
+    served.port = bound.getsockname()[1]
+    served.address = f"127.0.0.1:{served.port + 1}"
+    await served.server.start(bound)
+    try:
+        yield served
+    finally:
+        await served.server.close()
+
+
+async def connected(served: Served) -> tuple[FramedStream, FramedStream]:
+    """Returns both ends of a stream on which hellos went to and fro."""
+    near = await dial(served.address, served.port)
+    await near.write(b"hello")
+    await until(lambda: served.streams)
+    far = served.streams[-1]
+    assert await far.read() == b"hello"
+    await far.write(b"hello yourself")
+    assert await near.read() == b"hello yourself"
+    return near, far
+
+
+async def messages_of_any_size_arrive_in_order_both_ways() -> None:
+    sizes = [0, 1, 4096, 4097, 65_532, 65_533, 5 * MIB, 3]
+    async with serving() as served:
+        near, far = await connected(served)
+        for writes, reads in ((near, far), (far, near)):
+            sent = [bytes([at + 65]) * size for at, size in enumerate(sizes)]
+            writing = asyncio.create_task(write_all(writes, sent))
+            for each in sent:
+                assert await reads.read() == each
+            await writing
+        near.cancel()
+
+
+async def write_all(stream: FramedStream, messages: list[bytes]) -> None:
+    for each in messages:
+        await stream.write(each)
+
+
+async def what_nobody_reads_is_bounded_at_both_ends() -> None:
+    async with serving() as served:
+        near, far = await connected(served)
+        count, size = 64, MIB
+        writing = asyncio.create_task(write_all(near, [b"x" * size] * count))
+        await until(lambda: far._is_paused and near._room is not None)
+        assert RECEIVED_BYTES_MAX <= far._received_bytes <= RECEIVED_BYTES_MAX + size
+        assert near._connection.get_write_buffer_size() <= UNSENT_BYTES_MAX + size + 4
+        assert not writing.done()
+        for _ in range(count):
+            assert await far.read() == b"x" * size
+        await writing
+        near.cancel()
+
+
+async def a_stream_reads_as_its_end_when_it_ended() -> None:
+    async with serving() as served:
+        near, far = await connected(served)
+        await near.write(b"last")
+        await until(lambda: far._messages)
+        near.cancel()
+        await until(lambda: far._ended)
+        assert await far.read() == b"last"
+        assert await far.read() is None
+        assert await near.read() is None
+        await far.write(b"nobody hears this")
+        assert not near.cancel(), "it is over already"
+
+
+async def who_waits_is_woken_by_the_end() -> None:
+    async with serving() as served:
+        near, far = await connected(served)
+        reading = asyncio.create_task(near.read())
+        writing = asyncio.create_task(write_all(near, [b"x" * MIB] * 64))
+        await until(lambda: near._room is not None and near._reader is not None)
+        far.cancel()
+        assert await asyncio.wait_for(reading, 5) is None
+        await asyncio.wait_for(writing, 5)
+
+
+async def a_server_ends_what_it_serves_and_gives_its_port_back() -> None:
+    async with serving() as served:
+        near, _far = await connected(served)
+        await served.server.close()
+        assert served.ended == 1
+        assert await near.read() is None
+        with pytest.raises(OSError, match="onnect"):
+            await dial(served.address, served.port)
+    async with serving(served.port) as again:
+        assert again.port == served.port
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        messages_of_any_size_arrive_in_order_both_ways,
+        what_nobody_reads_is_bounded_at_both_ends,
+        a_stream_reads_as_its_end_when_it_ended,
+        who_waits_is_woken_by_the_end,
+        a_server_ends_what_it_serves_and_gives_its_port_back,
+    ],
+)
+def test_on_either_loop(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+    scenario: Callable[[], Coroutine[None, None, None]],
+) -> None:
+    """Nodes run on uvloop where there is one, and everywhere else on asyncio's own loop."""
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(scenario())
+
+
+async def test_a_stranger_is_hung_up_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        # A reset or an orderly end: the kernel's choice.
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        await until(lambda: served.streams)
+        assert await served.streams[0].read() is None
+        assert "are allowed" in caplog.text
+        writer.close()
+
+
+async def test_more_connections_than_any_cluster_needs_are_closed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(framed, "CONNECTIONS_COUNT_MAX", 1)
+    async with serving() as served:
+        near, _far = await connected(served)
+        second = await dial(served.address, served.port)
+        assert await second.read() is None
+        assert "1 data lanes are open" in caplog.text
+        served.release()
+        await until(lambda: not served.server._serving)
+        assert await near.read() is None, "what was served to its end is closed"
+        third = await dial(served.address, served.port)
+        await until(lambda: len(served.streams) == 2)
+        third.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_bug"),
+    [(framed.StreamRefusedError("not you"), False), (AssertionError("a bug"), True)],
+)
+async def test_a_bug_in_serving_a_stream_is_told_and_a_refusal_is_none(
+    caplog: pytest.LogCaptureFixture, error: Exception, *, is_bug: bool
+) -> None:
+    async with serving() as served:
+        near, _far = await connected(served)
+        served.error = error
+        served.release()
+        assert await near.read() is None
+        await until(lambda: not served.server._serving)
+        found = [each for each in caplog.records if each.levelno >= logging.ERROR]
+        assert bool(found) is is_bug
+        near.cancel()
+
+
+async def test_abort_ends_a_stream_for_both() -> None:
+    async with serving() as served:
+        near, far = await connected(served)
+        with pytest.raises(framed.StreamRefusedError, match="UNAVAILABLE: the node stops"):
+            await far.abort(grpc.StatusCode.UNAVAILABLE, "the node stops")
+        assert await near.read() is None
+
+
+async def test_ipv6_addresses_are_dialled_by_their_host() -> None:
+    async with serving() as served:
+        with pytest.raises(OSError):  # noqa: PT011  # nobody listens at that host, or it has no IPv6
+            await dial("[::1]:7071", served.port)
+        near = await dial("localhost:7071", served.port)
+        near.cancel()
