@@ -74,6 +74,8 @@ class NodeProcess:
     directory: Path
     client_port: int = field(default_factory=free_port)
     peer_port: int = field(default_factory=free_port)
+    #: Any free one might be what a node that is down comes back to.
+    lane_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     channel: grpc.aio.Channel | None = None
     host: str = LOOPBACK
@@ -103,6 +105,7 @@ class NodeProcess:
         argv += [f"--data-dir={self.data_dir}", f"--listen={self.address}"]
         argv += [f"--peer-listen={self.peer_address}", f"--seeds={seeds}"]
         argv += [f"--bootstrap-expect={expect}", "--log-format=console"]
+        argv += [f"--lane-listen={self.host}:{self.lane_port}"]
         argv += [f"--disk-reserve-bytes={1 << 20}", *more]
         if self.host != LOOPBACK:
             argv.append("--insecure")

@@ -93,11 +93,13 @@ def test_clients_are_sent_to_ready_pods_only() -> None:
 def test_ports_are_those_that_the_node_listens_on() -> None:
     settings = Pod(0).settings()
     assert settings.http_listen is not None
+    assert settings.lane_listen is not None
     (clients,) = settings.listen
     listened = {
         "clients": clients.address,
         "peers": settings.peer_listen,
         "probes": settings.http_listen,
+        "lanes": settings.lane_listen,
     }
     assert ALL.container_ports == {name: each.port for name, each in listened.items()}
     # Of all interfaces: a probe comes in by the pod's address, not by loopback.
@@ -105,7 +107,7 @@ def test_ports_are_those_that_the_node_listens_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "ports"), [("rakit", {"clients"}), ("rakit-peers", {"clients", "peers"})]
+    ("service", "ports"), [("rakit", {"clients"}), ("rakit-peers", {"clients", "peers", "lanes"})]
 )
 def test_services_lead_to_the_ports_of_the_container(service: str, ports: set[str]) -> None:
     """By the same number: behind a headless Service nobody translates it."""

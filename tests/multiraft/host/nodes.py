@@ -70,7 +70,7 @@ class Node:
         self.node_id = node_id
         self._directory = directory
         self._config = config
-        self.port = 0
+        self.port = self.lane_port = 0
         self.clock_offset_ms = 0
         self.factory: MachineFactory = Journal
 
@@ -97,7 +97,9 @@ class Node:
         self.host.servicer.add_to(self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
-        await self.host.listen(socket.create_server(("127.0.0.1", 0)))
+        lanes = socket.create_server(("127.0.0.1", self.lane_port))
+        self.lane_port = lanes.getsockname()[1]
+        await self.host.listen(lanes)
 
     async def stop(self) -> None:
         """Ends the node the way that a terminated process does."""

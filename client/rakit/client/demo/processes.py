@@ -140,17 +140,20 @@ class LocalCluster:
     """Some nodes that found a cluster together. Use it as `async with`."""
 
     def __init__(self, directory: Path, count: int = 3, extra: Sequence[str] = ()) -> None:
-        ports = free_ports(2 * count)
-        clients, peers = ports[:count], ports[count:]
+        ports = free_ports(3 * count)
+        clients, peers, lanes = ports[:count], ports[count : 2 * count], ports[2 * count :]
         seeds = ",".join(f"127.0.0.1:{port}" for port in peers)
         self.nodes: list[NodeProcess] = []
-        for number, (client, peer) in enumerate(zip(clients, peers, strict=True), 1):
+        each_ports = zip(clients, peers, lanes, strict=True)
+        for number, (client, peer, lane) in enumerate(each_ports, 1):
             name, address = f"node-{number}", f"127.0.0.1:{client}"
             arguments = [
                 *("--name", name),
                 *("--data-dir", str(directory / name)),
                 *("--listen", address),
                 *("--peer-listen", f"127.0.0.1:{peer}"),
+                # Any free one might be what a node that is down comes back to.
+                *("--lane-listen", f"127.0.0.1:{lane}"),
                 *("--seeds", seeds),
                 *("--bootstrap-expect", str(count)),
                 *extra,
