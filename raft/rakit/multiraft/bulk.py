@@ -33,17 +33,17 @@ def frame(head: bytes, payloads: Sequence[Payload]) -> list[Payload]:
     """Returns one element of `messages` in pieces: its small part, then its payloads untouched."""
     pieces: list[Payload] = [head]
     for payload in payloads:
-        pieces += (_PAYLOAD_TAG, varint(len(payload)), payload)
+        pieces += (_PAYLOAD_TAG + varint(len(payload)), payload)
     size = sum([len(piece) for piece in pieces])
-    return [_MESSAGES_TAG, varint(size), *pieces]
+    return [_MESSAGES_TAG + varint(size), *pieces]
 
 
-def split(data: bytes) -> tuple[bytes, list[tuple[bytes, list[bytes]]]]:
+def split(data: Payload) -> tuple[bytes, list[tuple[bytes, list[bytes]]]]:
     """Takes a request apart: the request without messages; each message's small part, payloads.
 
     Raises `MalformedFrameError`.
     """
-    rest: list[bytes] = []
+    rest: list[Payload] = []
     messages: list[tuple[bytes, list[bytes]]] = []
     for tag, start, value, end in _fields(data, 0, len(data)):
         if tag == _MESSAGES:
@@ -53,18 +53,18 @@ def split(data: bytes) -> tuple[bytes, list[tuple[bytes, list[bytes]]]]:
     return b"".join(rest), messages
 
 
-def _split_message(data: bytes, at: int, to: int) -> tuple[bytes, list[bytes]]:
-    small: list[bytes] = []
+def _split_message(data: Payload, at: int, to: int) -> tuple[bytes, list[bytes]]:
+    small: list[Payload] = []
     payloads: list[bytes] = []
     for tag, start, value, end in _fields(data, at, to):
         if tag == _PAYLOAD:
-            payloads.append(data[value:end])
+            payloads.append(bytes(data[value:end]))
         else:
             small.append(data[start:end])
     return b"".join(small), payloads
 
 
-def _fields(data: bytes, at: int, to: int) -> Iterator[tuple[int, int, int, int]]:
+def _fields(data: Payload, at: int, to: int) -> Iterator[tuple[int, int, int, int]]:
     """Yields (tag, start, start of the value, end) of each field."""
     while at < to:
         start = at
@@ -96,7 +96,7 @@ def varint(number: int) -> bytes:
     return bytes(digits)
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: Payload, at: int) -> tuple[int, int]:
     """Returns a number and where it ends."""
     number = shift = 0
     while at < len(data) and shift < 70:

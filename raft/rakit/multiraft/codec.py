@@ -59,17 +59,17 @@ def message_bytes(message: Message) -> int:
     return size
 
 
-def encode_request(number: int, envelopes: Sequence[Envelope]) -> bytes:
-    """Returns a numbered request that carries these messages."""
+def encode_request(number: int, envelopes: Sequence[Envelope]) -> list[Payload]:
+    """Returns a numbered request that carries these messages, in pieces to be sent in a row."""
     request = wire.ExchangeRequest(number=number)
     if any(_is_bulk(each.message) for each in envelopes):
         parts: list[Payload] = [request.SerializeToString()]
         for each in envelopes:
             head = _encode(each, payloads=False).SerializeToString()
             parts += bulk.frame(head, [entry.data for entry in each.message.entries])
-        return b"".join(parts)
+        return parts
     _fill(request, envelopes, MessageType.HEARTBEAT)
-    return request.SerializeToString()
+    return [request.SerializeToString()]
 
 
 def encode_response(
@@ -81,10 +81,10 @@ def encode_response(
     return response.SerializeToString()
 
 
-def read_request(data: bytes) -> tuple[wire.ExchangeRequest, list[Envelope]]:
+def read_request(data: Payload) -> tuple[wire.ExchangeRequest, list[Envelope]]:
     """Returns a request and the messages in it; raises `MalformedMessageError`."""
     if len(data) < _BULK_REQUEST_BYTES_MIN:
-        request = decode_request(data)
+        request = decode_request(bytes(data))
         return request, envelopes_of(request)
     try:
         rest, messages = bulk.split(data)

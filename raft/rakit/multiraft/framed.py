@@ -27,13 +27,14 @@ import logging
 import socket
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn, cast
 
 import grpc
 
 from rakit.multiraft.config import GRPC_MESSAGE_BYTES_MAX
-from rakit.multiraft.frames import Frames, FrameTooLongError, head
+from rakit.multiraft.frames import Frame, Frames, FrameTooLongError, head
+from rakit.raft import Payload
 
 #: Received and not yet read, at which a stream stops to read its socket; it goes on at half.
 RECEIVED_BYTES_MAX: Final = 4 << 20
@@ -65,7 +66,7 @@ class FramedStream(asyncio.BufferedProtocol):
         self._opened = opened
         self._transport: asyncio.Transport | None = None
         self._frames = Frames()
-        self._messages: deque[bytes] = deque()
+        self._messages: deque[Frame] = deque()
         self._received_bytes = 0
         self._is_paused = False
         self._ended = False
@@ -73,7 +74,7 @@ class FramedStream(asyncio.BufferedProtocol):
         #: Set while much waits to leave.
         self._room: asyncio.Future[None] | None = None
 
-    async def read(self) -> bytes | None:
+    async def read(self) -> Frame | None:
         """Returns the next message; None at the end."""
         while not self._messages:
             if self._ended:
@@ -93,7 +94,11 @@ class FramedStream(asyncio.BufferedProtocol):
         return message
 
     async def write(self, message: bytes) -> None:
-        """Sends a message and waits until there is room for another.
+        """Sends a message and waits until there is room for another."""
+        await self.write_pieces([message])
+
+    async def write_pieces(self, pieces: Sequence[Payload]) -> None:
+        """Sends a message that is made of pieces, without putting them together.
 
         The first one is a hello, so the peer has been judged or is waiting for our word: from here
         on it may send what peers send.
@@ -101,10 +106,11 @@ class FramedStream(asyncio.BufferedProtocol):
         if self._ended:
             return
         self._frames.message_bytes_max = GRPC_MESSAGE_BYTES_MAX
-        if len(message) <= _JOINED_BYTES_MAX:
-            self._connection.write(head(len(message)) + message)
+        size = sum([len(piece) for piece in pieces])
+        if size <= _JOINED_BYTES_MAX:
+            self._connection.write(b"".join([head(size), *pieces]))
         else:
-            self._connection.writelines([head(len(message)), message])
+            self._connection.writelines([head(size), *pieces])
         if self._room is not None:
             await self._room
 

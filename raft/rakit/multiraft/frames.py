@@ -2,7 +2,7 @@
 
 `Frames` owns the memory that a socket is read into. What is small is gathered in one buffer and
 copied out of it; a message that does not fit there gets memory of its own, into which the socket is
-read directly, so that a megabyte is not moved once more.
+read directly and which is handed over as it is, so that a megabyte is not moved once more.
 
 Rules:
 
@@ -16,7 +16,9 @@ the way is found by what it makes of the messages: entries carry a checksum of t
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, TypeAlias
+
+Frame: TypeAlias = bytes | memoryview
 
 #: Gathers small messages; one that is longer, head included, is read into memory of its own.
 BUFFER_BYTES: Final = 64 << 10
@@ -54,7 +56,7 @@ class Frames:
             return memoryview(self._large)[self._large_bytes :]
         return self._view[self._filled_bytes :]
 
-    def filled(self, count: int) -> list[bytes]:
+    def filled(self, count: int) -> list[Frame]:
         """Takes in that so many bytes were put into `buffer`; returns the messages they complete.
 
         Raises `FrameTooLongError`; nothing may be read after that.
@@ -65,11 +67,11 @@ class Frames:
         self._large_bytes += count
         if self._large_bytes < len(self._large):
             return []
-        message, self._large = bytes(self._large), None
+        message, self._large = memoryview(self._large), None
         return [message]
 
-    def _cut(self) -> list[bytes]:
-        messages: list[bytes] = []
+    def _cut(self) -> list[Frame]:
+        messages: list[Frame] = []
         at, end = 0, self._filled_bytes
         while end - at >= HEAD_BYTES:
             (size,) = _LENGTH.unpack_from(self._buffer, at)

@@ -41,6 +41,7 @@ from rakit.multiraft.inbox import Arrival
 from rakit.multiraft.peer_events import PeerEvents
 from rakit.multiraft.session import received
 from rakit.peer.v1 import raft_service_pb2 as wire
+from rakit.raft import Payload
 
 METHOD: Final = "/rakit.peer.v1.RaftService/Exchange"
 #: What a node says that still listens but takes part no more; as good as nobody listening.
@@ -280,14 +281,17 @@ class Link:
                 await self._wake.heard()
                 continue
             try:
-                await call.write(request)
+                if self._framed is not None:
+                    await self._framed.write_pieces(request)
+                else:
+                    await call.write(b"".join(request))
             except asyncio.InvalidStateError as error:
                 # What grpc says when the call ended before this write; the reader knows why.
                 raise LinkEndedError("the stream ended") from error
 
-    def _next_request(self) -> bytes | None:
+    def _next_request(self) -> list[Payload] | None:
         if self._ping is not None or self._leaderships or self._leaderships_complete:
-            return self._notice()
+            return [self._notice()]
         gather = self._gather
         if self._is_due and self._window.is_open(gather.size_bytes):
             envelopes = gather.take(self._config.request_bytes_max)
@@ -395,7 +399,7 @@ class _Call(Protocol):
 def _message(data: object) -> bytes:
     if (message := received(data)) is None:
         raise LinkEndedError("the peer ended the stream")
-    return message
+    return bytes(message)
 
 
 def _text(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from rakit.multiraft import codec
 from rakit.multiraft.bell import Bell
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.effects import Envelope
+from rakit.multiraft.frames import Frame
 from rakit.multiraft.gather import Arrears, Gather, LinkProtocolError, check_senders
 from rakit.multiraft.hello import CONTROL, DATA, Lane
 from rakit.multiraft.inbox import Arrival
@@ -31,16 +32,16 @@ class SessionEndedError(Exception):
     """This stream is over for a reason of ours: a newer one took its place, or the node stops."""
 
 
-def received(data: object) -> bytes | None:
+def received(data: object) -> Frame | None:
     """Returns a message that was read; None at the end of the stream, for which grpc has a mark."""
-    return data if isinstance(data, bytes) else None
+    return data if isinstance(data, bytes | memoryview) else None
 
 
 class Stream(Protocol):
     """The part of an accepted stream that is used, of gRPC or framed; messages are bytes."""
 
     async def read(self) -> object:
-        """Returns the next message; anything else than bytes is the end."""
+        """Returns the next message; anything else than that is the end."""
         ...
 
     async def write(self, message: bytes, /) -> None:

@@ -291,7 +291,7 @@ class Transport:
             async with asyncio.timeout(self._config.hello_timeout_ms / 1000):
                 data = received(await stream.read())
             if data is not None:
-                return codec.decode_request(data).hello
+                return codec.decode_request(bytes(data)).hello
             reason = "the stream ended before its hello"
         except TimeoutError:
             reason = "no hello in time"

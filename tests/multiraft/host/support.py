@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc.aio
 
+from rakit.multiraft import codec
 from rakit.multiraft.config import LinkConfig, peer_server_options
 from rakit.multiraft.effects import Envelope
 from rakit.multiraft.framed import LaneServer
@@ -91,6 +92,11 @@ def message(kind: MessageType, sender: int, to: int, payload: bytes = b"") -> En
     entries = (Entry(1, 1, EntryType.NORMAL, payload),) if payload else ()
     a, b = replica_of(sender, 1), replica_of(to, 1)
     return Envelope(7, a, b, Message(kind, b, a, 1, entries=entries))
+
+
+def encoded(number: int, envelopes: Sequence[Envelope]) -> bytes:
+    """A request in one piece."""
+    return b"".join(codec.encode_request(number, envelopes))
 
 
 class End:

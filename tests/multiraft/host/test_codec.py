@@ -13,6 +13,7 @@ from rakit.multiraft.effects import Envelope
 from rakit.multiraft.records import entry_crc32c
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import ConfState, Entry, EntryType, Message, MessageType, Snapshot
+from tests.multiraft.host.support import encoded
 
 IDS = st.integers(1, (1 << 53) - 1)
 NUMBERS = st.integers(0, (1 << 53) - 1)
@@ -66,7 +67,7 @@ def append(*payloads: bytes, index: int = 10, term: int = 3) -> Envelope:
 @given(st.lists(st.tuples(IDS, messages()), max_size=6))
 def test_a_request_comes_back_as_it_was(found: list[tuple[int, Message]]) -> None:
     sent = [envelope(message, group_id) for group_id, message in found]
-    request = codec.decode_request(codec.encode_request(5, sent))
+    request = codec.decode_request(encoded(5, sent))
     assert request.number == 5
     got = codec.envelopes_of(request)
     assert sorted(map(repr, got)) == sorted(map(repr, sent))
@@ -88,7 +89,7 @@ def test_heartbeats_travel_as_columns_that_cost_a_few_bytes_each() -> None:
         envelope(Message(MessageType.HEARTBEAT, 2 << 24 | 1, 1 << 24 | 1, 5, commit=100), group)
         for group in range(1, 1001)
     ]
-    data = codec.encode_request(1, beats)
+    data = encoded(1, beats)
     assert len(data) < 15_000
     assert not codec.decode_request(data).messages
     assert codec.envelopes_of(codec.decode_request(data)) == beats
@@ -97,13 +98,13 @@ def test_heartbeats_travel_as_columns_that_cost_a_few_bytes_each() -> None:
 def test_bulk_keeps_its_place_among_small_messages() -> None:
     # Appends of one group must arrive in order, or the follower rejects the second.
     sent = [append(b"a"), append(b"b" * 10_000, index=11), append(b"c", index=12)]
-    assert codec.envelopes_of(codec.decode_request(codec.encode_request(1, sent))) == sent
+    assert codec.envelopes_of(codec.decode_request(encoded(1, sent))) == sent
 
 
 @pytest.mark.parametrize("size", [20, 100_000], ids=["small", "bulk"])
 def test_a_bit_that_flipped_in_a_payload_is_found(size: int) -> None:
     payload = b"P" * size
-    data = codec.encode_request(1, [append(payload)])
+    data = encoded(1, [append(payload)])
     at = data.index(payload) + size // 2
     damaged = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
     with pytest.raises(codec.MalformedMessageError, match="entry 11 of group 7 was damaged"):
@@ -120,7 +121,7 @@ def test_a_payload_is_gone_over_once_by_each_node(monkeypatch: pytest.MonkeyPatc
     for module in (codec, records):
         monkeypatch.setattr(module, "entry_crc32c", counted)
     sent = append(b"P" * 10_000)
-    data = [codec.encode_request(number, [sent]) for number in (1, 2)]
+    data = [encoded(number, [sent]) for number in (1, 2)]
     stored = records.encode_entry(sent.group_id, sent.message.entries[0])
     assert len(taken) == 1
     (received,) = codec.read_request(data[1])[1]
@@ -130,7 +131,7 @@ def test_a_payload_is_gone_over_once_by_each_node(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("change", ["group_id", "index", "term"])
 def test_an_entry_is_bound_to_its_place(change: str) -> None:
-    request = codec.decode_request(codec.encode_request(1, [append(b"x")]))
+    request = codec.decode_request(encoded(1, [append(b"x")]))
     setattr(request.messages[0], change, 99)
     with pytest.raises(codec.MalformedMessageError, match="damaged on the way"):
         codec.envelopes_of(request)
@@ -138,7 +139,7 @@ def test_an_entry_is_bound_to_its_place(change: str) -> None:
 
 def test_a_damaged_base_state_is_found() -> None:
     message = Message(MessageType.SNAP, 2, 1, 3, snapshot=Snapshot(5, 2, ConfState((1,)), b"base"))
-    data = codec.encode_request(1, [envelope(message)])
+    data = encoded(1, [envelope(message)])
     with pytest.raises(codec.MalformedMessageError, match="base state at 5 was damaged"):
         codec.envelopes_of(codec.decode_request(data.replace(b"base", b"bass")))
 
@@ -153,7 +154,7 @@ def test_a_damaged_base_state_is_found() -> None:
 )
 def test_a_base_travels_in_parts(kind: MessageType, base: Snapshot) -> None:
     sent = [append(b"a" * 9_000), envelope(Message(kind, 2, 1, 3, snapshot=base)), append(b"b")]
-    assert codec.read_request(codec.encode_request(1, sent))[1] == sent
+    assert codec.read_request(encoded(1, sent))[1] == sent
     assert codec.envelopes_of(codec.decode_response(codec.encode_response(1, sent))) == sent
 
 
@@ -166,7 +167,7 @@ def test_columns_of_different_length_are_refused() -> None:
 
 
 def test_entries_without_checksums_are_refused() -> None:
-    request = codec.decode_request(codec.encode_request(1, [append(b"x")]))
+    request = codec.decode_request(encoded(1, [append(b"x")]))
     request.messages[0].ClearField("entries")
     with pytest.raises(codec.MalformedMessageError, match="do not fit"):
         codec.envelopes_of(request)

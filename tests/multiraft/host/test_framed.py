@@ -90,6 +90,16 @@ async def messages_of_any_size_arrive_in_order_both_ways() -> None:
         near.cancel()
 
 
+async def a_message_in_pieces_arrives_as_one() -> None:
+    async with serving() as served:
+        near, far = await connected(served)
+        for sizes in ([1, 0, 3], [5, MIB, 0, 4096, 2 * MIB]):
+            pieces = [bytes([at + 65]) * size for at, size in enumerate(sizes)]
+            await near.write_pieces([memoryview(each) for each in pieces])
+            assert await far.read() == b"".join(pieces)
+        near.cancel()
+
+
 async def write_all(stream: FramedStream, messages: list[bytes]) -> None:
     for each in messages:
         await stream.write(each)
@@ -152,6 +162,7 @@ async def a_server_ends_what_it_serves_and_gives_its_port_back() -> None:
     "scenario",
     [
         messages_of_any_size_arrive_in_order_both_ways,
+        a_message_in_pieces_arrives_as_one,
         what_nobody_reads_is_bounded_at_both_ends,
         a_stream_reads_as_its_end_when_it_ended,
         who_waits_is_woken_by_the_end,

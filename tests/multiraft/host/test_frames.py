@@ -41,7 +41,7 @@ def fed(frames: Frames, data: bytes, steps: list[int]) -> list[bytes]:
         count = min(step, len(into), len(data) - at)
         into[:count] = data[at : at + count]
         at += count
-        messages += frames.filled(count)
+        messages += [bytes(each) for each in frames.filled(count)]
     raise AssertionError("unreachable: steps repeat")
 
 
