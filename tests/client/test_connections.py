@@ -11,6 +11,7 @@ import pytest
 
 from rakit.api.v1.topic_service_pb2 import GetTopicRequest
 from rakit.client import ClientConfig, Cluster, Node, NotFoundError, UnavailableError
+from rakit.client import connections as module
 from rakit.client.config import bootstrap_addresses
 from rakit.client.connections import Connections
 from rakit.client.errors import OutcomeUnknownError, make_error
@@ -57,8 +58,9 @@ async def test_a_node_that_hangs_costs_one_attempt(
 
 
 async def test_a_connection_that_was_cut_without_a_word_is_given_up_in_time(
-    fake: FakeCluster,
+    fake: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "PING_TIMEOUT_MS", 200)
     cable = await Cable(int(fake.nodes[1].address.rpartition(":")[2])).lay()
     behind = f"127.0.0.1:{cable.port}"
     quick = replace(CONFIG, bootstrap=(behind,), keepalive_ms=200, keepalive_timeout_ms=200)

@@ -43,7 +43,7 @@ async def serve(address: str) -> grpc.aio.Server:
 
 def options(of: str) -> list[tuple[str, int]]:
     if of == "peer":
-        return peer_channel_options(LinkConfig())
+        return peer_channel_options(LinkConfig(), bulk=False)
     return Connections(ClientConfig(bootstrap=(f"{NAME}:{PORT}",)))._options()
 
 

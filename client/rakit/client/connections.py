@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from rakit.api.v1.log_service_pb2_grpc import LogServiceAsyncStub
     from rakit.api.v1.topic_service_pb2_grpc import TopicServiceAsyncStub
 
+#: How long the answer to a ping may take, which stands behind bulk where the way is slow. gRPC's
+#: own limit is a minute; `keepalive_timeout_ms` is about what the other machine's kernel answers.
+PING_TIMEOUT_MS: Final = 20_000
 #: How long a failed address is asked last.
 AVOID_S: Final = 2.0
 #: How long one that never served is. Not for good: it may be the only node that is left.
@@ -126,8 +129,7 @@ class Connections:
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.keepalive_time_ms", self._config.keepalive_ms),
             ("grpc.keepalive_timeout_ms", self._config.keepalive_timeout_ms),
-            # The limit that gRPC goes by; its own is a minute, whatever the line above says.
-            ("grpc.http2.ping_timeout_ms", self._config.keepalive_timeout_ms),
+            ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 1_000),

@@ -104,7 +104,9 @@ def clock_ms() -> int:
 
 def _connect(address: str) -> grpc.aio.Channel:
     """A channel to whoever is at an address, beside those of the host."""
-    return grpc.aio.insecure_channel(address, options=peer_channel_options(LinkConfig()))
+    return grpc.aio.insecure_channel(
+        address, options=peer_channel_options(LinkConfig(), bulk=False)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class Listeners:
         self.clients = [self._open(each) for each in config.listen]
         self.peer_server = grpc.aio.server(options=peer_server_options())
         self.peer_address = _bound(self.peer_server, config.peer_listen, "--peer-listen")
-        #: Bound, for the host to listen on.
+        #: For the host to accept what comes in.
         self.lane_socket = _bound_socket(
             config.lane_listen or Address(config.peer_listen.host, 0), "--lane-listen"
         )
@@ -216,7 +216,7 @@ def _bound(server: grpc.aio.Server, address: Address, flag: str) -> Address:
 
 
 def _bound_socket(address: Address, flag: str) -> socket.socket:
-    """Opens the port without listening. Raises ListenError."""
+    """Opens the port; nobody is told of it yet, and who connects waits. Raises ListenError."""
     try:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -228,6 +228,8 @@ def _bound_socket(address: Address, flag: str) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(bound_to)
+        # Two sockets may be bound to one port until one of them listens.
+        bound.listen()
     except OSError as error:
         bound.close()
         raise _cannot_listen(address, flag) from error

@@ -53,10 +53,14 @@ class LinkConfig:
     backoff_ms_max: int = 1_000
     #: From opening a stream to the peer's hello. It covers a connection attempt into the void.
     hello_timeout_ms: int = 2_000
-    #: From connecting for frames to the peer's hello there; after it the lane stays on gRPC.
-    lane_timeout_ms: int = 1_000
+    #: For connecting for frames, and again for the peer's hello there; the lane stays on gRPC then,
+    #: and the port is tried again after a while.
+    lane_timeout_ms: int = 2_000
+    lane_retry_ms: int = 60_000
     #: HTTP/2 pings of an otherwise silent connection, and how long their answer may take.
     keepalive_ms: int = 1_000
+    #: The same where the answer may stand behind bulk, in the sockets of a slow path.
+    bulk_ping_timeout_ms: int = 20_000
 
     @property
     def data_pause_bytes(self) -> int:
@@ -77,8 +81,9 @@ class LinkConfig:
         assert 0 < self.backoff_ms_min <= self.backoff_ms_max, "the back-off grows"
         assert self.queue_count_max > 0, "a queue holds something"
         assert self.control_queue_bytes_max > 0, "a queue holds something"
-        waits = (self.hello_timeout_ms, self.lane_timeout_ms, self.keepalive_ms)
+        waits = (self.hello_timeout_ms, self.lane_timeout_ms, self.lane_retry_ms)
         assert min(waits) > 0, "time limits are positive"
+        assert 0 < self.keepalive_ms <= self.bulk_ping_timeout_ms, "bulk delays answers"
         assert self.commit_delay_ms > 0, "news that wait for nothing are appends"
 
 
@@ -150,12 +155,13 @@ class HostConfig:
         assert min(waits) > 0, "a stop takes time"
 
 
-def peer_channel_options(config: LinkConfig) -> ChannelOptions:
-    """Returns the options of a channel to a peer.
+def peer_channel_options(config: LinkConfig, *, bulk: bool) -> ChannelOptions:
+    """Returns the options of a channel to a peer, for the one that carries bulk or for any other.
 
     The own subchannel pool is what makes two channels two connections (S17). A ping that is not
     answered ends a connection after `ping_timeout_ms`, which is a minute unless it is set, whatever
-    the time limit of keepalive says (gRPC 1.85, measured). The short back-offs
+    the time limit of keepalive says (gRPC 1.85, measured). Its answer waits behind bulk: with a
+    limit of a second nothing large ever came over a path of 4 MB/s. The short back-offs
     concern gRPC's own reconnecting: a peer that restarts must be found within a fraction of an
     election. So does the last one: a name that stands for another address now, as a pod's does when
     it comes back, would be looked up again after 30 s only.
@@ -167,7 +173,10 @@ def peer_channel_options(config: LinkConfig) -> ChannelOptions:
         ("grpc.enable_http_proxy", 0),
         ("grpc.keepalive_time_ms", config.keepalive_ms),
         ("grpc.keepalive_timeout_ms", config.keepalive_ms),
-        ("grpc.http2.ping_timeout_ms", config.keepalive_ms),
+        (
+            "grpc.http2.ping_timeout_ms",
+            config.bulk_ping_timeout_ms if bulk else config.keepalive_ms,
+        ),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -187,7 +196,7 @@ def peer_server_options(config: LinkConfig | None = None) -> ChannelOptions:
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", link.keepalive_ms),
         ("grpc.keepalive_timeout_ms", link.keepalive_ms),
-        ("grpc.http2.ping_timeout_ms", link.keepalive_ms),
+        ("grpc.http2.ping_timeout_ms", link.bulk_ping_timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", link.keepalive_ms // 2),
         ("grpc.http2.max_ping_strikes", 0),

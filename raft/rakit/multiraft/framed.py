@@ -8,13 +8,16 @@ stream of gRPC, and what calls or accepts has the same three methods. Decision 0
 Rules:
 
 - The lane is offered in the answer to a hello on gRPC and begins with hellos of its own, which are
-  judged like any others. A peer that cannot be reached this way stays on gRPC.
+  judged like any others. Then the caller says that it goes over, by an empty message; only then
+  does this stream take the place of the one on gRPC, so that a caller who gave up loses nothing. A
+  peer that cannot be reached this way stays on gRPC.
 - One task reads a stream and one writes it. A write waits while much has not left yet, and nothing
   is read from the socket while much waits for the reader.
 - A stream that ended reads as its end; what is written to it then goes nowhere, as what was
   written a moment before did. Raft sends it again.
 - Whether a peer is gone is found by the control lane, which has pings of its own; the data lane
-  ends with it. The kernel's own limits stand behind that, for a way that is lost to this lane only.
+  ends with it. The kernel's own limit stands behind that, for a way that is lost to this lane only.
+  It is long, because it also counts while a peer does not read, for which its disk may be a reason.
 
 Left out: encryption, which wraps the socket one day (the node refuses to be reached from other
 machines in plaintext unless it is told to).
@@ -42,12 +45,14 @@ RECEIVED_BYTES_MAX: Final = 4 << 20
 UNSENT_BYTES_MAX: Final = 1 << 20
 #: Connections that are served at once; beyond it new ones are closed. Peers have one each.
 CONNECTIONS_COUNT_MAX: Final = 1024
-#: Time in which nothing of what was sent arrived, after which the kernel ends a connection.
-SILENCE_MS_MAX: Final = 10_000
+#: Time in which nothing of what was sent was taken, after which the kernel ends a connection.
+SILENCE_MS_MAX: Final = 30_000
+#: What a message counts for beside its bytes, so that empty ones do not pile up either.
+MESSAGE_COST_BYTES: Final = 64
 
 #: Up to here a message and its length are joined, so that they leave in one segment anyway.
 _JOINED_BYTES_MAX: Final = 4096
-_PROBE_S: Final = 1
+_PROBE_S: Final = 5
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +91,7 @@ class FramedStream(asyncio.BufferedProtocol):
             finally:
                 self._reader = None
         message = self._messages.popleft()
-        self._received_bytes -= len(message)
+        self._received_bytes -= len(message) + MESSAGE_COST_BYTES
         if self._is_paused and self._received_bytes <= RECEIVED_BYTES_MAX // 2:
             self._is_paused = False
             if not self._ended:
@@ -98,21 +103,21 @@ class FramedStream(asyncio.BufferedProtocol):
         await self.write_pieces([message])
 
     async def write_pieces(self, pieces: Sequence[Payload]) -> None:
-        """Sends a message that is made of pieces, without putting them together.
-
-        The first one is a hello, so the peer has been judged or is waiting for our word: from here
-        on it may send what peers send.
-        """
+        """Sends a message that is made of pieces, without putting them together."""
         if self._ended:
             return
-        self._frames.message_bytes_max = GRPC_MESSAGE_BYTES_MAX
         size = sum([len(piece) for piece in pieces])
         if size <= _JOINED_BYTES_MAX:
             self._connection.write(b"".join([head(size), *pieces]))
         else:
             self._connection.writelines([head(size), *pieces])
         if self._room is not None:
-            await self._room
+            # Shielded, because whoever is cancelled here may not be the last to wait for it.
+            await asyncio.shield(self._room)
+
+    def trust(self) -> None:
+        """Lets the peer, which was judged, send messages of any size that peers send."""
+        self._frames.message_bytes_max = GRPC_MESSAGE_BYTES_MAX
 
     async def abort(self, code: grpc.StatusCode, reason: str) -> NoReturn:
         """Ends the stream; the peer hears the reason when it calls again, over gRPC."""
@@ -126,6 +131,11 @@ class FramedStream(asyncio.BufferedProtocol):
         self._connection.abort()
         self._end()
         return True
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, for logs."""
+        return str(self._connection.get_extra_info("peername"))
 
     @property
     def _connection(self) -> asyncio.Transport:
@@ -145,7 +155,13 @@ class FramedStream(asyncio.BufferedProtocol):
         # Not asked of the object: those of uvloop have another class.
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
-        _limit_silence(self._transport.get_extra_info("socket"))
+        try:
+            _set_options(self._transport.get_extra_info("socket"))
+        except OSError as error:
+            # It may be over already.
+            _log.info("a data lane broke at once: %s", error)
+            self.cancel()
+            return
         if self._opened is not None:
             self._opened(self)
 
@@ -159,13 +175,13 @@ class FramedStream(asyncio.BufferedProtocol):
         try:
             messages = self._frames.filled(nbytes)
         except FrameTooLongError as error:
-            _log.error("ended a data lane: %s", error)  # the sentence says it all
+            _log.info("ended a data lane of %s: %s", self.peer, error)
             self.cancel()
             return
         if not messages:
             return
         self._messages.extend(messages)
-        self._received_bytes += sum([len(each) for each in messages])
+        self._received_bytes += sum([len(each) + MESSAGE_COST_BYTES for each in messages])
         if self._received_bytes >= RECEIVED_BYTES_MAX and not self._is_paused:
             self._is_paused = True
             self._connection.pause_reading()
@@ -208,6 +224,7 @@ class LaneServer:
         self._accept = accept
         self._server: asyncio.Server | None = None
         self._serving: dict[asyncio.Task[None], FramedStream] = {}
+        self._closing = False
 
     async def start(self, bound: socket.socket) -> None:
         """Begins to listen; the socket is closed with this server."""
@@ -217,6 +234,7 @@ class LaneServer:
 
     async def close(self) -> None:
         """Ends every stream and waits until nobody serves one."""
+        self._closing = True
         if self._server is None:
             return
         self._server.close()
@@ -228,8 +246,8 @@ class LaneServer:
         await self._server.wait_closed()
 
     def _opened(self, stream: FramedStream) -> None:
-        if len(self._serving) >= CONNECTIONS_COUNT_MAX:
-            _log.error("%d data lanes are open: a new one was closed", len(self._serving))
+        if self._closing or len(self._serving) >= CONNECTIONS_COUNT_MAX:
+            _log.info("closed a data lane of %s: %d are open", stream.peer, len(self._serving))
             stream.cancel()
             return
         task = asyncio.get_running_loop().create_task(self._serve(stream), name="a data lane")
@@ -240,7 +258,7 @@ class LaneServer:
         try:
             await self._accept(stream)
         except StreamRefusedError as error:
-            _log.info("ended a data lane: %s", error)
+            _log.info("ended a data lane of %s: %s", stream.peer, error)
         finally:
             stream.cancel()
 
@@ -250,8 +268,9 @@ class LaneServer:
             _log.error("serving a data lane failed", exc_info=error)
 
 
-def _limit_silence(connection: socket.socket) -> None:
-    """Has the kernel end a connection on which nothing arrives, neither data nor answers."""
+def _set_options(connection: socket.socket) -> None:
+    """Has the kernel send at once, and end a connection on which nothing is taken or answered."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "linux":
         tcp = socket.IPPROTO_TCP

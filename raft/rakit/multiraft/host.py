@@ -132,7 +132,7 @@ class Host:
         self.failed: asyncio.Future[StoreFailedError] = self._loop.create_future()
         #: To be added to the server that peers connect to.
         self.servicer = RaftPeerServicer(self._peers.transport)
-        self._lane_server = LaneServer(self._peers.transport.accept)
+        self._lane_server = LaneServer(self._peers.transport.accept_frames)
 
     async def listen(self, bound: socket.socket) -> None:
         """Has peers open their data lanes as frames on a socket; it is closed with the host."""

@@ -15,8 +15,9 @@ Rules:
 - A data lane tells when it has got room or has none left (S17); one that is down has none.
 - Nothing is written before the peer's hello came and was judged.
 - A data lane goes over to frames where the peer offers them (`framed`), before it counts as up. A
-  peer that was not reached that way is not tried again until it has started anew. Such a lane ends
-  with the control lane, which is who finds out in time that the other side is silent.
+  port that was not reached is tried again after a while, without touching the lane until it is.
+- A data lane ends with the control lane, which is who finds out in time that the other side is
+  silent; also while that one cannot be made again.
 """
 
 from __future__ import annotations
@@ -100,10 +101,12 @@ class Link:
         self._leaderships: dict[int, int] = {}
         self._leaderships_complete = False
         self._connected = False
-        #: What carries the lane, when it is not gRPC; and the start of the peer whose port was no
-        #: good.
+        #: What carries the lane, when it is not gRPC.
         self._framed: FramedStream | None = None
-        self._unreached_epoch = 0
+        #: The port that the peer offers, and until when it is not tried, on the loop's clock.
+        self._lane_port = 0
+        self._avoid_until_s = 0.0
+        self._hung_up = asyncio.Event()
         #: A task group whose child fails at the moment of a cancellation swallows that.
         self._closed = False
         self._wake = Bell()
@@ -176,9 +179,8 @@ class Link:
         self._poke.set()
 
     def hang_up(self) -> None:
-        """Ends a framed stream, if that is what carries the lane; it is made again."""
-        if self._framed is not None:
-            self._framed.cancel()
+        """Ends the stream that is up; it is made again."""
+        self._hung_up.set()
 
     async def _run(self) -> None:
         attempt, expected = 0, False
@@ -190,6 +192,7 @@ class Link:
             came_up_at = None
             try:
                 answer = await self._greet(call, self._config.hello_timeout_ms)
+                self._lane_port = answer.lane_port
                 if await self._go_over(answer):
                     call.cancel()
                     assert self._framed is not None, "it went over to frames"
@@ -209,8 +212,7 @@ class Link:
                 self._explain(errors.exceptions[0], was_up=came_up_at is not None)
             finally:
                 call.cancel()
-                self.hang_up()
-                self._framed = None
+                self._drop_frames()
                 self._broke(was_up=came_up_at is not None)
             long = self._config.backoff_ms_max / 1000
             if self._closed:
@@ -239,13 +241,12 @@ class Link:
 
     async def _go_over(self, answer: wire.Hello) -> bool:
         """Opens the lane as frames where the peer offers that; False: it stays on gRPC."""
-        if not answer.lane_port or answer.boot_epoch == self._unreached_epoch:
+        loop = asyncio.get_running_loop()
+        if not answer.lane_port or loop.time() < self._avoid_until_s:
             return False
-        timeout_ms = self._config.lane_timeout_ms
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                self._framed = await dial(self.address, answer.lane_port)
-            await self._greet(self._framed, timeout_ms)
+            self._framed = await self._dial()
+            there = await self._greet(self._framed, self._config.lane_timeout_ms)
         except (OSError, LinkEndedError, codec.MalformedMessageError) as error:
             _log.warning(
                 "port %d of node %d is not reached (%s): what is replicated goes over gRPC, which"
@@ -254,14 +255,27 @@ class Link:
                 self.node_id,
                 str(error) or "no connection in time",
             )
-            self.hang_up()
-            self._framed = None
-            self._unreached_epoch = answer.boot_epoch
+            self._drop_frames()
+            self._avoid_until_s = loop.time() + self._config.lane_retry_ms / 1000
             return False
+        if (there.store_uuid, there.boot_epoch) != (answer.store_uuid, answer.boot_epoch):
+            raise LinkEndedError(f"node {self.node_id} has started anew meanwhile")
+        self._framed.trust()
+        await self._framed.write(b"")
         return True
+
+    async def _dial(self) -> FramedStream:
+        async with asyncio.timeout(self._config.lane_timeout_ms / 1000):
+            return await dial(self.address, self._lane_port)
+
+    def _drop_frames(self) -> None:
+        if self._framed is not None:
+            self._framed.cancel()
+            self._framed = None
 
     def _come_up(self, answer: wire.Hello) -> None:
         self._connected = True
+        self._hung_up.clear()
         self._window = Window(self._config)
         if self.lane == CONTROL:
             self._leaderships = self._events.led_here()
@@ -273,6 +287,29 @@ class Link:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._write(call))
             tasks.create_task(self._read(call))
+            if self.lane == DATA:
+                tasks.create_task(self._stay())
+
+    async def _stay(self) -> None:
+        """Ends the stream when the control lane ends, or when it could go by frames after all."""
+        retry_s = self._config.lane_retry_ms / 1000
+        may_go_over = self._lane_port and self._framed is None
+        while True:
+            try:
+                async with asyncio.timeout(retry_s if may_go_over else None):
+                    await self._hung_up.wait()
+                raise LinkEndedError("the control lane ended")
+            except TimeoutError:
+                if await self._is_reached():
+                    raise LinkEndedError("it goes over to frames") from None
+
+    async def _is_reached(self) -> bool:
+        try:
+            probe = await self._dial()
+        except OSError:
+            return False
+        probe.cancel()
+        return True
 
     async def _write(self, call: _Call) -> None:
         while True:
@@ -357,7 +394,7 @@ class Link:
         self._judge_room()
         if was_up:
             self._events.disconnected(self.node_id, self.lane)
-            self._tell_broke()
+        self._tell_broke()
 
     def _explain(self, error: BaseException, *, was_up: bool) -> None:
         text = _text(error)

@@ -12,7 +12,7 @@ bounded all the same; an answer that does not fit is dropped and counted, since 
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, cast
 
 import grpc
 
@@ -34,7 +34,7 @@ class SessionEndedError(Exception):
 
 def received(data: object) -> Frame | None:
     """Returns a message that was read; None at the end of the stream, for which grpc has a mark."""
-    return data if isinstance(data, bytes | memoryview) else None
+    return cast("Frame", data) if isinstance(data, bytes | memoryview) else None
 
 
 class Stream(Protocol):
@@ -67,7 +67,8 @@ class Session:
         self._received = 0
         self._pong: wire.Ping | None = None
         self._wake = Bell()
-        self._end_reason: str | None = None
+        self._end_reason = ""
+        self._ending = asyncio.Event()
 
     @property
     def refused_count(self) -> int:
@@ -99,14 +100,20 @@ class Session:
     def end(self, reason: str) -> None:
         """Has `run` raise `SessionEndedError` soon."""
         self._end_reason = reason
-        self._wake.ring()
+        self._ending.set()
 
     async def run(self, stream: Stream) -> None:
         """Serves the stream until the peer ends it; raises what ended it otherwise."""
         async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(self._write(stream))
+            others = [tasks.create_task(self._write(stream)), tasks.create_task(self._end())]
             await self._read(stream)
-            writing.cancel()
+            for each in others:
+                each.cancel()
+
+    async def _end(self) -> None:
+        """Ends the stream whatever the others wait for."""
+        await self._ending.wait()
+        raise SessionEndedError(self._end_reason)
 
     async def _read(self, stream: Stream) -> None:
         while (data := received(await stream.read())) is not None:
@@ -130,8 +137,6 @@ class Session:
 
     async def _write(self, stream: Stream) -> None:
         while True:
-            if self._end_reason is not None:
-                raise SessionEndedError(self._end_reason)
             processed = self._arrears.processed
             if processed == self._told and not len(self._answers) and self._pong is None:
                 await self._wake.heard()

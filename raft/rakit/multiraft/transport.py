@@ -35,6 +35,7 @@ import grpc.aio
 from rakit.multiraft import codec
 from rakit.multiraft.config import LinkConfig, peer_channel_options
 from rakit.multiraft.effects import Envelope
+from rakit.multiraft.framed import FramedStream
 from rakit.multiraft.gather import LinkProtocolError
 from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
 from rakit.multiraft.link import METHOD, STOPPING, Link
@@ -70,8 +71,9 @@ class _Peer:
     data: Link
 
     async def close(self) -> None:
-        await self.control.close()
+        # In this order, because the end of the control lane would have the data lane made anew.
         await self.data.close()
+        await self.control.close()
         for channel in self.channels:
             await channel.close()
 
@@ -119,10 +121,9 @@ class Transport:
         self._room_changed(node_id)
 
     def _connect(self, node_id: int, address: str) -> None:
-        options = peer_channel_options(self._config)
         channels = (
-            grpc.aio.insecure_channel(address, options),
-            grpc.aio.insecure_channel(address, options),
+            grpc.aio.insecure_channel(address, peer_channel_options(self._config, bulk=False)),
+            grpc.aio.insecure_channel(address, peer_channel_options(self._config, bulk=True)),
         )
         data = self._link(node_id, DATA, address, channels[1])
         control = self._link(node_id, CONTROL, address, channels[0], broke=data.hang_up)
@@ -250,6 +251,27 @@ class Transport:
 
     async def accept(self, stream: Stream) -> None:
         """Serves a stream that a peer opened, to its end."""
+        hello = await self._greeted(stream)
+        await self._serve(stream, hello)
+
+    async def accept_frames(self, stream: FramedStream) -> None:
+        """Serves a data lane that goes over to frames, once its caller says so, to its end."""
+        hello = await self._greeted(stream)
+        if hello.lane != DATA:
+            await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, "data lanes only")
+        stream.trust()
+        if await self._goes_over(stream):
+            await self._serve(stream, hello)
+
+    async def _goes_over(self, stream: Stream) -> bool:
+        try:
+            async with asyncio.timeout(self._config.hello_timeout_ms / 1000):
+                return received(await stream.read()) is not None
+        except TimeoutError:
+            return False
+
+    async def _greeted(self, stream: Stream) -> wire.Hello:
+        """Returns the hello of a peer, judged and answered; ends the stream of any other."""
         hello = await self._first_message(stream)
         node_id, lane = hello.from_node_id, hello.lane
         await self._refuse_if_stopped(stream)
@@ -260,6 +282,10 @@ class Transport:
         if lane == DATA:
             answer.lane_port = self.lane_port
         await stream.write(wire.ExchangeResponse(hello=answer).SerializeToString())
+        return hello
+
+    async def _serve(self, stream: Stream, hello: wire.Hello) -> None:
+        node_id, lane = hello.from_node_id, hello.lane
         await self._refuse_if_stopped(stream)
         session = Session(node_id, lane, self._config, self._events)
         if (older := self._sessions.get((node_id, lane))) is not None:

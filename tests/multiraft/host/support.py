@@ -128,6 +128,7 @@ class End:
         #: Offers its peers frames for the data lane.
         self.framed = framed
         self.lanes: LaneServer | None = None
+        self.lane_port = 0
 
     async def serve(self, port: int = 0) -> End:
         self.server = grpc.aio.server(options=peer_server_options(self.config))
@@ -136,8 +137,8 @@ class End:
         await self.server.start()
         if self.framed:
             bound = socket.create_server(("127.0.0.1", 0))
-            self.transport.lane_port = bound.getsockname()[1]
-            self.lanes = LaneServer(self.transport.accept)
+            self.lane_port = self.transport.lane_port = bound.getsockname()[1]
+            self.lanes = LaneServer(self.transport.accept_frames)
             await self.lanes.start(bound)
         return self
 
@@ -235,16 +236,19 @@ def is_up(a: End, b: End) -> bool:
 class Cable:
     """A TCP relay that can stop relaying without a word, as a cable does when it is cut."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, at: int = 0) -> None:
         self._target = port
+        self._at = at
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._intact = asyncio.Event()
         self._intact.set()
+        #: How long it takes over what fits into one read, 64 KiB.
+        self.delay_s = 0.0
         self.port = 0
 
     async def lay(self) -> Cable:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._at)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -290,6 +294,8 @@ class Cable:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
             await self._intact.wait()
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError("one end hung up")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 
@@ -18,6 +19,7 @@ import uvloop
 from rakit.multiraft import framed
 from rakit.multiraft.framed import (
     RECEIVED_BYTES_MAX,
+    SILENCE_MS_MAX,
     UNSENT_BYTES_MAX,
     FramedStream,
     LaneServer,
@@ -67,13 +69,16 @@ async def serving(port: int = 0) -> AsyncGenerator[Served]:
 
 async def connected(served: Served) -> tuple[FramedStream, FramedStream]:
     """Returns both ends of a stream on which hellos went to and fro."""
+    before = len(served.streams)
     near = await dial(served.address, served.port)
     await near.write(b"hello")
-    await until(lambda: served.streams)
+    await until(lambda: len(served.streams) > before)
     far = served.streams[-1]
     assert await far.read() == b"hello"
     await far.write(b"hello yourself")
     assert await near.read() == b"hello yourself"
+    near.trust()
+    far.trust()
     return near, far
 
 
@@ -111,7 +116,7 @@ async def what_nobody_reads_is_bounded_at_both_ends() -> None:
         count, size = 64, MIB
         writing = asyncio.create_task(write_all(near, [b"x" * size] * count))
         await until(lambda: far._is_paused and near._room is not None)
-        assert RECEIVED_BYTES_MAX <= far._received_bytes <= RECEIVED_BYTES_MAX + size
+        assert RECEIVED_BYTES_MAX <= far._received_bytes <= RECEIVED_BYTES_MAX + size + 64
         assert near._connection.get_write_buffer_size() <= UNSENT_BYTES_MAX + size + 4
         assert not writing.done()
         for _ in range(count):
@@ -145,6 +150,18 @@ async def who_waits_is_woken_by_the_end() -> None:
         await asyncio.wait_for(writing, 5)
 
 
+async def connections_send_at_once_and_end_when_nothing_is_taken() -> None:
+    async with serving() as served:
+        for each in await connected(served):
+            connection = each._connection.get_extra_info("socket")
+            tcp = socket.IPPROTO_TCP
+            assert connection.getsockopt(tcp, socket.TCP_NODELAY)
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if sys.platform == "linux":
+                assert connection.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == SILENCE_MS_MAX
+        served.streams[0].cancel()
+
+
 async def a_server_ends_what_it_serves_and_gives_its_port_back() -> None:
     async with serving() as served:
         near, _far = await connected(served)
@@ -166,6 +183,7 @@ async def a_server_ends_what_it_serves_and_gives_its_port_back() -> None:
         what_nobody_reads_is_bounded_at_both_ends,
         a_stream_reads_as_its_end_when_it_ended,
         who_waits_is_woken_by_the_end,
+        connections_send_at_once_and_end_when_nothing_is_taken,
         a_server_ends_what_it_serves_and_gives_its_port_back,
     ],
 )
@@ -179,6 +197,7 @@ def test_on_either_loop(
 
 
 async def test_a_stranger_is_hung_up_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with serving() as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
@@ -194,12 +213,13 @@ async def test_a_stranger_is_hung_up_on(caplog: pytest.LogCaptureFixture) -> Non
 async def test_more_connections_than_any_cluster_needs_are_closed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(framed, "CONNECTIONS_COUNT_MAX", 1)
     async with serving() as served:
         near, _far = await connected(served)
         second = await dial(served.address, served.port)
         assert await second.read() is None
-        assert "1 data lanes are open" in caplog.text
+        assert ": 1 are open" in caplog.text
         served.release()
         await until(lambda: not served.server._serving)
         assert await near.read() is None, "what was served to its end is closed"
@@ -226,6 +246,16 @@ async def test_a_bug_in_serving_a_stream_is_told_and_a_refusal_is_none(
         near.cancel()
 
 
+async def test_empty_messages_that_nobody_reads_are_bounded_too() -> None:
+    async with serving() as served:
+        near, far = await connected(served)
+        writing = asyncio.create_task(write_all(near, [b""] * 400_000))
+        await until(lambda: far._is_paused)
+        assert len(far._messages) * 64 <= RECEIVED_BYTES_MAX + (64 << 10) // 4 * 64
+        writing.cancel()
+        near.cancel()
+
+
 async def test_abort_ends_a_stream_for_both() -> None:
     async with serving() as served:
         near, far = await connected(served)
@@ -235,8 +265,14 @@ async def test_abort_ends_a_stream_for_both() -> None:
 
 
 async def test_ipv6_addresses_are_dialled_by_their_host() -> None:
-    async with serving() as served:
-        with pytest.raises(OSError):  # noqa: PT011  # nobody listens at that host, or it has no IPv6
-            await dial("[::1]:7071", served.port)
-        near = await dial("localhost:7071", served.port)
-        near.cancel()
+    called: list[object] = []
+
+    async def create_connection(_factory: object, host: str, port: int) -> tuple[None, str]:
+        called.append((host, port))
+        return None, "a stream"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+        for address in ("[::1]:7071", "rakit-0.rakit-peers:7071"):
+            await dial(address, 7073)
+    assert called == [("::1", 7073), ("rakit-0.rakit-peers", 7073)]

@@ -9,30 +9,57 @@ import asyncio
 import dataclasses
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeAlias
+from functools import partial
+from typing import NoReturn, TypeAlias
 
 import pytest
 
+from rakit.multiraft import link
 from rakit.multiraft.config import LinkConfig
-from rakit.multiraft.framed import dial
-from rakit.multiraft.hello import CONTROL, DATA, NodeIdentity
-from tests.multiraft.host.support import Cable, End, append, is_up, linked, until
+from rakit.multiraft.framed import FramedStream, dial
+from rakit.multiraft.hello import CONTROL, DATA, Lane, NodeIdentity
+from rakit.multiraft.session import Session, SessionEndedError
+from rakit.peer.v1 import raft_service_pb2 as wire
+from tests.multiraft.host.support import Cable, End, append, encoded, is_up, linked, until
 
 MakeEnd: TypeAlias = Callable[..., Awaitable[End]]
 QUICK = LinkConfig(lane_timeout_ms=100, backoff_ms_max=100)
+MIB = 1 << 20
 
 
 @pytest.fixture
 async def make() -> AsyncIterator[MakeEnd]:
     ends: list[End] = []
 
-    async def made(node_id: int, *, framed: bool = True) -> End:
-        ends.append(await End(node_id, QUICK, framed=framed).serve())
+    async def made(node_id: int, config: LinkConfig = QUICK, *, framed: bool = True) -> End:
+        ends.append(await End(node_id, config, framed=framed).serve())
         return ends[-1]
 
     yield made
     for each in ends:
         await each.close()
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def carries(a: End, b: End) -> None:
+    """Has a message go from one end to the other and be worked off."""
+    count = len(b.arrivals)
+    a.transport.send([append(10, a.node_id, b.node_id)])
+    await until(lambda: len(b.arrivals) == count + 1)
+    b.step(b.arrivals[-1])
+
+
+def session(end: End, lane: Lane = DATA) -> Session:
+    """What serves the lane that node 1 opened."""
+    return end.transport._sessions[1, lane]
+
+
+# Going over.
 
 
 async def test_a_lane_goes_over_to_frames_in_both_directions(make: MakeEnd) -> None:
@@ -41,10 +68,10 @@ async def test_a_lane_goes_over_to_frames_in_both_directions(make: MakeEnd) -> N
     assert a.carries_frames_to(b)
     assert b.carries_frames_to(a)
     assert a.transport._peers[2].control._framed is None, "signs of life stay with gRPC"
-    a.transport.send([append(5 << 20)])
+    a.transport.send([append(5 * MIB)])
     await until(lambda: b.sizes() == [1])
     (entry,) = b.arrivals[0].envelopes[0].message.entries
-    assert entry.data == b"x" * (5 << 20)
+    assert entry.data == b"x" * (5 * MIB)
 
 
 async def test_each_side_decides_for_itself_whether_it_takes_frames(make: MakeEnd) -> None:
@@ -52,68 +79,8 @@ async def test_each_side_decides_for_itself_whether_it_takes_frames(make: MakeEn
     await linked(a, b)
     assert a.carries_frames_to(b)
     assert not b.carries_frames_to(a)
-
-
-async def test_a_port_that_is_closed_leaves_the_lane_on_grpc_until_the_peer_starts_anew(
-    make: MakeEnd, caplog: pytest.LogCaptureFixture
-) -> None:
-    a, b = await make(1), await make(2)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        closed = free.getsockname()[1]
-    working, b.transport.lane_port = b.transport.lane_port, closed
-    await linked(a, b)
-    assert not a.carries_frames_to(b)
-    told = f"port {closed} of node 2 is not reached"
-    assert caplog.text.count(told) == 1
-    a.transport.send([append(10)])
-    await until(lambda: b.sizes() == [1])
-    # The lane breaks and is made again; the port is not tried, though it would do by now.
-    b.transport.lane_port = working
-    a.told.clear()
-    b.transport._sessions[1, DATA].end("a test ends it")
-    await until(lambda: a.count("disconnected", 2, DATA))
-    await until(lambda: is_up(a, b))
-    assert not a.carries_frames_to(b)
-    b.transport._gate.identity = replaced(b)
-    b.transport._sessions[1, DATA].end("a test ends it")
-    await until(lambda: a.count("disconnected", 2, DATA) == 2)
-    await until(lambda: is_up(a, b))
-    assert a.carries_frames_to(b)
-    assert caplog.text.count(told) == 1
-
-
-def replaced(end: End) -> NodeIdentity:
-    """A later start of the same node."""
-    identity = end.transport._gate.identity
-    return dataclasses.replace(identity, boot_epoch=identity.boot_epoch + 1, opened_counter=1)
-
-
-async def test_a_port_at_which_nobody_speaks_leaves_the_lane_on_grpc(
-    make: MakeEnd, caplog: pytest.LogCaptureFixture
-) -> None:
-    a, b = await make(1), await make(2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        b.transport.lane_port = silent.getsockname()[1]
-        await linked(a, b)
-        assert not a.carries_frames_to(b)
-        assert "no hello in time" in caplog.text
-        # The lane that it was to leave works: nothing has taken its place.
-        a.transport.send([append(10)])
-        await until(lambda: b.sizes() == [1])
-
-
-async def test_s16_a_data_lane_ends_with_the_control_lane(make: MakeEnd) -> None:
-    a, b = await make(1), await make(2)
-    cable = await Cable(b.port).lay()
-    a.transport.set_peer(2, f"127.0.0.1:{cable.port}")
-    await until(lambda: is_up(a, b))
-    assert a.carries_frames_to(b), "the frames go past the cable"
-    cable.cut()
-    await until(lambda: a.count("disconnected", 2, CONTROL))
-    await until(lambda: a.count("disconnected", 2, DATA), 1)
-    cable.mend()
-    await until(lambda: is_up(a, b) and a.carries_frames_to(b))
-    await cable.close()
+    await carries(a, b)
+    await carries(b, a)
 
 
 async def test_a_lane_that_breaks_comes_back_as_frames(make: MakeEnd) -> None:
@@ -128,25 +95,242 @@ async def test_a_lane_that_breaks_comes_back_as_frames(make: MakeEnd) -> None:
     assert a.transport._peers[2].data._framed is not stream
 
 
+async def test_a_peer_that_starts_anew_while_a_lane_goes_over_is_not_taken_for_the_old_one(
+    make: MakeEnd,
+) -> None:
+    a, b = await make(1), await make(2)
+
+    async def accept(stream: FramedStream) -> None:
+        identity = b.transport._gate.identity
+        if identity.boot_epoch == 1:
+            b.transport._gate.identity = started_anew(identity)
+        await b.transport.accept_frames(stream)
+
+    assert b.lanes is not None
+    b.lanes._accept = accept
+    a.call(b)
+    await until(lambda: is_up(a, b))
+    assert a.carries_frames_to(b)
+    data = [each for each in a.told if each[:2] == ("introduced", 2)]
+    assert data[-1] == ("introduced", 2, 2)
+
+
+def started_anew(identity: NodeIdentity) -> NodeIdentity:
+    """A later start of the same node."""
+    return dataclasses.replace(identity, boot_epoch=identity.boot_epoch + 1, opened_counter=1)
+
+
+# Staying.
+
+
+async def test_a_port_that_is_closed_leaves_the_lane_on_grpc_and_is_not_tried_each_time(
+    make: MakeEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = await make(1), await make(2)
+    b.transport.lane_port = closed_port()
+    await linked(a, b)
+    assert not a.carries_frames_to(b)
+    await carries(a, b)
+    session(b).end("a test ends it")
+    await until(lambda: a.count("disconnected", 2, DATA))
+    await until(lambda: is_up(a, b))
+    assert caplog.text.count(f"port {b.transport.lane_port} of node 2 is not reached") == 1
+    await carries(a, b)
+
+
+async def test_a_lane_goes_over_once_its_port_is_reached(make: MakeEnd) -> None:
+    a, b = await make(1, dataclasses.replace(QUICK, lane_retry_ms=100)), await make(2)
+    b.transport.lane_port = port = closed_port()
+    await linked(a, b)
+    assert not a.carries_frames_to(b)
+    cable = await Cable(b.lane_port, port).lay()
+    await until(lambda: a.carries_frames_to(b))
+    assert a.count("disconnected", 2, DATA) == 1
+    await carries(a, b)
+    await cable.close()
+
+
+async def test_a_lane_on_grpc_stays_up_while_its_port_is_tried(
+    make: MakeEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    async def counted(address: str, port: int) -> FramedStream:
+        tried.append(port)
+        return await dial(address, port)
+
+    monkeypatch.setattr(link, "dial", counted)
+    a, b = await make(1, dataclasses.replace(QUICK, lane_retry_ms=10)), await make(2)
+    b.transport.lane_port = closed_port()
+    await linked(a, b)
+    for count in range(5):
+        await carries(a, b)
+        await until(partial(has_more, tried, count))
+    assert not a.count("disconnected", 2, DATA)
+
+
+def has_more(tried: list[int], count: int) -> bool:
+    return tried.count(tried[0]) > count
+
+
+async def test_a_port_at_which_nobody_speaks_leaves_the_lane_on_grpc(
+    make: MakeEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = await make(1), await make(2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        b.transport.lane_port = silent.getsockname()[1]
+        await linked(a, b)
+        assert not a.carries_frames_to(b)
+        assert "no hello in time" in caplog.text
+        await carries(a, b)
+
+
+async def test_a_hello_that_comes_too_late_costs_the_lane_that_was_kept_nothing(
+    make: MakeEnd,
+) -> None:
+    a, b = await make(1), await make(2)
+    go_on, done = asyncio.Event(), asyncio.Event()
+
+    async def accept(stream: FramedStream) -> None:
+        await go_on.wait()
+        try:
+            await b.transport.accept_frames(stream)
+        finally:
+            done.set()
+
+    assert b.lanes is not None
+    b.lanes._accept = accept
+    a.call(b)
+    await until(lambda: is_up(a, b))
+    assert not a.carries_frames_to(b)
+    kept = session(b)
+    go_on.set()
+    async with asyncio.timeout(5):
+        await done.wait()
+    assert session(b) is kept
+    assert not a.count("disconnected", 2, DATA)
+    await carries(a, b)
+
+
+# Strangers.
+
+
 async def test_a_stranger_at_the_port_disturbs_nobody(make: MakeEnd) -> None:
     a, b = await make(1), await make(2)
     await linked(a, b)
-    stranger = await dial(b.address, b.transport.lane_port)
+    stranger = await dial(b.address, b.lane_port)
     await stranger.write(b"who is there?")
     assert await stranger.read() is None
     assert a.carries_frames_to(b)
-    a.transport.send([append(10)])
-    await until(lambda: b.sizes() == [1])
+    await carries(a, b)
 
 
-async def test_a_connection_that_says_nothing_is_ended() -> None:
+def hello(lane: Lane) -> bytes:
+    """What node 1 says first."""
+    return wire.ExchangeRequest(
+        hello=wire.Hello(
+            cluster_id="cluster",
+            from_node_id=1,
+            to_node_id=2,
+            store_uuid="store-1",
+            boot_epoch=1,
+            synced_counter=1,
+            lane=lane,
+        )
+    ).SerializeToString()
+
+
+async def test_a_control_lane_is_not_taken_as_frames(make: MakeEnd) -> None:
+    b = await make(2)
+    stream = await dial(b.address, b.lane_port)
+    stream.trust()
+    await stream.write(hello(CONTROL))
+    assert await stream.read() is not None
+    assert await stream.read() is None
+    assert not b.count("introduced")
+
+
+@pytest.mark.parametrize("says_hello", [False, True])
+async def test_a_connection_that_says_nothing_more_is_ended(*, says_hello: bool) -> None:
     b = await End(2, LinkConfig(hello_timeout_ms=50), framed=True).serve()
     try:
-        stream = await dial(b.address, b.transport.lane_port)
+        stream = await dial(b.address, b.lane_port)
         async with asyncio.timeout(5):
+            if says_hello:
+                await stream.write(hello(DATA))
+                assert await stream.read() is not None
             assert await stream.read() is None
+        assert not b.count("introduced"), "it takes nobody's place before it goes over"
     finally:
         await b.close()
+
+
+async def test_a_peer_that_breaks_the_rules_is_cut_off(make: MakeEnd) -> None:
+    b = await make(2)
+    stream = await dial(b.address, b.lane_port)
+    stream.trust()
+    for each in (hello(DATA), b"", encoded(2, [append(10)])):
+        await stream.write(each)
+    assert await stream.read() is not None
+    assert await stream.read() is None
+    assert not b.arrivals
+
+
+# Ends.
+
+
+@pytest.mark.parametrize("cuts_the_lane", [False, True], ids=["control only", "both"])
+async def test_s16_a_data_lane_ends_with_the_control_lane(
+    make: MakeEnd, *, cuts_the_lane: bool
+) -> None:
+    a, b = await make(1), await make(2)
+    cables = [await Cable(b.port).lay()]
+    if cuts_the_lane:
+        cables.append(await Cable(b.lane_port).lay())
+        b.transport.lane_port = cables[1].port
+    a.transport.set_peer(2, f"127.0.0.1:{cables[0].port}")
+    await until(lambda: is_up(a, b))
+    assert a.carries_frames_to(b)
+    for each in cables:
+        each.cut()
+    await until(lambda: a.count("disconnected", 2, CONTROL))
+    await until(lambda: a.count("disconnected", 2, DATA), 1)
+    for each in cables:
+        each.mend()
+    await until(lambda: is_up(a, b))
+    await carries(a, b)
+    for each in cables:
+        await each.close()
+
+
+async def test_a_lane_on_grpc_ends_with_the_control_lane_as_well(make: MakeEnd) -> None:
+    a, b = await make(1), await make(2, framed=False)
+    await linked(a, b)
+    session(b, CONTROL).end("a test ends it")
+    await until(lambda: a.count("disconnected", 2, DATA))
+    await until(lambda: is_up(a, b))
+    await carries(a, b)
+
+
+@pytest.mark.parametrize("framed", [False, True])
+async def test_bulk_over_a_slow_path_arrives(make: MakeEnd, *, framed: bool) -> None:
+    """The answer to a ping stands behind it."""
+    a, b = await make(1), await make(2, framed=framed)
+    cables = [await Cable(each).lay() for each in (b.port, b.lane_port or closed_port())]
+    for each in cables:
+        each.delay_s = 0.04
+    if framed:
+        b.transport.lane_port = cables[1].port
+    slow = dataclasses.replace(QUICK, lane_timeout_ms=2_000)
+    a.transport._config = slow
+    a.transport.set_peer(2, f"127.0.0.1:{cables[0].port}")
+    await until(lambda: is_up(a, b))
+    assert a.carries_frames_to(b) is framed
+    a.transport.send([append(4 * MIB)])
+    await until(lambda: b.sizes() == [1], 30)
+    assert not a.count("disconnected", 2, DATA)
+    for each in cables:
+        await each.close()
 
 
 async def test_a_node_that_stops_ends_its_lanes(make: MakeEnd) -> None:
@@ -156,3 +340,32 @@ async def test_a_node_that_stops_ends_its_lanes(make: MakeEnd) -> None:
     b.transport.stop_sending()
     await until(lambda: a.count("refused", 2))
     await until(lambda: a.count("disconnected", 2, DATA))
+
+
+async def test_a_session_ends_though_its_peer_takes_nothing(make: MakeEnd) -> None:
+    end = await make(2)
+
+    class Clogged:
+        """A stream whose other end neither reads nor says anything."""
+
+        async def read(self) -> bytes:
+            await asyncio.Event().wait()
+            return b""
+
+        async def write(self, message: bytes) -> None:
+            del message
+            blocked.set()
+            await asyncio.Event().wait()
+
+        async def abort(self, code: object, details: str) -> NoReturn:
+            raise AssertionError(f"{code}: {details}")
+
+    blocked = asyncio.Event()
+    serving = Session(1, DATA, QUICK, end)
+    running = asyncio.create_task(serving.run(Clogged()))
+    serving.offer(append(10))
+    await blocked.wait()
+    serving.end("a newer stream took its place")
+    async with asyncio.timeout(5):
+        with pytest.RaisesGroup(pytest.RaisesExc(SessionEndedError, match="took its place")):
+            await running

@@ -4,7 +4,8 @@ isort:skip_file
 What Raft groups of two nodes say to each other: one stream per lane and direction carries the messages of all groups.
 
 A node that answers a hello on the data lane may name a port. There the same messages are taken as frames over TCP, each
-behind its length (four bytes, the lowest first), beginning with hellos as here; the stream of gRPC is then left.
+behind its length (four bytes, the lowest first): hellos as here, then an empty message with which the caller goes over and
+leaves the stream of gRPC, then all that this lane carries.
 
 A node opens two streams to every peer, a control and a data lane, each on a connection of its own, so that bulk never
 delays a heartbeat (S17). Requests go up the stream of the node that has something to ask; the answers come down the
