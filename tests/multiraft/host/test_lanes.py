@@ -161,16 +161,16 @@ async def test_a_lane_on_grpc_stays_up_while_its_port_is_tried(
 
     monkeypatch.setattr(link, "dial", counted)
     a, b = await make(1, dataclasses.replace(QUICK, lane_retry_ms=10)), await make(2)
-    b.transport.lane_port = closed_port()
+    b.transport.lane_port = closed = closed_port()
     await linked(a, b)
     for count in range(5):
         await carries(a, b)
-        await until(partial(has_more, tried, count))
+        await until(partial(was_tried, tried, closed, count))
     assert not a.count("disconnected", 2, DATA)
 
 
-def has_more(tried: list[int], count: int) -> bool:
-    return tried.count(tried[0]) > count
+def was_tried(tried: list[int], port: int, more_than: int) -> bool:
+    return tried.count(port) > more_than
 
 
 async def test_a_port_at_which_nobody_speaks_leaves_the_lane_on_grpc(
