@@ -95,14 +95,19 @@ _TABLE_PER_BUFFER = 2
 #:
 #: A compaction of the first level writes gigabytes, as fast as the disk takes them, and every sync
 #: of the log waits behind that: the rate halved, a single record took three times as long (0005).
-#: The twentieth, 128 MiB/s, is what a node takes in at most, so a burst after a rest is not held up
-#: by its own flushes. A fixed bound of less is gentler, but compaction that falls behind would
-#: never come back then.
-BACKGROUND_BYTES_PER_S_MAX = 20 * 128 * MIB
-BACKGROUND_REFILL_US = 10_000
-#: One in so many turns goes to compaction though a flush waits. Flushes wait for the next refill
-#: behind whatever compaction has taken of the last one: with 0.1 s memtables piled up.
+#: The twentieth, 256 MiB/s, is twice what a node takes in at most, so that flushes keep up beside a
+#: compaction. A fixed bound of less is gentler, but compaction that falls behind would never come
+#: back then.
+BACKGROUND_BYTES_PER_S_MAX = 20 * 256 * MIB
+#: A flush asks for a megabyte at a time, and waits for the next refill behind whatever compaction
+#: has taken of the last one. With 10 ms it got 100 MB/s at most and memtables piled up to half a
+#: gigabyte on a node (0005).
+BACKGROUND_REFILL_US = 2_000
+#: One in so many turns goes to compaction though a flush waits.
 BACKGROUND_FAIRNESS = 100
+#: What compaction reads ahead of each table that it merges, of up to sixty-four at once, beside the
+#: block in hand. RocksDB's own 2 MiB is memory and nothing else.
+_COMPACTION_READAHEAD_BYTES = 256 << 10
 
 
 def settings(
@@ -129,6 +134,7 @@ def settings(
             "max_bgerror_resume_count": "0",
             "max_open_files": str(open_tables_max(all_of_them=compacts)),
             "max_background_jobs": "2",
+            "compaction_readahead_size": str(_COMPACTION_READAHEAD_BYTES),
             "use_direct_io_for_flush_and_compaction": _spell(direct_io),
             "keep_log_file_num": "4",
             "max_log_file_size": str(4 * MIB),
