@@ -47,6 +47,7 @@ UNSENT_BYTES_MAX: Final = 1 << 20
 CONNECTIONS_COUNT_MAX: Final = 1024
 #: Time in which nothing of what was sent was taken, after which the kernel ends a connection.
 SILENCE_MS_MAX: Final = 30_000
+PORT_MAX: Final = 65_535
 #: What a message counts for beside its bytes, so that empty ones do not pile up either.
 MESSAGE_COST_BYTES: Final = 64
 
@@ -103,7 +104,7 @@ class FramedStream(asyncio.BufferedProtocol):
         await self.write_pieces([message])
 
     async def write_pieces(self, pieces: Sequence[Payload]) -> None:
-        """Sends a message that is made of pieces, without putting them together."""
+        """Sends a message that is made of pieces; uvloop does not put them together."""
         if self._ended:
             return
         size = sum([len(piece) for piece in pieces])
@@ -190,6 +191,7 @@ class FramedStream(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """See asyncio: a peer that sends no more is gone."""
+        self.cancel()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -212,8 +214,13 @@ class FramedStream(asyncio.BufferedProtocol):
 async def dial(address: str, port: int) -> FramedStream:
     """Connects to a port of the host in a peer's address; raises `OSError`."""
     host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    if port > PORT_MAX:
+        raise OSError(f"there is no port {port}")
     loop = asyncio.get_running_loop()
-    _, stream = await loop.create_connection(FramedStream, host, port)
+    try:
+        _, stream = await loop.create_connection(FramedStream, host, port)
+    except ValueError as error:
+        raise OSError(f"{host!r} is no host: {error}") from error
     return stream
 
 

@@ -15,9 +15,10 @@ Rules:
 - A data lane tells when it has got room or has none left (S17); one that is down has none.
 - Nothing is written before the peer's hello came and was judged.
 - A data lane goes over to frames where the peer offers them (`framed`), before it counts as up. A
-  port that was not reached is tried again after a while, without touching the lane until it is.
+  port that was not reached is tried again after a while, beside the lane, hellos included; the lane
+  moves once they came.
 - A data lane ends with the control lane, which is who finds out in time that the other side is
-  silent; also while that one cannot be made again.
+  silent; and, if it is older, with each silence that meets an attempt to make that one again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import grpc
@@ -55,6 +58,10 @@ class LinkEndedError(Exception):
     """The stream is over: the peer ended it, refused it, or did not answer in time."""
 
 
+class SilentPeerError(LinkEndedError):
+    """Nothing came back in time, not even a refusal."""
+
+
 class Link:
     """One lane to one peer, from `start` to `close`."""
 
@@ -70,13 +77,13 @@ class Link:
         events: PeerEvents,
         rng: random.Random,
         room_changed: Callable[[int], None],
-        broke: Callable[[], None] = lambda: None,
+        lost: Callable[[float], None] = lambda _began_s: None,
     ) -> None:
         self.node_id = node_id
         self.lane = lane
         self.address = address
         self._room_changed = room_changed
-        self._tell_broke = broke
+        self._tell_lost = lost
         self._open: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
         self._gate = gate
         self._config = config
@@ -101,11 +108,12 @@ class Link:
         self._leaderships: dict[int, int] = {}
         self._leaderships_complete = False
         self._connected = False
-        #: What carries the lane, when it is not gRPC.
-        self._framed: FramedStream | None = None
-        #: The port that the peer offers, and until when it is not tried, on the loop's clock.
-        self._lane_port = 0
-        self._avoid_until_s = 0.0
+        #: Whether frames carry the lane, not gRPC; as long as it is connected.
+        self.is_framed = False
+        #: The offer that was of no use, and until when it is not tried, on the loop's clock.
+        self._unreached: tuple[_Offer | None, float] = None, 0.0
+        #: When the attempt began that is up or under way.
+        self._began_s = 0.0
         self._hung_up = asyncio.Event()
         #: A task group whose child fails at the moment of a cancellation swallows that.
         self._closed = False
@@ -137,6 +145,7 @@ class Link:
         """Begins to connect, for as long as it takes."""
         assert self._task is None, "a link is started once"
         self._task = asyncio.create_task(self._run(), name=f"link to node {self.node_id}")
+        self._task.add_done_callback(_tell_of_bug)
 
     async def close(self) -> None:
         """Ends the stream and every attempt to make one."""
@@ -178,9 +187,10 @@ class Link:
         """Ends the waiting between two attempts: the peer has shown itself."""
         self._poke.set()
 
-    def hang_up(self) -> None:
-        """Ends the stream that is up; it is made again."""
-        self._hung_up.set()
+    def hang_up(self, before_s: float) -> None:
+        """Ends the stream that is up or under way, if it began before; it is made again."""
+        if self._began_s < before_s:
+            self._hung_up.set()
 
     async def _run(self) -> None:
         attempt, expected = 0, False
@@ -189,31 +199,36 @@ class Link:
             # gRPC answers from memory for a while after a failure. When the peer has shown itself
             # that memory is wrong, and the call waits until the channel has tried again.
             call: _Call = self._open(wait_for_ready=expected)
-            came_up_at = None
+            came_up_at, was_silent = None, False
+            self._began_s = began_s = loop.time()
+            self._hung_up.clear()
             try:
                 answer = await self._greet(call, self._config.hello_timeout_ms)
-                self._lane_port = answer.lane_port
-                if await self._go_over(answer):
+                offer = _Offer(answer.lane_port, answer.store_uuid, answer.boot_epoch)
+                if (framed := await self._go_over(offer)) is not None:
                     call.cancel()
-                    assert self._framed is not None, "it went over to frames"
-                    call = self._framed
+                    call = framed
+                self._judge(answer)  # again: that took a while
                 self._come_up(answer)
+                self.is_framed = framed is not None
                 came_up_at = loop.time()
                 # In a task of its own, because a task group whose child fails may leave its task
                 # marked as cancelled, and a later time limit would then end this one for good
                 # (Python before 3.11.4, python/cpython#102780).
-                await loop.create_task(self._exchange(call))
+                await loop.create_task(self._exchange(call, offer))
             except* (
                 grpc.aio.AioRpcError,
                 LinkEndedError,
                 LinkProtocolError,
                 codec.MalformedMessageError,
             ) as errors:
+                was_silent = isinstance(errors.exceptions[0], SilentPeerError)
                 self._explain(errors.exceptions[0], was_up=came_up_at is not None)
             finally:
                 call.cancel()
-                self._drop_frames()
                 self._broke(was_up=came_up_at is not None)
+                if came_up_at is not None or was_silent:
+                    self._tell_lost(began_s if was_silent else loop.time())
             long = self._config.backoff_ms_max / 1000
             if self._closed:
                 break
@@ -231,51 +246,52 @@ class Link:
                 await call.write(wire.ExchangeRequest(hello=hello).SerializeToString())
                 answer = codec.decode_response(_message(await call.read())).hello
         except TimeoutError as error:
-            raise LinkEndedError("no hello in time") from error
+            raise SilentPeerError("no hello in time") from error
+        self._judge(answer)
+        return answer
+
+    def _judge(self, answer: wire.Hello) -> None:
         verdict = self._gate.judge(answer, self.node_id)
         if verdict is None and answer.lane != self.lane:
             verdict = f"node {self.node_id} answered on another lane"
         if verdict is not None:
             raise LinkEndedError(verdict)
-        return answer
 
-    async def _go_over(self, answer: wire.Hello) -> bool:
-        """Opens the lane as frames where the peer offers that; False: it stays on gRPC."""
+    async def _go_over(self, offer: _Offer) -> FramedStream | None:
+        """Opens the lane as frames where the peer offers that; None: it stays on gRPC."""
+        unreached, until_s = self._unreached
         loop = asyncio.get_running_loop()
-        if not answer.lane_port or loop.time() < self._avoid_until_s:
-            return False
+        if not offer.lane_port or (offer == unreached and loop.time() < until_s):
+            return None
         try:
-            self._framed = await self._dial()
-            there = await self._greet(self._framed, self._config.lane_timeout_ms)
+            stream = await self._dial(offer)
         except (OSError, LinkEndedError, codec.MalformedMessageError) as error:
             _log.warning(
                 "port %d of node %d is not reached (%s): what is replicated goes over gRPC, which"
                 " costs more; see --lane-listen",
-                answer.lane_port,
+                offer.lane_port,
                 self.node_id,
                 str(error) or "no connection in time",
             )
-            self._drop_frames()
-            self._avoid_until_s = loop.time() + self._config.lane_retry_ms / 1000
-            return False
-        if (there.store_uuid, there.boot_epoch) != (answer.store_uuid, answer.boot_epoch):
-            raise LinkEndedError(f"node {self.node_id} has started anew meanwhile")
-        self._framed.trust()
-        await self._framed.write(b"")
-        return True
+            self._unreached = offer, loop.time() + self._config.lane_retry_ms / 1000
+            return None
+        stream.trust()
+        await stream.write(b"")
+        return stream
 
-    async def _dial(self) -> FramedStream:
+    async def _dial(self, offer: _Offer) -> FramedStream:
+        """Says hello as frames; raises `OSError` and what `_greet` does."""
         async with asyncio.timeout(self._config.lane_timeout_ms / 1000):
-            return await dial(self.address, self._lane_port)
-
-    def _drop_frames(self) -> None:
-        if self._framed is not None:
-            self._framed.cancel()
-            self._framed = None
+            stream = await dial(self.address, offer.lane_port)
+        try:
+            offer.check(await self._greet(stream, self._config.lane_timeout_ms))
+        except BaseException:
+            stream.cancel()
+            raise
+        return stream
 
     def _come_up(self, answer: wire.Hello) -> None:
         self._connected = True
-        self._hung_up.clear()
         self._window = Window(self._config)
         if self.lane == CONTROL:
             self._leaderships = self._events.led_here()
@@ -283,33 +299,28 @@ class Link:
         self._judge_room()
         self._events.introduced(self.node_id, answer.boot_epoch)
 
-    async def _exchange(self, call: _Call) -> None:
+    async def _exchange(self, call: _Call, offer: _Offer) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._write(call))
             tasks.create_task(self._read(call))
             if self.lane == DATA:
-                tasks.create_task(self._stay())
+                tasks.create_task(self._follow_control())
+            if offer.lane_port and not isinstance(call, FramedStream):
+                tasks.create_task(self._try_again(offer))
 
-    async def _stay(self) -> None:
-        """Ends the stream when the control lane ends, or when it could go by frames after all."""
-        retry_s = self._config.lane_retry_ms / 1000
-        may_go_over = self._lane_port and self._framed is None
+    async def _follow_control(self) -> None:
+        await self._hung_up.wait()
+        raise LinkEndedError("the control lane ended")
+
+    async def _try_again(self, offer: _Offer) -> None:
+        """Ends a stream on gRPC when the peer can be greeted as frames after all."""
         while True:
-            try:
-                async with asyncio.timeout(retry_s if may_go_over else None):
-                    await self._hung_up.wait()
-                raise LinkEndedError("the control lane ended")
-            except TimeoutError:
-                if await self._is_reached():
-                    raise LinkEndedError("it goes over to frames") from None
-
-    async def _is_reached(self) -> bool:
-        try:
-            probe = await self._dial()
-        except OSError:
-            return False
-        probe.cancel()
-        return True
+            await asyncio.sleep(self._config.lane_retry_ms / 1000)
+            with suppress(OSError, LinkEndedError, codec.MalformedMessageError):
+                (await self._dial(offer)).cancel()
+                break
+        self._unreached = None, 0.0
+        raise LinkEndedError("it goes over to frames")
 
     async def _write(self, call: _Call) -> None:
         while True:
@@ -318,8 +329,8 @@ class Link:
                 await self._wake.heard()
                 continue
             try:
-                if self._framed is not None:
-                    await self._framed.write_pieces(request)
+                if isinstance(call, FramedStream):
+                    await call.write_pieces(request)
                 else:
                     await call.write(b"".join(request))
             except asyncio.InvalidStateError as error:
@@ -394,7 +405,6 @@ class Link:
         self._judge_room()
         if was_up:
             self._events.disconnected(self.node_id, self.lane)
-        self._tell_broke()
 
     def _explain(self, error: BaseException, *, was_up: bool) -> None:
         text = _text(error)
@@ -431,6 +441,25 @@ class _Call(Protocol):
     async def read(self) -> object: ...
 
     def cancel(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """Where a start of the peer takes a data lane as frames; port 0: nowhere."""
+
+    lane_port: int
+    store_uuid: str
+    boot_epoch: int
+
+    def check(self, there: wire.Hello) -> None:
+        """Raises `LinkEndedError` if somebody else answers there."""
+        if (there.store_uuid, there.boot_epoch) != (self.store_uuid, self.boot_epoch):
+            raise LinkEndedError(f"another start of node {there.from_node_id} answers there")
+
+
+def _tell_of_bug(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("a link between nodes has ended for good", exc_info=error)
 
 
 def _message(data: object) -> bytes:

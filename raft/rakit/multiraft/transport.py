@@ -126,7 +126,7 @@ class Transport:
             grpc.aio.insecure_channel(address, peer_channel_options(self._config, bulk=True)),
         )
         data = self._link(node_id, DATA, address, channels[1])
-        control = self._link(node_id, CONTROL, address, channels[0], broke=data.hang_up)
+        control = self._link(node_id, CONTROL, address, channels[0], lost=data.hang_up)
         self._peers[node_id] = _Peer(address, channels, control, data)
         control.start()
         data.start()
@@ -137,7 +137,7 @@ class Transport:
         lane: Lane,
         address: str,
         channel: grpc.aio.Channel,
-        broke: Callable[[], None] = lambda: None,
+        lost: Callable[[float], None] = lambda _began_s: None,
     ) -> Link:
         return Link(
             node_id,
@@ -149,7 +149,7 @@ class Transport:
             events=self._events,
             rng=self._rng,
             room_changed=self._room_changed if lane == DATA else lambda _: None,
-            broke=broke,
+            lost=lost,
         )
 
     def _room_changed(self, node_id: int) -> None:
@@ -261,6 +261,8 @@ class Transport:
             await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, "data lanes only")
         stream.trust()
         if await self._goes_over(stream):
+            # Again, because that may have taken a while: a later start may have called meanwhile.
+            await self._refuse_if_misplaced(stream, hello)
             await self._serve(stream, hello)
 
     async def _goes_over(self, stream: Stream) -> bool:
@@ -275,9 +277,7 @@ class Transport:
         hello = await self._first_message(stream)
         node_id, lane = hello.from_node_id, hello.lane
         await self._refuse_if_stopped(stream)
-        if (verdict := self._gate.judge(hello)) is not None:
-            _log.error("refused node %d: %s", node_id, verdict)
-            await stream.abort(grpc.StatusCode.FAILED_PRECONDITION, verdict)
+        await self._refuse_if_misplaced(stream, hello)
         answer = self._gate.hello(node_id, lane)
         if lane == DATA:
             answer.lane_port = self.lane_port
@@ -307,6 +307,11 @@ class Transport:
         if code is not grpc.StatusCode.OK:
             # Not above: what is raised there comes out in a group, which grpc takes for a bug.
             await stream.abort(code, reason)
+
+    async def _refuse_if_misplaced(self, stream: Stream, hello: wire.Hello) -> None:
+        if (verdict := self._gate.judge(hello)) is not None:
+            _log.error("refused node %d: %s", hello.from_node_id, verdict)
+            await stream.abort(grpc.StatusCode.FAILED_PRECONDITION, verdict)
 
     async def _refuse_if_stopped(self, stream: Stream) -> None:
         if self._stopped:

@@ -161,7 +161,7 @@ class End:
     def carries_frames_to(self, other: End) -> bool:
         """Whether the data lane to another end is up and goes past gRPC."""
         data = self.transport._peers[other.node_id].data
-        return data.connected and data._framed is not None
+        return data.connected and data.is_framed
 
     async def close(self) -> None:
         await self.transport.close()
@@ -236,9 +236,8 @@ def is_up(a: End, b: End) -> bool:
 class Cable:
     """A TCP relay that can stop relaying without a word, as a cable does when it is cut."""
 
-    def __init__(self, port: int, at: int = 0) -> None:
+    def __init__(self, port: int) -> None:
         self._target = port
-        self._at = at
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._intact = asyncio.Event()
@@ -247,8 +246,9 @@ class Cable:
         self.delay_s = 0.0
         self.port = 0
 
-    async def lay(self) -> Cable:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._at)
+    async def lay(self, bound: socket.socket | None = None) -> Cable:
+        bound = bound or socket.create_server(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._accept, sock=bound)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

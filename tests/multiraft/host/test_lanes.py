@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from enum import Enum
 from functools import partial
 from typing import NoReturn, TypeAlias
 
@@ -40,10 +41,17 @@ async def make() -> AsyncIterator[MakeEnd]:
         await each.close()
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
+@pytest.fixture
+def closed() -> Iterator[socket.socket]:
+    """A port that nobody else gets, and at which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound
+
+
+def port_of(bound: socket.socket) -> int:
+    port: int = bound.getsockname()[1]
+    return port
 
 
 async def carries(a: End, b: End) -> None:
@@ -67,7 +75,7 @@ async def test_a_lane_goes_over_to_frames_in_both_directions(make: MakeEnd) -> N
     await linked(a, b)
     assert a.carries_frames_to(b)
     assert b.carries_frames_to(a)
-    assert a.transport._peers[2].control._framed is None, "signs of life stay with gRPC"
+    assert not a.transport._peers[2].control.is_framed, "signs of life stay with gRPC"
     a.transport.send([append(5 * MIB)])
     await until(lambda: b.sizes() == [1])
     (entry,) = b.arrivals[0].envelopes[0].message.entries
@@ -86,13 +94,13 @@ async def test_each_side_decides_for_itself_whether_it_takes_frames(make: MakeEn
 async def test_a_lane_that_breaks_comes_back_as_frames(make: MakeEnd) -> None:
     a, b = await make(1), await make(2)
     await linked(a, b)
-    stream = a.transport._peers[2].data._framed
-    assert stream is not None
+    assert b.lanes is not None
+    (stream,) = b.lanes._serving.values()
     stream._connection.abort()
     await until(lambda: a.count("disconnected", 2, DATA))
     await until(lambda: is_up(a, b))
     assert a.carries_frames_to(b)
-    assert a.transport._peers[2].data._framed is not stream
+    await carries(a, b)
 
 
 async def test_a_peer_that_starts_anew_while_a_lane_goes_over_is_not_taken_for_the_old_one(
@@ -124,10 +132,10 @@ def started_anew(identity: NodeIdentity) -> NodeIdentity:
 
 
 async def test_a_port_that_is_closed_leaves_the_lane_on_grpc_and_is_not_tried_each_time(
-    make: MakeEnd, caplog: pytest.LogCaptureFixture
+    make: MakeEnd, closed: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b = await make(1), await make(2)
-    b.transport.lane_port = closed_port()
+    b.transport.lane_port = port_of(closed)
     await linked(a, b)
     assert not a.carries_frames_to(b)
     await carries(a, b)
@@ -138,20 +146,31 @@ async def test_a_port_that_is_closed_leaves_the_lane_on_grpc_and_is_not_tried_ea
     await carries(a, b)
 
 
-async def test_a_lane_goes_over_once_its_port_is_reached(make: MakeEnd) -> None:
+async def test_a_lane_goes_over_once_its_port_is_reached(
+    make: MakeEnd, closed: socket.socket
+) -> None:
     a, b = await make(1, dataclasses.replace(QUICK, lane_retry_ms=100)), await make(2)
-    b.transport.lane_port = port = closed_port()
+    b.transport.lane_port = port_of(closed)
     await linked(a, b)
     assert not a.carries_frames_to(b)
-    cable = await Cable(b.lane_port, port).lay()
+    cable = await Cable(b.lane_port).lay(closed)
     await until(lambda: a.carries_frames_to(b))
     assert a.count("disconnected", 2, DATA) == 1
     await carries(a, b)
     await cable.close()
 
 
+class Port(Enum):
+    """What may be behind a port that is no lane."""
+
+    CLOSED = "closed"
+    SILENT = "silent"
+    CLOSES = "closes"
+
+
+@pytest.mark.parametrize("kind", list(Port))
 async def test_a_lane_on_grpc_stays_up_while_its_port_is_tried(
-    make: MakeEnd, monkeypatch: pytest.MonkeyPatch
+    make: MakeEnd, closed: socket.socket, monkeypatch: pytest.MonkeyPatch, kind: Port
 ) -> None:
     tried: list[int] = []
 
@@ -161,16 +180,42 @@ async def test_a_lane_on_grpc_stays_up_while_its_port_is_tried(
 
     monkeypatch.setattr(link, "dial", counted)
     a, b = await make(1, dataclasses.replace(QUICK, lane_retry_ms=10)), await make(2)
-    b.transport.lane_port = closed = closed_port()
+    b.transport.lane_port = port = port_of(closed)
+    if kind is not Port.CLOSED:
+        closed.listen()
+    hanging_up = asyncio.create_task(hang_up_on_all(closed)) if kind is Port.CLOSES else None
     await linked(a, b)
     for count in range(5):
         await carries(a, b)
-        await until(partial(was_tried, tried, closed, count))
+        await until(partial(was_tried, tried, port, count))
     assert not a.count("disconnected", 2, DATA)
+    if hanging_up is not None:
+        hanging_up.cancel()
+
+
+async def hang_up_on_all(listening: socket.socket) -> None:
+    """Answers the phone and puts it down."""
+    listening.setblocking(False)
+    while True:
+        connection, _ = await asyncio.get_running_loop().sock_accept(listening)
+        connection.close()
 
 
 def was_tried(tried: list[int], port: int, more_than: int) -> bool:
     return tried.count(port) > more_than
+
+
+async def test_a_port_that_there_is_none_of_leaves_the_lane_on_grpc(make: MakeEnd) -> None:
+    a, b = await make(1), await make(2)
+    b.transport.lane_port = 70_000
+    await linked(a, b)
+    assert not a.carries_frames_to(b)
+    await carries(a, b)
+
+
+async def test_a_host_that_is_none_is_not_reached() -> None:
+    with pytest.raises(OSError, match="no host"):
+        await dial("a..b:7071", 7073)
 
 
 async def test_a_port_at_which_nobody_speaks_leaves_the_lane_on_grpc(
@@ -212,6 +257,22 @@ async def test_a_hello_that_comes_too_late_costs_the_lane_that_was_kept_nothing(
     await carries(a, b)
 
 
+async def test_s15_a_call_to_go_over_that_comes_too_late_is_judged_again(make: MakeEnd) -> None:
+    b = await make(2)
+    old, new = [await dial(b.address, b.lane_port) for _ in range(2)]
+    for stream, epoch in ((old, 1), (new, 5)):
+        await stream.write(hello(DATA, epoch))
+        assert await stream.read() is not None
+    await new.write(b"")
+    await until(lambda: b.count("introduced", 1, 5))
+    serving = session(b)
+    await old.write(b"")
+    assert await old.read() is None
+    assert session(b) is serving
+    assert not b.count("introduced", 1, 1)
+    new.cancel()
+
+
 # Strangers.
 
 
@@ -225,7 +286,7 @@ async def test_a_stranger_at_the_port_disturbs_nobody(make: MakeEnd) -> None:
     await carries(a, b)
 
 
-def hello(lane: Lane) -> bytes:
+def hello(lane: Lane, boot_epoch: int = 1) -> bytes:
     """What node 1 says first."""
     return wire.ExchangeRequest(
         hello=wire.Hello(
@@ -233,7 +294,8 @@ def hello(lane: Lane) -> bytes:
             from_node_id=1,
             to_node_id=2,
             store_uuid="store-1",
-            boot_epoch=1,
+            boot_epoch=boot_epoch,
+            opened_counter=1,
             synced_counter=1,
             lane=lane,
         )
@@ -312,11 +374,53 @@ async def test_a_lane_on_grpc_ends_with_the_control_lane_as_well(make: MakeEnd) 
     await carries(a, b)
 
 
+async def test_a_data_lane_that_is_well_outlives_attempts_of_control_that_are_refused(
+    make: MakeEnd,
+) -> None:
+    a, b = await make(1), await make(2)
+    await linked(a, b)
+    peer = a.transport._peers[2]
+    judge, refused = peer.control._judge, 0
+
+    def refuse(answer: wire.Hello) -> None:
+        nonlocal refused
+        del answer
+        refused += 1
+        raise link.LinkEndedError("a test refuses it")
+
+    peer.control._judge = refuse  # type: ignore[method-assign]
+    session(b, CONTROL).end("a test ends it")
+    await until(lambda: refused > 5)
+    assert a.count("disconnected", 2, DATA) == 1, "with the control lane, and not again"
+    peer.control._judge = judge  # type: ignore[method-assign]
+    await until(lambda: is_up(a, b))
+
+
+async def test_s16_a_data_lane_that_began_before_the_control_lane_ended_is_not_kept(
+    make: MakeEnd, closed: socket.socket
+) -> None:
+    """It is about to come up while the other side is found to be silent."""
+    slow = dataclasses.replace(QUICK, lane_timeout_ms=300)
+    a, b = await make(1, slow), await make(2)
+    b.transport.lane_port = port_of(closed)
+    closed.listen()  # and says nothing, so that the lane takes its time
+    a.call(b)
+    await until(lambda: a.transport.reaches(2))
+    data = a.transport._peers[2].data
+    assert not data.connected
+    session(b, CONTROL).end("a test ends it")
+    await until(lambda: a.count("disconnected", 2, CONTROL))
+    await until(lambda: a.count("disconnected", 2, DATA))
+    await until(lambda: is_up(a, b))
+
+
 @pytest.mark.parametrize("framed", [False, True])
-async def test_bulk_over_a_slow_path_arrives(make: MakeEnd, *, framed: bool) -> None:
+async def test_bulk_over_a_slow_path_arrives(
+    make: MakeEnd, closed: socket.socket, *, framed: bool
+) -> None:
     """The answer to a ping stands behind it."""
     a, b = await make(1), await make(2, framed=framed)
-    cables = [await Cable(each).lay() for each in (b.port, b.lane_port or closed_port())]
+    cables = [await Cable(each).lay() for each in (b.port, b.lane_port or port_of(closed))]
     for each in cables:
         each.delay_s = 0.04
     if framed:
