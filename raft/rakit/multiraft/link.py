@@ -81,7 +81,7 @@ class Link:
     ) -> None:
         self.node_id = node_id
         self.lane = lane
-        self.address = address
+        self._address = address
         self._room_changed = room_changed
         self._tell_lost = lost
         self._open: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
@@ -282,7 +282,7 @@ class Link:
     async def _dial(self, offer: _Offer) -> FramedStream:
         """Says hello as frames; raises `OSError` and what `_greet` does."""
         async with asyncio.timeout(self._config.lane_timeout_ms / 1000):
-            stream = await dial(self.address, offer.lane_port)
+            stream = await dial(self._address, offer.lane_port)
         try:
             offer.check(await self._greet(stream, self._config.lane_timeout_ms))
         except BaseException:
