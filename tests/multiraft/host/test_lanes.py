@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import Enum
 from functools import partial
 from typing import NoReturn, TypeAlias
 
+import grpc.aio
 import pytest
 
 from rakit.multiraft import link
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.framed import FramedStream, dial
 from rakit.multiraft.hello import CONTROL, DATA, Lane, NodeIdentity
+from rakit.multiraft.link import METHOD
 from rakit.multiraft.session import Session, SessionEndedError
 from rakit.peer.v1 import raft_service_pb2 as wire
 from tests.multiraft.host.support import Cable, End, append, encoded, is_up, linked, until
@@ -444,6 +447,33 @@ async def test_a_node_that_stops_ends_its_lanes(make: MakeEnd) -> None:
     b.transport.stop_sending()
     await until(lambda: a.count("refused", 2))
     await until(lambda: a.count("disconnected", 2, DATA))
+
+
+async def test_a_stream_of_grpc_ends_though_its_peer_reads_nothing(
+    make: MakeEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    b = await make(2, framed=False)
+    async with grpc.aio.insecure_channel(b.address) as channel:
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
+        call = method()
+        await call.write(hello(DATA))
+        assert isinstance(await call.read(), bytes)
+        serving = session(b)
+        # More than gRPC takes for somebody who does not read, so that the writer waits.
+        for _ in range(40):
+            serving.offer(append(MIB // 4, 2, 1))
+            await asyncio.sleep(0)
+        assert len(serving._answers) > 0, "the writer waits"
+        serving.end("a newer stream took its place")
+        await until(lambda: (1, DATA) not in b.transport._sessions)
+        with pytest.raises(grpc.aio.AioRpcError, match="took its place"):
+            await to_the_end(call)
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def to_the_end(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+    while isinstance(await call.read(), bytes):
+        pass
 
 
 async def test_a_session_ends_though_its_peer_takes_nothing(make: MakeEnd) -> None:
