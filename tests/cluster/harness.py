@@ -8,15 +8,17 @@ What a node said on stderr is kept and shown when a wait fails.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,12 +42,21 @@ POLL_S = 0.05
 OUTPUT_CHARS_SHOWN = 3000
 
 
+#: Below those that the kernel gives to whoever asks for any, so that nobody is given one of ours
+#: while its node is not up; each worker of a parallel run has its own.
+_PORTS_OF_A_WORKER = 4000
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+_FIRST_PORT = 12_000 + _PORTS_OF_A_WORKER * _WORKER
+_offsets = cycle((os.getpid() * 37 + each) % _PORTS_OF_A_WORKER for each in range(4000))
+
+
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on at the moment, and that was not given away lately."""
+    while True:
+        port = _FIRST_PORT + next(_offsets)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 async def until(what: str, condition: Callable[[], Awaitable[ResultT | None]]) -> ResultT:
@@ -208,14 +219,15 @@ class Cluster:
         """Waits until nodes have joined and see each other."""
         wanted = [self.nodes[name] for name in names or self.nodes]
         for node in wanted:
-            await until(f"{node.name} is ready", partial(self._sees_all, node, len(wanted)))
+            await until(f"{node.name} is ready", partial(self._sees_all, node, wanted))
 
-    async def _sees_all(self, node: NodeProcess, count: int) -> bool:
-        if node.process is None or node.process.poll() is not None:
-            raise AssertionError(f"{node.name} has ended\n{node.tail}")
+    async def _sees_all(self, node: NodeProcess, wanted: Sequence[NodeProcess]) -> bool:
+        for each in wanted:
+            if each.process is None or each.process.poll() is not None:
+                raise AssertionError(f"{each.name} has ended\n{each.tail}")
         answer = await node.cluster.GetCluster(GetClusterRequest(), timeout=2)
         up = [each for each in answer.nodes if each.state == 1]
-        return len(up) >= count and answer.metadata_leader_node_id > 0
+        return len(up) >= len(wanted) and answer.metadata_leader_node_id > 0
 
     async def create(self, name: str, partitions: int = 1, factor: int = 3) -> Topic:
         node = next(iter(self.nodes.values()))
