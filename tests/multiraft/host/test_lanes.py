@@ -378,12 +378,12 @@ async def test_a_lane_on_grpc_ends_with_the_control_lane_as_well(make: MakeEnd) 
 
 
 async def test_a_data_lane_that_is_well_outlives_attempts_of_control_that_are_refused(
-    make: MakeEnd,
+    make: MakeEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = await make(1), await make(2)
     await linked(a, b)
     peer = a.transport._peers[2]
-    judge, refused = peer.control._judge, 0
+    refused = 0
 
     def refuse(answer: wire.Hello) -> None:
         nonlocal refused
@@ -391,11 +391,11 @@ async def test_a_data_lane_that_is_well_outlives_attempts_of_control_that_are_re
         refused += 1
         raise link.LinkEndedError("a test refuses it")
 
-    peer.control._judge = refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(peer.control, "_judge", refuse)
     session(b, CONTROL).end("a test ends it")
     await until(lambda: refused > 5)
     assert a.count("disconnected", 2, DATA) == 1, "with the control lane, and not again"
-    peer.control._judge = judge  # type: ignore[method-assign]
+    monkeypatch.undo()
     await until(lambda: is_up(a, b))
 
 
