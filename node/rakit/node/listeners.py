@@ -10,6 +10,7 @@ came, and so which address a hint must name (contract 19).
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ CALLS_MAX: Final = 8192
 CLIENT_PING_MS_MIN: Final = 5_000
 SERVER_PING_MS: Final = 20_000
 PING_TIMEOUT_MS: Final = 20_000
+#: What a machine says that has no address of this kind.
+_NO_SUCH_ADDRESS: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class ListenError(Exception):
@@ -216,23 +219,37 @@ def _bound(server: grpc.aio.Server, address: Address, flag: str) -> Address:
 
 
 def _bound_socket(address: Address, flag: str) -> socket.socket:
-    """Opens the port; nobody is told of it yet, and who connects waits. Raises ListenError."""
+    """Opens the port; nobody is told of it yet, and who connects waits. Raises ListenError.
+
+    Of several addresses of a host the first counts that this machine has.
+    """
     try:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        family, kind, protocol, _, bound_to = found[0]
-        bound = socket.socket(family, kind, protocol)
+        missing: OSError | None = None
+        for family, _, _, _, where in found:
+            try:
+                return _listening(family, where)
+            except OSError as error:
+                if error.errno not in _NO_SUCH_ADDRESS:
+                    raise
+                missing = error
     except OSError as error:
         raise _cannot_listen(address, flag) from error
+    raise _cannot_listen(address, flag) from missing
+
+
+def _listening(family: int, where: Any) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(bound_to)
+        bound.bind(where)
         # Two sockets may be bound to one port until one of them listens.
         bound.listen()
-    except OSError as error:
+    except BaseException:
         bound.close()
-        raise _cannot_listen(address, flag) from error
+        raise
     return bound
 
 

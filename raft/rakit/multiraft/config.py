@@ -56,7 +56,9 @@ class LinkConfig:
     #: For connecting for frames, and again for the peer's hello there; the lane stays on gRPC then,
     #: and the port is tried again after a while.
     lane_timeout_ms: int = 2_000
-    lane_retry_ms: int = 60_000
+    #: Between attempts to reach a port for frames that was not reached, twice as long each time.
+    lane_retry_ms_min: int = 1_000
+    lane_retry_ms_max: int = 60_000
     #: HTTP/2 pings of an otherwise silent connection, and how long their answer may take.
     keepalive_ms: int = 1_000
     #: The same where the answer may stand behind bulk, in the sockets of a slow path.
@@ -81,8 +83,8 @@ class LinkConfig:
         assert 0 < self.backoff_ms_min <= self.backoff_ms_max, "the back-off grows"
         assert self.queue_count_max > 0, "a queue holds something"
         assert self.control_queue_bytes_max > 0, "a queue holds something"
-        waits = (self.hello_timeout_ms, self.lane_timeout_ms, self.lane_retry_ms)
-        assert min(waits) > 0, "time limits are positive"
+        assert min(self.hello_timeout_ms, self.lane_timeout_ms) > 0, "time limits are positive"
+        assert 0 < self.lane_retry_ms_min <= self.lane_retry_ms_max, "the back-off grows"
         assert 0 < self.keepalive_ms <= self.bulk_ping_timeout_ms, "bulk delays answers"
         assert self.commit_delay_ms > 0, "news that wait for nothing are appends"
 

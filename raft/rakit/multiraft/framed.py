@@ -76,6 +76,8 @@ class FramedStream(asyncio.BufferedProtocol):
         self._received_bytes = 0
         self._is_paused = False
         self._ended = False
+        #: Who is at the other end, for logs; a connection that is over does not know any more.
+        self.peer = "nobody"
         self._reader: asyncio.Future[None] | None = None
         #: Set while much waits to leave.
         self._room: asyncio.Future[None] | None = None
@@ -116,9 +118,12 @@ class FramedStream(asyncio.BufferedProtocol):
             # Shielded, because whoever is cancelled here may not be the last to wait for it.
             await asyncio.shield(self._room)
 
-    def trust(self) -> None:
-        """Lets the peer, which was judged, send messages of any size that peers send."""
-        self._frames.message_bytes_max = GRPC_MESSAGE_BYTES_MAX
+    def trust(self, *, behind_next: bool = False) -> None:
+        """Lets the peer, which was judged, send messages of any size that peers send.
+
+        At once, or from behind the next one on.
+        """
+        self._frames.allow(GRPC_MESSAGE_BYTES_MAX, behind_next=behind_next)
 
     async def abort(self, code: grpc.StatusCode, reason: str) -> NoReturn:
         """Ends the stream; the peer hears the reason when it calls again, over gRPC."""
@@ -134,9 +139,9 @@ class FramedStream(asyncio.BufferedProtocol):
         return True
 
     @property
-    def peer(self) -> str:
-        """Who is at the other end, for logs."""
-        return str(self._connection.get_extra_info("peername"))
+    def ended(self) -> bool:
+        """Whether nothing comes any more but what was received already."""
+        return self._ended
 
     @property
     def _connection(self) -> asyncio.Transport:
@@ -156,6 +161,7 @@ class FramedStream(asyncio.BufferedProtocol):
         # Not asked of the object: those of uvloop have another class.
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
+        self.peer = str(self._transport.get_extra_info("peername"))
         try:
             _set_options(self._transport.get_extra_info("socket"))
         except OSError as error:
@@ -211,17 +217,31 @@ class FramedStream(asyncio.BufferedProtocol):
         self._room = None
 
 
-async def dial(address: str, port: int) -> FramedStream:
-    """Connects to a port of the host in a peer's address; raises `OSError`."""
+async def dial(address: str, port: int, timeout_s: float) -> FramedStream:
+    """Connects to a port of the host in a peer's address; raises `OSError`, in time.
+
+    A host that has several addresses is tried at each, for a part of the time.
+    """
     host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
     if port > PORT_MAX:
         raise OSError(f"there is no port {port}")
     loop = asyncio.get_running_loop()
-    try:
-        _, stream = await loop.create_connection(FramedStream, host, port)
-    except ValueError as error:
-        raise OSError(f"{host!r} is no host: {error}") from error
-    return stream
+    async with asyncio.timeout(timeout_s):
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except ValueError as error:
+            raise OSError(f"{host!r} is no host: {error}") from error
+        failed: OSError | None = None
+        for family, _, _, _, where in found:
+            try:
+                async with asyncio.timeout(timeout_s / len(found)):
+                    _, stream = await loop.create_connection(
+                        FramedStream, str(where[0]), port, family=family
+                    )
+                    return stream
+            except OSError as error:
+                failed = error
+    raise failed or OSError(f"{host!r} has no address")
 
 
 class LaneServer:

@@ -7,7 +7,8 @@ read directly and which is handed over as it is, so that a megabyte is not moved
 Rules:
 
 - A length above the limit is refused before anything is set aside for it.
-- The limit starts at that of a hello: until its peer was judged, a stream may not ask for more.
+- The limit starts at that of a hello: until its peer was judged, a stream may not ask for more. It
+  may rise behind the next message only, which is cut off before anybody can have looked at it.
 
 Left out: sockets (`framed`), and what is in the messages (`codec`). A length that was damaged on
 the way is found by what it makes of the messages: entries carry a checksum of their own.
@@ -42,13 +43,20 @@ class Frames:
     """The receiving half of one stream: `buffer` is filled by a socket, `filled` cuts it up."""
 
     def __init__(self) -> None:
-        self.message_bytes_max = HELLO_BYTES_MAX
+        #: The longest message, and the longest from behind the next one on.
+        self._message_bytes_max = self._next_bytes_max = HELLO_BYTES_MAX
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._filled_bytes = 0
         #: The message that gets memory of its own, and how much of it there is.
         self._large: bytearray | None = None
         self._large_bytes = 0
+
+    def allow(self, message_bytes_max: int, *, behind_next: bool = False) -> None:
+        """Takes longer messages, at once or only from behind the next one on."""
+        self._next_bytes_max = message_bytes_max
+        if not behind_next:
+            self._message_bytes_max = message_bytes_max
 
     def buffer(self) -> memoryview:
         """Returns where the next bytes go; it is never empty."""
@@ -75,14 +83,16 @@ class Frames:
         at, end = 0, self._filled_bytes
         while end - at >= HEAD_BYTES:
             (size,) = _LENGTH.unpack_from(self._buffer, at)
-            if size > self.message_bytes_max:
+            if size > self._message_bytes_max:
                 raise FrameTooLongError(
-                    f"a message of {size} bytes was announced, {self.message_bytes_max} are allowed"
+                    f"a message of {size} bytes was announced,"
+                    f" {self._message_bytes_max} are allowed"
                 )
             start = at + HEAD_BYTES
             if end - start >= size:
                 at = start + size
                 messages.append(bytes(self._view[start:at]))
+                self._message_bytes_max = self._next_bytes_max
                 continue
             if HEAD_BYTES + size > BUFFER_BYTES:
                 self._large = bytearray(size)

@@ -14,9 +14,8 @@ Rules:
   for anybody's disk.
 - A data lane tells when it has got room or has none left (S17); one that is down has none.
 - Nothing is written before the peer's hello came and was judged.
-- A data lane goes over to frames where the peer offers them (`framed`), before it counts as up. A
-  port that was not reached is tried again after a while, beside the lane, hellos included; the lane
-  moves once they came.
+- A data lane goes over to frames where the peer offers them (`lane_port`): before it counts as up,
+  or, where that was of no use once, when the port is reached beside the lane.
 - A data lane ends with the control lane, which is who finds out in time that the other side is
   silent; and, if it is older, with each silence that meets an attempt to make that one again.
 """
@@ -27,8 +26,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import grpc
@@ -38,10 +35,18 @@ from rakit.multiraft import codec
 from rakit.multiraft.bell import Bell
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.effects import Envelope
-from rakit.multiraft.framed import FramedStream, dial
+from rakit.multiraft.framed import FramedStream
 from rakit.multiraft.gather import Gather, LinkProtocolError, Window, check_senders
 from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
 from rakit.multiraft.inbox import Arrival
+from rakit.multiraft.lane_port import (
+    Greeted,
+    LanePort,
+    LinkEndedError,
+    OvertakenError,
+    SilentPeerError,
+    check_is_same_start,
+)
 from rakit.multiraft.peer_events import PeerEvents
 from rakit.multiraft.session import received
 from rakit.peer.v1 import raft_service_pb2 as wire
@@ -52,14 +57,6 @@ METHOD: Final = "/rakit.peer.v1.RaftService/Exchange"
 STOPPING: Final = "the node stops"
 
 _log = logging.getLogger(__name__)
-
-
-class LinkEndedError(Exception):
-    """The stream is over: the peer ended it, refused it, or did not answer in time."""
-
-
-class SilentPeerError(LinkEndedError):
-    """Nothing came back in time, not even a refusal."""
 
 
 class Link:
@@ -81,7 +78,6 @@ class Link:
     ) -> None:
         self.node_id = node_id
         self.lane = lane
-        self._address = address
         self._room_changed = room_changed
         self._tell_lost = lost
         self._open: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
@@ -110,8 +106,9 @@ class Link:
         self._connected = False
         #: Whether frames carry the lane, not gRPC; as long as it is connected.
         self.is_framed = False
-        #: The offer that was of no use, and until when it is not tried, on the loop's clock.
-        self._unreached: tuple[_Offer | None, float] = None, 0.0
+        self._port = LanePort(node_id, address, config, self._greet)
+        #: Greeted beside the stream before, which ended in its favour.
+        self._handed: Greeted | None = None
         #: When the attempt began that is up or under way.
         self._began_s = 0.0
         self._hung_up = asyncio.Event()
@@ -153,6 +150,8 @@ class Link:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self._handed is not None:
+            self._handed.stream.cancel()
 
     def offer(self, envelope: Envelope) -> bool:
         """Takes a request to be sent; False when the lane is down or full."""
@@ -194,28 +193,32 @@ class Link:
 
     async def _run(self) -> None:
         attempt, expected = 0, False
-        loop = asyncio.get_running_loop()
+        loop, timeout_ms = asyncio.get_running_loop(), self._config.hello_timeout_ms
         while not self._closed:
+            framed, self._handed = self._handed, None
             # gRPC answers from memory for a while after a failure. When the peer has shown itself
             # that memory is wrong, and the call waits until the channel has tried again.
-            call: _Call = self._open(wait_for_ready=expected)
+            call: _Call = framed.stream if framed else self._open(wait_for_ready=expected)
             came_up_at, was_silent = None, False
             self._began_s = began_s = loop.time()
             self._hung_up.clear()
             try:
-                answer = await self._greet(call, self._config.hello_timeout_ms)
-                offer = _Offer(answer.lane_port, answer.store_uuid, answer.boot_epoch)
-                if (framed := await self._go_over(offer)) is not None:
-                    call.cancel()
-                    call = framed
-                self._judge(answer)  # again: that took a while
-                self._come_up(answer)
+                hello = framed.hello if framed else await self._greet(call, timeout_ms)
+                if framed is None:
+                    framed = await self._port.open(hello, is_over=self._hung_up.is_set)
+                    if framed is not None:
+                        call.cancel()
+                        call, hello = framed.stream, framed.hello
+                if framed is not None:
+                    await framed.go_over()
+                self._judge(hello)  # again: that took a while
+                self._come_up(hello)
                 self.is_framed = framed is not None
                 came_up_at = loop.time()
                 # In a task of its own, because a task group whose child fails may leave its task
                 # marked as cancelled, and a later time limit would then end this one for good
                 # (Python before 3.11.4, python/cpython#102780).
-                await loop.create_task(self._exchange(call, offer))
+                await loop.create_task(self._exchange(call, hello))
             except* (
                 grpc.aio.AioRpcError,
                 LinkEndedError,
@@ -229,16 +232,20 @@ class Link:
                 self._broke(was_up=came_up_at is not None)
                 if came_up_at is not None or was_silent:
                     self._tell_lost(began_s if was_silent else loop.time())
-            long = self._config.backoff_ms_max / 1000
+            lasted_s = 0.0 if came_up_at is None else loop.time() - came_up_at
+            if framed is not None:
+                self._port.ended(lasted_s, by_us=self._hung_up.is_set())
             if self._closed:
                 break
-            if came_up_at is not None and loop.time() - came_up_at >= long:
+            if self._handed or 1000 * lasted_s >= self._config.backoff_ms_max:
                 attempt, expected = 0, False
                 continue  # the refusal of this call is news (S16)
             expected = await self._pause(attempt)
             attempt = 0 if expected else attempt + 1
 
-    async def _greet(self, call: _Call, timeout_ms: int) -> wire.Hello:
+    async def _greet(
+        self, call: _Call, timeout_ms: int, there: wire.Hello | None = None
+    ) -> wire.Hello:
         """Returns the peer's hello; raises when the peer is not there or not the right one."""
         try:
             async with asyncio.timeout(timeout_ms / 1000):
@@ -247,6 +254,9 @@ class Link:
                 answer = codec.decode_response(_message(await call.read())).hello
         except TimeoutError as error:
             raise SilentPeerError("no hello in time") from error
+        if there is not None:
+            # First, because to judge a hello is to take note of it.
+            check_is_same_start(answer, there)
         self._judge(answer)
         return answer
 
@@ -257,39 +267,6 @@ class Link:
         if verdict is not None:
             raise LinkEndedError(verdict)
 
-    async def _go_over(self, offer: _Offer) -> FramedStream | None:
-        """Opens the lane as frames where the peer offers that; None: it stays on gRPC."""
-        unreached, until_s = self._unreached
-        loop = asyncio.get_running_loop()
-        if not offer.lane_port or (offer == unreached and loop.time() < until_s):
-            return None
-        try:
-            stream = await self._dial(offer)
-        except (OSError, LinkEndedError, codec.MalformedMessageError) as error:
-            _log.warning(
-                "port %d of node %d is not reached (%s): what is replicated goes over gRPC, which"
-                " costs more; see --lane-listen",
-                offer.lane_port,
-                self.node_id,
-                str(error) or "no connection in time",
-            )
-            self._unreached = offer, loop.time() + self._config.lane_retry_ms / 1000
-            return None
-        stream.trust()
-        await stream.write(b"")
-        return stream
-
-    async def _dial(self, offer: _Offer) -> FramedStream:
-        """Says hello as frames; raises `OSError` and what `_greet` does."""
-        async with asyncio.timeout(self._config.lane_timeout_ms / 1000):
-            stream = await dial(self._address, offer.lane_port)
-        try:
-            offer.check(await self._greet(stream, self._config.lane_timeout_ms))
-        except BaseException:
-            stream.cancel()
-            raise
-        return stream
-
     def _come_up(self, answer: wire.Hello) -> None:
         self._connected = True
         self._window = Window(self._config)
@@ -299,27 +276,22 @@ class Link:
         self._judge_room()
         self._events.introduced(self.node_id, answer.boot_epoch)
 
-    async def _exchange(self, call: _Call, offer: _Offer) -> None:
+    async def _exchange(self, call: _Call, hello: wire.Hello) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._write(call))
             tasks.create_task(self._read(call))
             if self.lane == DATA:
                 tasks.create_task(self._follow_control())
-            if offer.lane_port and not isinstance(call, FramedStream):
-                tasks.create_task(self._try_again(offer))
+            if hello.lane_port and not self.is_framed:
+                tasks.create_task(self._go_over(hello))
 
     async def _follow_control(self) -> None:
         await self._hung_up.wait()
         raise LinkEndedError("the control lane ended")
 
-    async def _try_again(self, offer: _Offer) -> None:
-        """Ends a stream on gRPC when the peer can be greeted as frames after all."""
-        while True:
-            await asyncio.sleep(self._config.lane_retry_ms / 1000)
-            with suppress(OSError, LinkEndedError, codec.MalformedMessageError):
-                (await self._dial(offer)).cancel()
-                break
-        self._unreached = None, 0.0
+    async def _go_over(self, hello: wire.Hello) -> None:
+        """Ends a stream on gRPC in favour of one as frames, once there is one."""
+        self._handed = await self._port.open_beside(hello)
         raise LinkEndedError("it goes over to frames")
 
     async def _write(self, call: _Call) -> None:
@@ -412,7 +384,7 @@ class Link:
             _log.info("link to node %d broke: %s", self.node_id, text)
         if "onnection refused" in text or STOPPING in text:
             self._events.refused(self.node_id)
-        elif was_up:
+        elif was_up or isinstance(error, OvertakenError):
             return
         elif not isinstance(error, grpc.aio.AioRpcError):
             _log.error("node %d and this node do not talk: %s", self.node_id, text)
@@ -441,20 +413,6 @@ class _Call(Protocol):
     async def read(self) -> object: ...
 
     def cancel(self) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """Where a start of the peer takes a data lane as frames; port 0: nowhere."""
-
-    lane_port: int
-    store_uuid: str
-    boot_epoch: int
-
-    def check(self, there: wire.Hello) -> None:
-        """Raises `LinkEndedError` if somebody else answers there."""
-        if (there.store_uuid, there.boot_epoch) != (self.store_uuid, self.boot_epoch):
-            raise LinkEndedError(f"another start of node {there.from_node_id} answers there")
 
 
 def _tell_of_bug(task: asyncio.Task[None]) -> None:

@@ -259,16 +259,17 @@ class Transport:
         hello = await self._greeted(stream)
         if hello.lane != DATA:
             await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, "data lanes only")
-        stream.trust()
+        stream.trust(behind_next=True)
         if await self._goes_over(stream):
             # Again, because that may have taken a while: a later start may have called meanwhile.
             await self._refuse_if_misplaced(stream, hello)
             await self._serve(stream, hello)
 
-    async def _goes_over(self, stream: Stream) -> bool:
+    async def _goes_over(self, stream: FramedStream) -> bool:
+        """Tells whether the caller says so in time and has not ended the stream meanwhile."""
         try:
             async with asyncio.timeout(self._config.hello_timeout_ms / 1000):
-                return received(await stream.read()) is not None
+                return received(await stream.read()) is not None and not stream.ended
         except TimeoutError:
             return False
 

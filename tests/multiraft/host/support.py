@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 
 import grpc.aio
+import pytest
 
 from rakit.multiraft import codec
 from rakit.multiraft.config import LinkConfig, peer_server_options
@@ -76,11 +77,14 @@ class Journal:
 
 async def until(holds: Callable[[], object], seconds: float = 10) -> None:
     """Waits for a condition, looking often."""
-    async with asyncio.timeout(seconds):
-        while True:
-            if holds():
-                return
-            await asyncio.sleep(0.002)
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                if holds():
+                    return
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        pytest.fail(f"it did not come true in {seconds} s")
 
 
 def append(size: int, sender: int = 1, to: int = 2) -> Envelope:

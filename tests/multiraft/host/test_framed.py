@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import grpc
 import pytest
@@ -54,6 +56,17 @@ class Served:
         self._go_on.set()
 
 
+class Told(logging.Handler):
+    """Keeps what is logged; a test on a loop of its own has no fixture for that."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 @asynccontextmanager
 async def serving(port: int = 0) -> AsyncGenerator[Served]:
     served = Served()
@@ -70,7 +83,7 @@ async def serving(port: int = 0) -> AsyncGenerator[Served]:
 async def connected(served: Served) -> tuple[FramedStream, FramedStream]:
     """Returns both ends of a stream on which hellos went to and fro."""
     before = len(served.streams)
-    near = await dial(served.address, served.port)
+    near = await dial(served.address, served.port, 5)
     await near.write(b"hello")
     await until(lambda: len(served.streams) > before)
     far = served.streams[-1]
@@ -92,6 +105,7 @@ async def messages_of_any_size_arrive_in_order_both_ways() -> None:
             for each in sent:
                 assert await reads.read() == each
             await writing
+            assert reads._received_bytes == 0, "or reading would stop one day"
         near.cancel()
 
 
@@ -159,6 +173,9 @@ async def connections_send_at_once_and_end_when_nothing_is_taken() -> None:
             assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             if sys.platform == "linux":
                 assert connection.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == SILENCE_MS_MAX
+                probes = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
+                idle, between, count = [connection.getsockopt(tcp, each) for each in probes]
+                assert 1000 * (idle + between * count) <= SILENCE_MS_MAX + 5_000
         served.streams[0].cancel()
 
 
@@ -169,9 +186,36 @@ async def a_server_ends_what_it_serves_and_gives_its_port_back() -> None:
         assert served.ended == 1
         assert await near.read() is None
         with pytest.raises(OSError, match="onnect"):
-            await dial(served.address, served.port)
+            await dial(served.address, served.port, 5)
     async with serving(served.port) as again:
         assert again.port == served.port
+
+
+async def what_was_reset_before_it_was_accepted_is_no_bug() -> None:
+    """As a port scan does."""
+    told = Told(logging.ERROR)
+    log = logging.getLogger(framed.__name__)
+    log.addHandler(told)
+    try:
+        async with serving() as served:
+            with socket.create_connection(("127.0.0.1", served.port)) as scan:
+                scan.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            served.error = framed.StreamRefusedError("it says nothing")
+            served.release()
+            near = await dial(served.address, served.port, 5)
+            assert await near.read() is None, "the one before was accepted by now"
+            await until(lambda: not served.server._serving)
+    finally:
+        log.removeHandler(told)
+    assert told.records == []
+
+
+async def what_comes_while_a_server_closes_is_not_served() -> None:
+    async with serving() as served:
+        served.server._closing = True
+        late = await dial(served.address, served.port, 5)
+        assert await late.read() is None
+        assert served.streams == []
 
 
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -185,6 +229,8 @@ async def a_server_ends_what_it_serves_and_gives_its_port_back() -> None:
         who_waits_is_woken_by_the_end,
         connections_send_at_once_and_end_when_nothing_is_taken,
         a_server_ends_what_it_serves_and_gives_its_port_back,
+        what_was_reset_before_it_was_accepted_is_no_bug,
+        what_comes_while_a_server_closes_is_not_served,
     ],
 )
 def test_on_either_loop(
@@ -207,6 +253,7 @@ async def test_a_stranger_is_hung_up_on(caplog: pytest.LogCaptureFixture) -> Non
         await until(lambda: served.streams)
         assert await served.streams[0].read() is None
         assert "are allowed" in caplog.text
+        assert "127.0.0.1" in caplog.text
         writer.close()
 
 
@@ -217,13 +264,13 @@ async def test_more_connections_than_any_cluster_needs_are_closed(
     monkeypatch.setattr(framed, "CONNECTIONS_COUNT_MAX", 1)
     async with serving() as served:
         near, _far = await connected(served)
-        second = await dial(served.address, served.port)
+        second = await dial(served.address, served.port, 5)
         assert await second.read() is None
         assert ": 1 are open" in caplog.text
         served.release()
         await until(lambda: not served.server._serving)
         assert await near.read() is None, "what was served to its end is closed"
-        third = await dial(served.address, served.port)
+        third = await dial(served.address, served.port, 5)
         await until(lambda: len(served.streams) == 2)
         third.cancel()
 
@@ -265,14 +312,37 @@ async def test_abort_ends_a_stream_for_both() -> None:
 
 
 async def test_ipv6_addresses_are_dialled_by_their_host() -> None:
-    called: list[object] = []
+    asked: list[object] = []
 
-    async def create_connection(_factory: object, host: str, port: int) -> tuple[None, str]:
-        called.append((host, port))
-        return None, "a stream"
+    async def getaddrinfo(host: str, port: int, **_kwargs: object) -> list[object]:
+        asked.append((host, port))
+        return []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+        patch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
         for address in ("[::1]:7071", "rakit-0.rakit-peers:7071"):
-            await dial(address, 7073)
-    assert called == [("::1", 7073), ("rakit-0.rakit-peers", 7073)]
+            with pytest.raises(OSError, match="has no address"):
+                await dial(address, 7073, 5)
+    assert asked == [("::1", 7073), ("rakit-0.rakit-peers", 7073)]
+
+
+async def test_a_host_whose_first_address_is_silent_is_reached_by_its_second() -> None:
+    loop = asyncio.get_running_loop()
+    connect = loop.create_connection
+
+    async def getaddrinfo(_host: str, port: int, **_kwargs: object) -> list[object]:
+        kind = (socket.SOCK_STREAM, 6, "")
+        silent = (socket.AF_INET6, *kind, ("::1", port, 0, 0))
+        return [silent, (socket.AF_INET, *kind, ("127.0.0.1", port))]
+
+    async def create_connection(make: Any, host: str, port: int, **kwargs: Any) -> object:
+        if host == "::1":
+            await asyncio.Event().wait()
+        return await connect(make, host, port, **kwargs)
+
+    async with serving() as served:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "getaddrinfo", getaddrinfo)
+            patch.setattr(loop, "create_connection", create_connection)
+            stream = await dial("a-pod:7071", served.port, 1)
+        stream.cancel()

@@ -51,7 +51,7 @@ def test_what_was_put_in_comes_out(sizes: list[int], steps: list[int]) -> None:
     if len(framed(*messages)) > 100 * min(steps):
         steps = [max(each, 4001) for each in steps]
     frames = Frames()
-    frames.message_bytes_max = 1 << 20
+    frames.allow(1 << 20)
     assert fed(frames, framed(*messages), steps) == messages
 
 
@@ -67,8 +67,19 @@ def test_before_the_hello_was_judged_only_a_hello_fits() -> None:
     with pytest.raises(FrameTooLongError, match=r"4097 bytes was announced, 4096 are allowed"):
         fed(frames, head(HELLO_BYTES_MAX + 1), [4])
     frames = Frames()
-    frames.message_bytes_max = HELLO_BYTES_MAX + 1
+    frames.allow(HELLO_BYTES_MAX + 1)
     assert len(fed(frames, framed(hello + b"!"), [1000])[0]) == HELLO_BYTES_MAX + 1
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=6))
+def test_the_limit_may_rise_behind_the_next_message_only(steps: list[int]) -> None:
+    frames, long = Frames(), b"x" * (HELLO_BYTES_MAX + 1)
+    frames.allow(1 << 20, behind_next=True)
+    assert fed(frames, framed(b"", long, long), steps) == [b"", long, long]
+    frames = Frames()
+    frames.allow(1 << 20, behind_next=True)
+    with pytest.raises(FrameTooLongError):
+        fed(frames, framed(long), steps)
 
 
 def test_nothing_is_set_aside_for_what_is_too_long() -> None:

@@ -17,10 +17,12 @@ from typing import NoReturn, TypeAlias
 import grpc.aio
 import pytest
 
-from rakit.multiraft import link
+from rakit.multiraft import lane_port
 from rakit.multiraft.config import LinkConfig
-from rakit.multiraft.framed import FramedStream, dial
-from rakit.multiraft.hello import CONTROL, DATA, Lane, NodeIdentity
+from rakit.multiraft.framed import FramedStream, LaneServer, dial
+from rakit.multiraft.frames import head
+from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane, NodeIdentity
+from rakit.multiraft.lane_port import LinkEndedError
 from rakit.multiraft.link import METHOD
 from rakit.multiraft.session import Session, SessionEndedError
 from rakit.peer.v1 import raft_service_pb2 as wire
@@ -63,6 +65,15 @@ async def carries(a: End, b: End) -> None:
     a.transport.send([append(10, a.node_id, b.node_id)])
     await until(lambda: len(b.arrivals) == count + 1)
     b.step(b.arrivals[-1])
+
+
+async def ends(stream: FramedStream) -> None:
+    """Waits for the end of a stream, at which nothing comes any more."""
+    try:
+        async with asyncio.timeout(5):
+            assert await stream.read() is None
+    except TimeoutError:
+        pytest.fail("the stream lives on")
 
 
 def session(end: End, lane: Lane = DATA) -> Session:
@@ -152,7 +163,7 @@ async def test_a_port_that_is_closed_leaves_the_lane_on_grpc_and_is_not_tried_ea
 async def test_a_lane_goes_over_once_its_port_is_reached(
     make: MakeEnd, closed: socket.socket
 ) -> None:
-    a, b = await make(1, dataclasses.replace(QUICK, lane_retry_ms=100)), await make(2)
+    a, b = await make(1, dataclasses.replace(QUICK, lane_retry_ms_min=100)), await make(2)
     b.transport.lane_port = port_of(closed)
     await linked(a, b)
     assert not a.carries_frames_to(b)
@@ -169,6 +180,7 @@ class Port(Enum):
     CLOSED = "closed"
     SILENT = "silent"
     CLOSES = "closes"
+    STRANGE = "speaks, but not our language"
 
 
 @pytest.mark.parametrize("kind", list(Port))
@@ -177,16 +189,20 @@ async def test_a_lane_on_grpc_stays_up_while_its_port_is_tried(
 ) -> None:
     tried: list[int] = []
 
-    async def counted(address: str, port: int) -> FramedStream:
+    async def counted(address: str, port: int, timeout_s: float) -> FramedStream:
         tried.append(port)
-        return await dial(address, port)
+        return await dial(address, port, timeout_s)
 
-    monkeypatch.setattr(link, "dial", counted)
-    a, b = await make(1, dataclasses.replace(QUICK, lane_retry_ms=10)), await make(2)
+    monkeypatch.setattr(lane_port, "dial", counted)
+    eager = dataclasses.replace(QUICK, lane_retry_ms_min=10, lane_retry_ms_max=10)
+    a, b = await make(1, eager), await make(2)
     b.transport.lane_port = port = port_of(closed)
-    if kind is not Port.CLOSED:
+    if kind in (Port.SILENT, Port.CLOSES):
         closed.listen()
     hanging_up = asyncio.create_task(hang_up_on_all(closed)) if kind is Port.CLOSES else None
+    stranger = LaneServer(speak_strangely)
+    if kind is Port.STRANGE:
+        await stranger.start(closed)
     await linked(a, b)
     for count in range(5):
         await carries(a, b)
@@ -194,6 +210,14 @@ async def test_a_lane_on_grpc_stays_up_while_its_port_is_tried(
     assert not a.count("disconnected", 2, DATA)
     if hanging_up is not None:
         hanging_up.cancel()
+    await stranger.close()
+
+
+async def speak_strangely(stream: FramedStream) -> None:
+    """Answers with a message that is none of ours."""
+    await stream.write(b"\xff" * 8)
+    while await stream.read() is not None:
+        pass
 
 
 async def hang_up_on_all(listening: socket.socket) -> None:
@@ -218,7 +242,7 @@ async def test_a_port_that_there_is_none_of_leaves_the_lane_on_grpc(make: MakeEn
 
 async def test_a_host_that_is_none_is_not_reached() -> None:
     with pytest.raises(OSError, match="no host"):
-        await dial("a..b:7071", 7073)
+        await dial("a..b:7071", 7073, 5)
 
 
 async def test_a_port_at_which_nobody_speaks_leaves_the_lane_on_grpc(
@@ -231,6 +255,19 @@ async def test_a_port_at_which_nobody_speaks_leaves_the_lane_on_grpc(
         assert not a.carries_frames_to(b)
         assert "no hello in time" in caplog.text
         await carries(a, b)
+        tried, _ = silent.accept()
+        with tried:
+            tried.setblocking(False)  # what was opened there has ended, by now
+            while heard(tried):
+                pass
+
+
+def heard(connection: socket.socket) -> bytes:
+    """What came, empty at the end."""
+    try:
+        return connection.recv(1 << 16)
+    except ConnectionResetError:
+        return b""
 
 
 async def test_a_hello_that_comes_too_late_costs_the_lane_that_was_kept_nothing(
@@ -262,7 +299,7 @@ async def test_a_hello_that_comes_too_late_costs_the_lane_that_was_kept_nothing(
 
 async def test_s15_a_call_to_go_over_that_comes_too_late_is_judged_again(make: MakeEnd) -> None:
     b = await make(2)
-    old, new = [await dial(b.address, b.lane_port) for _ in range(2)]
+    old, new = [await dial(b.address, b.lane_port, 5) for _ in range(2)]
     for stream, epoch in ((old, 1), (new, 5)):
         await stream.write(hello(DATA, epoch))
         assert await stream.read() is not None
@@ -270,7 +307,7 @@ async def test_s15_a_call_to_go_over_that_comes_too_late_is_judged_again(make: M
     await until(lambda: b.count("introduced", 1, 5))
     serving = session(b)
     await old.write(b"")
-    assert await old.read() is None
+    await ends(old)
     assert session(b) is serving
     assert not b.count("introduced", 1, 1)
     new.cancel()
@@ -279,12 +316,49 @@ async def test_s15_a_call_to_go_over_that_comes_too_late_is_judged_again(make: M
 # Strangers.
 
 
+async def test_a_stream_that_has_ended_takes_nobodys_place(make: MakeEnd) -> None:
+    """It said that it goes over, and then its caller gave it up."""
+    a, b = await make(1), await make(2)
+    await linked(a, b)
+    await carries(a, b)
+    serving = session(b)
+    done = asyncio.Event()
+
+    async def accept(stream: FramedStream) -> None:
+        await until(lambda: stream.ended)
+        await b.transport.accept_frames(stream)
+        done.set()
+
+    assert b.lanes is not None
+    b.lanes._accept = accept
+    _, writer = await asyncio.open_connection("127.0.0.1", b.lane_port)
+    writer.write(head(len(hello(DATA))) + hello(DATA) + head(0))
+    writer.close()
+    async with asyncio.timeout(5):
+        await done.wait()
+    assert b.transport._sessions.get((1, DATA)) is serving
+    await carries(a, b)
+
+
+async def test_a_stream_that_was_greeted_before_the_stop_is_not_served_after_it(
+    make: MakeEnd,
+) -> None:
+    b = await make(2)
+    stream = await dial(b.address, b.lane_port, 5)
+    await stream.write(hello(DATA))
+    assert await stream.read() is not None
+    b.transport.stop_sending()
+    await stream.write(b"")
+    await ends(stream)
+    assert not b.count("introduced")
+
+
 async def test_a_stranger_at_the_port_disturbs_nobody(make: MakeEnd) -> None:
     a, b = await make(1), await make(2)
     await linked(a, b)
-    stranger = await dial(b.address, b.lane_port)
+    stranger = await dial(b.address, b.lane_port, 5)
     await stranger.write(b"who is there?")
-    assert await stranger.read() is None
+    await ends(stranger)
     assert a.carries_frames_to(b)
     await carries(a, b)
 
@@ -307,11 +381,11 @@ def hello(lane: Lane, boot_epoch: int = 1) -> bytes:
 
 async def test_a_control_lane_is_not_taken_as_frames(make: MakeEnd) -> None:
     b = await make(2)
-    stream = await dial(b.address, b.lane_port)
+    stream = await dial(b.address, b.lane_port, 5)
     stream.trust()
     await stream.write(hello(CONTROL))
     assert await stream.read() is not None
-    assert await stream.read() is None
+    await ends(stream)
     assert not b.count("introduced")
 
 
@@ -319,12 +393,12 @@ async def test_a_control_lane_is_not_taken_as_frames(make: MakeEnd) -> None:
 async def test_a_connection_that_says_nothing_more_is_ended(*, says_hello: bool) -> None:
     b = await End(2, LinkConfig(hello_timeout_ms=50), framed=True).serve()
     try:
-        stream = await dial(b.address, b.lane_port)
+        stream = await dial(b.address, b.lane_port, 5)
         async with asyncio.timeout(5):
             if says_hello:
                 await stream.write(hello(DATA))
                 assert await stream.read() is not None
-            assert await stream.read() is None
+            await ends(stream)
         assert not b.count("introduced"), "it takes nobody's place before it goes over"
     finally:
         await b.close()
@@ -332,13 +406,81 @@ async def test_a_connection_that_says_nothing_more_is_ended(*, says_hello: bool)
 
 async def test_a_peer_that_breaks_the_rules_is_cut_off(make: MakeEnd) -> None:
     b = await make(2)
-    stream = await dial(b.address, b.lane_port)
-    stream.trust()
+    stream = await dial(b.address, b.lane_port, 5)
     for each in (hello(DATA), b"", encoded(2, [append(10)])):
         await stream.write(each)
     assert await stream.read() is not None
-    assert await stream.read() is None
+    await ends(stream)
     assert not b.arrivals
+
+
+async def test_a_stranger_may_announce_nothing_large(
+    make: MakeEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    b = await make(2)
+    stream = await dial(b.address, b.lane_port, 5)
+    stream._connection.write(head(MIB))
+    await ends(stream)
+    assert "are allowed" in caplog.text
+
+
+@pytest.mark.parametrize("says_so", [False, True])
+async def test_a_peer_may_announce_much_once_it_has_gone_over(
+    make: MakeEnd, *, says_so: bool
+) -> None:
+    b = await make(2)
+    stream = await dial(b.address, b.lane_port, 5)
+    await stream.write(hello(DATA))
+    assert await stream.read() is not None
+    request = encoded(1, [append(MIB)])
+    stream._connection.write(head(0) * says_so + head(len(request)) + request)
+    if says_so:
+        await until(lambda: b.sizes() == [1])
+        stream.cancel()
+    else:
+        await ends(stream)
+        assert not b.count("introduced"), "and it took nobody's place"
+
+
+async def test_who_is_called_may_announce_nothing_large_before_its_hello(
+    make: MakeEnd, closed: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def announce(stream: FramedStream) -> None:
+        stream._connection.write(head(MIB))
+        assert await stream.read() is not None
+        await stream.read()
+
+    server = LaneServer(announce)
+    await server.start(closed)
+    a, b = await make(1), await make(2)
+    b.transport.lane_port = port_of(closed)
+    await linked(a, b)
+    assert not a.carries_frames_to(b)
+    assert "are allowed" in caplog.text
+    await server.close()
+
+
+async def test_s11_another_store_at_the_port_is_neither_taken_nor_noted(
+    make: MakeEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, other = await make(1), await make(2), await make(2)
+    gate = other.transport._gate
+    gate.identity = dataclasses.replace(gate.identity, store_uuid="store-of-somebody-else")
+    b.transport.lane_port = other.lane_port
+    own, noted = a.transport._gate, set[str]()
+
+    def judge(hello: wire.Hello, node_id: int | None = None) -> str | None:
+        noted.add(hello.store_uuid)
+        return Gate.judge(own, hello, node_id)
+
+    monkeypatch.setattr(own, "judge", judge)
+    await linked(a, b)
+    assert not a.carries_frames_to(b)
+    assert noted == {"store-2"}
+    await carries(a, b)
 
 
 # Ends.
@@ -389,7 +531,7 @@ async def test_a_data_lane_that_is_well_outlives_attempts_of_control_that_are_re
         nonlocal refused
         del answer
         refused += 1
-        raise link.LinkEndedError("a test refuses it")
+        raise LinkEndedError("a test refuses it")
 
     monkeypatch.setattr(peer.control, "_judge", refuse)
     session(b, CONTROL).end("a test ends it")
@@ -400,13 +542,13 @@ async def test_a_data_lane_that_is_well_outlives_attempts_of_control_that_are_re
 
 
 async def test_s16_a_data_lane_that_began_before_the_control_lane_ended_is_not_kept(
-    make: MakeEnd, closed: socket.socket
+    make: MakeEnd,
 ) -> None:
     """It is about to come up while the other side is found to be silent."""
-    slow = dataclasses.replace(QUICK, lane_timeout_ms=300)
-    a, b = await make(1, slow), await make(2)
-    b.transport.lane_port = port_of(closed)
-    closed.listen()  # and says nothing, so that the lane takes its time
+    a, b = await make(1, dataclasses.replace(QUICK, lane_timeout_ms=2_000)), await make(2)
+    cable = await Cable(b.lane_port).lay()
+    cable.delay_s = 0.1  # each way, so that the lane takes its time
+    b.transport.lane_port = cable.port
     a.call(b)
     await until(lambda: a.transport.reaches(2))
     data = a.transport._peers[2].data
@@ -415,6 +557,7 @@ async def test_s16_a_data_lane_that_began_before_the_control_lane_ended_is_not_k
     await until(lambda: a.count("disconnected", 2, CONTROL))
     await until(lambda: a.count("disconnected", 2, DATA))
     await until(lambda: is_up(a, b))
+    await cable.close()
 
 
 @pytest.mark.parametrize("framed", [False, True])

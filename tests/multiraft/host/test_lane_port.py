@@ -1,0 +1,266 @@
+"""What a link makes of its peer's port for frames: when it is tried, and when it is left alone."""
+
+# A test may look inside.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeAlias
+
+import pytest
+
+from rakit.multiraft import lane_port
+from rakit.multiraft.config import LinkConfig
+from rakit.multiraft.framed import FramedStream, dial
+from rakit.multiraft.hello import CONTROL, DATA
+from rakit.multiraft.lane_port import BREAKS_COUNT_MAX, LASTING_S, Greeted, SilentPeerError
+from rakit.peer.v1 import raft_service_pb2 as wire
+from tests.multiraft.host.support import Cable, End, append, is_up, linked, until
+
+MakeEnd: TypeAlias = Callable[..., Awaitable[End]]
+#: Tries a port beside the lane within a test's time only where a test asks for that.
+PATIENT = LinkConfig(lane_timeout_ms=100, backoff_ms_max=100, lane_retry_ms_min=60_000)
+EAGER = dataclasses.replace(PATIENT, lane_retry_ms_min=1, lane_retry_ms_max=1)
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[MakeEnd]:
+    ends: list[End] = []
+
+    async def made(node_id: int, config: LinkConfig = PATIENT) -> End:
+        ends.append(await End(node_id, config, framed=True).serve())
+        return ends[-1]
+
+    yield made
+    for each in ends:
+        await each.close()
+
+
+@pytest.fixture
+def closed() -> Iterator[socket.socket]:
+    """A port that nobody else gets, and at which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ports that were dialled, in turn."""
+    ports: list[int] = []
+
+    async def counted(address: str, port: int, timeout_s: float) -> FramedStream:
+        ports.append(port)
+        return await dial(address, port, timeout_s)
+
+    monkeypatch.setattr(lane_port, "dial", counted)
+    return ports
+
+
+def port_of(bound: socket.socket) -> int:
+    port: int = bound.getsockname()[1]
+    return port
+
+
+async def carries(a: End, b: End) -> None:
+    """Has a message go from one end to the other and be worked off."""
+    count = len(b.arrivals)
+    a.transport.send([append(10, a.node_id, b.node_id)])
+    await until(lambda: len(b.arrivals) == count + 1)
+    b.step(b.arrivals[-1])
+
+
+async def breaks(a: End, b: End) -> None:
+    """Ends the data lane from the side of the peer, and waits until it is back."""
+    count = a.count("disconnected", 2, DATA)
+    b.transport._sessions[1, DATA].end("a test ends it")
+    await until(lambda: a.count("disconnected", 2, DATA) == count + 1)
+    await until(lambda: is_up(a, b))
+
+
+async def test_a_port_that_was_of_no_use_delays_no_lane_again(
+    make: MakeEnd, closed: socket.socket, tried: list[int]
+) -> None:
+    a, b = await make(1), await make(2)
+    b.transport.lane_port = port = port_of(closed)
+    await linked(a, b)
+    for _ in range(3):
+        await breaks(a, b)
+    assert tried.count(port) == 1
+    assert not a.carries_frames_to(b)
+
+
+async def test_a_port_that_was_of_no_use_is_tried_beside_the_lane_ever_more_rarely(
+    make: MakeEnd, closed: socket.socket, tried: list[int]
+) -> None:
+    a = await make(1, dataclasses.replace(PATIENT, lane_retry_ms_min=1, lane_retry_ms_max=4))
+    b = await make(2)
+    b.transport.lane_port = port = port_of(closed)
+    await linked(a, b)
+    known = a.transport._peers[2].data._port
+    await until(lambda: tried.count(port) > 5)
+    assert known._retry_ms == 4
+    assert not a.count("disconnected", 2, DATA)
+
+
+async def test_another_port_of_the_peer_is_tried_at_once(
+    make: MakeEnd, closed: socket.socket, tried: list[int]
+) -> None:
+    a, b = await make(1), await make(2)
+    b.transport.lane_port = port_of(closed)
+    await linked(a, b)
+    b.transport.lane_port = b.lane_port
+    await breaks(a, b)
+    assert a.carries_frames_to(b)
+    assert tried.count(b.lane_port) == 1
+
+
+async def test_the_stream_that_was_greeted_beside_the_lane_is_the_one_it_goes_over_to(
+    make: MakeEnd, closed: socket.socket, tried: list[int]
+) -> None:
+    # It goes over without a pause, in which the peer would give it up.
+    pausing = dataclasses.replace(EAGER, backoff_ms_min=10_000, backoff_ms_max=10_000)
+    a, b = await make(1, pausing), await make(2)
+    b.transport.lane_port = port = port_of(closed)
+    await linked(a, b)
+    cable = await Cable(b.lane_port).lay(closed)
+    await until(lambda: a.carries_frames_to(b))
+    reached = tried.count(port)
+    await carries(a, b)
+    assert a.count("disconnected", 2, DATA) == 1
+    assert b.lanes is not None
+    assert len(b.lanes._serving) == 1, "it was opened once"
+    for _ in range(50):
+        await carries(a, b)
+    assert tried.count(port) == reached, "what goes as frames is not tried any more"
+    await cable.close()
+
+
+async def test_a_greeted_stream_ends_with_a_link_that_is_closed(
+    make: MakeEnd, monkeypatch: pytest.MonkeyPatch, closed: socket.socket
+) -> None:
+    a, b = await make(1, EAGER), await make(2)
+    b.transport.lane_port = port_of(closed)
+    await linked(a, b)
+    data = a.transport._peers[2].data
+    open_beside = data._port.open_beside
+
+    async def opened(hello: wire.Hello) -> Greeted:
+        greeted = await open_beside(hello)
+        assert data._task is not None
+        data._closed = True  # the beginning of `close`
+        data._task.cancel()
+        return greeted
+
+    monkeypatch.setattr(data._port, "open_beside", opened)
+    await breaks(a, b)
+    cable = await Cable(b.lane_port).lay(closed)
+    await until(lambda: data._task is not None and data._task.done())
+    await data.close()
+    assert b.lanes is not None
+    serving = b.lanes._serving
+    # Sooner than the peer would give it up.
+    await until(lambda: not serving, 1)
+    await cable.close()
+
+
+async def test_what_breaks_soon_again_and_again_is_left_alone(
+    make: MakeEnd, tried: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As behind something that lets hellos through and nothing else."""
+    a, b = await make(1), await make(2)
+    broken = 0
+
+    async def accept(stream: FramedStream) -> None:
+        nonlocal broken
+        await b.transport._greeted(stream)
+        assert await stream.read() == b""
+        broken += 1
+
+    assert b.lanes is not None
+    b.lanes._accept = accept
+    a.call(b)
+    await until(lambda: broken == BREAKS_COUNT_MAX)
+    await until(lambda: is_up(a, b) and not a.carries_frames_to(b))
+    await carries(a, b)
+    assert tried.count(b.lane_port) == BREAKS_COUNT_MAX
+    assert "broke soon" in caplog.text
+
+
+async def test_what_lasted_or_was_ended_here_says_nothing_against_a_port(make: MakeEnd) -> None:
+    a, b = await make(1), await make(2)
+    await linked(a, b)
+    port = a.transport._peers[2].data._port
+    for _ in range(BREAKS_COUNT_MAX):
+        port.ended(0.0, by_us=True)
+    assert not port._was_of_no_use
+    for _ in range(BREAKS_COUNT_MAX):
+        port.ended(0.0, by_us=False)
+        port.ended(LASTING_S, by_us=False)
+    assert not port._was_of_no_use
+
+
+async def test_a_port_is_not_blamed_for_a_peer_that_fell_silent(make: MakeEnd) -> None:
+    a, b = await make(1), await make(2)
+    cable = await Cable(b.lane_port).lay()
+    b.transport.lane_port = cable.port
+    cable.cut()
+    a.call(b)
+    await until(lambda: a.transport.reaches(2))
+    data = a.transport._peers[2].data
+    before = data._began_s
+    data.hang_up(asyncio.get_running_loop().time() + 1)
+    await until(lambda: data._began_s > before)
+    cable.mend()
+    await until(lambda: a.carries_frames_to(b))
+    await cable.close()
+
+
+# When the control lane ends it.
+
+
+async def test_a_lane_that_began_later_is_not_hung_up_on(make: MakeEnd) -> None:
+    a, b = await make(1), await make(2)
+    await linked(a, b)
+    data = a.transport._peers[2].data
+    data.hang_up(data._began_s)
+    for _ in range(20):
+        await carries(a, b)
+    assert not a.count("disconnected", 2, DATA)
+
+
+async def test_s16_each_silence_ends_the_lanes_that_are_older_and_no_others(
+    make: MakeEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await make(1), await make(2)
+    await linked(a, b)
+    control, data = a.transport._peers[2].control, a.transport._peers[2].data
+    begun, go_on = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def silent(*_args: object) -> wire.Hello:
+        begun.release()
+        await go_on.acquire()
+        raise SilentPeerError("no hello in time")
+
+    monkeypatch.setattr(control, "_greet", silent)
+    b.transport._sessions[1, CONTROL].end("a test ends it")
+    await begun.acquire()
+    # A lane that begins after the attempt that will meet silence.
+    before = data._began_s
+    data.hang_up(asyncio.get_running_loop().time() + 1)
+    await until(lambda: data._began_s > before and data.connected)
+    count = a.count("disconnected", 2, DATA)
+    go_on.release()
+    await begun.acquire()
+    for _ in range(20):
+        await carries(a, b)
+    assert a.count("disconnected", 2, DATA) == count, "it is younger than the first attempt"
+    go_on.release()
+    await until(lambda: a.count("disconnected", 2, DATA) == count + 1)
+    monkeypatch.undo()
+    go_on.release()
+    await until(lambda: is_up(a, b))
