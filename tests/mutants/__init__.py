@@ -89,8 +89,7 @@ def _edited(function: FunctionType, edits: list[Edit]) -> CodeType:
         source = source.replace(edit.old, edit.new)
     tree = ast.parse(textwrap.dedent(source))
     (defined,) = tree.body
-    is_function = isinstance(defined, ast.FunctionDef | ast.AsyncFunctionDef)
-    assert is_function, "a mutant is of one function"
+    assert isinstance(defined, ast.FunctionDef | ast.AsyncFunctionDef), "a mutant is one function"
     defined.decorator_list.clear()
     ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
     module = compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)

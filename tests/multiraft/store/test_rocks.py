@@ -230,6 +230,28 @@ def test_a_look_for_a_key_reads_no_block_of_another_table(tmp_path: Path) -> Non
     store.close()
 
 
+def test_large_values_that_are_read_in_a_row_are_not_cached(tmp_path: Path) -> None:
+    """What is read a second time comes from the disk, and is damaged there by then."""
+    config = StoreConfig(directory=tmp_path, reserve_bytes=32 << 20)
+    store = RocksStore.open(config, NODE)
+    for number in range(1, 4):
+        store.write(entries(number, bytes([65 + number]) * (300 << 10)))
+    store.close()
+    store = RocksStore.open(config, NODE)
+    for _ in range(2):
+        for number in range(1, 4):
+            assert store.get(key(number)) == bytes([65 + number]) * (300 << 10)
+    for path in (tmp_path / "db").glob("*.sst"):
+        data = bytearray(path.read_bytes())
+        for number in range(1, 4):
+            data[data.find(bytes([65 + number]) * 1000)] ^= 1
+        path.write_bytes(data)
+    assert store.get(key(1)) is not None, "it was the first of the row, when nobody knew"
+    with pytest.raises(StoreCorruptError):
+        store.get(key(2))
+    store.close()
+
+
 def test_a_walk_reads_no_table_before_its_turn(tmp_path: Path) -> None:
     store = three_tables(tmp_path, {13, 16})
     walk = store.scan(key(10), key(19))

@@ -32,8 +32,9 @@ from rakit.node.errors import RakitError
 #: Of answers that are being made or written, and again of those that were given up. The transport
 #: has a copy of what is written, so that memory is about twice that.
 READ_BYTES_MAX: Final = 128 << 20
-#: Given to one answer: what fits into one message (contract 5), and the least that is worth it.
-ANSWER_BYTES_MAX: Final = 3 << 20
+#: Given to one answer: two of the batches that the SDK makes, heads included, and the least that is
+#: worth it. More costs more for each byte, at either end (0016).
+ANSWER_BYTES_MAX: Final = (2 << 20) + (64 << 10)
 ANSWER_BYTES_MIN: Final = 512 << 10
 #: The part of what is free that one answer may take, where that is between the two.
 _SHARE: Final = 16

@@ -39,8 +39,17 @@ Operation = tuple[int, bytes, bytes]
 Pair = tuple[bytes, bytes]
 
 
+#: Values of this size come in a row, each once. A cache of them would only be written through, in
+#: memory that is cold each time, while the same buffer is at hand again without it (0016).
+_LARGE_BYTES = 256 << 10
 #: Counted for each pair of a chunk, so that tiny rows do not make a chunk that takes long to read.
 _PAIR_OVERHEAD_BYTES = 64
+
+
+class _FillsCache(Protocol):
+    """`ReadOptions.fill_cache` as it is; the binding's stub has lost its argument."""
+
+    def fill_cache(self, v: bool, /) -> None: ...
 
 
 class EngineError(Exception):
@@ -123,14 +132,20 @@ class RocksEngine:
         except BaseException:
             self._db.close()
             raise
+        self._keeping, self._passing = ReadOptions(), ReadOptions()
+        cast("_FillsCache", self._passing).fill_cache(False)
+        self._last_was_large = False
         self._unsynced = WriteOptions()
         self._unsynced.no_slowdown = True
         self._unsynced.sync = False
 
     def get(self, key: bytes) -> bytes | None:
         """See ``Engine.get``."""
+        read = self._passing if self._last_was_large else self._keeping
         with _translated():
-            return cast("bytes | None", self._db.get(key))
+            value = cast("bytes | None", self._db.get(key, None, read))
+        self._last_was_large = value is not None and len(value) >= _LARGE_BYTES
+        return value
 
     def chunk(self, lo: bytes, hi: bytes, bytes_max: int, *, bounded: bool = False) -> list[Pair]:
         """See ``Engine.chunk``."""
