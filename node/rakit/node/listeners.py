@@ -38,6 +38,7 @@ CALLS_MAX: Final = 8192
 CLIENT_PING_MS_MIN: Final = 5_000
 SERVER_PING_MS: Final = 20_000
 PING_TIMEOUT_MS: Final = 20_000
+_ANY_IPV4: Final = {"::": ("0.0.0.0",)}  # noqa: S104 - what the operator asked for
 #: What a machine says that has no address of this kind.
 _NO_SUCH_ADDRESS: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
@@ -221,13 +222,18 @@ def _bound(server: grpc.aio.Server, address: Address, flag: str) -> Address:
 def _bound_socket(address: Address, flag: str) -> socket.socket:
     """Opens the port; nobody is told of it yet, and who connects waits. Raises ListenError.
 
-    Of several addresses of a host the first counts that this machine has.
+    Of several addresses of a host the first counts that this machine has. Any of IPv6 are any of
+    IPv4 as well, as for gRPC.
     """
+    missing: OSError | None = None
     try:
-        found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        missing: OSError | None = None
+        found = [
+            each
+            for host in (address.host, *_ANY_IPV4.get(address.host, ()))
+            for each in socket.getaddrinfo(
+                host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        ]
         for family, _, _, _, where in found:
             try:
                 return _listening(family, where)
@@ -244,6 +250,8 @@ def _listening(family: int, where: Any) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         bound.bind(where)
         # Two sockets may be bound to one port until one of them listens.
         bound.listen()

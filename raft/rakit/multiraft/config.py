@@ -54,8 +54,9 @@ class LinkConfig:
     #: From opening a stream to the peer's hello. It covers a connection attempt into the void.
     hello_timeout_ms: int = 2_000
     #: For connecting for frames, and again for the peer's hello there; the lane stays on gRPC then,
-    #: and the port is tried again after a while.
-    lane_timeout_ms: int = 2_000
+    #: and the port is tried again after a while. Longer than the control lane takes to notice a
+    #: silence of the peer's, which is no fault of the port's.
+    lane_timeout_ms: int = 3_000
     #: Between attempts to reach a port for frames that was not reached, twice as long each time.
     lane_retry_ms_min: int = 1_000
     lane_retry_ms_max: int = 60_000

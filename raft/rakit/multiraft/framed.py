@@ -54,6 +54,8 @@ MESSAGE_COST_BYTES: Final = 64
 #: Up to here a message and its length are joined, so that they leave in one segment anyway.
 _JOINED_BYTES_MAX: Final = 4096
 _PROBE_S: Final = 5
+#: Of an address: host, port, flow and scope.
+_IPV6_PARTS: Final = 4
 
 _log = logging.getLogger(__name__)
 
@@ -232,11 +234,13 @@ async def dial(address: str, port: int, timeout_s: float) -> FramedStream:
         except ValueError as error:
             raise OSError(f"{host!r} is no host: {error}") from error
         failed: OSError | None = None
-        for family, _, _, _, where in found:
+        for _, _, _, _, where in found:
+            # A link-local address of IPv6 counts on one interface.
+            zone = f"%{where[3]}" if len(where) == _IPV6_PARTS and where[3] else ""
             try:
                 async with asyncio.timeout(timeout_s / len(found)):
                     _, stream = await loop.create_connection(
-                        FramedStream, str(where[0]), port, family=family
+                        FramedStream, f"{where[0]}{zone}", port
                     )
                     return stream
             except OSError as error:

@@ -8,7 +8,8 @@ Rules:
 - A port of which nothing bad is known is tried before the lane counts as up, so that the lane does
   not change its stream under way. That may take seconds where the port is shut off; so one that was
   of no use is tried beside the lane from then on, which stays on gRPC meanwhile, until frames have
-  lasted. What broke soon after its hellos again and again was of no use either.
+  lasted. What broke soon after its hellos again and again, or was up long without an answer, was of
+  no use either: what is between two nodes may let hellos through and nothing else.
 - Attempts beside the lane are twice as far apart each time. The first comes soon, since a name may
   have stood for a pod that is gone.
 - A stream that was greeted beside the lane is the one that the lane goes over to.
@@ -34,7 +35,7 @@ from rakit.peer.v1 import raft_service_pb2 as wire
 
 #: A stream as frames that broke earlier did so because of what is between the nodes, perhaps.
 LASTING_S: Final = 5.0
-#: So often in a row, and its port is of no use.
+#: So often in a row with one start of the peer, and its port is of no use.
 BREAKS_COUNT_MAX: Final = 3
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ class Greeted:
     hello: wire.Hello
 
     async def go_over(self) -> None:
-        """Tells the peer that the lane goes on here."""
+        """Tells the peer that the lane goes on here; raises `LinkEndedError` if it is over."""
+        if self.stream.ended:
+            raise LinkEndedError("what was opened for frames broke")
         self.stream.trust()
         await self.stream.write(b"")
 
@@ -86,7 +89,8 @@ class LanePort:
         self._address = address
         self._config = config
         self._greet = greet
-        self._port = 0
+        self._port, self._boot_epoch = 0, 0
+        self._was_overtaken = False
         self._forget()
 
     def _forget(self) -> None:
@@ -102,17 +106,23 @@ class LanePort:
         if hello.lane_port != self._port:
             self._port = hello.lane_port
             self._forget()
+        if hello.boot_epoch != self._boot_epoch:
+            self._boot_epoch = hello.boot_epoch
+            self._breaks_count = 0
         if not self._port or self._was_of_no_use:
             return None
         try:
-            return await self._dial(hello)
-        except OvertakenError:
-            raise
+            greeted = await self._dial(hello)
         except (OSError, LinkEndedError, codec.MalformedMessageError) as error:
+            if isinstance(error, OvertakenError) and not self._was_overtaken:
+                self._was_overtaken = True
+                raise
             if is_over():
                 raise OvertakenError("the control lane ended") from error
             self._is_of_no_use(str(error) or "no connection in time")
             return None
+        self._was_overtaken = False
+        return greeted
 
     async def open_beside(self, hello: wire.Hello) -> Greeted:
         """Opens the lane as frames beside the one on gRPC, however long it takes."""
@@ -122,11 +132,18 @@ class LanePort:
             with suppress(OSError, LinkEndedError, codec.MalformedMessageError):
                 return await self._dial(hello)
 
-    def ended(self, lasted_s: float, *, by_us: bool) -> None:
-        """Notes how long a lane was up as frames, and whether this node ended it."""
-        if lasted_s >= LASTING_S:
+    def ended(self, lasted_s: float, *, was_answered: bool, by_us: bool) -> None:
+        """Notes what became of a lane that was up as frames.
+
+        Whether what was sent there, if anything, was answered; whether this node ended it.
+        """
+        if lasted_s >= LASTING_S and was_answered:
             self._forget()
-        elif not by_us:
+        elif by_us:
+            return
+        elif lasted_s >= LASTING_S:
+            self._is_of_no_use("nothing that was sent there was answered")
+        else:
             self._breaks_count += 1
             if self._breaks_count == BREAKS_COUNT_MAX:
                 self._is_of_no_use("what was opened there broke soon")
@@ -156,5 +173,7 @@ def check_is_same_start(here: wire.Hello, there: wire.Hello) -> None:
     """Raises `LinkEndedError` unless two hellos are of one start of a node."""
     if here.store_uuid != there.store_uuid:
         raise LinkEndedError(f"another store than that of node {there.from_node_id} answers there")
-    if here.boot_epoch != there.boot_epoch:
+    if here.boot_epoch > there.boot_epoch:
         raise OvertakenError(f"node {there.from_node_id} started anew")
+    if here.boot_epoch < there.boot_epoch:
+        raise LinkEndedError(f"an older start of node {there.from_node_id} answers there")

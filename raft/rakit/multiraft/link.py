@@ -195,7 +195,7 @@ class Link:
         attempt, expected = 0, False
         loop, timeout_ms = asyncio.get_running_loop(), self._config.hello_timeout_ms
         while not self._closed:
-            framed, self._handed = self._handed, None
+            framed = self._take_handed()
             # gRPC answers from memory for a while after a failure. When the peer has shown itself
             # that memory is wrong, and the call waits until the channel has tried again.
             call: _Call = framed.stream if framed else self._open(wait_for_ready=expected)
@@ -204,13 +204,12 @@ class Link:
             self._hung_up.clear()
             try:
                 hello = framed.hello if framed else await self._greet(call, timeout_ms)
-                if framed is None:
-                    framed = await self._port.open(hello, is_over=self._hung_up.is_set)
-                    if framed is not None:
-                        call.cancel()
-                        call, hello = framed.stream, framed.hello
+                framed = framed or await self._port.open(hello, is_over=self._hung_up.is_set)
                 if framed is not None:
                     await framed.go_over()
+                    if framed.stream is not call:
+                        call.cancel()
+                    call, hello = framed.stream, framed.hello
                 self._judge(hello)  # again: that took a while
                 self._come_up(hello)
                 self.is_framed = framed is not None
@@ -233,8 +232,10 @@ class Link:
                 if came_up_at is not None or was_silent:
                     self._tell_lost(began_s if was_silent else loop.time())
             lasted_s = 0.0 if came_up_at is None else loop.time() - came_up_at
-            if framed is not None:
-                self._port.ended(lasted_s, by_us=self._hung_up.is_set())
+            if self.is_framed and came_up_at is not None:
+                was_answered = self._window.processed > 0 or not self._window.sent
+                by_us = self._hung_up.is_set()
+                self._port.ended(lasted_s, was_answered=was_answered, by_us=by_us)
             if self._closed:
                 break
             if self._handed or 1000 * lasted_s >= self._config.backoff_ms_max:
@@ -242,6 +243,14 @@ class Link:
                 continue  # the refusal of this call is news (S16)
             expected = await self._pause(attempt)
             attempt = 0 if expected else attempt + 1
+
+    def _take_handed(self) -> Greeted | None:
+        """Returns the stream to go over to; one that was greeted before a silence is none."""
+        handed, self._handed = self._handed, None
+        if handed is not None and self._hung_up.is_set():
+            handed.stream.cancel()
+            return None
+        return handed
 
     async def _greet(
         self, call: _Call, timeout_ms: int, there: wire.Hello | None = None

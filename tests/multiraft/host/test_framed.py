@@ -329,14 +329,16 @@ async def test_ipv6_addresses_are_dialled_by_their_host() -> None:
 async def test_a_host_whose_first_address_is_silent_is_reached_by_its_second() -> None:
     loop = asyncio.get_running_loop()
     connect = loop.create_connection
+    tried: list[str] = []
 
     async def getaddrinfo(_host: str, port: int, **_kwargs: object) -> list[object]:
         kind = (socket.SOCK_STREAM, 6, "")
-        silent = (socket.AF_INET6, *kind, ("::1", port, 0, 0))
+        silent = (socket.AF_INET6, *kind, ("fe80::1", port, 0, 3))
         return [silent, (socket.AF_INET, *kind, ("127.0.0.1", port))]
 
     async def create_connection(make: Any, host: str, port: int, **kwargs: Any) -> object:
-        if host == "::1":
+        tried.append(host)
+        if host != "127.0.0.1":
             await asyncio.Event().wait()
         return await connect(make, host, port, **kwargs)
 
@@ -346,3 +348,4 @@ async def test_a_host_whose_first_address_is_silent_is_reached_by_its_second() -
             patch.setattr(loop, "create_connection", create_connection)
             stream = await dial("a-pod:7071", served.port, 1)
         stream.cancel()
+    assert tried == ["fe80::1%3", "127.0.0.1"]

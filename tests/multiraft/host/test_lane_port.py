@@ -16,14 +16,15 @@ import pytest
 from rakit.multiraft import lane_port
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.framed import FramedStream, dial
-from rakit.multiraft.hello import CONTROL, DATA
+from rakit.multiraft.hello import CONTROL, DATA, Lane, NodeIdentity
 from rakit.multiraft.lane_port import BREAKS_COUNT_MAX, LASTING_S, Greeted, SilentPeerError
+from rakit.multiraft.session import Session
 from rakit.peer.v1 import raft_service_pb2 as wire
 from tests.multiraft.host.support import Cable, End, append, is_up, linked, until
 
 MakeEnd: TypeAlias = Callable[..., Awaitable[End]]
 #: Tries a port beside the lane within a test's time only where a test asks for that.
-PATIENT = LinkConfig(lane_timeout_ms=100, backoff_ms_max=100, lane_retry_ms_min=60_000)
+PATIENT = LinkConfig(backoff_ms_max=100, lane_retry_ms_min=60_000)
 EAGER = dataclasses.replace(PATIENT, lane_retry_ms_min=1, lane_retry_ms_max=1)
 
 
@@ -74,12 +75,23 @@ async def carries(a: End, b: End) -> None:
     b.step(b.arrivals[-1])
 
 
+async def session(end: End, lane: Lane = DATA) -> Session:
+    """What serves the lane that node 1 opened, which may know of that a moment earlier."""
+    await until(lambda: (1, lane) in end.transport._sessions)
+    return end.transport._sessions[1, lane]
+
+
 async def breaks(a: End, b: End) -> None:
     """Ends the data lane from the side of the peer, and waits until it is back."""
     count = a.count("disconnected", 2, DATA)
-    b.transport._sessions[1, DATA].end("a test ends it")
+    (await session(b)).end("a test ends it")
     await until(lambda: a.count("disconnected", 2, DATA) == count + 1)
     await until(lambda: is_up(a, b))
+
+
+def start(identity: NodeIdentity, epoch: int) -> NodeIdentity:
+    """Another start of the same node."""
+    return dataclasses.replace(identity, boot_epoch=epoch, opened_counter=1)
 
 
 async def test_a_port_that_was_of_no_use_delays_no_lane_again(
@@ -123,7 +135,7 @@ async def test_the_stream_that_was_greeted_beside_the_lane_is_the_one_it_goes_ov
     make: MakeEnd, closed: socket.socket, tried: list[int]
 ) -> None:
     # It goes over without a pause, in which the peer would give it up.
-    pausing = dataclasses.replace(EAGER, backoff_ms_min=10_000, backoff_ms_max=10_000)
+    pausing = dataclasses.replace(EAGER, backoff_ms_min=5_000, backoff_ms_max=5_000)
     a, b = await make(1, pausing), await make(2)
     b.transport.lane_port = port = port_of(closed)
     await linked(a, b)
@@ -191,32 +203,126 @@ async def test_what_breaks_soon_again_and_again_is_left_alone(
     assert "broke soon" in caplog.text
 
 
-async def test_what_lasted_or_was_ended_here_says_nothing_against_a_port(make: MakeEnd) -> None:
+async def test_what_was_up_long_and_brought_no_answer_is_left_alone_at_once(
+    make: MakeEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As behind something that drops what comes after the hellos."""
+    monkeypatch.setattr(lane_port, "LASTING_S", 0.0)
+    a, b = await make(1), await make(2)
+    hold = asyncio.Event()
+
+    async def accept(stream: FramedStream) -> None:
+        await b.transport._greeted(stream)
+        await hold.wait()
+
+    assert b.lanes is not None
+    b.lanes._accept = accept
+    a.call(b)
+    await until(lambda: a.carries_frames_to(b))
+    a.transport.send([append(10)])
+    await until(lambda: not a.transport._peers[2].data.waiting_bytes)
+    hold.set()
+    await until(lambda: is_up(a, b) and not a.carries_frames_to(b))
+    assert "nothing that was sent there was answered" in caplog.text
+    await carries(a, b)
+
+
+async def test_what_was_up_long_and_had_nothing_to_carry_is_taken_again(
+    make: MakeEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_port, "LASTING_S", 0.0)
+    a, b = await make(1), await make(2)
+    a.call(b)
+    await until(lambda: a.carries_frames_to(b))
+    await breaks(a, b)
+    assert a.carries_frames_to(b)
+
+
+async def test_what_was_of_use_or_was_ended_here_says_nothing_against_a_port(make: MakeEnd) -> None:
     a, b = await make(1), await make(2)
     await linked(a, b)
     port = a.transport._peers[2].data._port
     for _ in range(BREAKS_COUNT_MAX):
-        port.ended(0.0, by_us=True)
+        port.ended(0.0, was_answered=False, by_us=True)
+    port.ended(LASTING_S, was_answered=False, by_us=True)
     assert not port._was_of_no_use
     for _ in range(BREAKS_COUNT_MAX):
-        port.ended(0.0, by_us=False)
-        port.ended(LASTING_S, by_us=False)
+        port.ended(0.0, was_answered=True, by_us=False)
+        port.ended(LASTING_S, was_answered=True, by_us=False)
     assert not port._was_of_no_use
 
 
-async def test_a_port_is_not_blamed_for_a_peer_that_fell_silent(make: MakeEnd) -> None:
+async def test_a_peer_that_starts_again_and_again_says_nothing_against_its_port(
+    make: MakeEnd,
+) -> None:
     a, b = await make(1), await make(2)
+    gate = b.transport._gate
+    a.call(b)
+    for epoch in range(2, 3 + BREAKS_COUNT_MAX):
+        await until(lambda: a.carries_frames_to(b))
+        gate.identity = start(gate.identity, epoch)
+        assert b.lanes is not None
+        for each in b.lanes._serving.values():
+            each.cancel()
+        await until(lambda: a.count("introduced", 2, gate.identity.boot_epoch))
+    await until(lambda: a.carries_frames_to(b))
+
+
+@pytest.mark.parametrize("other_epoch", [1, 3])
+async def test_a_start_that_answers_at_the_port_only_leaves_the_lane_on_grpc(
+    make: MakeEnd, other_epoch: int
+) -> None:
+    """As where a name stands for two processes."""
+    a, b, other = await make(1), await make(2), await make(2)
+    for end, epoch in ((b, 2), (other, other_epoch)):
+        end.transport._gate.identity = start(end.transport._gate.identity, epoch)
+    b.transport.lane_port = other.lane_port
+    a.call(b)
+    await until(lambda: is_up(a, b))
+    assert not a.carries_frames_to(b)
+    await carries(a, b)
+
+
+async def test_a_port_is_not_blamed_for_a_peer_that_fell_silent(
+    make: MakeEnd, tried: list[int]
+) -> None:
+    a, b = await make(1, dataclasses.replace(PATIENT, lane_timeout_ms=1_000)), await make(2)
     cable = await Cable(b.lane_port).lay()
     b.transport.lane_port = cable.port
     cable.cut()
     a.call(b)
-    await until(lambda: a.transport.reaches(2))
+    await until(lambda: tried)
     data = a.transport._peers[2].data
     before = data._began_s
     data.hang_up(asyncio.get_running_loop().time() + 1)
     await until(lambda: data._began_s > before)
     cable.mend()
     await until(lambda: a.carries_frames_to(b))
+    await cable.close()
+
+
+async def test_a_stream_that_was_greeted_before_a_silence_is_not_gone_over_to(
+    make: MakeEnd, monkeypatch: pytest.MonkeyPatch, closed: socket.socket
+) -> None:
+    a, b = await make(1, EAGER), await make(2)
+    b.transport.lane_port = port_of(closed)
+    await linked(a, b)
+    data = a.transport._peers[2].data
+    open_beside = data._port.open_beside
+    greeted: list[Greeted] = []
+
+    async def opened(hello: wire.Hello) -> Greeted:
+        greeted.append(await open_beside(hello))
+        if len(greeted) == 1:
+            data._hung_up.set()
+        return greeted[-1]
+
+    monkeypatch.setattr(data._port, "open_beside", opened)
+    await breaks(a, b)
+    cable = await Cable(b.lane_port).lay(closed)
+    await until(lambda: a.carries_frames_to(b))
+    assert len(greeted) == 2
+    assert greeted[0].stream.ended
     await cable.close()
 
 
@@ -246,16 +352,20 @@ async def test_s16_each_silence_ends_the_lanes_that_are_older_and_no_others(
         await go_on.acquire()
         raise SilentPeerError("no hello in time")
 
+    async def next_attempt() -> None:
+        async with asyncio.timeout(10):
+            await begun.acquire()
+
     monkeypatch.setattr(control, "_greet", silent)
-    b.transport._sessions[1, CONTROL].end("a test ends it")
-    await begun.acquire()
+    (await session(b, CONTROL)).end("a test ends it")
+    await next_attempt()
     # A lane that begins after the attempt that will meet silence.
     before = data._began_s
     data.hang_up(asyncio.get_running_loop().time() + 1)
     await until(lambda: data._began_s > before and data.connected)
     count = a.count("disconnected", 2, DATA)
     go_on.release()
-    await begun.acquire()
+    await next_attempt()
     for _ in range(20):
         await carries(a, b)
     assert a.count("disconnected", 2, DATA) == count, "it is younger than the first attempt"

@@ -29,7 +29,9 @@ from rakit.peer.v1 import raft_service_pb2 as wire
 from tests.multiraft.host.support import Cable, End, append, encoded, is_up, linked, until
 
 MakeEnd: TypeAlias = Callable[..., Awaitable[End]]
-QUICK = LinkConfig(lane_timeout_ms=100, backoff_ms_max=100)
+QUICK = LinkConfig(backoff_ms_max=100)
+#: Soon gives a port up, and tries it no more.
+SHORT = dataclasses.replace(QUICK, lane_timeout_ms=100, lane_retry_ms_min=60_000)
 MIB = 1 << 20
 
 
@@ -76,8 +78,9 @@ async def ends(stream: FramedStream) -> None:
         pytest.fail("the stream lives on")
 
 
-def session(end: End, lane: Lane = DATA) -> Session:
-    """What serves the lane that node 1 opened."""
+async def session(end: End, lane: Lane = DATA) -> Session:
+    """What serves the lane that node 1 opened, which may know of that a moment earlier."""
+    await until(lambda: (1, lane) in end.transport._sessions)
     return end.transport._sessions[1, lane]
 
 
@@ -148,12 +151,12 @@ def started_anew(identity: NodeIdentity) -> NodeIdentity:
 async def test_a_port_that_is_closed_leaves_the_lane_on_grpc_and_is_not_tried_each_time(
     make: MakeEnd, closed: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, b = await make(1), await make(2)
+    a, b = await make(1, SHORT), await make(2)
     b.transport.lane_port = port_of(closed)
     await linked(a, b)
     assert not a.carries_frames_to(b)
     await carries(a, b)
-    session(b).end("a test ends it")
+    (await session(b)).end("a test ends it")
     await until(lambda: a.count("disconnected", 2, DATA))
     await until(lambda: is_up(a, b))
     assert caplog.text.count(f"port {b.transport.lane_port} of node 2 is not reached") == 1
@@ -194,7 +197,7 @@ async def test_a_lane_on_grpc_stays_up_while_its_port_is_tried(
         return await dial(address, port, timeout_s)
 
     monkeypatch.setattr(lane_port, "dial", counted)
-    eager = dataclasses.replace(QUICK, lane_retry_ms_min=10, lane_retry_ms_max=10)
+    eager = dataclasses.replace(SHORT, lane_retry_ms_min=10, lane_retry_ms_max=10)
     a, b = await make(1, eager), await make(2)
     b.transport.lane_port = port = port_of(closed)
     if kind in (Port.SILENT, Port.CLOSES):
@@ -248,7 +251,7 @@ async def test_a_host_that_is_none_is_not_reached() -> None:
 async def test_a_port_at_which_nobody_speaks_leaves_the_lane_on_grpc(
     make: MakeEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, b = await make(1), await make(2)
+    a, b = await make(1, SHORT), await make(2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         b.transport.lane_port = silent.getsockname()[1]
         await linked(a, b)
@@ -273,7 +276,7 @@ def heard(connection: socket.socket) -> bytes:
 async def test_a_hello_that_comes_too_late_costs_the_lane_that_was_kept_nothing(
     make: MakeEnd,
 ) -> None:
-    a, b = await make(1), await make(2)
+    a, b = await make(1, SHORT), await make(2)
     go_on, done = asyncio.Event(), asyncio.Event()
 
     async def accept(stream: FramedStream) -> None:
@@ -288,11 +291,11 @@ async def test_a_hello_that_comes_too_late_costs_the_lane_that_was_kept_nothing(
     a.call(b)
     await until(lambda: is_up(a, b))
     assert not a.carries_frames_to(b)
-    kept = session(b)
+    kept = await session(b)
     go_on.set()
     async with asyncio.timeout(5):
         await done.wait()
-    assert session(b) is kept
+    assert await session(b) is kept
     assert not a.count("disconnected", 2, DATA)
     await carries(a, b)
 
@@ -305,10 +308,10 @@ async def test_s15_a_call_to_go_over_that_comes_too_late_is_judged_again(make: M
         assert await stream.read() is not None
     await new.write(b"")
     await until(lambda: b.count("introduced", 1, 5))
-    serving = session(b)
+    serving = await session(b)
     await old.write(b"")
     await ends(old)
-    assert session(b) is serving
+    assert await session(b) is serving
     assert not b.count("introduced", 1, 1)
     new.cancel()
 
@@ -321,7 +324,7 @@ async def test_a_stream_that_has_ended_takes_nobodys_place(make: MakeEnd) -> Non
     a, b = await make(1), await make(2)
     await linked(a, b)
     await carries(a, b)
-    serving = session(b)
+    serving = await session(b)
     done = asyncio.Event()
 
     async def accept(stream: FramedStream) -> None:
@@ -513,7 +516,7 @@ async def test_s16_a_data_lane_ends_with_the_control_lane(
 async def test_a_lane_on_grpc_ends_with_the_control_lane_as_well(make: MakeEnd) -> None:
     a, b = await make(1), await make(2, framed=False)
     await linked(a, b)
-    session(b, CONTROL).end("a test ends it")
+    (await session(b, CONTROL)).end("a test ends it")
     await until(lambda: a.count("disconnected", 2, DATA))
     await until(lambda: is_up(a, b))
     await carries(a, b)
@@ -534,7 +537,7 @@ async def test_a_data_lane_that_is_well_outlives_attempts_of_control_that_are_re
         raise LinkEndedError("a test refuses it")
 
     monkeypatch.setattr(peer.control, "_judge", refuse)
-    session(b, CONTROL).end("a test ends it")
+    (await session(b, CONTROL)).end("a test ends it")
     await until(lambda: refused > 5)
     assert a.count("disconnected", 2, DATA) == 1, "with the control lane, and not again"
     monkeypatch.undo()
@@ -545,16 +548,18 @@ async def test_s16_a_data_lane_that_began_before_the_control_lane_ended_is_not_k
     make: MakeEnd,
 ) -> None:
     """It is about to come up while the other side is found to be silent."""
-    a, b = await make(1, dataclasses.replace(QUICK, lane_timeout_ms=2_000)), await make(2)
+    a, b = await make(1), await make(2)
     cable = await Cable(b.lane_port).lay()
-    cable.delay_s = 0.1  # each way, so that the lane takes its time
     b.transport.lane_port = cable.port
+    cable.cut()
     a.call(b)
     await until(lambda: a.transport.reaches(2))
+    await session(b)
     data = a.transport._peers[2].data
     assert not data.connected
-    session(b, CONTROL).end("a test ends it")
+    (await session(b, CONTROL)).end("a test ends it")
     await until(lambda: a.count("disconnected", 2, CONTROL))
+    cable.mend()
     await until(lambda: a.count("disconnected", 2, DATA))
     await until(lambda: is_up(a, b))
     await cable.close()
@@ -571,8 +576,6 @@ async def test_bulk_over_a_slow_path_arrives(
         each.delay_s = 0.04
     if framed:
         b.transport.lane_port = cables[1].port
-    slow = dataclasses.replace(QUICK, lane_timeout_ms=2_000)
-    a.transport._config = slow
     a.transport.set_peer(2, f"127.0.0.1:{cables[0].port}")
     await until(lambda: is_up(a, b))
     assert a.carries_frames_to(b) is framed
@@ -601,7 +604,7 @@ async def test_a_stream_of_grpc_ends_though_its_peer_reads_nothing(
         call = method()
         await call.write(hello(DATA))
         assert isinstance(await call.read(), bytes)
-        serving = session(b)
+        serving = await session(b)
         # More than gRPC takes for somebody who does not read, so that the writer waits.
         for _ in range(40):
             serving.offer(append(MIB // 4, 2, 1))

@@ -42,6 +42,8 @@ Pair = tuple[bytes, bytes]
 #: Values of this size come in a row, each once. A cache of them would only be written through, in
 #: memory that is cold each time, while the same buffer is at hand again without it (0016).
 _LARGE_BYTES = 256 << 10
+#: One in so many is cached all the same, since only with it the index of its table is.
+_LARGE_KEPT_EACH = 16
 #: Counted for each pair of a chunk, so that tiny rows do not make a chunk that takes long to read.
 _PAIR_OVERHEAD_BYTES = 64
 
@@ -134,17 +136,18 @@ class RocksEngine:
             raise
         self._keeping, self._passing = ReadOptions(), ReadOptions()
         cast("_FillsCache", self._passing).fill_cache(False)
-        self._last_was_large = False
+        self._large_count = 0
         self._unsynced = WriteOptions()
         self._unsynced.no_slowdown = True
         self._unsynced.sync = False
 
     def get(self, key: bytes) -> bytes | None:
         """See ``Engine.get``."""
-        read = self._passing if self._last_was_large else self._keeping
+        read = self._passing if self._large_count % _LARGE_KEPT_EACH else self._keeping
         with _translated():
             value = cast("bytes | None", self._db.get(key, None, read))
-        self._last_was_large = value is not None and len(value) >= _LARGE_BYTES
+        is_large = value is not None and len(value) >= _LARGE_BYTES
+        self._large_count = self._large_count + 1 if is_large else 0
         return value
 
     def chunk(self, lo: bytes, hi: bytes, bytes_max: int, *, bounded: bool = False) -> list[Pair]:
