@@ -81,7 +81,11 @@ MUTANTS = [
         "a_port_is_blamed_for_a_restart",
         29,
         "safety S15",
-        (LanePort.open, "except OvertakenError:", "except ZeroDivisionError:"),
+        (
+            LanePort.open,
+            "if isinstance(error, OvertakenError) and not self._was_overtaken:",
+            "if False:",
+        ),
         lanes("a_peer_that_starts_anew_while_a_lane_goes_over_is_not_taken_for_the_old_one"),
     ),
     mutant(

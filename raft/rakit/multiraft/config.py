@@ -60,6 +60,9 @@ class LinkConfig:
     #: Between attempts to reach a port for frames that was not reached, twice as long each time.
     lane_retry_ms_min: int = 1_000
     lane_retry_ms_max: int = 60_000
+    #: After which a stream as frames is given up on which nothing was ever answered, while the
+    #: control lane is well. gRPC has pings for that.
+    unanswered_ms_max: int = 10_000
     #: HTTP/2 pings of an otherwise silent connection, and how long their answer may take.
     keepalive_ms: int = 1_000
     #: The same where the answer may stand behind bulk, in the sockets of a slow path.
@@ -84,7 +87,8 @@ class LinkConfig:
         assert 0 < self.backoff_ms_min <= self.backoff_ms_max, "the back-off grows"
         assert self.queue_count_max > 0, "a queue holds something"
         assert self.control_queue_bytes_max > 0, "a queue holds something"
-        assert min(self.hello_timeout_ms, self.lane_timeout_ms) > 0, "time limits are positive"
+        limits = (self.hello_timeout_ms, self.lane_timeout_ms, self.unanswered_ms_max)
+        assert min(limits) > 0, "time limits are positive"
         assert 0 < self.lane_retry_ms_min <= self.lane_retry_ms_max, "the back-off grows"
         assert 0 < self.keepalive_ms <= self.bulk_ping_timeout_ms, "bulk delays answers"
         assert self.commit_delay_ms > 0, "news that wait for nothing are appends"

@@ -8,10 +8,11 @@ Rules:
 - A port of which nothing bad is known is tried before the lane counts as up, so that the lane does
   not change its stream under way. That may take seconds where the port is shut off; so one that was
   of no use is tried beside the lane from then on, which stays on gRPC meanwhile, until frames have
-  lasted. What broke soon after its hellos again and again, or was up long without an answer, was of
-  no use either: what is between two nodes may let hellos through and nothing else.
+  lasted. What broke soon after its hellos again and again, or never brought an answer, was of no
+  use either: what is between two nodes may let hellos through and nothing else.
 - Attempts beside the lane are twice as far apart each time. The first comes soon, since a name may
-  have stood for a pod that is gone.
+  have stood for a pod that is gone. Where answers failed to come they are rare, for each holds up
+  what is replicated until that is noticed.
 - A stream that was greeted beside the lane is the one that the lane goes over to.
 - Whoever answers must be the same start of the peer as on gRPC. Nobody else is listened to.
 - A port is not to blame for a peer that was found to be silent meanwhile, or has started anew.
@@ -37,6 +38,8 @@ from rakit.peer.v1 import raft_service_pb2 as wire
 LASTING_S: Final = 5.0
 #: So often in a row with one start of the peer, and its port is of no use.
 BREAKS_COUNT_MAX: Final = 3
+#: How much rarer a port is tried where nothing was answered.
+UNANSWERED_RETRY_FACTOR: Final = 10
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +50,10 @@ class LinkEndedError(Exception):
 
 class SilentPeerError(LinkEndedError):
     """Nothing came back in time, not even a refusal."""
+
+
+class UnansweredError(LinkEndedError):
+    """Nothing that was sent on a stream was ever answered, for long."""
 
 
 class OvertakenError(LinkEndedError):
@@ -90,16 +97,16 @@ class LanePort:
         self._config = config
         self._greet = greet
         self._port, self._boot_epoch = 0, 0
-        self._was_overtaken = False
         self._forget()
 
     def _forget(self) -> None:
+        self._was_overtaken = False
         self._was_of_no_use = False
         self._breaks_count = 0
         self._retry_ms = self._config.lane_retry_ms_min
 
     async def open(self, hello: wire.Hello, *, is_over: Callable[[], bool]) -> Greeted | None:
-        """Opens the lane as frames before it is up; None: it stays on gRPC.
+        """Opens the lane as frames before it is up, and goes over; None: it stays on gRPC.
 
         Raises `OvertakenError` if the lane is over meanwhile.
         """
@@ -113,10 +120,12 @@ class LanePort:
             return None
         try:
             greeted = await self._dial(hello)
+            await greeted.go_over()
         except (OSError, LinkEndedError, codec.MalformedMessageError) as error:
             if isinstance(error, OvertakenError) and not self._was_overtaken:
                 self._was_overtaken = True
                 raise
+            self._was_overtaken = False
             if is_over():
                 raise OvertakenError("the control lane ended") from error
             self._is_of_no_use(str(error) or "no connection in time")
@@ -128,22 +137,22 @@ class LanePort:
         """Opens the lane as frames beside the one on gRPC, however long it takes."""
         while True:
             await asyncio.sleep(self._retry_ms / 1000)
-            self._retry_ms = min(2 * self._retry_ms, self._config.lane_retry_ms_max)
+            longer_ms = min(2 * self._retry_ms, self._config.lane_retry_ms_max)
+            self._retry_ms = max(self._retry_ms, longer_ms)
             with suppress(OSError, LinkEndedError, codec.MalformedMessageError):
                 return await self._dial(hello)
 
     def ended(self, lasted_s: float, *, was_answered: bool, by_us: bool) -> None:
         """Notes what became of a lane that was up as frames.
 
-        Whether what was sent there, if anything, was answered; whether this node ended it.
+        Not answered: it was given up for that. By us: this node ended it for another reason.
         """
-        if lasted_s >= LASTING_S and was_answered:
-            self._forget()
-        elif by_us:
-            return
-        elif lasted_s >= LASTING_S:
+        if not was_answered:
             self._is_of_no_use("nothing that was sent there was answered")
-        else:
+            self._retry_ms = UNANSWERED_RETRY_FACTOR * self._config.lane_retry_ms_max
+        elif lasted_s >= LASTING_S:
+            self._forget()
+        elif not by_us:
             self._breaks_count += 1
             if self._breaks_count == BREAKS_COUNT_MAX:
                 self._is_of_no_use("what was opened there broke soon")

@@ -45,6 +45,7 @@ from rakit.multiraft.lane_port import (
     LinkEndedError,
     OvertakenError,
     SilentPeerError,
+    UnansweredError,
     check_is_same_start,
 )
 from rakit.multiraft.peer_events import PeerEvents
@@ -199,17 +200,19 @@ class Link:
             # gRPC answers from memory for a while after a failure. When the peer has shown itself
             # that memory is wrong, and the call waits until the channel has tried again.
             call: _Call = framed.stream if framed else self._open(wait_for_ready=expected)
-            came_up_at, was_silent = None, False
+            came_up_at, was_silent, was_answered = None, False, True
             self._began_s = began_s = loop.time()
             self._hung_up.clear()
             try:
-                hello = framed.hello if framed else await self._greet(call, timeout_ms)
-                framed = framed or await self._port.open(hello, is_over=self._hung_up.is_set)
                 if framed is not None:
+                    hello = framed.hello
                     await framed.go_over()
-                    if framed.stream is not call:
+                else:
+                    hello = await self._greet(call, timeout_ms)
+                    framed = await self._port.open(hello, is_over=self._hung_up.is_set)
+                    if framed is not None:
                         call.cancel()
-                    call, hello = framed.stream, framed.hello
+                        call, hello = framed.stream, framed.hello
                 self._judge(hello)  # again: that took a while
                 self._come_up(hello)
                 self.is_framed = framed is not None
@@ -225,6 +228,7 @@ class Link:
                 codec.MalformedMessageError,
             ) as errors:
                 was_silent = isinstance(errors.exceptions[0], SilentPeerError)
+                was_answered = not isinstance(errors.exceptions[0], UnansweredError)
                 self._explain(errors.exceptions[0], was_up=came_up_at is not None)
             finally:
                 call.cancel()
@@ -233,7 +237,6 @@ class Link:
                     self._tell_lost(began_s if was_silent else loop.time())
             lasted_s = 0.0 if came_up_at is None else loop.time() - came_up_at
             if self.is_framed and came_up_at is not None:
-                was_answered = self._window.processed > 0 or not self._window.sent
                 by_us = self._hung_up.is_set()
                 self._port.ended(lasted_s, was_answered=was_answered, by_us=by_us)
             if self._closed:
@@ -245,9 +248,9 @@ class Link:
             attempt = 0 if expected else attempt + 1
 
     def _take_handed(self) -> Greeted | None:
-        """Returns the stream to go over to; one that was greeted before a silence is none."""
+        """Returns the stream to go over to, if it lives and no silence was noticed since."""
         handed, self._handed = self._handed, None
-        if handed is not None and self._hung_up.is_set():
+        if handed is not None and (handed.stream.ended or self._hung_up.is_set()):
             handed.stream.cancel()
             return None
         return handed
@@ -291,12 +294,22 @@ class Link:
             tasks.create_task(self._read(call))
             if self.lane == DATA:
                 tasks.create_task(self._follow_control())
-            if hello.lane_port and not self.is_framed:
+            if self.is_framed:
+                tasks.create_task(self._expect_an_answer())
+            elif hello.lane_port:
                 tasks.create_task(self._go_over(hello))
 
     async def _follow_control(self) -> None:
         await self._hung_up.wait()
         raise LinkEndedError("the control lane ended")
+
+    async def _expect_an_answer(self) -> None:
+        """Ends a stream as frames on which nothing was ever answered."""
+        while not self._window.processed:
+            was_sent = self._window.sent > 0
+            await asyncio.sleep(self._config.unanswered_ms_max / 1000)
+            if was_sent and not self._window.processed:
+                raise UnansweredError("nothing that was sent as frames was answered")
 
     async def _go_over(self, hello: wire.Hello) -> None:
         """Ends a stream on gRPC in favour of one as frames, once there is one."""

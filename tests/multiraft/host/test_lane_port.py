@@ -7,78 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeAlias
 
 import pytest
 
-from rakit.multiraft import lane_port
-from rakit.multiraft.config import LinkConfig
-from rakit.multiraft.framed import FramedStream, dial
-from rakit.multiraft.hello import CONTROL, DATA, Lane, NodeIdentity
-from rakit.multiraft.lane_port import BREAKS_COUNT_MAX, LASTING_S, Greeted, SilentPeerError
-from rakit.multiraft.session import Session
+from rakit.multiraft.framed import FramedStream
+from rakit.multiraft.hello import CONTROL, DATA
+from rakit.multiraft.lane_port import (
+    BREAKS_COUNT_MAX,
+    LASTING_S,
+    UNANSWERED_RETRY_FACTOR,
+    Greeted,
+    SilentPeerError,
+)
 from rakit.peer.v1 import raft_service_pb2 as wire
+from tests.multiraft.host.lanes import EAGER, PATIENT, MakeEnd, carries, port_of, session, start
 from tests.multiraft.host.support import Cable, End, append, is_up, linked, until
-
-MakeEnd: TypeAlias = Callable[..., Awaitable[End]]
-#: Tries a port beside the lane within a test's time only where a test asks for that.
-PATIENT = LinkConfig(backoff_ms_max=100, lane_retry_ms_min=60_000)
-EAGER = dataclasses.replace(PATIENT, lane_retry_ms_min=1, lane_retry_ms_max=1)
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[MakeEnd]:
-    ends: list[End] = []
-
-    async def made(node_id: int, config: LinkConfig = PATIENT) -> End:
-        ends.append(await End(node_id, config, framed=True).serve())
-        return ends[-1]
-
-    yield made
-    for each in ends:
-        await each.close()
-
-
-@pytest.fixture
-def closed() -> Iterator[socket.socket]:
-    """A port that nobody else gets, and at which nobody listens."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound
-
-
-@pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The ports that were dialled, in turn."""
-    ports: list[int] = []
-
-    async def counted(address: str, port: int, timeout_s: float) -> FramedStream:
-        ports.append(port)
-        return await dial(address, port, timeout_s)
-
-    monkeypatch.setattr(lane_port, "dial", counted)
-    return ports
-
-
-def port_of(bound: socket.socket) -> int:
-    port: int = bound.getsockname()[1]
-    return port
-
-
-async def carries(a: End, b: End) -> None:
-    """Has a message go from one end to the other and be worked off."""
-    count = len(b.arrivals)
-    a.transport.send([append(10, a.node_id, b.node_id)])
-    await until(lambda: len(b.arrivals) == count + 1)
-    b.step(b.arrivals[-1])
-
-
-async def session(end: End, lane: Lane = DATA) -> Session:
-    """What serves the lane that node 1 opened, which may know of that a moment earlier."""
-    await until(lambda: (1, lane) in end.transport._sessions)
-    return end.transport._sessions[1, lane]
 
 
 async def breaks(a: End, b: End) -> None:
@@ -87,11 +32,6 @@ async def breaks(a: End, b: End) -> None:
     (await session(b)).end("a test ends it")
     await until(lambda: a.count("disconnected", 2, DATA) == count + 1)
     await until(lambda: is_up(a, b))
-
-
-def start(identity: NodeIdentity, epoch: int) -> NodeIdentity:
-    """Another start of the same node."""
-    return dataclasses.replace(identity, boot_epoch=epoch, opened_counter=1)
 
 
 async def test_a_port_that_was_of_no_use_delays_no_lane_again(
@@ -203,39 +143,39 @@ async def test_what_breaks_soon_again_and_again_is_left_alone(
     assert "broke soon" in caplog.text
 
 
-async def test_what_was_up_long_and_brought_no_answer_is_left_alone_at_once(
-    make: MakeEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_what_brings_no_answer_is_given_up_and_left_alone_for_long(
+    make: MakeEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As behind something that drops what comes after the hellos."""
-    monkeypatch.setattr(lane_port, "LASTING_S", 0.0)
-    a, b = await make(1), await make(2)
-    hold = asyncio.Event()
+    """As behind something that takes what comes after the hellos and lets nothing through."""
+    a, b = await make(1, dataclasses.replace(PATIENT, unanswered_ms_max=50)), await make(2)
 
     async def accept(stream: FramedStream) -> None:
         await b.transport._greeted(stream)
-        await hold.wait()
+        while await stream.read() is not None:
+            pass
 
     assert b.lanes is not None
     b.lanes._accept = accept
     a.call(b)
     await until(lambda: a.carries_frames_to(b))
     a.transport.send([append(10)])
-    await until(lambda: not a.transport._peers[2].data.waiting_bytes)
-    hold.set()
     await until(lambda: is_up(a, b) and not a.carries_frames_to(b))
     assert "nothing that was sent there was answered" in caplog.text
     await carries(a, b)
+    port = a.transport._peers[2].data._port
+    assert port._retry_ms == UNANSWERED_RETRY_FACTOR * PATIENT.lane_retry_ms_max
 
 
-async def test_what_was_up_long_and_had_nothing_to_carry_is_taken_again(
-    make: MakeEnd, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lane_port, "LASTING_S", 0.0)
-    a, b = await make(1), await make(2)
-    a.call(b)
-    await until(lambda: a.carries_frames_to(b))
-    await breaks(a, b)
+@pytest.mark.parametrize("sends", [False, True])
+async def test_what_is_answered_or_carries_nothing_is_kept(make: MakeEnd, *, sends: bool) -> None:
+    a, b = await make(1, dataclasses.replace(PATIENT, unanswered_ms_max=20)), await make(2)
+    await linked(a, b)
+    if sends:
+        await carries(a, b)
+    data = a.transport._peers[2].data
+    await until(lambda: asyncio.get_running_loop().time() > data._began_s + 0.2)
     assert a.carries_frames_to(b)
+    assert not a.count("disconnected", 2, DATA)
 
 
 async def test_what_was_of_use_or_was_ended_here_says_nothing_against_a_port(make: MakeEnd) -> None:
@@ -243,8 +183,7 @@ async def test_what_was_of_use_or_was_ended_here_says_nothing_against_a_port(mak
     await linked(a, b)
     port = a.transport._peers[2].data._port
     for _ in range(BREAKS_COUNT_MAX):
-        port.ended(0.0, was_answered=False, by_us=True)
-    port.ended(LASTING_S, was_answered=False, by_us=True)
+        port.ended(0.0, was_answered=True, by_us=True)
     assert not port._was_of_no_use
     for _ in range(BREAKS_COUNT_MAX):
         port.ended(0.0, was_answered=True, by_us=False)
@@ -301,8 +240,14 @@ async def test_a_port_is_not_blamed_for_a_peer_that_fell_silent(
     await cable.close()
 
 
-async def test_a_stream_that_was_greeted_before_a_silence_is_not_gone_over_to(
-    make: MakeEnd, monkeypatch: pytest.MonkeyPatch, closed: socket.socket
+@pytest.mark.parametrize("has_ended", [False, True], ids=["before a silence", "ended"])
+async def test_a_stream_that_was_greeted_before_a_silence_or_has_ended_is_not_gone_over_to(
+    make: MakeEnd,
+    monkeypatch: pytest.MonkeyPatch,
+    closed: socket.socket,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    has_ended: bool,
 ) -> None:
     a, b = await make(1, EAGER), await make(2)
     b.transport.lane_port = port_of(closed)
@@ -313,7 +258,9 @@ async def test_a_stream_that_was_greeted_before_a_silence_is_not_gone_over_to(
 
     async def opened(hello: wire.Hello) -> Greeted:
         greeted.append(await open_beside(hello))
-        if len(greeted) == 1:
+        if len(greeted) == 1 and has_ended:
+            greeted[0].stream.cancel()
+        elif len(greeted) == 1:
             data._hung_up.set()
         return greeted[-1]
 
@@ -323,6 +270,7 @@ async def test_a_stream_that_was_greeted_before_a_silence_is_not_gone_over_to(
     await until(lambda: a.carries_frames_to(b))
     assert len(greeted) == 2
     assert greeted[0].stream.ended
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
     await cable.close()
 
 

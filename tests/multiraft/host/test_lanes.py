@@ -9,64 +9,25 @@ import asyncio
 import dataclasses
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import Enum
 from functools import partial
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 import grpc.aio
 import pytest
 
-from rakit.multiraft import lane_port
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.framed import FramedStream, LaneServer, dial
 from rakit.multiraft.frames import head
-from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane, NodeIdentity
+from rakit.multiraft.hello import CONTROL, DATA, Gate, Lane
 from rakit.multiraft.lane_port import LinkEndedError
 from rakit.multiraft.link import METHOD
 from rakit.multiraft.session import Session, SessionEndedError
 from rakit.peer.v1 import raft_service_pb2 as wire
+from tests.multiraft.host.lanes import PATIENT, SHORT, MakeEnd, carries, port_of, session, start
 from tests.multiraft.host.support import Cable, End, append, encoded, is_up, linked, until
 
-MakeEnd: TypeAlias = Callable[..., Awaitable[End]]
-QUICK = LinkConfig(backoff_ms_max=100)
-#: Soon gives a port up, and tries it no more.
-SHORT = dataclasses.replace(QUICK, lane_timeout_ms=100, lane_retry_ms_min=60_000)
 MIB = 1 << 20
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[MakeEnd]:
-    ends: list[End] = []
-
-    async def made(node_id: int, config: LinkConfig = QUICK, *, framed: bool = True) -> End:
-        ends.append(await End(node_id, config, framed=framed).serve())
-        return ends[-1]
-
-    yield made
-    for each in ends:
-        await each.close()
-
-
-@pytest.fixture
-def closed() -> Iterator[socket.socket]:
-    """A port that nobody else gets, and at which nobody listens."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound
-
-
-def port_of(bound: socket.socket) -> int:
-    port: int = bound.getsockname()[1]
-    return port
-
-
-async def carries(a: End, b: End) -> None:
-    """Has a message go from one end to the other and be worked off."""
-    count = len(b.arrivals)
-    a.transport.send([append(10, a.node_id, b.node_id)])
-    await until(lambda: len(b.arrivals) == count + 1)
-    b.step(b.arrivals[-1])
 
 
 async def ends(stream: FramedStream) -> None:
@@ -76,12 +37,6 @@ async def ends(stream: FramedStream) -> None:
             assert await stream.read() is None
     except TimeoutError:
         pytest.fail("the stream lives on")
-
-
-async def session(end: End, lane: Lane = DATA) -> Session:
-    """What serves the lane that node 1 opened, which may know of that a moment earlier."""
-    await until(lambda: (1, lane) in end.transport._sessions)
-    return end.transport._sessions[1, lane]
 
 
 # Going over.
@@ -128,7 +83,7 @@ async def test_a_peer_that_starts_anew_while_a_lane_goes_over_is_not_taken_for_t
     async def accept(stream: FramedStream) -> None:
         identity = b.transport._gate.identity
         if identity.boot_epoch == 1:
-            b.transport._gate.identity = started_anew(identity)
+            b.transport._gate.identity = start(identity, 2)
         await b.transport.accept_frames(stream)
 
     assert b.lanes is not None
@@ -138,11 +93,6 @@ async def test_a_peer_that_starts_anew_while_a_lane_goes_over_is_not_taken_for_t
     assert a.carries_frames_to(b)
     data = [each for each in a.told if each[:2] == ("introduced", 2)]
     assert data[-1] == ("introduced", 2, 2)
-
-
-def started_anew(identity: NodeIdentity) -> NodeIdentity:
-    """A later start of the same node."""
-    return dataclasses.replace(identity, boot_epoch=identity.boot_epoch + 1, opened_counter=1)
 
 
 # Staying.
@@ -166,7 +116,7 @@ async def test_a_port_that_is_closed_leaves_the_lane_on_grpc_and_is_not_tried_ea
 async def test_a_lane_goes_over_once_its_port_is_reached(
     make: MakeEnd, closed: socket.socket
 ) -> None:
-    a, b = await make(1, dataclasses.replace(QUICK, lane_retry_ms_min=100)), await make(2)
+    a, b = await make(1, dataclasses.replace(PATIENT, lane_retry_ms_min=100)), await make(2)
     b.transport.lane_port = port_of(closed)
     await linked(a, b)
     assert not a.carries_frames_to(b)
@@ -188,15 +138,8 @@ class Port(Enum):
 
 @pytest.mark.parametrize("kind", list(Port))
 async def test_a_lane_on_grpc_stays_up_while_its_port_is_tried(
-    make: MakeEnd, closed: socket.socket, monkeypatch: pytest.MonkeyPatch, kind: Port
+    make: MakeEnd, closed: socket.socket, tried: list[int], kind: Port
 ) -> None:
-    tried: list[int] = []
-
-    async def counted(address: str, port: int, timeout_s: float) -> FramedStream:
-        tried.append(port)
-        return await dial(address, port, timeout_s)
-
-    monkeypatch.setattr(lane_port, "dial", counted)
     eager = dataclasses.replace(SHORT, lane_retry_ms_min=10, lane_retry_ms_max=10)
     a, b = await make(1, eager), await make(2)
     b.transport.lane_port = port = port_of(closed)
@@ -641,7 +584,7 @@ async def test_a_session_ends_though_its_peer_takes_nothing(make: MakeEnd) -> No
             raise AssertionError(f"{code}: {details}")
 
     blocked = asyncio.Event()
-    serving = Session(1, DATA, QUICK, end)
+    serving = Session(1, DATA, PATIENT, end)
     running = asyncio.create_task(serving.run(Clogged()))
     serving.offer(append(10))
     await blocked.wait()
