@@ -100,7 +100,7 @@ async def test_growth_has_a_column_for_each_point_and_for_each_part_of_the_log()
     points = [Point(Axis.NODES, 1, produce, nodes=1), Point(Axis.NODES, 2, produce, nodes=2)]
     reports = await curve(points, 1, quiet)
     assert [report.column for report in reports] == ["1", "2"]
-    settings = GrowthSettings((Axis.LOG_GB,), log_gb=2, gb_bytes=4_000_000)
+    settings = GrowthSettings((Axis.LOG_GB,), log_gb=2, gb_bytes=32_000_000)
     logs = [report async for report in bench_growth(settings, quiet)]
     assert [report.column for report in logs] == ["1", "2"]
     for report in (*reports, *logs):
