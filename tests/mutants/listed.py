@@ -5,13 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from tests.mutants import Mutant, hosts, lanes, logs, members, votes
+from tests.mutants import Mutant, hosts, lanes, logs, members, segments, votes
 
 DOCUMENT: Final = Path(__file__).resolve().parent.parent.parent / "docs/RAFT.md"
 MUTANTS: Final[dict[str, Mutant]] = {
     one.name: one
     for one in sorted(
-        [*votes.MUTANTS, *logs.MUTANTS, *members.MUTANTS, *hosts.MUTANTS, *lanes.MUTANTS],
+        [
+            *votes.MUTANTS,
+            *logs.MUTANTS,
+            *members.MUTANTS,
+            *hosts.MUTANTS,
+            *lanes.MUTANTS,
+            *segments.MUTANTS,
+        ],
         key=lambda one: one.family,
     )
 }

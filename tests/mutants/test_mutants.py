@@ -6,7 +6,18 @@ import pytest
 
 from rakit.raft import RaftError, election
 from rakit.raft.log import RaftLog
-from tests.mutants import Mutant, hosts, in_force, lanes, logs, members, mutant, named_in, votes
+from tests.mutants import (
+    Mutant,
+    hosts,
+    in_force,
+    lanes,
+    logs,
+    members,
+    mutant,
+    named_in,
+    segments,
+    votes,
+)
 from tests.mutants.listed import DOCUMENT, MUTANTS, render
 from tests.mutants.run import failures
 
@@ -48,7 +59,7 @@ def test_the_table_has_every_mutant_and_is_as_the_command_writes_it() -> None:
 
 
 def test_no_two_mutants_have_one_name() -> None:
-    parts = (votes, logs, members, hosts, lanes)
+    parts = (votes, logs, members, hosts, lanes, segments)
     assert len(MUTANTS) == sum(len(part.MUTANTS) for part in parts)
 
 

@@ -12,6 +12,7 @@ keys is the order of numbers and everything of a group lies together.
     07 group offset   position rows of a partition: offset to index
     08 name           values of the node itself
     09 group index n  part n of a large checkpoint's state, written before the checkpoint
+    0A group index    the run of entries that begins there: its segment (the store's own)
 
 The numbers are on disks and never change.
 """
@@ -30,6 +31,7 @@ JOURNAL: Final = 0x06
 POSITION: Final = 0x07
 LOCAL: Final = 0x08
 BASE_PART: Final = 0x09
+RUN: Final = 0x0A
 
 _GROUP: Final = struct.Struct(">BQ")
 _GROUP_NUMBER: Final = struct.Struct(">BQQ")
@@ -87,7 +89,7 @@ def group_range(prefix: int, group_id: int) -> tuple[bytes, bytes]:
 
 
 def group_of(key: bytes) -> int:
-    """Returns the group of a key of the kinds 01 to 05, 07 and 09."""
+    """Returns the group of a key of the kinds 01 to 05, 07, 09 and 0A."""
     number: int = _GROUP.unpack_from(key)[1]
     return number
 

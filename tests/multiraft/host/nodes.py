@@ -9,7 +9,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +19,7 @@ from rakit.multiraft.config import HostConfig, LivenessConfig, peer_server_optio
 from rakit.multiraft.host import Host
 from rakit.multiraft.machine import GroupKind, GroupMeta, MachineFactory, replica_id
 from rakit.multiraft.store.config import StoreConfig
-from rakit.multiraft.store.engine import EngineError, Operation, RocksEngine
+from rakit.multiraft.store.engine import NO_SEGMENTS, EngineError, Operation, RocksEngine
 from rakit.multiraft.store.errors import Fault
 from rakit.multiraft.store.rocks import RocksStore
 from rakit.raft import ConfState, Role
@@ -43,7 +43,11 @@ class FaultyEngine(RocksEngine):
         self.hanging = threading.Event()
         self.batches: list[Sequence[Operation]] = []
 
-    def write(self, operations: Sequence[Operation]) -> None:
+    def write(
+        self,
+        operations: Sequence[Operation],
+        segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
+    ) -> None:
         if self.write_fault is not None:
             raise EngineError(self.write_fault, "IO error: injected")
         if self.stalls_left:
@@ -52,7 +56,7 @@ class FaultyEngine(RocksEngine):
             raise EngineError(Fault.STALL, "Result incomplete: Write stall")
         if self.batches:
             self.batches.append(operations)
-        super().write(operations)
+        super().write(operations, segments)
 
     def flush_wal(self) -> None:
         if not self.flushes.is_set():

@@ -5,24 +5,36 @@ many-wals   200 synced writes over several WALs, none of which is flushed to a t
             stands at the last write
 again       three more synced writes to a store that is there
 unsynced    50 synced and 50 unsynced writes through the syncer
+tables      writes of a small entry and a large row each, until there are tables
+history     steps of a random history, with syncs and upkeep now and then; see ``history``
 """
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from rakit.multiraft.store import RocksStore, StoreConfig, Syncer, options
-from tests.multiraft.store.support import NODE, entries, wait_until
+from rakit.multiraft import keys
+from rakit.multiraft.store import (
+    RocksStore,
+    StoreConfig,
+    Syncer,
+    options,
+    retiring,
+    segments,
+)
+from tests.multiraft.store.history import History
+from tests.multiraft.store.support import NODE, entries, wait_until, write_patiently
 
 COUNT = 200
 WITNESSED_AT = 101
-_MEMTABLES_PER_FLUSH = 30
+_BACKGROUND_BYTES_PER_S = 20 << 10
 
 
 def one_wal(config: StoreConfig) -> RocksStore:
@@ -37,16 +49,8 @@ def one_wal(config: StoreConfig) -> RocksStore:
 
 
 def many_wals(config: StoreConfig) -> RocksStore:
-    """Memtables are kept until there are many, so that their WALs stay alive."""
-    real = options.settings
-
-    def merging(config: StoreConfig, **named: Any) -> dict[str, dict[str, str]]:
-        sections = real(config, **named)
-        family = sections['CFOptions "default"']
-        family["min_write_buffer_number_to_merge"] = str(_MEMTABLES_PER_FLUSH)
-        return sections
-
-    options.settings = merging
+    """Flushes take for ever, so that the WALs of the memtables stay alive."""
+    options.BACKGROUND_BYTES_PER_S_MAX = _BACKGROUND_BYTES_PER_S
     store = RocksStore.open(config, NODE)
     for number in range(COUNT):
         store.write(entries(number, bytes([number]) * 2000))
@@ -82,10 +86,55 @@ def unsynced(config: StoreConfig) -> RocksStore:
     return store
 
 
+def tables(config: StoreConfig) -> RocksStore:
+    store = RocksStore.open(config, NODE)
+    number = 0
+    while sum(path.stat().st_size > 0 for path in config.directory.glob("db/*.sst")) < 4:
+        number += 1
+        batch = entries(number, b"small")
+        batch.put(keys.local(b"%d" % number), bytes(5000))
+        write_patiently(store, batch)
+    return store
+
+
+def go_through_history(config: StoreConfig, seed: int, kept: list[int], steps: int) -> RocksStore:
+    """Tells the numbers of the writes, and what was synced last."""
+    rng = random.Random(f"upkeep {seed} {kept}")
+    retiring.STEP_BYTES = 3000  # type: ignore[misc]  # pyright: ignore[reportConstantRedefinition]
+    segments._SPARE_SEGMENTS = 0  # type: ignore[misc]  # pyright: ignore[reportPrivateUsage, reportConstantRedefinition]
+    history = History(seed, kept)
+    store = RocksStore.open(replace(config, segment_bytes=64 << 10, reserve_bytes=0), NODE)
+    numbers, synced = list[int](), store.position()
+    for _ in range(steps):
+        numbers.append(write_patiently(store, history.step()))
+        if rng.random() < 0.3:
+            position = store.position()
+            store.flush_wal()
+            synced = position
+            if rng.random() < 0.5:
+                store.save_witness(position)
+            store.maintain()
+        if rng.random() < 0.7:
+            store.upkeep()
+    sys.stdout.write(json.dumps([numbers, [synced.number, synced.wal, synced.length]]))
+    return store
+
+
 if __name__ == "__main__":
-    kinds = {"one-wal": one_wal, "many-wals": many_wals, "again": again, "unsynced": unsynced}
+    kinds = {
+        "one-wal": one_wal,
+        "many-wals": many_wals,
+        "again": again,
+        "unsynced": unsynced,
+        "tables": tables,
+    }
     # Held until the end: a database that is let go of closes itself, which is no crash.
-    kept_open = kinds[sys.argv[2]](StoreConfig.small(Path(sys.argv[1])))
-    sys.stdout.write(str(kept_open.boot))
+    settings = StoreConfig.small(Path(sys.argv[1]))
+    if sys.argv[2] == "history":
+        lives = [int(each) for each in sys.argv[4].split(",") if each]
+        kept_open = go_through_history(settings, int(sys.argv[3]), lives, int(sys.argv[5]))
+    else:
+        kept_open = kinds[sys.argv[2]](settings)
+        sys.stdout.write(str(kept_open.boot))
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -16,7 +16,11 @@ from __future__ import annotations
 import random
 from typing import Protocol
 
+from rakit.multiraft import keys
 from rakit.multiraft.kv import KeyValue, WriteBatch
+
+#: Whose entries they are.
+GROUP = 1
 
 
 class WritableDisk(KeyValue, Protocol):
@@ -26,8 +30,8 @@ class WritableDisk(KeyValue, Protocol):
 
 
 def key(number: int) -> bytes:
-    """A key whose byte order is numeric order, below no other key that a disk keeps for itself."""
-    return b"\x01" + number.to_bytes(8, "big")
+    """The key of a log entry: byte order is numeric order."""
+    return keys.entry(GROUP, number)
 
 
 def put(disk: WritableDisk, *numbers: int, value: bytes = b"v") -> None:
@@ -38,7 +42,7 @@ def put(disk: WritableDisk, *numbers: int, value: bytes = b"v") -> None:
 
 
 def numbers_in(disk: WritableDisk, lo: int, hi: int) -> list[int]:
-    return [int.from_bytes(k[1:], "big") for k, _ in disk.scan(key(lo), key(hi))]
+    return [keys.number_of(k) for k, _ in disk.scan(key(lo), key(hi))]
 
 
 class KeyValueConformance:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from rakit.multiraft import keys
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.store import RocksStore, StoreConfig, WriteStalledError
-from rakit.multiraft.store.engine import Engine, EngineError, Operation, Pair, RocksEngine
-from rakit.multiraft.store.errors import classify
+from rakit.multiraft.store.engine import (
+    DEFAULT,
+    NO_SEGMENTS,
+    Engine,
+    EngineError,
+    Operation,
+    Pair,
+    RocksEngine,
+)
+from rakit.multiraft.store.errors import Fault, classify
 from tests.multiraft.store.conformance import key
 
 NODE = "n1"
@@ -56,7 +67,7 @@ def write_patiently(store: RocksStore, batch: WriteBatch) -> int:
 
 
 def entries_in(store: RocksStore) -> list[int]:
-    return [int.from_bytes(k[1:], "big") for k, _ in store.scan(key(0), key(2**32))]
+    return [keys.number_of(k) for k, _ in store.scan(key(0), key(2**32))]
 
 
 def crash_image(directory: Path, kind: str) -> int:
@@ -65,6 +76,28 @@ def crash_image(directory: Path, kind: str) -> int:
     died = subprocess.run(argv, check=False, capture_output=True, text=True)
     assert died.returncode == -9, f"the child was to kill itself: {died.stderr}"
     return int(died.stdout)
+
+
+@dataclass(frozen=True)
+class Lived:
+    """What a child that went through a history tells of it."""
+
+    #: The number of the write of each step.
+    numbers: list[int]
+    #: The newest write that was synced, and where the log ended then.
+    synced: int
+    wal: int
+    length: int
+
+
+def crash_history(directory: Path, seed: int, kept: Sequence[int], steps: int) -> Lived:
+    """Let a child process go through some steps of a history and die by SIGKILL."""
+    arguments = [str(directory), "history", str(seed), ",".join(map(str, kept)), str(steps)]
+    argv = [sys.executable, "-m", "tests.multiraft.store.child", *arguments]
+    died = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert died.returncode == -9, f"the child was to kill itself: {died.stderr}"
+    numbers, synced = json.loads(died.stdout)
+    return Lived(numbers, *synced)
 
 
 def copy_of(image: Path, target: Path) -> Path:
@@ -85,6 +118,7 @@ class FailingEngine:
     def __init__(self, path: Path, config: StoreConfig, *, create: bool) -> None:
         self.real = RocksEngine(path, config, create=create)
         self.texts: dict[str, str] = {}
+        self._damaged = DEFAULT, b"", b""
         self.calls: list[str] = []
         self.flush_begun = threading.Event()
         self.flush_gate = threading.Event()
@@ -96,21 +130,53 @@ class FailingEngine:
             text = self.texts[name]
             raise EngineError(classify(Exception(text)), text)
 
-    def get(self, key: bytes) -> bytes | None:
+    def damage(self, bounds: tuple[bytes, bytes], segment: int = DEFAULT) -> None:
+        """Rows of a family in this range cannot be read from here on."""
+        self._damaged = segment, *bounds
+
+    def _meet(self, lo: bytes, hi: bytes, segment: int) -> None:
+        damaged, start, end = self._damaged
+        if segment == damaged and max(lo, start) < min(hi, end):
+            raise EngineError(Fault.CORRUPTION, "Corruption: block checksum")
+
+    def get(self, key: bytes, segment: int = DEFAULT) -> bytes | None:
         self._called("get")
-        return self.real.get(key)
+        self._meet(key, key + b"\0", segment)
+        return self.real.get(key, segment)
 
-    def chunk(self, lo: bytes, hi: bytes, bytes_max: int, *, bounded: bool = False) -> list[Pair]:
+    def chunk(
+        self, lo: bytes, hi: bytes, bytes_max: int, segment: int = DEFAULT, *, bounded: bool = False
+    ) -> list[Pair]:
         self._called("chunk")
-        return self.real.chunk(lo, hi, bytes_max, bounded=bounded)
+        self._meet(lo, hi, segment)
+        return self.real.chunk(lo, hi, bytes_max, segment, bounded=bounded)
 
-    def last_below(self, lo: bytes, hi: bytes) -> Pair | None:
+    def last_below(self, lo: bytes, hi: bytes, segment: int = DEFAULT) -> Pair | None:
         self._called("last_below")
-        return self.real.last_below(lo, hi)
+        self._meet(lo, hi, segment)
+        return self.real.last_below(lo, hi, segment)
 
-    def write(self, operations: Sequence[Operation]) -> None:
+    def write(
+        self,
+        operations: Sequence[Operation],
+        segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
+    ) -> None:
         self._called("write")
-        self.real.write(operations)
+        self.real.write(operations, segments)
+
+    def segments(self) -> list[int]:
+        return self.real.segments()
+
+    def table_bytes(self, segment: int) -> int:
+        return self.real.table_bytes(segment)
+
+    def make_segment(self, number: int) -> None:
+        self._called("make_segment")
+        self.real.make_segment(number)
+
+    def drop_segment(self, number: int) -> None:
+        self._called("drop_segment")
+        self.real.drop_segment(number)
 
     def flush_wal(self) -> None:
         self.flush_begun.set()

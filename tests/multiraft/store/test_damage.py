@@ -90,6 +90,11 @@ def tables(tables_image: Path, tmp_path: Path) -> Path:
     return copy_of(tables_image, tmp_path / NODE)
 
 
+def largest_table(directory: Path) -> Path:
+    """A table of entries: those of the other rows are small."""
+    return max((directory / "db").glob("*.sst"), key=lambda path: path.stat().st_size)
+
+
 def record_ends(path: Path) -> list[int]:
     """The end of each write in a WAL; entry n of the image ends at place n + 1."""
     data, ends, at = path.read_bytes(), list[int](), 0
@@ -236,7 +241,7 @@ def test_s7_s8_a_store_that_knows_of_its_cut_does_not_look_rolled_back(one_wal: 
     written = write_some(store, 3, start=COUNT)
     store.close()
     again = open_store(one_wal)
-    assert again.opened_counter == written
+    assert again.opened_counter == written + 1, "closing notes what there is of each run"
     again.close()
 
 
@@ -355,7 +360,7 @@ def test_s8_unsynced_wals_after_a_torn_one_are_taken_away_with_it(many_wals: Pat
 
 
 def test_a_damaged_table_block_raises_where_it_is_read_and_nowhere_else(tables: Path) -> None:
-    path = newest(tables, "*.sst")
+    path = largest_table(tables)
     flip(path, path.stat().st_size // 3)
     store = open_store(tables)
     bad = 0
@@ -379,7 +384,7 @@ def test_s9_a_damaged_table_block_is_not_in_the_way_of_the_rows_before_and_behin
     tables: Path,
 ) -> None:
     """RocksDB looks into the block before, for versions of the row that it has found."""
-    path = newest(tables, "*.sst")
+    path = largest_table(tables)
     flip(path, path.stat().st_size // 3)
     store = open_store(tables)
     lost = {number for number in range(2000) if not _is_read(store.get, key(number))}
@@ -406,9 +411,9 @@ def _last_below_each(store: RocksStore) -> None:
 
 
 METADATA: dict[str, Callable[[Path], object]] = {
-    "table truncated": lambda d: os.truncate(newest(d, "*.sst"), 100_000),
-    "table missing": lambda d: newest(d, "*.sst").unlink(),
-    "table footer": lambda d: flip(newest(d, "*.sst"), newest(d, "*.sst").stat().st_size - 20),
+    "table truncated": lambda d: os.truncate(largest_table(d), 100_000),
+    "table missing": lambda d: largest_table(d).unlink(),
+    "table footer": lambda d: flip(largest_table(d), largest_table(d).stat().st_size - 20),
     "manifest flipped": lambda d: flip(
         newest(d, "MANIFEST-*"), newest(d, "MANIFEST-*").stat().st_size // 2
     ),
@@ -470,7 +475,7 @@ def test_s7_a_missing_journal_row_refuses(tmp_path: Path) -> None:
     store.close()
     report = refusal(directory).report
     assert report.kind is LossKind.LOST_ACKED
-    assert report.detail == "write 5 is missing, write 11 is there"
+    assert report.detail == "write 5 is missing, write 12 is there"
 
 
 def test_s7_a_directory_rolled_back_whole_shows_only_in_the_counter(tmp_path: Path) -> None:

@@ -136,8 +136,8 @@ def test_s12_a_full_disk_ends_with_10_and_opens_again_on_its_ballast(disk: LoopD
     """A failed flush on a full disk has corrupted other stores, though not each time."""
     config = replace(
         StoreConfig.small(disk.mount_point / NODE),
-        write_buffer_bytes=4 << 20,
-        wal_bytes_max=4 << 20,
+        write_buffer_bytes=2 << 20,
+        wal_bytes_max=256 << 20,
         reserve_bytes=30 << 20,
     )
     store = RocksStore.open(config, NODE)

@@ -85,11 +85,11 @@ def test_s6_a_setting_that_did_not_take_is_refused(
 def test_bytes_are_stored_as_they_are_and_never_pickled(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     batch = WriteBatch()
-    batch.put(b"\x01raw", b"value")
+    batch.put(b"\x08raw", b"value")
     store.write(batch)
     store.close()
     raw = Rdict(str(tmp_path / "db"), Options(raw_mode=True), access_type=AccessType.read_only())
-    assert raw[b"\x01raw"] == b"value"
+    assert raw[b"\x08raw"] == b"value"
     raw.close()
 
 
@@ -160,7 +160,7 @@ def test_compaction_begins_earlier_where_it_has_less_room(
 
 
 @pytest.mark.parametrize(
-    ("hard", "tables"), [(resource.RLIM_INFINITY, -1), (20_000, -1), (4096, 2048)]
+    ("hard", "tables"), [(resource.RLIM_INFINITY, -1), (200_000, -1), (4096, 2048)]
 )
 def test_every_table_stays_open_where_descriptors_suffice(
     monkeypatch: pytest.MonkeyPatch, hard: int, tables: int
@@ -176,7 +176,7 @@ def test_every_table_stays_open_where_descriptors_suffice(
     monkeypatch.setattr(resource, "getrlimit", get_limit)
     monkeypatch.setattr(resource, "setrlimit", set_limit)
     assert options.open_tables_max(all_of_them=True) == tables
-    assert options.open_tables_max(all_of_them=False) == (8192 if tables == -1 else tables)
+    assert options.open_tables_max(all_of_them=False) == (65_536 if tables == -1 else tables)
     assert raised == 2 * [(hard, hard)]
 
 

@@ -50,7 +50,7 @@ def test_writes_are_numbered_without_a_gap_across_restarts(tmp_path: Path) -> No
     store.close()
 
     again = open_store(tmp_path)
-    assert again.last_number == first + 3, "opening itself writes once, to prove that it can"
+    assert again.last_number == first + 4, "closing writes once, and opening, to prove that it can"
     assert again.synced_counter == again.last_number
     assert entries_in(again) == [1, 2]
     assert again.loss.kind is LossKind.NONE

@@ -9,10 +9,10 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rakit.multiraft.store.engine import EngineError, Operation, RocksEngine
+from rakit.multiraft.store.engine import NO_SEGMENTS, EngineError, Operation, RocksEngine
 from rakit.multiraft.store.errors import Fault
 from rakit.node import app
 from rakit.node.command import main
@@ -31,10 +31,14 @@ def hanging_flush(self: RocksEngine) -> None:
     flush_wal(self)
 
 
-def failing_write(self: RocksEngine, operations: Sequence[Operation]) -> None:
+def failing_write(
+    self: RocksEngine,
+    operations: Sequence[Operation],
+    segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
+) -> None:
     if full.exists():
         raise EngineError(Fault.DISK_FULL, "IO error: No space left on device")
-    write(self, operations)
+    write(self, operations, segments)
 
 
 def hanging_close(self: RocksEngine) -> None:

@@ -14,6 +14,10 @@ KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
+#: So many segments a disk has room for, if its size can make it so.
+_SEGMENTS_MIN = 64
+_SEGMENTS_MAX = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig:
@@ -30,8 +34,13 @@ class StoreConfig:
     #: bound.
     write_buffer_count: int = 8
 
-    #: Live write-ahead log; bounds how much opening after a crash has to replay.
-    wal_bytes_max: int = 256 * MIB
+    #: Live write-ahead log; bounds how much opening after a crash has to replay. More than all
+    #: memtables of the two families that are written to: else it would have small ones written out.
+    wal_bytes_max: int = 768 * MIB
+
+    #: Entries in one segment of the log, whose tables go together (``segments``). ``None`` is 2
+    #: GiB, but not more than a sixty-fourth of the disk, nor less than a 256th.
+    segment_bytes: int | None = None
 
     #: Cached table blocks, index and filter blocks included.
     block_cache_bytes: int = 64 * MIB
@@ -48,8 +57,9 @@ class StoreConfig:
     journal_mark_bytes: int = 4 * MIB
 
     #: Below so much free space ``low_space`` is reported, and produce is to be refused: the room
-    #: that upkeep itself needs. A fifth of it is taken at once and kept back as ballast, for
-    #: opening on a full disk. ``None`` is 5 % of the disk, at most 5 GiB; 0 keeps nothing back.
+    #: that upkeep itself needs. A fifth of it, or what all memtables hold if that is more, but not
+    #: more than half of it, is taken at once and kept back as ballast, for opening on a full disk.
+    #: ``None`` is 5 % of the disk, at most 5 GiB; 0 keeps nothing back.
     reserve_bytes: int | None = None
 
     #: ``False`` (--unsafe-no-fsync) acknowledges without a disk sync. For benches and for proving
@@ -65,11 +75,21 @@ class StoreConfig:
         assert self.wal_bytes_max >= self.write_buffer_bytes, (
             "a WAL must be able to hold a memtable"
         )
+        assert self.segment_bytes is None or self.segment_bytes > 0, (
+            "a segment must be able to hold an entry"
+        )
         assert self.block_cache_bytes > 0, "without a block cache every read goes to the disk"
         assert self.scan_chunk_bytes > 0, "a scan must make progress"
         assert self.witness_interval_ms > 0, "a witness must be written at some time"
         assert self.journal_mark_bytes > 0, "journal rows must be pruned at some time"
         assert self.reserve_bytes is None or self.reserve_bytes >= 0, "a reserve is not negative"
+
+    def segment_bytes_on(self, disk_bytes: int) -> int:
+        """How large a segment is on a disk of this size."""
+        if self.segment_bytes is not None:
+            return self.segment_bytes
+        least = max(4 * self.write_buffer_bytes, disk_bytes // _SEGMENTS_MAX)
+        return max(least, min(2 * GIB, disk_bytes // _SEGMENTS_MIN))
 
     @classmethod
     def small(cls, directory: Path, *, fsync: bool = True) -> StoreConfig:
@@ -78,7 +98,8 @@ class StoreConfig:
             directory=directory,
             write_buffer_bytes=64 * KIB,
             write_buffer_count=32,  # tiny ones fill faster than any disk flushes: no stalls, please
-            wal_bytes_max=1 * MIB,
+            wal_bytes_max=4 * MIB,
+            segment_bytes=256 * KIB,
             block_cache_bytes=1 * MIB,
             scan_chunk_bytes=16 * KIB,
             witness_interval_ms=50,

@@ -9,7 +9,8 @@
     5  RocksDB opens: checks manifest, tables, tracked WALs   S6
     6  the store's uuid inside the database matches           S11
     7  journal: no hole, and not behind the witness           S7
-    8  only then: one first write, synced, and a new witness
+    8  only then: a segment to write to, if there is none that is not full,
+       and one first write, synced, and a new witness
 
 A store whose tail was cut goes on with a number that it cannot have reached before. What was cut
 off may have been synced, and peers may have heard so: they would take the store for one that was
@@ -46,7 +47,9 @@ from rakit.multiraft.store.errors import (
 )
 from rakit.multiraft.store.identity import Identity
 from rakit.multiraft.store.journal import Journal
-from rakit.multiraft.store.space import Space
+from rakit.multiraft.store.reading import Reader
+from rakit.multiraft.store.segments import Segments
+from rakit.multiraft.store.space import Space, room
 from rakit.multiraft.store.witness import Witness, WitnessFile
 
 #: More writes than there can be between two witnesses.
@@ -65,6 +68,8 @@ class Opened:
     witness: WitnessFile
     journal: Journal
     space: Space
+    reader: Reader
+    segments: Segments
     #: The newest write, durable.
     number: int
     loss: LossReport
@@ -150,6 +155,7 @@ def _give_birth(
         raise _refusal(error) from error
     try:
         number = journal.FIRST_NUMBER
+        reader, segments = _load_segments(engine, config, directory)
         rows = Journal(number, config.journal_mark_bytes)
         uuid_row = (Op.PUT, journal.STORE_UUID, identity.store_uuid.encode())
         witness = _first_write(engine, directory, number, [uuid_row, *rows.operations(number)])
@@ -161,7 +167,8 @@ def _give_birth(
         raise
     space.restore()
     loss = LossReport(LossKind.NONE)
-    return Opened(directory, born, engine, witness_file, rows, space, number, loss)
+    parts = (witness_file, rows, space, reader, segments)
+    return Opened(directory, born, engine, *parts, number, loss)
 
 
 def _reopen(
@@ -184,6 +191,7 @@ def _reopen(
         found = _believe(engine, identity, witness_file.current)
         loss = tail.pending(directory.cut, identity.store_uuid) or LossReport(LossKind.NONE)
         number = found + 1 + (_SKIP_AFTER_CUT if loss.doubt else 0)
+        reader, segments = _load_segments(engine, config, directory)
         rows = Journal(journal.FIRST_NUMBER, config.journal_mark_bytes)
         # Recovery has moved everything into table files, so only the newest row is still needed.
         rows.keep_from(number if loss.doubt else found)
@@ -192,7 +200,20 @@ def _reopen(
         _let_go(engine)
         raise
     space.restore()
-    return Opened(directory, identity, engine, witness_file, rows, space, number, loss)
+    parts = (witness_file, rows, space, reader, segments)
+    return Opened(directory, identity, engine, *parts, number, loss)
+
+
+def _load_segments(
+    engine: Engine, config: StoreConfig, directory: DataDirectory
+) -> tuple[Reader, Segments]:
+    reader = Reader(engine, config.scan_chunk_bytes)
+    size = config.segment_bytes_on(room(directory.path).total_bytes)
+    try:
+        return reader, Segments(engine, reader, size, config.write_buffer_bytes)
+    except EngineError as error:
+        full = error.fault is Fault.DISK_FULL
+        raise StoreFailedError(f"no segment could be made: {error}", disk_full=full) from error
 
 
 def _start_engine(

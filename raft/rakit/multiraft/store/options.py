@@ -12,6 +12,11 @@ Why these values:
   at a flipped bit, and absolute consistency refuses after every torn append. Tracking in the
   manifest catches a closed WAL that went missing or shrank, which no recovery mode notices. Never
   recycled: old bytes of a recycled file would look like records.
+- ``atomic_flush``: all families become tables together. Else the journal's rows could be in a table
+  while the entries of the same writes, in another family, are in the log alone, and a hole there
+  would go unseen (S7).
+- ``avoid_unnecessary_blocking_io``: the tables of a segment that goes are deleted in the
+  background, not by whoever let it go.
 - ``max_bgerror_resume_count=0``: RocksDB must not heal a failed background flush behind our back;
   the store is poisoned by it and the process ends (S12).
 - Tables: xxh3 block checksums, no compression (batches arrive compressed), index and filter
@@ -38,7 +43,7 @@ import logging
 import mmap
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rakit.multiraft.store.config import MIB, StoreConfig
@@ -48,11 +53,16 @@ from rakit.multiraft.store.files import write_durably
 logger = logging.getLogger(__name__)
 
 DEFAULT_FAMILY = "default"
+#: What the settings of every segment are called in the template.
+SEGMENT_FAMILY = "segment"
 
-#: So many tables of 64 MiB are 1 TiB.
-_PLENTY_OF_DESCRIPTORS = 16_384
+_FAMILY = 'CFOptions "%s"'
+_TABLES = 'TableOptions/BlockBasedTable "%s"'
 
-#: Compaction of the one family: levels, begun late.
+#: So many tables of 32 MiB, as those of segments are, are 4 TiB.
+_PLENTY_OF_DESCRIPTORS = 131_072
+
+#: Compaction of the default family: levels, begun late. Measured when it held everything.
 #:
 #: A log is only appended and cut at its ends, so compaction moves bytes for two reasons alone: to
 #: let go of what retention deleted, and to keep the number of tables low that a seek must look at.
@@ -121,6 +131,28 @@ def settings(
     RocksDB's limits on first-level tables do not hold then.
     """
     l0_tables = _l0_tables(reserve_bytes // config.write_buffer_bytes)
+    tables = {
+        "checksum": "kXXH3",
+        "block_size": str(16 << 10),
+        "index_type": "kBinarySearchWithFirstKey",
+        "index_shortening": "kNoShortening",
+        "cache_index_and_filter_blocks": "true",
+        "pin_l0_filter_and_index_blocks_in_cache": "false",
+        "format_version": "6",  # the first with a checksum over footer and index handles
+    }
+    family = {
+        "compression": "kNoCompression",
+        "write_buffer_size": str(config.write_buffer_bytes),
+        "max_write_buffer_number": str(config.write_buffer_count),
+        "target_file_size_base": str(_TABLE_PER_BUFFER * config.write_buffer_bytes),
+        "compaction_style": "kCompactionStyleLevel",
+        "max_bytes_for_level_base": str(_BASE_PER_L0 * l0_tables * config.write_buffer_bytes),
+        "level0_file_num_compaction_trigger": str(l0_tables),
+        "level0_slowdown_writes_trigger": str(_STALL_TABLES),
+        "level0_stop_writes_trigger": str(_STALL_TABLES),
+        "soft_pending_compaction_bytes_limit": "0",
+        "hard_pending_compaction_bytes_limit": "0",
+    }
     return {
         "DBOptions": {
             "create_if_missing": _spell(create),
@@ -129,6 +161,8 @@ def settings(
             "wal_recovery_mode": "kTolerateCorruptedTailRecords",
             "track_and_verify_wals_in_manifest": "true",
             "recycle_log_file_num": "0",
+            "atomic_flush": "true",
+            "avoid_unnecessary_blocking_io": "true",
             "max_total_wal_size": str(config.wal_bytes_max),
             "paranoid_checks": "true",
             "max_bgerror_resume_count": "0",
@@ -141,30 +175,36 @@ def settings(
             "stats_persist_period_sec": "0",
             "stats_dump_period_sec": "0",
         },
-        f'CFOptions "{DEFAULT_FAMILY}"': {
-            "compression": "kNoCompression",
-            "write_buffer_size": str(config.write_buffer_bytes),
-            "max_write_buffer_number": str(config.write_buffer_count),
-            "target_file_size_base": str(_TABLE_PER_BUFFER * config.write_buffer_bytes),
-            "compaction_style": "kCompactionStyleLevel",
-            "disable_auto_compactions": _spell(not compacts),
-            "max_bytes_for_level_base": str(_BASE_PER_L0 * l0_tables * config.write_buffer_bytes),
-            "level0_file_num_compaction_trigger": str(l0_tables),
-            "level0_slowdown_writes_trigger": str(_STALL_TABLES),
-            "level0_stop_writes_trigger": str(_STALL_TABLES),
-            "soft_pending_compaction_bytes_limit": "0",
-            "hard_pending_compaction_bytes_limit": "0",
-        },
-        f'TableOptions/BlockBasedTable "{DEFAULT_FAMILY}"': {
-            "checksum": "kXXH3",
-            "block_size": str(16 << 10),
-            "index_type": "kBinarySearchWithFirstKey",
-            "index_shortening": "kNoShortening",
-            "cache_index_and_filter_blocks": "true",
-            "pin_l0_filter_and_index_blocks_in_cache": "false",
-            "format_version": "6",  # the first with a checksum over footer and index handles
-        },
+        _FAMILY % DEFAULT_FAMILY: family | {"disable_auto_compactions": _spell(not compacts)},
+        _TABLES % DEFAULT_FAMILY: tables,
+        _FAMILY % SEGMENT_FAMILY: family | {"disable_auto_compactions": "true"},
+        _TABLES % SEGMENT_FAMILY: tables,
     }
+
+
+def segment_name(number: int) -> str:
+    """The name of a segment's family."""
+    return f"{SEGMENT_FAMILY}-{number}"
+
+
+def segment_number(name: str) -> int:
+    """The number in the name of a segment's family; raises on any other family's."""
+    digits = name.removeprefix(f"{SEGMENT_FAMILY}-")
+    if not digits.isdigit() or segment_name(int(digits)) != name:
+        message = f"the database has a family {name!r}, which this version does not know"
+        raise StoreFailedError(message, disk_full=False)
+    return int(digits)
+
+
+def in_force(
+    sections: Mapping[str, Mapping[str, str]], segments: Sequence[str]
+) -> dict[str, Mapping[str, str]]:
+    """What RocksDB must say of a database that has these segments."""
+    wanted = dict(sections)
+    for pattern in (_FAMILY, _TABLES):
+        template = wanted.pop(pattern % SEGMENT_FAMILY)
+        wanted.update({pattern % name: template for name in segments})
+    return wanted
 
 
 def _l0_tables(reserve_tables: int) -> int:

@@ -4,7 +4,8 @@ RocksDB lets go of deleted bytes when it compacts, and it compacts when enough w
 disk that is filling up that is a trap: produce is refused, so hardly anything is written, so
 nothing is compacted, and the topic that somebody deleted to make room goes on taking it.
 
-So the ranges of log entries that were deleted are remembered, one per group, and when room gets
+Segments of the log go as a whole (``segments``); here is what lies in the default family. The
+ranges of log entries that were deleted there are remembered, one per group, and when room gets
 tight they are compacted by a thread of their own. It starts well above the mark at which produce is
 refused, because a compaction needs room for its output before its input can go.
 

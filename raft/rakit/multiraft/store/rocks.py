@@ -1,7 +1,8 @@
 """``RocksStore``: the node's disk, as the host sees it.
 
-All groups of a node share one store: one RocksDB, one family, one write-ahead log, so one
-``flush_wal`` covers everybody who wrote. The loop thread writes and reads; the syncer thread syncs.
+All groups of a node share one store: one RocksDB, one write-ahead log, so one ``flush_wal`` covers
+everybody who wrote. Above it is one key space; below, entries lie in segments (``segments``) and
+everything else in the default family. The loop thread writes and reads; the syncer thread syncs.
 
 Rules:
 
@@ -9,6 +10,7 @@ Rules:
   journal row (S7). A write is readable at once and durable after a flush that began later.
 - A stall is the only error of a write that may be tried again, with the same batch and before any
   later one (S12). Our batches are plain lists, so nothing is lost to RocksDB's consumed ones.
+  Where its operations go was decided the first time.
 - Any other error of a write or flush poisons the store: every later write and flush raises the
   same ``StoreFailedError`` without touching the disk. Reads go on, so that the node can still say
   goodbye.
@@ -27,26 +29,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import WriteBatch
-from rakit.multiraft.store import discarding, tail, uncompacted
+from rakit.multiraft.store import discarding, runs, tail, uncompacted
 from rakit.multiraft.store import identity as identities
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.directory import live_wals, size_of, wal_path
-from rakit.multiraft.store.engine import EngineError, OpenEngine, Operation, RocksEngine
+from rakit.multiraft.store.engine import (
+    NO_SEGMENTS,
+    EngineError,
+    OpenEngine,
+    Operation,
+    RocksEngine,
+)
+from rakit.multiraft.store.entries import Entries
 from rakit.multiraft.store.errors import Fault, LossReport, StoreFailedError, WriteStalledError
 from rakit.multiraft.store.identity import Identity
 from rakit.multiraft.store.opening import Opened, open_directory
 from rakit.multiraft.store.reclaim import Reclaimer
+from rakit.multiraft.store.retiring import Retiring
+from rakit.multiraft.store.segments import Placed
 from rakit.multiraft.store.witness import Witness
 
 logger = logging.getLogger(__name__)
-
-#: A scan begins small: many callers want the first entry only.
-_FIRST_CHUNK_BYTES = 16 << 10
 
 
 class RocksStore:
@@ -65,6 +72,12 @@ class RocksStore:
         if self._uncompacted:
             logger.error("no table is rewritten, since one cannot be read: %s", self._uncompacted)
         self._reclaimer = Reclaimer(parts.engine, parts.space, compacts=not self._uncompacted)
+        self._reader = parts.reader
+        self._segments = parts.segments
+        self._entries = Entries(parts.reader, parts.segments, config.scan_chunk_bytes)
+        self._retiring = Retiring(parts.segments, parts.reader)
+        #: A batch that met a stall, and where its operations go.
+        self._stalled: tuple[WriteBatch, Placed] | None = None
         self._loss = parts.loss
         self._boot = parts.number
         self._doubt_is_settled = False
@@ -203,19 +216,78 @@ class RocksStore:
         """
         self._refuse_if_failed()
         number = self._number + 1
-        # The small row first: behind a large one it would make RocksDB's batch grow once more.
-        operations: list[Operation] = [*self._journal.operations(number), *batch.ops]
+        if self._stalled is None:
+            # The small row first: behind a large one it would make RocksDB's batch grow once more.
+            operations: list[Operation] = [*self._journal.operations(number), *batch.ops]
+            placed = self._segments.place(operations, number)
+        else:
+            refused, placed = self._stalled
+            assert batch.ops == refused.ops, "another batch was written before a stalled one"
+        try:
+            self._write(number, placed.default, placed.segments)
+        except WriteStalledError:
+            self._stalled = batch, placed
+            raise
+        self._stalled = None
+        self._segments.written()
+        self._journal.written(number, batch.size_bytes, self._live_wals)
+        self._reclaimer.note(placed.default)
+        return number
+
+    @property
+    def upkeep_is_urgent(self) -> bool:
+        """Whether upkeep falls behind, or the disk is filling up."""
+        return self._segments.is_urgent
+
+    def upkeep(self) -> bool:
+        """Move a little of a segment that is nearly dead; whether a sync is of use now.
+
+        Of what it wrote, or for a segment that can be dropped when the witness knows of its end. A
+        write like any other; raises ``StoreFailedError``. A stall only puts it off.
+        """
+        self._refuse_if_failed()
+        if self._stalled is None:
+            self._end_a_segment()
+            step = self._retiring.step()
+            if step and self._write_of_our_own(step):
+                self._retiring.written(self._number)
+                return True
+        return self._segments.died_at > self._synced
+
+    def _end_a_segment(self) -> None:
+        """Go on in the next segment if it is time: where little is written no write may come."""
+        if self._segments.is_due and (not self._segments.notes() or self._note_runs()):
+            self._segments.seal()
+            self._segments.written()
+
+    def _note_runs(self) -> bool:
+        """Write down how much there is of each run; False after a stall."""
+        return self._write_of_our_own(self._segments.notes())
+
+    def _write_of_our_own(self, operations: Sequence[Operation]) -> bool:
+        number = self._number + 1
+        try:
+            self._write(number, [*self._journal.operations(number), *operations])
+        except WriteStalledError:
+            return False
+        size = sum(len(key) + len(value) for _, key, value in operations)
+        self._journal.written(number, size, self._live_wals)
+        return True
+
+    def _write(
+        self,
+        number: int,
+        operations: Sequence[Operation],
+        segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
+    ) -> None:
         with self._writing:
             try:
-                self._engine.write(operations)
+                self._engine.write(operations, segments)
             except EngineError as error:
                 if error.fault is Fault.STALL:
                     raise WriteStalledError("RocksDB pushes back") from error
                 raise self._poison("write", error) from error
             self._number = number
-        self._journal.written(number, batch.size_bytes, self._live_wals)
-        self._reclaimer.note(batch.ops)
-        return number
 
     def flush_wal(self) -> int:
         """Make every write so far durable; returns the newest number covered. Any thread."""
@@ -253,6 +325,20 @@ class RocksStore:
         self._space.restore()
         self._space.look()
         self._reclaimer.consider()
+        self._look_after_segments()
+
+    def _look_after_segments(self) -> None:
+        self._segments.tight = self._space.tight
+        self._segments.free_bytes = self._space.free_bytes
+        covered = self._witness.current.number if self._config.fsync else self._synced
+        try:
+            self._segments.let_go(covered)
+            self._segments.prepare()
+        except EngineError as error:
+            raise self._poison("a segment", error) from error
+        except StoreFailedError as error:  # of settings that did not take
+            self._failed = self._failed or error
+            raise
 
     def _mark_dispute(self) -> None:
         if self._is_disputed:
@@ -266,10 +352,7 @@ class RocksStore:
 
     def get(self, key: bytes) -> bytes | None:
         """See ``KeyValue.get``."""
-        try:
-            return self._engine.get(key)
-        except EngineError as error:
-            raise _unreadable(error) from error
+        return (self._entries if runs.is_entry(key) else self._reader).get(key)
 
     def scan(self, lo: bytes, hi: bytes) -> Iterator[tuple[bytes, bytes]]:
         """See ``KeyValue.scan``.
@@ -277,18 +360,7 @@ class RocksStore:
         Read in chunks, each a view of its own moment: what is written meanwhile may show up. Damage
         in a block that lies behind the range, where a walk forwards meets it, is somebody else's.
         """
-        start = lo
-        size = min(_FIRST_CHUNK_BYTES, self._config.scan_chunk_bytes)
-        while start < hi:
-            try:
-                pairs = self._engine.chunk(start, hi, size)
-            except EngineError:
-                pairs = self._chunk_within(start, hi, size)
-            if not pairs:
-                return
-            yield from pairs
-            start = pairs[-1][0] + b"\0"
-            size = min(4 * size, self._config.scan_chunk_bytes)
+        return (self._entries if runs.is_entry(lo) else self._reader).scan(lo, hi)
 
     def last_below(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
         """See ``KeyValue.last_below``.
@@ -296,23 +368,7 @@ class RocksStore:
         Damage in a block that lies before or behind the range, where a look from behind begins or
         goes on to, is somebody else's: a walk forwards within the range does not meet it.
         """
-        try:
-            return self._engine.last_below(lo, hi)
-        except EngineError:
-            return self._last_of_walk(lo, hi)
-
-    def _last_of_walk(self, lo: bytes, hi: bytes) -> tuple[bytes, bytes] | None:
-        last: tuple[bytes, bytes] | None = None
-        while pairs := self._chunk_within(lo, hi, _FIRST_CHUNK_BYTES):
-            last = pairs[-1]
-            lo = last[0] + b"\0"
-        return last
-
-    def _chunk_within(self, lo: bytes, hi: bytes, bytes_max: int) -> list[tuple[bytes, bytes]]:
-        try:
-            return self._engine.chunk(lo, hi, bytes_max, bounded=True)
-        except EngineError as error:
-            raise _unreadable(error) from error
+        return (self._entries if runs.is_entry(lo) else self._reader).last_below(lo, hi)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -334,15 +390,19 @@ class RocksStore:
     def _leave(self, *, idle: bool) -> None:
         """All durable, and a witness of it. A busy database stays as a crash would leave it."""
         try:
+            if self._stalled is None and self._segments.notes():
+                self._note_runs()
             reached = self.position()
             self._engine.flush_wal()
             self._synced = reached.number
+            # Families become tables one by one: what is in them must not be cut off (S8).
+            self._witness.save(reached)
             if idle:
                 self._engine.close()
                 reached = self.position()  # the memtables were written out, a new WAL was begun
-        except EngineError as error:
+            self._witness.save(reached)
+        except (EngineError, OSError) as error:
             raise self._poison("close", error) from error
-        self._witness.save(reached)
         self._settle()
 
     def _settle(self) -> None:
@@ -376,10 +436,3 @@ class RocksStore:
             if isinstance(error, EngineError):
                 uncompacted.note(self._directory.path, error.fault, str(error))
         return self._failed
-
-
-def _unreadable(error: EngineError) -> StoreCorruptError:
-    """Either way the replica cannot go on; only damage is there again at every later start."""
-    if error.fault is Fault.CORRUPTION:
-        return StoreCorruptError(f"a read failed: {error}")
-    return StoreUnreadableError(f"a read failed: {error}")

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 _RESERVE_BYTES_MAX = 5 * GIB
 _RESERVE_SHARE = 20  # one twentieth of the disk
-_BALLAST_SHARE = 5  # one fifth of the reserve
+_BALLAST_SHARE = 5  # one fifth of the reserve; more for what memtables may have to be written out,
+_BALLAST_SHARE_MAX = 2  # up to one half of it
 _EASE_SHARE = 10  # a tenth of the reserve more than that, before there is room again
 _LOOK_SECONDS = 0.1
 
@@ -57,7 +58,9 @@ class Space:
     def __init__(self, config: StoreConfig, ballast: Path) -> None:
         self._ballast = ballast
         self._low_bytes = reserve_bytes(config, room(ballast.parent).total_bytes)
-        self._ballast_bytes = self._low_bytes // _BALLAST_SHARE
+        memtables = config.write_buffer_count * config.write_buffer_bytes
+        least, most = self._low_bytes // _BALLAST_SHARE, self._low_bytes // _BALLAST_SHARE_MAX
+        self._ballast_bytes = min(max(least, memtables), most)
         self._spare_bytes = config.write_buffer_bytes
         self._was_low = False
         self._next_look_s = 0.0
