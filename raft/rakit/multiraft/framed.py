@@ -54,6 +54,10 @@ MESSAGE_COST_BYTES: Final = 64
 #: Up to here a message and its length are joined, so that they leave in one segment anyway.
 _JOINED_BYTES_MAX: Final = 4096
 _PROBE_S: Final = 5
+#: Connections that wait to be taken.
+_BACKLOG_COUNT: Final = 128
+#: Until connections are taken again after the process had no handle left for one.
+_ACCEPT_RETRY_S: Final = 1.0
 #: Of an address: host, port, flow and scope.
 _IPV6_PARTS: Final = 4
 
@@ -72,6 +76,8 @@ class FramedStream(asyncio.BufferedProtocol):
 
     def __init__(self, opened: Callable[[FramedStream], None] | None = None) -> None:
         self._opened = opened
+        #: Set when the connection is over and its socket is about to be closed.
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
         self._frames = Frames()
         self._messages: deque[Frame] = deque()
@@ -207,6 +213,8 @@ class FramedStream(asyncio.BufferedProtocol):
         if exc is not None:
             _log.info("a data lane broke: %s", exc)
         self._end()
+        if not self.lost.done():
+            self.lost.set_result(None)
 
     def pause_writing(self) -> None:
         """See asyncio."""
@@ -249,32 +257,78 @@ async def dial(address: str, port: int, timeout_s: float) -> FramedStream:
 
 
 class LaneServer:
-    """Accepts the data lanes of peers, on a socket that is bound already, until it is closed."""
+    """Accepts the data lanes of peers, on a socket that is bound already, until it is closed.
+
+    By hand: a server of asyncio that is closed forgets what it accepted in the same turn, socket
+    and all.
+    """
 
     def __init__(self, accept: Callable[[FramedStream], Awaitable[None]]) -> None:
         self._accept = accept
-        self._server: asyncio.Server | None = None
+        self._bound: socket.socket | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
         self._serving: dict[asyncio.Task[None], FramedStream] = {}
+        #: Streams whose connections are not over, also those that are not served.
+        self._streams: set[FramedStream] = set()
         self._closing = False
 
-    async def start(self, bound: socket.socket) -> None:
+    def start(self, bound: socket.socket) -> None:
         """Begins to listen; the socket is closed with this server."""
-        assert self._server is None, "a server is started once"
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: FramedStream(self._opened), sock=bound)
+        assert self._bound is None, "a server is started once"
+        self._bound = bound
+        bound.setblocking(False)
+        bound.listen(_BACKLOG_COUNT)
+        self._listen()
 
     async def close(self) -> None:
-        """Ends every stream and waits until nobody serves one."""
+        """Ends every stream, and waits until nobody serves one and all are over."""
         self._closing = True
-        if self._server is None:
+        bound, self._bound = self._bound, None
+        if bound is None:
             return
-        self._server.close()
+        asyncio.get_running_loop().remove_reader(bound)
+        bound.close()
         for task, stream in self._serving.items():
             stream.cancel()
             task.cancel()
-        if self._serving:
-            await asyncio.wait(list(self._serving))
-        await self._server.wait_closed()
+        for tasks in (self._serving, self._connecting):
+            if tasks:
+                await asyncio.wait(list(tasks))
+        if self._streams:
+            await asyncio.wait([stream.lost for stream in self._streams])
+
+    def _listen(self) -> None:
+        if self._bound is not None:
+            asyncio.get_running_loop().add_reader(self._bound, self._take, self._bound)
+
+    def _take(self, bound: socket.socket) -> None:
+        try:
+            connection, _ = bound.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # it is gone again
+        except OSError as error:
+            _log.error("no data lane can be accepted now: %s", error)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(bound)
+            loop.call_later(_ACCEPT_RETRY_S, self._listen)
+            return
+        task = asyncio.get_running_loop().create_task(self._connect(connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._made, connection)
+        except OSError as error:
+            _log.info("a data lane broke at once: %s", error)
+            connection.close()
+
+    def _made(self) -> FramedStream:
+        stream = FramedStream(self._opened)
+        self._streams.add(stream)
+        stream.lost.add_done_callback(lambda _: self._streams.discard(stream))
+        return stream
 
     def _opened(self, stream: FramedStream) -> None:
         if self._closing or len(self._serving) >= CONNECTIONS_COUNT_MAX:

@@ -137,7 +137,7 @@ class Host:
     async def listen(self, bound: socket.socket) -> None:
         """Has peers open their data lanes as frames on a socket; it is closed with the host."""
         self._peers.transport.lane_port = bound.getsockname()[1]
-        await self._lane_server.start(bound)
+        self._lane_server.start(bound)
 
     async def start(self) -> None:
         """Loads the groups from the store and begins to step them."""

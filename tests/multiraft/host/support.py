@@ -143,7 +143,7 @@ class End:
             bound = socket.create_server(("127.0.0.1", 0))
             self.lane_port = self.transport.lane_port = bound.getsockname()[1]
             self.lanes = LaneServer(self.transport.accept_frames)
-            await self.lanes.start(bound)
+            self.lanes.start(bound)
         return self
 
     @property

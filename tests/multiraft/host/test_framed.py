@@ -73,7 +73,7 @@ async def serving(port: int = 0) -> AsyncGenerator[Served]:
     bound = socket.create_server(("127.0.0.1", port))
     served.port = bound.getsockname()[1]
     served.address = f"127.0.0.1:{served.port + 1}"
-    await served.server.start(bound)
+    served.server.start(bound)
     try:
         yield served
     finally:
@@ -218,6 +218,28 @@ async def what_comes_while_a_server_closes_is_not_served() -> None:
         assert served.streams == []
 
 
+async def what_is_accepted_while_a_server_closes_is_over_when_it_has_closed() -> None:
+    """However far it has come: the loop may end with the server."""
+    made: list[FramedStream] = []
+    for turns in range(6):
+        server = Served().server
+        make = server._made
+
+        def noted(make: Callable[[], FramedStream] = make) -> FramedStream:
+            made.append(make())
+            return made[-1]
+
+        server._made = noted  # type: ignore[method-assign]
+        bound = socket.create_server(("127.0.0.1", 0))
+        server.start(bound)
+        with socket.create_connection(bound.getsockname()):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await server.close()
+            assert all(stream.lost.done() for stream in made)
+    assert made, "some were accepted"
+
+
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize(
     "scenario",
@@ -231,6 +253,7 @@ async def what_comes_while_a_server_closes_is_not_served() -> None:
         a_server_ends_what_it_serves_and_gives_its_port_back,
         what_was_reset_before_it_was_accepted_is_no_bug,
         what_comes_while_a_server_closes_is_not_served,
+        what_is_accepted_while_a_server_closes_is_over_when_it_has_closed,
     ],
 )
 def test_on_either_loop(

@@ -148,7 +148,7 @@ async def test_a_lane_on_grpc_stays_up_while_its_port_is_tried(
     hanging_up = asyncio.create_task(hang_up_on_all(closed)) if kind is Port.CLOSES else None
     stranger = LaneServer(speak_strangely)
     if kind is Port.STRANGE:
-        await stranger.start(closed)
+        stranger.start(closed)
     await linked(a, b)
     for count in range(5):
         await carries(a, b)
@@ -400,7 +400,7 @@ async def test_who_is_called_may_announce_nothing_large_before_its_hello(
         await stream.read()
 
     server = LaneServer(announce)
-    await server.start(closed)
+    server.start(closed)
     a, b = await make(1), await make(2)
     b.transport.lane_port = port_of(closed)
     await linked(a, b)
