@@ -106,7 +106,7 @@ MUTANTS = [
             "(not self._segments.notes() or self._note_runs())",
             "True",
         ),
-        segments("what_lives_is_known_after_a_restart_of_a_segment_that_was_ended_early"),
+        segments("what_lives_in_a_segment_that_is_ended_early_is_said"),
     ),
     mutant(
         "a_sync_is_taken_for_the_witness",

@@ -35,7 +35,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from rakit.multiraft.bell import Bell
 from rakit.multiraft.config import HostConfig
@@ -47,13 +46,9 @@ from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.store.errors import StoreFailedError, WriteStalledError
 from rakit.multiraft.store.rocks import RocksStore
 from rakit.multiraft.store.syncer import Syncer
+from rakit.multiraft.upkeep import Upkeep
 
 _log = logging.getLogger(__name__)
-
-#: Between two steps of moving entries out of nearly dead segments: 12 MiB a second at most, 50
-#: where that is not enough.
-_UPKEEP_S: Final = 0.02
-_UPKEEP_URGENT_S: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +92,7 @@ class StepLoop:
             store, self._synced_elsewhere, self._failed_elsewhere, self._ended_elsewhere
         )
         self._syncer_ended = asyncio.Event()
+        self._upkeep = Upkeep(store, self._syncer.request, self._wake.ring)
         #: (write, effects) numbers that wait for a flush, ascending.
         self._unsynced: deque[tuple[int, int]] = deque()
         #: Newest durable write, as the syncer told; and as the driver knows.
@@ -109,7 +105,6 @@ class StepLoop:
         self._turn_write = 0
         self._proposed_bytes = 0
         self._ticked_at = self._loop.time()
-        self._upkeep_at = 0.0
         self._in_doubt = bool(store.loss.doubt)
         self._stalled_since: float | None = None
         self._stall_told_at = 0.0
@@ -134,6 +129,7 @@ class StepLoop:
 
         False when a flush did not return in time: the disk hangs, and nobody may touch the store.
         """
+        self._upkeep.stop()
         if self._timer is not None:
             self._timer.cancel()
         if self._task is None:
@@ -198,7 +194,7 @@ class StepLoop:
         self._proposed_bytes = 0
         self._take_arrivals()
         self._tick()
-        self._look_after_the_store()
+        self._upkeep.step()
         if self._memory.is_urgent:
             await self._note_stores()
         ends_at = self._ticked_at + self._config.tick_ms / 1000
@@ -334,15 +330,6 @@ class StepLoop:
         self._rim.tick()
         self._judge_stall(self._syncer.in_flight_since(), "sync")
 
-    def _look_after_the_store(self) -> None:
-        """Moves a little of what is to be moved, now and then."""
-        if self._loop.time() < self._upkeep_at:
-            return
-        if self._store.upkeep():
-            self._syncer.request(self._store.last_number)
-        pause_s = _UPKEEP_URGENT_S if self._store.upkeep_is_urgent else _UPKEEP_S
-        self._upkeep_at = self._loop.time() + pause_s
-
     def _judge_stall(self, since: float | None, what: str) -> None:
         """Gives up leaderships when the disk has not answered for too long (S13)."""
         now, limit = time.monotonic(), self._config.sync_stall_ms_max / 1000
@@ -390,6 +377,7 @@ class StepLoop:
         self._wake.ring()
 
     def _fail(self, error: StoreFailedError) -> None:
+        self._upkeep.stop()
         if self._timer is not None:
             self._timer.cancel()
         self._failure = error

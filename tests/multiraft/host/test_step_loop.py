@@ -84,6 +84,7 @@ class Disk:
         self.witness_interval_seconds = 60.0
         self.gate = threading.Event()
         self.gate.set()
+        self.movable_count = self.upkeep_count = 0
 
     def write(self, batch: WriteBatch) -> int:
         del batch
@@ -99,7 +100,12 @@ class Disk:
     upkeep_is_urgent = False
 
     def upkeep(self) -> bool:
-        """There is never anything to move."""
+        """Moves something as long as there is something to move."""
+        self.upkeep_count += 1
+        if self.movable_count:
+            self.movable_count -= 1
+            self.last_number += 1
+            return True
         return False
 
     def watch_room(self) -> None:
@@ -230,6 +236,29 @@ async def test_a_request_is_worked_off_when_what_was_written_for_it_is_durable(
     await stage.request(2)
     await until(lambda: len(stage.requests.worked_off) == 2)
     assert stage.requests.worked_off[1] == (2, 0)
+
+
+async def test_upkeep_goes_on_by_itself_on_an_idle_node_a_step_for_each_sync(
+    stage: Stage,
+) -> None:
+    stage.disk.movable_count = 30
+    stage.loop.wake()
+    await until(lambda: not stage.disk.movable_count)
+    await until(lambda: stage.disk.synced_counter == stage.disk.last_number)
+
+
+async def test_s13_upkeep_gives_a_disk_that_hangs_nothing_more_to_do(stage: Stage) -> None:
+    stage.disk.gate.clear()
+    stage.disk.movable_count = 30
+    stage.loop.wake()
+    await until(lambda: stage.disk.movable_count == 29)
+    done = stage.disk.upkeep_count
+    # Ticks, each with a turn.
+    ticks = stage.script.events.count("tick")
+    await until(lambda: stage.script.events.count("tick") >= ticks + 3)
+    assert stage.disk.upkeep_count == done
+    stage.disk.gate.set()
+    await until(lambda: not stage.disk.movable_count)
 
 
 async def test_a_request_stays_open_while_a_group_may_have_had_no_turn(stage: Stage) -> None:

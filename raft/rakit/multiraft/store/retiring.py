@@ -13,7 +13,8 @@ Rules:
   What is deleted meanwhile is deleted in both places.
 - A step that was read but could not be written is read anew, not written later: something that it
   copies may be deleted by then.
-- What cannot be read stays where it is, and its segment with it. Other groups go on.
+- What cannot be read stays where it is, and its segment with it. Other groups go on. What cannot
+  be read for now is tried again after a minute.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from rakit.multiraft import keys
-from rakit.multiraft.errors import StoreCorruptError
+from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import Op
 from rakit.multiraft.store import runs
 from rakit.multiraft.store.engine import DEFAULT, Operation
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 #: Copied in one step, while the loop waits, or what can be found in so long a time.
 STEP_BYTES: Final = 256 << 10
 _STEP_S: Final = 0.003
+_RETRY_S: Final = 60.0
 _ROWS_BYTES: Final = 16 << 10
 _ROWS_END: Final = keys.prefix_range(keys.RUN)[1]
 
@@ -74,12 +76,15 @@ class Retiring:
         self._step: _Step | None = None
         #: Segments that were gone through and may still hold runs.
         self._passed: set[int] = set()
+        self._due_at = 0.0
 
     def step(self) -> list[Operation]:
         """What to write next; nothing if there is nothing to do, or not in this turn.
 
         ``written`` tells that it was: else the next step is the same one, read anew.
         """
+        if time.monotonic() < self._due_at:
+            return []
         if self._place is None:
             victim = self._segments.victim(self._passed)
             if not victim:
@@ -94,8 +99,11 @@ class Retiring:
                 self._go_on(step, step.place)
                 if time.monotonic() >= ends_at:
                     break
+        except StoreUnreadableError as error:
+            logger.warning("segment %d cannot be emptied now: %s", self._place.segment, error)
+            self._due_at = time.monotonic() + _RETRY_S
         except StoreCorruptError as error:
-            logger.error("segment %d cannot be emptied: %s", self._place.segment, error)  # noqa: TRY400
+            self._segments.doubt(error)
             step.place = None
         if not step.operations:
             self._place = step.place
@@ -107,6 +115,7 @@ class Retiring:
         self._place = self._step.place
         for run in self._step.left:
             self._segments.moved(run, number)
+        self._step = None
 
     def _go_on(self, step: _Step, place: _Place) -> None:
         """Add a piece of the next run that lies in the segment, or its end."""
@@ -116,6 +125,8 @@ class Retiring:
             if run.segment == place.segment:
                 try:
                     step.place = self._copy(step, replace(place, row=key), run)
+                except StoreUnreadableError:
+                    raise
                 except StoreCorruptError as error:
                     text = "entries of group %d stay in their segment: %s"
                     logger.error(text, run.group_id, error)  # noqa: TRY400

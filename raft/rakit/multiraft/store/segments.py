@@ -219,7 +219,7 @@ class Segments:
                 if run.first >= index:
                     self._forget(run)
         except StoreCorruptError as error:
-            self._doubt(error)
+            self.doubt(error)
             lo, hi = key_at(group_id, index), key_at(group_id, INDEX_END)
             self._placed.default.append((Op.DELETE_RANGE, lo, hi))
         run = Run(group_id, index, self._current, index, 0)
@@ -241,7 +241,7 @@ class Segments:
         try:
             self._cut_runs(group_id, lo, hi)
         except StoreCorruptError as error:
-            self._doubt(error)
+            self.doubt(error)
             self._delete_blindly(group_id, lo, hi)
 
     def _cut_runs(self, group_id: int, lo: int, hi: int) -> None:
@@ -355,7 +355,8 @@ class Segments:
             held.live_bytes -= before - run.size_bytes
             self._has_news = True
 
-    def _doubt(self, error: StoreCorruptError) -> None:
+    def doubt(self, error: StoreCorruptError) -> None:
+        """A run row cannot be read: nobody knows any more which segments are needed."""
         if self._is_certain:
             logger.error("a run row cannot be read, no segment is dropped: %s", error)
         self._is_certain = False
@@ -452,8 +453,8 @@ class Segments:
         the one with the least to move. Only while there is room for log and tables of what is
         moved. ``passed``: those that could not be emptied.
         """
+        self.is_urgent = False
         if not self._has_news and not self.tight:
-            self.is_urgent = False
             return DEFAULT
         sealed = {
             number: held
