@@ -275,6 +275,7 @@ class LaneServer:
     def start(self, bound: socket.socket) -> None:
         """Begins to listen; the socket is closed with this server."""
         assert self._bound is None, "a server is started once"
+        assert not self._closing, "a server that was closed is not started again"
         self._bound = bound
         bound.setblocking(False)
         bound.listen(_BACKLOG_COUNT)
@@ -284,10 +285,9 @@ class LaneServer:
         """Ends every stream, and waits until nobody serves one and all are over."""
         self._closing = True
         bound, self._bound = self._bound, None
-        if bound is None:
-            return
-        asyncio.get_running_loop().remove_reader(bound)
-        bound.close()
+        if bound is not None:
+            asyncio.get_running_loop().remove_reader(bound)
+            bound.close()
         for task, stream in self._serving.items():
             stream.cancel()
             task.cancel()
@@ -318,11 +318,17 @@ class LaneServer:
 
     async def _connect(self, connection: socket.socket) -> None:
         connection.setblocking(False)
+        stream = self._made()
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._made, connection)
-        except OSError as error:
-            _log.info("a data lane broke at once: %s", error)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: stream, connection)
+        except BaseException as error:
+            # Whether its end will be told depends on how far it had come.
+            if not stream.lost.done():
+                stream.lost.set_result(None)
             connection.close()
+            if not isinstance(error, OSError):
+                raise
+            _log.info("a data lane broke at once: %s", error)
 
     def _made(self) -> FramedStream:
         stream = FramedStream(self._opened)

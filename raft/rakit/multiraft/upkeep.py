@@ -47,7 +47,11 @@ class Upkeep:
             self._unsynced = self._store.last_number
             self._request_sync(self._unsynced)
             self.stop()
-            self._timer = self._loop.call_at(self._due_at, self._wake)
+            self._timer = self._loop.call_at(self._due_at, self._is_due)
+
+    def _is_due(self) -> None:
+        self._due_at = 0.0  # a timer may be early by a rounding error
+        self._wake()
 
     def stop(self) -> None:
         """Rings no more."""

@@ -118,7 +118,7 @@ class FailingEngine:
     def __init__(self, path: Path, config: StoreConfig, *, create: bool) -> None:
         self.real = RocksEngine(path, config, create=create)
         self.texts: dict[str, str] = {}
-        self._damaged = DEFAULT, b"", b""
+        self._damaged, self._fault = (DEFAULT, b"", b""), Fault.CORRUPTION
         self.calls: list[str] = []
         self.flush_begun = threading.Event()
         self.flush_gate = threading.Event()
@@ -130,14 +130,19 @@ class FailingEngine:
             text = self.texts[name]
             raise EngineError(classify(Exception(text)), text)
 
-    def damage(self, bounds: tuple[bytes, bytes], segment: int = DEFAULT) -> None:
+    def damage(
+        self,
+        bounds: tuple[bytes, bytes],
+        segment: int = DEFAULT,
+        fault: Fault = Fault.CORRUPTION,
+    ) -> None:
         """Rows of a family in this range cannot be read from here on."""
-        self._damaged = segment, *bounds
+        self._damaged, self._fault = (segment, *bounds), fault
 
     def _meet(self, lo: bytes, hi: bytes, segment: int) -> None:
         damaged, start, end = self._damaged
         if segment == damaged and max(lo, start) < min(hi, end):
-            raise EngineError(Fault.CORRUPTION, "Corruption: block checksum")
+            raise EngineError(self._fault, "Corruption: block checksum")
 
     def get(self, key: bytes, segment: int = DEFAULT) -> bytes | None:
         self._called("get")

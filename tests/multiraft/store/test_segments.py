@@ -26,6 +26,7 @@ from rakit.multiraft.store import (
 )
 from rakit.multiraft.store.directory import live_wals, wal_path
 from rakit.multiraft.store.engine import DEFAULT, Engine, Operation, RocksEngine
+from rakit.multiraft.store.errors import Fault
 from rakit.multiraft.store.runs import Run
 from rakit.multiraft.store.segments import Segments
 from rakit.multiraft.store.space import Space
@@ -347,15 +348,20 @@ def test_what_is_dead_is_known_after_a_restart(tmp_path: Path, *, killed: bool) 
     store.close()
 
 
-def test_s9_what_cannot_be_read_stays_and_is_tried_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("fault", [Fault.CORRUPTION, Fault.TABLE_UNREAD])
+def test_s9_what_cannot_be_read_stays_and_is_not_tried_for_ever(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
 ) -> None:
     """Its segment stays with it; every other one is emptied."""
+    monkeypatch.setattr(retiring, "_RETRY_S", 0.0)
     store, engine = open_breakable(config_of(tmp_path))
     for turn in range(12):
         append(store, 2, turn + 1, 1)
         append(store, 1, turn * 15 + 1, 15)
-    engine.damage(keys.group_range(keys.ENTRY, 2), segment=3)
+    engine.damage(keys.group_range(keys.ENTRY, 2), segment=3, fault=fault)
     trim(store, 1, 12 * 15)
     for _ in range(200):
         settle(store)

@@ -13,8 +13,8 @@ Rules:
   What is deleted meanwhile is deleted in both places.
 - A step that was read but could not be written is read anew, not written later: something that it
   copies may be deleted by then.
-- What cannot be read stays where it is, and its segment with it. Other groups go on. What cannot
-  be read for now is tried again after a minute.
+- What cannot be read stays where it is, and its segment with it. Other groups go on. A read that
+  fails without proof of damage is tried once more, after a minute.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ class Retiring:
         #: Segments that were gone through and may still hold runs.
         self._passed: set[int] = set()
         self._due_at = 0.0
+        #: Rows of runs of which a read failed without proof of damage.
+        self._unread: set[bytes] = set()
 
     def step(self) -> list[Operation]:
         """What to write next; nothing if there is nothing to do, or not in this turn.
@@ -91,6 +93,7 @@ class Retiring:
                 return []
             logger.info("segment %d of the log is emptied: hardly anything in it lives", victim)
             self._passed.add(victim)
+            self._unread.clear()
             self._place = _Place(victim)
         step = self._step = _Step(self._place)
         ends_at = time.monotonic() + _STEP_S
@@ -125,9 +128,10 @@ class Retiring:
             if run.segment == place.segment:
                 try:
                     step.place = self._copy(step, replace(place, row=key), run)
-                except StoreUnreadableError:
-                    raise
                 except StoreCorruptError as error:
+                    if isinstance(error, StoreUnreadableError) and key not in self._unread:
+                        self._unread.add(key)
+                        raise
                     text = "entries of group %d stay in their segment: %s"
                     logger.error(text, run.group_id, error)  # noqa: TRY400
                     step.place = replace(place, row=key + b"\0")
