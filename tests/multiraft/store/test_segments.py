@@ -45,6 +45,8 @@ from tests.multiraft.store.support import (
 
 KIB = 1 << 10
 STEPS = 250
+#: The last entry of group 1 after `fill`.
+FILLED = 12 * 15
 
 
 def config_of(directory: Path) -> StoreConfig:
@@ -206,6 +208,13 @@ def append(store: RocksStore, group_id: int, first: int, count: int, size: int =
         settle(store)
 
 
+def fill(store: RocksStore) -> None:
+    """In each of several segments a little of group 2, and much of group 1."""
+    for turn in range(12):
+        append(store, 2, turn + 1, 1)
+        append(store, 1, turn * 15 + 1, 15)
+
+
 def trim(store: RocksStore, group_id: int, index: int) -> None:
     batch = WriteBatch()
     batch.delete_range(keys.entry(group_id, 0), keys.entry(group_id, index + 1))
@@ -250,10 +259,8 @@ def test_a_store_without_syncs_gives_room_back_all_the_same(tmp_path: Path) -> N
 
 def test_what_hardly_lives_is_moved_and_its_segment_dropped(tmp_path: Path) -> None:
     store, engine = open_breakable(config_of(tmp_path))
-    for turn in range(12):  # in each segment a little of group 2, and much of group 1
-        append(store, 2, turn + 1, 1)
-        append(store, 1, turn * 15 + 1, 15)
-    trim(store, 1, 12 * 15)
+    fill(store)
+    trim(store, 1, FILLED)
     held = len(engine.segments())
     assert run_rows(store, 2) > 5
     for _ in range(100):
@@ -328,10 +335,8 @@ def test_a_run_is_moved_in_steps_each_of_which_may_be_refused(
 def test_what_is_dead_is_known_after_a_restart(tmp_path: Path, *, killed: bool) -> None:
     """By what the tables of a segment take, and what the rows say of its runs."""
     store, engine = open_breakable(config_of(tmp_path))
-    for turn in range(12):
-        append(store, 2, turn + 1, 1)
-        append(store, 1, turn * 15 + 1, 15)
-    trim(store, 1, 12 * 15)
+    fill(store)
+    trim(store, 1, FILLED)
     store.flush_wal()
     held = len(engine.segments())
     if killed:
@@ -358,11 +363,9 @@ def test_s9_what_cannot_be_read_stays_and_is_not_tried_for_ever(
     """Its segment stays with it; every other one is emptied."""
     monkeypatch.setattr(retiring, "_RETRY_S", 0.0)
     store, engine = open_breakable(config_of(tmp_path))
-    for turn in range(12):
-        append(store, 2, turn + 1, 1)
-        append(store, 1, turn * 15 + 1, 15)
+    fill(store)
     engine.damage(keys.group_range(keys.ENTRY, 2), segment=3, fault=fault)
-    trim(store, 1, 12 * 15)
+    trim(store, 1, FILLED)
     for _ in range(200):
         settle(store)
         store.upkeep()
@@ -377,10 +380,8 @@ def test_s9_a_read_that_fails_for_now_is_tried_again(
 ) -> None:
     """Nothing was found to be damaged: no file handle was left, say."""
     store, engine = open_breakable(config_of(tmp_path))
-    for turn in range(12):
-        append(store, 2, turn + 1, 1)
-        append(store, 1, turn * 15 + 1, 15)
-    trim(store, 1, 12 * 15)
+    fill(store)
+    trim(store, 1, FILLED)
     settle(store)
     held = len(engine.segments())
     engine.texts["chunk"] = "IO error: While open a file: /d/db/000009.sst: Too many open files"
@@ -490,10 +491,8 @@ def test_on_a_quiet_node_a_segments_end_is_synced_so_that_it_can_be_dropped(
 
 def test_s8_a_segment_that_was_emptied_waits_for_the_witness(tmp_path: Path) -> None:
     store, engine = open_breakable(config_of(tmp_path))
-    for turn in range(12):
-        append(store, 2, turn + 1, 1)
-        append(store, 1, turn * 15 + 1, 15)
-    trim(store, 1, 12 * 15)
+    fill(store)
+    trim(store, 1, FILLED)
     settle(store)
     held = engine.segments()
     emptied = 0
