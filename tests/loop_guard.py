@@ -34,13 +34,12 @@ WATCHED = tuple(
     f"{Path(each.__file__ or '').parent}/" for each in (rakit.multiraft, rakit.node, rakit.client)
 )
 FRAMES_SHOWN = 8
-ADDED = ((os, "fsync"), (os, "fdatasync"), (Rdict, "flush_wal"), (Rdict, "flush"))
+ADDED = ((os, "fsync"), (os, "fdatasync"), (os, "writev"), (Rdict, "flush"))
 # Where a short operation on a small local file is meant to happen in the loop, and why.
 ALLOWED: dict[tuple[str, str], str] = {
     ("multiraft/store/rocks.py", "open"): "a store opens before its node serves anybody",
     ("multiraft/store/rocks.py", "adopt"): "once in a life, when the node becomes a member",
     ("multiraft/store/rocks.py", "close"): "the last thing that a node does; nobody is served",
-    ("multiraft/store/journal.py", "written"): "lists the log files, once in many writes",
     (
         "multiraft/store/space.py",
         "look",

@@ -415,7 +415,7 @@ async def test_the_bare_pipeline_acknowledges_messages_of_any_size_and_gathered_
     assert ended == list(range(500))
     # Every byte is where the leader is and in one other place at least.
     stored = [
-        sum(path.stat().st_size for path in (tmp_path / name).rglob("*.log"))
+        sum(path.stat().st_size for path in (tmp_path / name).rglob("*.wal"))
         for name in ("leader", "follower-1", "follower-2")
     ]
     assert min(stored[0], sorted(stored)[1]) >= 5000

@@ -172,10 +172,11 @@ MUTANTS = [
         "safety S7",
         (
             RocksEngine.close,
-            "closing.callback(self._db.close)",
-            "self._db.close()",
+            "for family, _ in self._segments.values():",
+            "for family in (self._db, *(each for each, _ in self._segments.values())):",
         ),
         segments("s7_closing_makes_tables_of_the_default_family_last"),
+        also=(RocksEngine.close, "self._db.close()", "pass"),
     ),
     mutant(
         "what_is_dead_is_forgotten_by_a_restart",

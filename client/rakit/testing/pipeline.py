@@ -28,6 +28,7 @@ import grpc.aio
 from uvloop import new_event_loop
 
 from rakit.client.bench.pipeline import NUMBER, OPTIONS, SERVICE, Outbox
+from rakit.multiraft import keys
 from rakit.multiraft.kv import Op
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.engine import EngineError, Operation, RocksEngine
@@ -50,6 +51,7 @@ class Log:
         directory.mkdir(parents=True)
         config = StoreConfig(directory=directory)
         self._engine = RocksEngine(directory / "db", config, create=True)
+        self._engine.begin_log()
         self._written = 0
         self._synced = synced
         self._loop = asyncio.get_running_loop()
@@ -59,15 +61,17 @@ class Log:
     async def write(self, entries: Sequence[bytes]) -> None:
         """Writes the next entries, not yet durable; waits while RocksDB pushes back."""
         first = self._written + 1
-        rows = [(Op.PUT, NUMBER.pack(first + at), entry) for at, entry in enumerate(entries)]
-        while not self._is_taken(rows):  # noqa: ASYNC110 - RocksDB tells nobody that it has room
+        newest = self._written + len(entries)
+        rows: list[Operation] = [(Op.PUT, keys.journal_row(newest), b"")]
+        rows += [(Op.PUT, NUMBER.pack(first + at), entry) for at, entry in enumerate(entries)]
+        while not self._is_taken(newest, rows):  # noqa: ASYNC110 - nobody tells of room
             await asyncio.sleep(STALL_RETRY_S)
-        self._written += len(entries)
+        self._written = newest
         self._wake.set()
 
-    def _is_taken(self, rows: Sequence[Operation]) -> bool:
+    def _is_taken(self, number: int, rows: Sequence[Operation]) -> bool:
         try:
-            self._engine.write(rows)
+            self._engine.write(number, rows)
         except EngineError as error:
             if error.fault is not Fault.STALL:
                 raise
@@ -78,9 +82,9 @@ class Log:
         while True:
             self._wake.wait()
             self._wake.clear()
-            newest = self._written
-            self._engine.flush_wal()
+            newest = self._engine.flush_wal().number
             self._loop.call_soon_threadsafe(self._synced, newest)
+            self._engine.release_log()
 
 
 class Acks:

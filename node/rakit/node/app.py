@@ -119,6 +119,8 @@ class End:
     store_is_lost: bool = False
     #: A thread waits for a disk that hangs. An ordinary exit would wait for it, for ever.
     disk_hangs: bool = False
+    #: The store has failed and is left as it is. An ordinary exit would have RocksDB close it.
+    store_is_open: bool = False
 
 
 class Node:
@@ -138,6 +140,7 @@ class Node:
         self.coordinators: Coordinators
         self.groups: GroupClient
         self._disk_hangs = False
+        self._store_is_open = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
@@ -150,7 +153,7 @@ class Node:
         if end.store_is_lost and not self._disk_hangs:
             end = await self._begin_anew(end)
         if not self._disk_hangs:
-            return end
+            return replace(end, store_is_open=self._store_is_open)
         reason = end.reason or "the disk hangs: what was asked of it has not come back"
         return End(end.code or EXIT_STORAGE_ERROR, reason, disk_hangs=True)
 
@@ -235,8 +238,11 @@ class Node:
         try:
             yield
         finally:
-            if not self._disk_hangs:
-                self._disk_hangs = not await close_in_time(self.store, CLOSE_S_MAX)
+            try:
+                if not self._disk_hangs:
+                    self._disk_hangs = not await close_in_time(self.store, CLOSE_S_MAX)
+            finally:
+                self._store_is_open = self.store.failed is not None
 
     def _formation(self) -> Formation:
         description = NodeDescription(

@@ -54,7 +54,7 @@ async def _serve(config: NodeConfig) -> int:
         await asyncio.gather(announcing, return_exceptions=True)
     if end.reason:
         sys.stderr.write(f"rakit: {end.reason}\n")
-    if end.disk_hangs:
+    if end.disk_hangs or end.store_is_open:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(end.code)

@@ -8,11 +8,12 @@ keys is the order of numbers and everything of a group lies together.
     03 group index    a checkpoint as of that index
     04 group          the tombstone: the highest replica id that is dead for good
     05 group          the birth record
-    06 ...            the journal row of a write (the store's own)
+    06 ...            what the store knows of itself (its own)
     07 group offset   position rows of a partition: offset to index
     08 name           values of the node itself
     09 group index n  part n of a large checkpoint's state, written before the checkpoint
     0A group index    the run of entries that begins there: its segment (the store's own)
+    FF number         the journal row of a write, the last of all keys (the store's own)
 
 The numbers are on disks and never change.
 """
@@ -32,7 +33,9 @@ POSITION: Final = 0x07
 LOCAL: Final = 0x08
 BASE_PART: Final = 0x09
 RUN: Final = 0x0A
+JOURNAL_ROWS: Final = (b"\xff", b"\xff" * 10)
 
+_JOURNAL_ROW_BYTES: Final = 9
 _GROUP: Final = struct.Struct(">BQ")
 _GROUP_NUMBER: Final = struct.Struct(">BQQ")
 _GROUP_PART: Final = struct.Struct(">BQQQ")
@@ -71,6 +74,21 @@ def position(group_id: int, offset: int) -> bytes:
 def base_part(group_id: int, index: int, number: int) -> bytes:
     """Returns the key of one part of the state of a checkpoint."""
     return _GROUP_PART.pack(BASE_PART, group_id, index, number)
+
+
+def journal_row(number: int) -> bytes:
+    """Returns the key of the row of a write."""
+    return JOURNAL_ROWS[0] + number.to_bytes(8, "big")
+
+
+def is_journal_row(key: bytes) -> bool:
+    """Whether a key is that of the row of a write, and not the end of some range."""
+    return len(key) == _JOURNAL_ROW_BYTES and key.startswith(JOURNAL_ROWS[0])
+
+
+def write_of(key: bytes) -> int:
+    """Returns the number of the write that a row is of."""
+    return int.from_bytes(key[len(JOURNAL_ROWS[0]) :], "big")
 
 
 def local(name: bytes) -> bytes:

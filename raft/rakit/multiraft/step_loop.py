@@ -260,6 +260,7 @@ class StepLoop:
                     size = batch.size_bytes
                     _log.warning("the store stalls writes; a batch of %d bytes waits", size)
                 self._judge_stall(self._stalled_since, "write")
+                self._syncer.request(self._store.last_number)  # it may be the log that is full
                 await asyncio.sleep(self._config.write_retry_ms / 1000)
             else:
                 self._stalled_since = None

@@ -22,6 +22,7 @@ from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.engine import NO_SEGMENTS, EngineError, Operation, RocksEngine
 from rakit.multiraft.store.errors import Fault
 from rakit.multiraft.store.rocks import RocksStore
+from rakit.multiraft.store.witness import Witness
 from rakit.raft import ConfState, Role
 from tests.multiraft.host.support import Cable, Journal, until
 
@@ -45,6 +46,7 @@ class FaultyEngine(RocksEngine):
 
     def write(
         self,
+        number: int,
         operations: Sequence[Operation],
         segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
     ) -> None:
@@ -56,15 +58,15 @@ class FaultyEngine(RocksEngine):
             raise EngineError(Fault.STALL, "Result incomplete: Write stall")
         if self.batches:
             self.batches.append(operations)
-        super().write(operations, segments)
+        super().write(number, operations, segments)
 
-    def flush_wal(self) -> None:
+    def flush_wal(self, *, durably: bool = True) -> Witness:
         if not self.flushes.is_set():
             self.hanging.set()
         assert self.flushes.wait(30), "a test must let the disk go on"
         if self.flush_fault is not None:
             raise EngineError(self.flush_fault, "IO error: injected")
-        super().flush_wal()
+        return super().flush_wal(durably=durably)
 
 
 class Node:

@@ -91,7 +91,7 @@ class Disk:
         self.last_number += 1
         return self.last_number
 
-    def flush_wal(self) -> int:
+    def flush_some(self) -> int:
         number = self.last_number
         assert self.gate.wait(30), "a test must let the disk go on"
         self.synced_counter = number

@@ -1,10 +1,14 @@
 """A process that writes a store and dies by SIGKILL. Run by ``support.crash_image``.
 
-one-wal     200 synced writes of one entry each in one WAL; the witness stands at write 101
-many-wals   200 synced writes over several WALs, none of which is flushed to a table; the witness
+one-wal     200 synced writes of one entry each in one file of the log; the witness stands at write
+            101
+many-wals   200 synced writes over several files, none of which is flushed to a table; the witness
             stands at the last write
 again       three more synced writes to a store that is there
 unsynced    50 synced and 50 unsynced writes through the syncer
+opening     the store is opened, and the process ends between two families that become tables
+stopping    the same while the store is closed, after three more writes
+earlier     leaves a store as an earlier version would that was killed: RocksDB's own log
 tables      writes of a small entry and a large row each, until there are tables
 history     steps of a random history, with syncs and upkeep now and then; see ``history``
 """
@@ -14,42 +18,52 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
+import struct
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 from rakit.multiraft import keys
+from rakit.multiraft.checksum import crc32c
 from rakit.multiraft.store import (
     RocksStore,
     StoreConfig,
     Syncer,
+    journal,
     options,
     retiring,
     segments,
 )
+from rakit.multiraft.store.engine import RocksEngine
+from rakit.multiraft.store.witness import SLOT_BYTES
+from tests.multiraft.store.conformance import key
 from tests.multiraft.store.history import History
 from tests.multiraft.store.support import NODE, entries, wait_until, write_patiently
 
 COUNT = 200
 WITNESSED_AT = 101
 _BACKGROUND_BYTES_PER_S = 20 << 10
+#: A database that is let go of closes itself, which is no crash.
+HELD: list[object] = []
 
 
 def one_wal(config: StoreConfig) -> RocksStore:
-    store = RocksStore.open(replace(config, write_buffer_bytes=1 << 20), NODE)
+    store = RocksStore.open(
+        replace(config, write_buffer_bytes=1 << 20, wal_file_bytes=1 << 20), NODE
+    )
     for number in range(COUNT):
         written = store.write(entries(number, bytes([number]) * 300))
-        position = store.position()
         store.flush_wal()
         if written == WITNESSED_AT:
-            store.save_witness(position)
+            store.save_witness(store.position())
     return store
 
 
 def many_wals(config: StoreConfig) -> RocksStore:
-    """Flushes take for ever, so that the WALs of the memtables stay alive."""
+    """Flushes take for ever, so that the log of the memtables stays alive."""
     options.BACKGROUND_BYTES_PER_S_MAX = _BACKGROUND_BYTES_PER_S
     store = RocksStore.open(config, NODE)
     for number in range(COUNT):
@@ -86,6 +100,56 @@ def unsynced(config: StoreConfig) -> RocksStore:
     return store
 
 
+def opening(config: StoreConfig) -> RocksStore:
+    def die(self: RocksEngine) -> None:
+        for family, _ in self._segments.values():  # pyright: ignore[reportPrivateUsage]
+            family.flush()
+        sys.stdout.write("0")
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    RocksEngine._flush = die  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+    return RocksStore.open(config, NODE)
+
+
+def stopping(config: StoreConfig) -> RocksStore:
+    def die(self: RocksEngine) -> None:
+        for family, _ in self._segments.values():  # pyright: ignore[reportPrivateUsage]
+            family.close()
+        sys.stdout.write("0")
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    RocksEngine.close = die  # type: ignore[method-assign]
+    store = RocksStore.open(config, NODE)
+    for number in range(COUNT, COUNT + 3):
+        store.write(entries(number, b"again"))
+    store.close()
+    return store
+
+
+def earlier(config: StoreConfig) -> RocksStore:
+    """A hundred writes in RocksDB's own log; the rows of the journal where they were."""
+    store = RocksStore.open(config, NODE)
+    born = store.last_number
+    store.close()
+    database = config.directory / "db"
+    engine = RocksEngine(database, config, create=False)
+    HELD.append(engine)
+    shutil.rmtree(database / "wal")
+    raw = engine._db  # pyright: ignore[reportPrivateUsage]
+    for number in range(born, born + 3):
+        raw.delete(keys.journal_row(number))
+    raw.put(journal.LOW_MARK, born.to_bytes(8, "big"))
+    for number in range(born, born + 100):
+        raw.put(bytes((keys.JOURNAL, 1)) + number.to_bytes(8, "big"), b"")
+        raw.put(key(number - born), b"earlier")
+    slot = struct.pack(">4sQQQQ", b"RKW1", 9, born, 7, 1234)
+    slot = (slot + crc32c(slot).to_bytes(4, "big")).ljust(SLOT_BYTES, b"\0")
+    (config.directory / "witness").write_bytes(slot * 2)
+    return store
+
+
 def tables(config: StoreConfig) -> RocksStore:
     store = RocksStore.open(config, NODE)
     number = 0
@@ -108,12 +172,13 @@ def go_through_history(config: StoreConfig, seed: int, kept: list[int], steps: i
     for _ in range(steps):
         numbers.append(write_patiently(store, history.step()))
         if rng.random() < 0.3:
-            position = store.position()
             store.flush_wal()
-            synced = position
+            synced = store.position()
             if rng.random() < 0.5:
-                store.save_witness(position)
+                store.save_witness(synced)
             store.maintain()
+        elif rng.random() < 0.5:
+            store.flush_wal()  # the power goes before it is done: whatever of it may be there
         if rng.random() < 0.7:
             store.upkeep()
     sys.stdout.write(json.dumps([numbers, [synced.number, synced.wal, synced.length]]))
@@ -125,10 +190,12 @@ if __name__ == "__main__":
         "one-wal": one_wal,
         "many-wals": many_wals,
         "again": again,
+        "opening": opening,
+        "stopping": stopping,
+        "earlier": earlier,
         "unsynced": unsynced,
         "tables": tables,
     }
-    # Held until the end: a database that is let go of closes itself, which is no crash.
     settings = StoreConfig.small(Path(sys.argv[1]))
     if sys.argv[2] == "history":
         lives = [int(each) for each in sys.argv[4].split(",") if each]

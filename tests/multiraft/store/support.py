@@ -24,6 +24,7 @@ from rakit.multiraft.store.engine import (
     RocksEngine,
 )
 from rakit.multiraft.store.errors import Fault, classify
+from rakit.multiraft.store.witness import Witness
 from tests.multiraft.store.conformance import key
 
 NODE = "n1"
@@ -124,6 +125,26 @@ class FailingEngine:
         self.flush_gate = threading.Event()
         self.flush_gate.set()
 
+    def replay_log(self, durable: Callable[[Witness], None]) -> None:
+        self.real.replay_log(durable)
+
+    def abandon(self) -> None:
+        self.real.abandon()
+
+    def begin_log(self) -> None:
+        self.real.begin_log()
+        log = self.real._ahead  # pyright: ignore[reportPrivateUsage]
+        assert log is not None
+        put = log._put  # pyright: ignore[reportPrivateUsage]
+
+        def gated(pieces: Sequence[bytes]) -> None:
+            if pieces:
+                self.flush_begun.set()
+                assert self.flush_gate.wait(WAIT_SECONDS), "the test never let the flush go"
+            put(pieces)
+
+        log._put = gated  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+
     def _called(self, name: str) -> None:
         self.calls.append(name)
         if name in self.texts:
@@ -163,11 +184,12 @@ class FailingEngine:
 
     def write(
         self,
+        number: int,
         operations: Sequence[Operation],
         segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
     ) -> None:
         self._called("write")
-        self.real.write(operations, segments)
+        self.real.write(number, operations, segments)
 
     def segments(self) -> list[int]:
         return self.real.segments()
@@ -183,11 +205,13 @@ class FailingEngine:
         self._called("drop_segment")
         self.real.drop_segment(number)
 
-    def flush_wal(self) -> None:
-        self.flush_begun.set()
-        assert self.flush_gate.wait(WAIT_SECONDS), "the test never let the flush go"
+    def flush_wal(self, *, durably: bool = True) -> Witness:
         self._called("flush_wal")
-        self.real.flush_wal()
+        return self.real.flush_wal(durably=durably)
+
+    def release_log(self) -> int:
+        self._called("release_log")
+        return self.real.release_log()
 
     def compact(self, lo: bytes, hi: bytes) -> None:
         self._called("compact")
@@ -210,6 +234,17 @@ def open_breakable(config: StoreConfig) -> tuple[RocksStore, FailingEngine]:
     engines[-1].calls.clear()
     engines[-1].flush_begun.clear()
     return store, engines[-1]
+
+
+def ended(store: RocksStore) -> None:
+    """What is left when its process has ended: a failed store is not closed before that."""
+    engine = store._engine  # pyright: ignore[reportPrivateUsage]
+    real = engine.real if isinstance(engine, FailingEngine) else engine
+    assert isinstance(real, RocksEngine)
+    try:
+        store.close()
+    finally:
+        real.abandon()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -11,22 +11,20 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from rakit.multiraft import keys
 from rakit.multiraft.errors import StoreCorruptError
-from rakit.multiraft.kv import Op
+from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.store import (
     IdentityMismatchError,
     LossKind,
     RocksStore,
     StoreConfig,
     StoreDamagedError,
-    journal,
     wal,
 )
-from rakit.multiraft.store import options as store_options
 from rakit.multiraft.store.directory import live_wals, wal_path
 from rakit.multiraft.store.witness import SLOT_BYTES, Witness, WitnessFile
 from tests.multiraft.store.child import COUNT
@@ -37,7 +35,6 @@ from tests.multiraft.store.support import (
     crash_image,
     entries_in,
     newest,
-    open_breakable,
     open_store,
     write_some,
 )
@@ -96,17 +93,11 @@ def largest_table(directory: Path) -> Path:
 
 
 def record_ends(path: Path) -> list[int]:
-    """The end of each write in a WAL; entry n of the image ends at place n + 1."""
+    """The end of each write in a file of the log; entry n of the image ends at place n + 1."""
     data, ends, at = path.read_bytes(), list[int](), 0
     while at + wal.HEADER_BYTES <= len(data):
-        room = wal.BLOCK_BYTES - at % wal.BLOCK_BYTES
-        if room < wal.HEADER_BYTES:
-            at += room
-            continue
-        kind = data[at + 6]
-        at += wal.HEADER_BYTES + int.from_bytes(data[at + 4 : at + 6], "little")
-        if kind in (1, 4):
-            ends.append(at)
+        at += wal.HEADER_BYTES + int.from_bytes(data[at + 8 : at + 12], "little")
+        ends.append(at)
     return ends
 
 
@@ -124,7 +115,8 @@ def zero(path: Path, start: int, end: int | None = None) -> None:
 
 
 def only_wal(directory: Path) -> Path:
-    return newest(directory, "*.log")
+    (number,) = live_wals(directory / "db")
+    return wal_path(directory / "db", number)
 
 
 def refusal(directory: Path) -> StoreDamagedError:
@@ -288,7 +280,7 @@ def test_several_live_wals_are_replayed_whole(many_wals: Path) -> None:
 
 
 OLDER: dict[str, Callable[[Path], None]] = {
-    "halved": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "halved": lambda path: os.truncate(path, path.stat().st_size // 2 + 100),
     "halved at a write's end": lambda path: os.truncate(path, record_ends(path)[10]),
     "emptied": lambda path: os.truncate(path, 0),
     "deleted": lambda path: path.unlink(),
@@ -306,54 +298,38 @@ def test_s6_damage_to_an_older_wal_refuses(many_wals: Path, name: str, place: in
     assert refusal(many_wals).report.kind in (LossKind.LOST_ACKED, LossKind.UNREADABLE)
 
 
-@pytest.fixture
-def without_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = store_options.settings
-
-    def untracked(config: StoreConfig, **named: Any) -> dict[str, dict[str, str]]:
-        sections = real(config, **named)
-        sections["DBOptions"]["track_and_verify_wals_in_manifest"] = "false"
-        return sections
-
-    monkeypatch.setattr(store_options, "settings", untracked)
-
-
-def test_s7_the_journal_finds_zeros_that_tracking_takes_for_a_good_end(many_wals: Path) -> None:
-    path = wal_path(many_wals / "db", live_wals(many_wals / "db")[3])
-    OLDER["zeroed to the end"](path)
-    assert "is missing" in refusal(many_wals).report.detail
-
-
-@pytest.mark.parametrize("name", ["halved", "halved at a write's end", "emptied", "deleted"])
-@pytest.mark.usefixtures("without_tracking")
-def test_s7_the_journal_finds_the_hole_that_rocksdb_without_tracking_does_not(
-    many_wals: Path, name: str
-) -> None:
-    """The second line behind S6: opens in RocksDB's eyes, with a hole in ours."""
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [
+        ("halved at a write's end", "is missing"),
+        ("emptied", "is missing"),
+        ("deleted", "is missing"),
+        ("halved", "is torn at byte"),
+        ("zeroed to the end", "is damaged at byte"),
+    ],
+)
+def test_s7_a_refusal_says_what_of_the_log_is_gone(many_wals: Path, name: str, detail: str) -> None:
     OLDER[name](wal_path(many_wals / "db", live_wals(many_wals / "db")[3]))
-    report = refusal(many_wals).report
-    assert report.kind is LossKind.LOST_ACKED
-    assert "is missing" in report.detail
+    assert detail in refusal(many_wals).report.detail
 
 
-def test_s8_unsynced_wals_after_a_torn_one_are_taken_away_with_it(many_wals: Path) -> None:
-    """Two WALs written but not synced when the power went; blocks reached the disk out of order.
+def test_s8_unsynced_files_after_a_torn_one_are_taken_away_with_it(many_wals: Path) -> None:
+    """Two files written but not synced when the power went; blocks reached the disk out of order.
 
-    RocksDB would replay the newer one after the torn older one, over a hole.
+    To replay the newer one after the torn older one would be to go over a hole.
     """
     database = many_wals / "db"
-    torn, newer = live_wals(database)[-2:]
-    WitnessFile.create(many_wals / "witness", Witness(2, live_wals(database)[0], 73))
-    for path in (wal_path(database, torn), wal_path(database, newer)):
-        assert path.exists()
-    finding_before = record_ends(wal_path(database, torn))
-    os.truncate(wal_path(database, torn), finding_before[5] + 10)
-    # The manifest knows the older one as synced, which is loss again; see the unit test of the cut.
-    assert refusal(many_wals).report.kind is LossKind.UNREADABLE
+    first, torn, newer = live_wals(database)[0], *live_wals(database)[-2:]
+    ends = record_ends(wal_path(database, first))
+    WitnessFile.create(many_wals / "witness", Witness(first, first, ends[0]))
+    ends = record_ends(wal_path(database, torn))
+    os.truncate(wal_path(database, torn), ends[5] + 10)
+    store = open_store(many_wals)
+    assert store.loss.kind is LossKind.DAMAGED_TAIL_AFTER_WITNESS
+    assert entries_in(store) == list(range(torn + 5 - 1)), "write 1 is the store's own"
+    store.close()
     names = sorted(path.name for path in (many_wals / "cut").iterdir())
-    assert names == sorted(
-        [f"{torn:06}.log@{finding_before[5]}.pending", f"{newer:06}.log@0.pending"]
-    ), "kept aside, for people"
+    assert names == sorted([f"{torn:020}.wal@{ends[5]}.pending", f"{newer:020}.wal@0.pending"])
 
 
 # -- tables, manifest and the files around them --------------------------------------------------
@@ -469,13 +445,15 @@ def test_s7_a_damaged_witness_slot_leaves_the_older_one(tables: Path, at: int) -
 
 def test_s7_a_missing_journal_row_refuses(tmp_path: Path) -> None:
     directory = tmp_path / NODE
-    store, engine = open_breakable(StoreConfig.small(directory))
+    store = open_store(directory)
     write_some(store, 10)
-    engine.write([(Op.DELETE, journal.row(5), b"")])
+    batch = WriteBatch()
+    batch.delete(keys.journal_row(5))
+    store.write(batch)
     store.close()
     report = refusal(directory).report
     assert report.kind is LossKind.LOST_ACKED
-    assert report.detail == "write 5 is missing, write 12 is there"
+    assert report.detail == "write 5 is missing, write 13 is there"
 
 
 def test_s7_a_directory_rolled_back_whole_shows_only_in_the_counter(tmp_path: Path) -> None:

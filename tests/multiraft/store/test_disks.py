@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.kv import Op, WriteBatch
 from rakit.multiraft.store import (
     LossKind,
     RocksStore,
@@ -17,9 +17,11 @@ from rakit.multiraft.store import (
     StoreFailedError,
     WriteStalledError,
 )
+from rakit.multiraft.store.ahead import Ahead, replay
+from rakit.multiraft.store.directory import live_wals
 from tests.multiraft.store.conformance import key
 from tests.multiraft.store.loop import LoopDisk, require_disks
-from tests.multiraft.store.support import NODE, entries, entries_in, open_store, write_some
+from tests.multiraft.store.support import NODE, ended, entries, entries_in, open_store, write_some
 
 pytestmark = pytest.mark.damage
 
@@ -31,20 +33,51 @@ def disk(tmp_path: Path) -> Iterator[LoopDisk]:
         yield disk
 
 
+def test_a_power_cut_takes_nothing_from_a_log_that_was_synced(disk: LoopDisk) -> None:
+    database = disk.mount_point / "db"
+    database.mkdir()
+    log = Ahead(database, 0, file_bytes_max=1000, waiting_bytes_max=1 << 20, fsync=True)
+    for number in range(1, 21):
+        log.append(log.encode(number, [(Op.PUT, b"key", bytes(300))], {}))
+        log.sync()
+    assert len(live_wals(database)) > 3
+    disk.shut_down()
+    log.close()
+    disk.power_cycle()
+    assert [frame.number for frame, _ in replay(database, 0)] == list(range(1, 21))
+
+
+def test_without_fsync_a_power_cut_loses_writes_and_not_the_store(disk: LoopDisk) -> None:
+    config = StoreConfig.small(disk.mount_point / NODE, fsync=False)
+    store = RocksStore.open(config, NODE)
+    store.close()
+    for _ in range(2):
+        store = RocksStore.open(config, NODE)
+        write_some(store, 30)
+        store.flush_wal()
+        store.save_witness(store.position())
+        disk.shut_down()
+        with pytest.raises(StoreFailedError):
+            ended(store)
+        disk.power_cycle()
+    store = RocksStore.open(config, NODE)
+    assert entries_in(store) == []
+    store.close()
+
+
 def _cut_under_unsynced_writes(disk: LoopDisk, config: StoreConfig) -> tuple[list[int], LossKind]:
     """150 writes are synced, 50 more are not; returns what a start after the cut finds."""
     store = RocksStore.open(config, NODE)
     write_some(store, 100)
-    position = store.position()
     store.flush_wal()
-    store.save_witness(position)
+    store.save_witness(store.position())
     write_some(store, 50, start=100)
     store.flush_wal()
     write_some(store, 50, start=150)
     disk.shut_down()
     with pytest.raises(StoreFailedError):
         store.flush_wal()
-    store.close()
+    ended(store)
     disk.power_cycle()
 
     store = RocksStore.open(config, NODE)
@@ -80,23 +113,23 @@ def test_s12_a_dying_disk_poisons_the_store(disk: LoopDisk) -> None:
     write_some(store, 10)
     store.flush_wal()
     disk.shut_down()
+    store.write(entries(10, b"x"))
     with pytest.raises(StoreFailedError) as failure:
-        store.write(entries(10, b"x"))
+        store.flush_wal()
     assert failure.value.exit_code == 11
     with pytest.raises(StoreFailedError):
-        store.flush_wal()
-    assert entries_in(store) == list(range(10)), "reads go on"
+        store.write(entries(11, b"x"))
+    assert entries_in(store) == list(range(11)), "reads go on"
     store.close()
 
 
 def test_s12_a_witness_on_a_dead_disk_poisons_the_store(disk: LoopDisk) -> None:
     store = open_store(disk.mount_point / NODE)
     write_some(store, 10)
-    position = store.position()
     store.flush_wal()
     disk.shut_down()
     with pytest.raises(StoreFailedError):
-        store.save_witness(position)
+        store.save_witness(store.position())
     assert store.failed is not None
     store.close()
 
@@ -137,7 +170,6 @@ def test_s12_a_full_disk_ends_with_10_and_opens_again_on_its_ballast(disk: LoopD
     config = replace(
         StoreConfig.small(disk.mount_point / NODE),
         write_buffer_bytes=2 << 20,
-        wal_bytes_max=256 << 20,
         reserve_bytes=30 << 20,
     )
     store = RocksStore.open(config, NODE)
@@ -145,7 +177,7 @@ def test_s12_a_full_disk_ends_with_10_and_opens_again_on_its_ballast(disk: LoopD
     acknowledged, failure = fill_up(store)
     assert failure.exit_code == 10
     assert failure.disk_full
-    store.close()
+    ended(store)
     take_the_rest(disk)
 
     store = RocksStore.open(config, NODE)

@@ -198,10 +198,10 @@ def test_the_errors_of_rocksdb_are_told_apart() -> None:
     [
         {"write_buffer_bytes": 1000},
         {"write_buffer_count": 1},
-        {"wal_bytes_max": 1000},
+        {"wal_file_bytes": 0},
+        {"wal_waiting_bytes_max": 0},
         {"scan_chunk_bytes": 0},
         {"witness_interval_ms": 0},
-        {"journal_mark_bytes": 0},
         {"reserve_bytes": -1},
         {"block_cache_bytes": 0},
     ],

@@ -7,7 +7,6 @@ import random
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rocksdict import Rdict
@@ -19,7 +18,6 @@ from rakit.multiraft.store import (
     RocksStore,
     StoreConfig,
     WriteStalledError,
-    options,
     retiring,
     runs,
     segments,
@@ -56,9 +54,8 @@ def config_of(directory: Path) -> StoreConfig:
 
 def settle(store: RocksStore) -> None:
     """What the syncer does after a while."""
-    position = store.position()
     store.flush_wal()
-    store.save_witness(position)
+    store.save_witness(store.position())
     store.maintain()
 
 
@@ -192,7 +189,7 @@ def test_after_a_kill_or_a_power_cut_a_store_holds_a_prefix_of_its_writes(
 
 
 def cut_power(directory: Path, synced_wal: int, synced_length: int, rng: random.Random) -> None:
-    """The newest WAL keeps what was synced of it, and at random some of what was not."""
+    """The newest file keeps what was synced of it, and at random some of what was not."""
     newest = live_wals(directory / "db")[-1]
     path = wal_path(directory / "db", newest)
     least = synced_length if newest == synced_wal else 0
@@ -459,6 +456,7 @@ def test_s8_a_write_between_two_steps_is_covered_as_well(
         if run_rows(store, 2):
             store.upkeep()
     assert run_rows(store, 3) == 1, "the next one is not moved yet"
+    store.flush_wal()
     position = store.position()
     batch = WriteBatch()
     batch.delete_range(*keys.group_range(keys.ENTRY, 3))
@@ -536,30 +534,22 @@ def test_s7_closing_makes_tables_of_the_default_family_last(
 
 
 def test_s7_tables_of_the_default_family_say_nothing_that_is_in_the_log_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Rows fill its memtable, and an entry of each write lies in a segment's."""
     copy = tmp_path / NODE
     crash_image(copy, "tables")
-    in_tables = rows_without_the_log(copy, monkeypatch)
+    in_tables = rows_without_the_log(copy)
     numbers = [int(key[1:]) for key in in_tables if key[0] == keys.LOCAL]
     assert numbers, "a memtable was full"
     indexes = {keys.number_of(key) for key in in_tables if key[0] == keys.ENTRY}
     assert indexes >= set(numbers)
 
 
-def rows_without_the_log(directory: Path, monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
-    """What the tables hold: the log is taken away, and what keeps track of it."""
-    for path in (directory / "db").glob("*.log"):
-        path.unlink()
-    real = options.settings
-
-    def untracked(config: StoreConfig, **named: Any) -> dict[str, dict[str, str]]:
-        sections = real(config, **named)
-        sections["DBOptions"]["track_and_verify_wals_in_manifest"] = "false"
-        return sections
-
-    monkeypatch.setattr(options, "settings", untracked)
+def rows_without_the_log(directory: Path) -> set[bytes]:
+    """What the tables hold: the log is taken away."""
+    for number in live_wals(directory / "db"):
+        wal_path(directory / "db", number).unlink()
     engine = RocksEngine(directory / "db", config_of(directory), create=False)
     found: set[bytes] = set()
     for segment in (DEFAULT, *engine.segments()):
@@ -572,8 +562,8 @@ def test_entries_of_a_store_from_before_segments_are_read_and_go_on(tmp_path: Pa
     store, engine = open_breakable(config_of(tmp_path))
     number = store.last_number + 1
     old = [(0, keys.entry(1, index), bytes([index])) for index in range(1, 11)]
-    journal = (0, b"\x06\x01" + number.to_bytes(8, "big"), b"")
-    engine.real.write([journal, *old])
+    journal = (0, keys.journal_row(number), b"")
+    engine.real.write(number, [journal, *old])
     store.close()
     store, engine = open_breakable(config_of(tmp_path))
     batch = WriteBatch()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rakit.multiraft.store.engine import NO_SEGMENTS, EngineError, Operation, RocksEngine
 from rakit.multiraft.store.errors import Fault
+from rakit.multiraft.store.witness import Witness
 from rakit.node import app
 from rakit.node.command import main
 
@@ -26,19 +27,20 @@ def wait_if_it_hangs() -> None:
         threading.Event().wait()
 
 
-def hanging_flush(self: RocksEngine) -> None:
+def hanging_flush(self: RocksEngine, *, durably: bool = True) -> Witness:
     wait_if_it_hangs()
-    flush_wal(self)
+    return flush_wal(self, durably=durably)
 
 
 def failing_write(
     self: RocksEngine,
+    number: int,
     operations: Sequence[Operation],
     segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
 ) -> None:
     if full.exists():
         raise EngineError(Fault.DISK_FULL, "IO error: No space left on device")
-    write(self, operations, segments)
+    write(self, number, operations, segments)
 
 
 def hanging_close(self: RocksEngine) -> None:

@@ -56,7 +56,8 @@ async def test_s12_a_failed_flush_ends_the_node_with_its_code(
 ) -> None:
     node, running = await started(tmp_path / "d")
 
-    def fail() -> None:
+    def fail(*, durably: bool) -> None:
+        assert durably
         raise EngineError(fault, "IO error: the test says so")
 
     monkeypatch.setattr(node.store._engine, "flush_wal", fail)

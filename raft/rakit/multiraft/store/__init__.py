@@ -8,7 +8,8 @@
     directory   layout, lock
     witness     proof outside RocksDB of how far the store had got
     journal     proof inside it that nothing between is missing
-    wal, tail   where the undamaged log ends, and what to do about the rest
+    ahead, wal  the write-ahead log, its files and their format
+    tail        where the undamaged log ends, and what to do about the rest
     space       ballast, low-water mark
     reclaim     room back for what was deleted, when the disk gets tight
     uncompacted a store with a table that cannot be read goes on without rewriting tables
@@ -19,8 +20,8 @@
 
 The rules are S4 to S13 of docs/GUARANTEES.md. A write is acknowledged after ``flush_wal``, never
 before; a failed write or flush ends the process; a directory that contradicts its witness is
-refused. Opening the store holds the interpreter's lock for as long as RocksDB replays its log:
-open it before anything that must answer in time is started.
+refused. Opening the store replays the log and holds the interpreter's lock meanwhile: open it
+before anything that must answer in time is started.
 """
 
 from rakit.multiraft.store.closing import close_in_time, in_time

@@ -1,7 +1,7 @@
 """The settings of a store: one frozen object, validated once, handed down whole.
 
 Every limit names its unit. The defaults suit a node that moves about 100 MB/s on two cores; tests
-use ``StoreConfig.small``, which reaches flushes, WAL switches and journal pruning within
+use ``StoreConfig.small``, which reaches flushes, new files of the log and journal pruning within
 kilobytes.
 """
 
@@ -34,9 +34,12 @@ class StoreConfig:
     #: bound.
     write_buffer_count: int = 8
 
-    #: Live write-ahead log; bounds how much opening after a crash has to replay. More than all
-    #: memtables of the two families that are written to: else it would have small ones written out.
-    wal_bytes_max: int = 768 * MIB
+    #: One file of the write-ahead log. It goes when memtables with all of its writes were written
+    #: out, so what opening has to replay after a crash is bounded by these and a file.
+    wal_file_bytes: int = 32 * MIB
+
+    #: Written to memory and not yet to the log: beyond it writes stall.
+    wal_waiting_bytes_max: int = 64 * MIB
 
     #: Entries in one segment of the log, whose tables go together (``segments``). ``None`` is 2
     #: GiB, but not more than a sixty-fourth of the disk, nor less than a 256th.
@@ -51,10 +54,6 @@ class StoreConfig:
 
     #: The witness on disk is at most this much older than the newest synced write (S7).
     witness_interval_ms: int = 1000
-
-    #: After so many written bytes the store looks which journal rows no live WAL can explain any
-    #: more.
-    journal_mark_bytes: int = 4 * MIB
 
     #: Below so much free space ``low_space`` is reported, and produce is to be refused: the room
     #: that upkeep itself needs. A fifth of it, or what all memtables hold if that is more, but not
@@ -72,16 +71,14 @@ class StoreConfig:
         assert self.write_buffer_count >= 2, (
             "one memtable must take writes while another is flushed"
         )
-        assert self.wal_bytes_max >= self.write_buffer_bytes, (
-            "a WAL must be able to hold a memtable"
-        )
+        assert self.wal_file_bytes > 0, "a file of the log must be able to hold a write"
+        assert self.wal_waiting_bytes_max > 0, "a write must be able to wait for its sync"
         assert self.segment_bytes is None or self.segment_bytes > 0, (
             "a segment must be able to hold an entry"
         )
         assert self.block_cache_bytes > 0, "without a block cache every read goes to the disk"
         assert self.scan_chunk_bytes > 0, "a scan must make progress"
         assert self.witness_interval_ms > 0, "a witness must be written at some time"
-        assert self.journal_mark_bytes > 0, "journal rows must be pruned at some time"
         assert self.reserve_bytes is None or self.reserve_bytes >= 0, "a reserve is not negative"
 
     def segment_bytes_on(self, disk_bytes: int) -> int:
@@ -98,12 +95,11 @@ class StoreConfig:
             directory=directory,
             write_buffer_bytes=64 * KIB,
             write_buffer_count=32,  # tiny ones fill faster than any disk flushes: no stalls, please
-            wal_bytes_max=4 * MIB,
+            wal_file_bytes=32 * KIB,
             segment_bytes=256 * KIB,
             block_cache_bytes=1 * MIB,
             scan_chunk_bytes=16 * KIB,
             witness_interval_ms=50,
-            journal_mark_bytes=32 * KIB,
             reserve_bytes=320 * KIB,
             fsync=fsync,
         )

@@ -5,8 +5,9 @@
     DIR/witness         how far the store had got (``witness``)
     DIR/ballast         room kept back for a full disk (``space``)
     DIR/db/             RocksDB
+    DIR/db/wal/         the write-ahead log (``ahead``)
     DIR/options/        how RocksDB is set up (``options``)
-    DIR/cut/            damaged ends of WALs that were cut off (``tail``)
+    DIR/cut/            damaged ends of the log that were cut off (``tail``)
     DIR/uncompacted     why no table is rewritten, if so (``uncompacted``)
     DIR/disputed        a replica contradicts the others: for a person (``discarding``)
     DIR/given-up/       a database that is being deleted (``discarding``)
@@ -22,6 +23,8 @@ import contextlib
 import fcntl
 import logging
 import os
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from rakit.multiraft.store.errors import StoreLockedError
@@ -65,23 +68,43 @@ class DataDirectory:
             self._lock_descriptor = -1
 
 
+def wal_directory(database: Path) -> Path:
+    """Where the write-ahead log lies: with the database, which is nothing without it."""
+    return database / "wal"
+
+
 def live_wals(database: Path) -> list[int]:
-    """The numbers of the write-ahead logs in a database directory, ascending."""
-    with os.scandir(database) as entries:
-        names = [entry.name for entry in entries if entry.name.endswith(".log")]
-    return sorted(int(name[:-4]) for name in names if name[:-4].isdigit())
+    """The first write of each file of the write-ahead log, ascending."""
+    try:
+        with os.scandir(wal_directory(database)) as entries:
+            names = [entry.name for entry in entries]
+    except FileNotFoundError:
+        return []
+    stems = [name.removesuffix(".wal") for name in names if name.endswith(".wal")]
+    return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
 def wal_path(database: Path, number: int) -> Path:
-    """The file of a write-ahead log."""
-    return database / f"{number:06}.log"
+    """The file of the write-ahead log that begins with a write."""
+    return wal_directory(database) / f"{number:020}.wal"
+
+
+def rocksdb_log_bytes(database: Path) -> int:
+    """What RocksDB's own log holds: nothing, but in a store that an earlier version has left."""
+    return _size(path for path in database.glob("*.log") if path.stem.isdigit())
 
 
 def size_of(database: Path) -> int:
     """What the files of a database take, as far as they do not vanish while we look."""
+    return _size(
+        chain(database.iterdir(), (wal_path(database, each) for each in live_wals(database)))
+    )
+
+
+def _size(paths: Iterable[Path]) -> int:
     size = 0
-    for path in database.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # RocksDB deletes files at any time
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # files are deleted at any time
             size += path.stat().st_size
     return size
 

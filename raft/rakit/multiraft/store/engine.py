@@ -1,5 +1,9 @@
 """The one module that talks to rocksdict, behind a typed interface that cannot be misused.
 
+RocksDB holds the rows, in memory and in tables. That a write survives before it is in a table is
+the business of our own log (``ahead``), which is written beside it: RocksDB's own is never used. So
+opening brings what the log has behind the tables into tables, too, and begins a new log.
+
 Rules of the binding that are kept here, so that nobody else has to know them (each has a regression
 test):
 
@@ -11,11 +15,12 @@ test):
   a walk that ends before the options and the key do.
 - ``next()`` on an iterator that is no longer valid crashes the process: ``valid()`` comes first.
 - A database stays open while an iterator lives: no iterator outlives the call that made it.
-- ``sync=True`` holds the interpreter's lock for the whole disk sync: writes never use it.
-  ``flush_wal`` releases the lock and is the only sync.
-- Without ``no_slowdown`` a write stall blocks inside ``write`` with that lock held.
-- A family is closed by flushing it alone, whatever ``atomic_flush`` says: segments before the
-  default family, which has the journal (S7). Its handle keeps the database open until it is closed.
+- ``write`` holds the interpreter's lock; with RocksDB's log in use it did so for its checksum and
+  its copies, with ``sync=True`` for the whole disk sync.
+- Without ``no_slowdown`` a write stall blocks inside ``write`` with that lock held, which is what
+  only opening wants.
+- A family is flushed or closed alone, whatever ``atomic_flush`` says: segments before the default
+  family, which has the journal (S7). Its handle keeps the database open until it is closed.
 - Making and dropping a family hold the lock while RocksDB writes its manifest and an OPTIONS file,
   durably: 2 to 5 ms with few families, 22 with 100, 86 with 400 on the build machine.
 
@@ -25,8 +30,9 @@ Every error leaves as ``EngineError`` with its kind; what it means for the store
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol, cast
@@ -42,17 +48,29 @@ from rocksdict import (
 )
 from rocksdict import WriteBatch as RawBatch
 
+from rakit.multiraft import keys
 from rakit.multiraft.kv import Op
-from rakit.multiraft.store import options, uncompacted
+from rakit.multiraft.store import ahead, options, uncompacted, wal
+from rakit.multiraft.store.ahead import Ahead
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.errors import Fault, classify
 from rakit.multiraft.store.space import reserve_bytes, room
+from rakit.multiraft.store.wal import DEFAULT, Frame, Operation
+from rakit.multiraft.store.witness import Witness
 
-Operation = tuple[int, bytes, bytes]
+__all__ = [
+    "DEFAULT",
+    "NO_SEGMENTS",
+    "Engine",
+    "EngineError",
+    "OpenEngine",
+    "Operation",
+    "Pair",
+    "RocksEngine",
+]
+
 Pair = tuple[bytes, bytes]
 
-#: The number of the family that is no segment.
-DEFAULT: Final = 0
 NO_SEGMENTS: Final[Mapping[int, Sequence[Operation]]] = MappingProxyType({})
 
 #: Values of this size come in a row, each once. A cache of them would only be written through, in
@@ -60,6 +78,10 @@ NO_SEGMENTS: Final[Mapping[int, Sequence[Operation]]] = MappingProxyType({})
 _LARGE_BYTES = 256 << 10
 #: One in so many is cached all the same, since only with it the index of its table is.
 _LARGE_KEPT_EACH = 16
+#: To look at all tables holds the interpreter's lock, for some 5 µs each: not for more than a
+#: hundredth of the time.
+_LOOK_PAUSE = 100
+_LOOK_PAUSE_SECONDS_MAX = 5.0
 _TABLE_BYTES = "rocksdb.total-sst-files-size"
 #: Counted for each pair of a chunk, so that tiny rows do not make a chunk that takes long to read.
 _PAIR_OVERHEAD_BYTES = 64
@@ -69,6 +91,12 @@ class _FillsCache(Protocol):
     """`ReadOptions.fill_cache` as it is; the binding's stub has lost its argument."""
 
     def fill_cache(self, v: bool, /) -> None: ...
+
+
+class _KeepsLog(Protocol):
+    """`WriteOptions.disable_wal` as it is: a property; the binding's stub has a method."""
+
+    disable_wal: bool
 
 
 class EngineError(Exception):
@@ -106,14 +134,51 @@ class Engine(Protocol):
 
     def write(
         self,
+        number: int,
         operations: Sequence[Operation],
         segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
     ) -> None:
-        """Apply the operations of each family in order, atomically, not yet durable."""
+        """Apply the operations of each family in order, atomically, not yet durable.
+
+        Numbers ascend. One that stalls may be made again, and nothing of it was.
+        """
         ...
 
-    def flush_wal(self) -> None:
-        """Make everything written before this call durable. May run beside ``write``."""
+    def replay_log(self, durable: Callable[[Witness], None]) -> None:
+        """Bring what the log has behind the tables into tables, all of it or nothing.
+
+        Tells where it ends before families become tables one by one: none of it may be cut off
+        then (S8). Raises ``HoleError``.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Let go of the directory as it is. RocksDB may bring all families into tables, at once.
+
+        It holds the interpreter's lock meanwhile.
+        """
+        ...
+
+    def begin_log(self) -> None:
+        """Let go of the log that opening has read back, and begin the one that is written to.
+
+        Nothing is written before. What opening found is in tables, and was found good.
+        """
+        ...
+
+    def flush_wal(self, *, durably: bool = True) -> Witness:
+        """Make what was written durable, up to what is returned. May run beside ``write``.
+
+        That is all of it, or as much as is written at a time. Not ``durably`` leaves it with the
+        system, where the configuration says no ``fsync``.
+        """
+        ...
+
+    def release_log(self) -> int:
+        """Let go of the log as far as there are tables, if that is a file of it at least.
+
+        Returns the newest write that is known to be in a table. Where ``flush_wal`` is called.
+        """
         ...
 
     def compact(self, lo: bytes, hi: bytes) -> None:
@@ -137,7 +202,11 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Flush what is in memory and let go of the directory."""
+        """Bring what is in memory into tables, and let go of the directory.
+
+        Only where the log has all of it: families become tables one by one. What fails leaves it
+        open.
+        """
         ...
 
 
@@ -162,6 +231,7 @@ class RocksEngine:
             reserve_bytes=reserve_bytes(config, room(path.parent).total_bytes),
         )
         self._path = path
+        self._config = config
         self._segments: dict[int, tuple[Rdict, ColumnFamily]] = {}
         with _translated():
             template = options.template(path.parent, options.render(sections))
@@ -177,20 +247,72 @@ class RocksEngine:
             found = [name for name in names if name != options.DEFAULT_FAMILY]
             families.update(dict.fromkeys(found, self._segment_options))
             self._db = Rdict(str(path), database, column_families=families)
+        self._sections = sections
+        self._keeping, self._passing = ReadOptions(), ReadOptions()
+        cast("_FillsCache", self._passing).fill_cache(False)
+        self._large_count = 0
+        self._ahead: Ahead | None = None
+        self._covered = 0
+        self._next_look_s = 0.0
+        self._patient, self._prompt = WriteOptions(), WriteOptions()
+        for each in (self._patient, self._prompt):
+            cast("_KeepsLog", each).disable_wal = True
+        self._prompt.no_slowdown = True
         try:
             for name in found:
                 self._hold(options.segment_number(name))
             options.verify(path, options.in_force(sections, found))
         except BaseException:
-            self.close()
+            self.abandon()
             raise
-        self._sections = sections
-        self._keeping, self._passing = ReadOptions(), ReadOptions()
-        cast("_FillsCache", self._passing).fill_cache(False)
-        self._large_count = 0
-        self._unsynced = WriteOptions()
-        self._unsynced.no_slowdown = True
-        self._unsynced.sync = False
+
+    def abandon(self) -> None:
+        """See ``Engine.abandon``."""
+        self._segments.clear()
+        del self._db
+
+    def replay_log(self, durable: Callable[[Witness], None]) -> None:
+        """See ``Engine.replay_log``."""
+        with _translated():
+            self._covered = self._newest_in_tables()
+            end: Witness | None = None
+            for frame, reached in ahead.replay(self._path, self._covered):
+                self._replay(frame)
+                end = reached
+            if end is None:
+                return
+            durable(end)
+            with _meeting_tables():
+                self._flush()
+            self._covered = end.number
+
+    def _replay(self, frame: Frame) -> None:
+        placed = wal.decode(frame.payload)
+        default = placed.pop(DEFAULT)
+        # One that is gone had nothing left that lives when it went.
+        there = {number: placed[number] for number in placed if number in self._segments}
+        if max(placed, default=0) > max(self._segments, default=0):
+            text = f"segment {max(placed)} is missing, of write {frame.number}"
+            raise EngineError(Fault.CORRUPTION, text)
+        with _meeting_tables():
+            self._db.write(self._batch(default, there), self._patient)
+
+    def begin_log(self) -> None:
+        """See ``Engine.begin_log``."""
+        with _translated():
+            ahead.forget(self._path)
+            self._ahead = Ahead(
+                self._path,
+                self._covered,
+                file_bytes_max=self._config.wal_file_bytes,
+                waiting_bytes_max=self._config.wal_waiting_bytes_max,
+                fsync=self._config.fsync,
+            )
+
+    def _flush(self) -> None:
+        for family, _ in self._segments.values():
+            family.flush()
+        self._db.flush()
 
     def _hold(self, number: int) -> None:
         name = options.segment_name(number)
@@ -261,21 +383,54 @@ class RocksEngine:
 
     def write(
         self,
+        number: int,
         operations: Sequence[Operation],
         segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
     ) -> None:
         """See ``Engine.write``."""
+        if self._log.is_full:
+            raise EngineError(Fault.STALL, "the log is behind: too much waits to be written to it")
+        frame = self._log.encode(number, operations, segments)
+        batch = self._batch(operations, segments)
+        with _translated():
+            self._db.write(batch, self._prompt)
+        # A table may have it before the log has: then the log is not needed for it.
+        self._log.append(frame)
+
+    def _batch(
+        self, operations: Sequence[Operation], segments: Mapping[int, Sequence[Operation]]
+    ) -> RawBatch:
         batch = RawBatch(raw_mode=True)
         _fill(batch, operations, None)
         for number, placed in segments.items():
             _fill(batch, placed, self._segments[number][1])
-        with _translated():
-            self._db.write(batch, self._unsynced)
+        return batch
 
-    def flush_wal(self) -> None:
+    @property
+    def _log(self) -> Ahead:
+        assert self._ahead is not None, "a log is begun by opening"
+        return self._ahead
+
+    def flush_wal(self, *, durably: bool = True) -> Witness:
         """See ``Engine.flush_wal``."""
         with _translated():
-            self._db.flush_wal(sync=True)
+            return self._log.sync(durably=durably)
+
+    def release_log(self) -> int:
+        """See ``Engine.release_log``."""
+        if self._log.has_whole_files and time.monotonic() >= self._next_look_s:
+            with _translated():
+                began = time.thread_time()
+                self._covered = self._newest_in_tables()
+                pause = min(_LOOK_PAUSE_SECONDS_MAX, _LOOK_PAUSE * (time.thread_time() - began))
+                self._log.release(self._covered)
+            self._next_look_s = time.monotonic() + pause
+        return self._covered
+
+    def _newest_in_tables(self) -> int:
+        """The newest write in tables: the last key of those of the default family is its row."""
+        last_keys = [cast("bytes", table["end_key"]) for table in self._db.live_files()]
+        return max((keys.write_of(key) for key in last_keys if keys.is_journal_row(key)), default=0)
 
     def compact(self, lo: bytes, hi: bytes) -> None:
         """See ``Engine.compact``."""
@@ -307,12 +462,14 @@ class RocksEngine:
             self._db.drop_column_family(options.segment_name(number))
 
     def close(self) -> None:
-        """See ``Engine.close``. All are let go of, whatever fails first."""
-        with ExitStack() as closing:
-            closing.enter_context(_translated())
-            closing.callback(self._db.close)
-            while self._segments:
-                closing.callback(self._segments.popitem()[1][0].close)
+        """See ``Engine.close``. The default family is the last: its rows say that all is there."""
+        with _translated():
+            for family, _ in self._segments.values():
+                family.close()
+            self._segments.clear()
+            self._db.close()
+            if self._ahead is not None:
+                self._ahead.close()
 
 
 def _fill(batch: RawBatch, operations: Sequence[Operation], family: ColumnFamily | None) -> None:
@@ -324,6 +481,18 @@ def _fill(batch: RawBatch, operations: Sequence[Operation], family: ColumnFamily
         else:
             assert kind == Op.DELETE_RANGE, f"a write batch holds an unknown operation {kind}"
             batch.delete_range(key, value, family)
+
+
+@contextmanager
+def _meeting_tables() -> Generator[None]:
+    """Tell damage that RocksDB meets when it merges tables from what is lost of the log."""
+    try:
+        with _translated():
+            yield
+    except EngineError as error:
+        if error.fault is not Fault.CORRUPTION:
+            raise
+        raise EngineError(Fault.TABLE_UNREAD, str(error)) from error
 
 
 @contextmanager

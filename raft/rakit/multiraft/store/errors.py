@@ -88,8 +88,7 @@ class LossKind(enum.Enum):
     #: Writes that were durable are gone, or there is a hole among the recovered ones (S7).
     LOST_ACKED = "lost-acked"
 
-    #: The files contradict themselves (tables, manifest, an older WAL): RocksDB refuses to open
-    #: them.
+    #: The files contradict themselves: tables, the manifest, an older part of the log.
     UNREADABLE = "unreadable"
 
 
@@ -124,7 +123,7 @@ class Fault(enum.Enum):
     STALL = "stall"
     DISK_FULL = "disk full"
     CORRUPTION = "corruption"
-    #: By the disk, as a bad sector does.
+    #: Because of the disk, as a bad sector does, or of damage that a merge met at the start.
     TABLE_UNREAD = "a table could not be read"
     OTHER = "other"
 

@@ -5,8 +5,9 @@
     2  identity: whose is it, is there a database to expect   S10, S11
     3  a full disk: release the ballast                       S12
     4  a database that must be there: read the witness        S7
-       walk the WALs from the witness on; cut or refuse       S8
-    5  RocksDB opens: checks manifest, tables, tracked WALs   S6
+       walk the log from the witness on; cut or refuse        S8
+    5  RocksDB opens: checks manifest and tables
+       the rest of the log becomes tables, without a hole     S6, S7, S8
     6  the store's uuid inside the database matches           S11
     7  journal: no hole, and not behind the witness           S7
     8  only then: a segment to write to, if there is none that is not full,
@@ -29,11 +30,13 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rakit.multiraft import keys
 from rakit.multiraft.kv import Op
 from rakit.multiraft.store import discarding, journal, tail, uncompacted
 from rakit.multiraft.store import identity as identities
+from rakit.multiraft.store.ahead import HoleError
 from rakit.multiraft.store.config import StoreConfig
-from rakit.multiraft.store.directory import DataDirectory, live_wals, wal_path
+from rakit.multiraft.store.directory import DataDirectory, live_wals, rocksdb_log_bytes, wal_path
 from rakit.multiraft.store.engine import Engine, EngineError, OpenEngine
 from rakit.multiraft.store.errors import (
     DirectoryUnusableError,
@@ -50,7 +53,7 @@ from rakit.multiraft.store.journal import Journal
 from rakit.multiraft.store.reading import Reader
 from rakit.multiraft.store.segments import Segments
 from rakit.multiraft.store.space import Space, room
-from rakit.multiraft.store.witness import Witness, WitnessFile
+from rakit.multiraft.store.witness import SLOT_COUNT, Witness, WitnessFile
 
 #: More writes than there can be between two witnesses.
 _SKIP_AFTER_CUT = 1 << 32
@@ -88,6 +91,11 @@ def open_directory(config: StoreConfig, node_name: str, open_engine: OpenEngine)
     except OSError as error:
         directory.close()
         raise _failure(error) from error
+    except EngineError as error:
+        directory.close()
+        uncompacted.note(directory.path, error.fault, str(error))
+        full = error.fault is Fault.DISK_FULL
+        raise StoreFailedError(f"opening failed: {error}", disk_full=full) from error
     except BaseException:
         directory.close()
         raise
@@ -155,8 +163,9 @@ def _give_birth(
         raise _refusal(error) from error
     try:
         number = journal.FIRST_NUMBER
+        engine.begin_log()
         reader, segments = _load_segments(engine, config, directory)
-        rows = Journal(number, config.journal_mark_bytes)
+        rows = Journal(number)
         uuid_row = (Op.PUT, journal.STORE_UUID, identity.store_uuid.encode())
         witness = _first_write(engine, directory, number, [uuid_row, *rows.operations(number)])
         witness_file = WitnessFile.create(directory.witness, witness)
@@ -186,16 +195,24 @@ def _reopen(
         raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, finding.detail), is_lost=True)
     if finding is not None:
         tail.apply(finding, directory.database, directory.cut)
-    engine = _start_engine(config, directory, space, open_engine)
+    if rocksdb_log_bytes(directory.database):
+        tail.doubt_what_rocksdb_replays(directory.cut)
+    engine = _start_engine(config, directory, witness_file, space, open_engine)
     try:
         found = _believe(engine, identity, witness_file.current)
         loss = tail.pending(directory.cut, identity.store_uuid) or LossReport(LossKind.NONE)
         number = found + 1 + (_SKIP_AFTER_CUT if loss.doubt else 0)
+        engine.begin_log()
         reader, segments = _load_segments(engine, config, directory)
-        rows = Journal(journal.FIRST_NUMBER, config.journal_mark_bytes)
-        # Recovery has moved everything into table files, so only the newest row is still needed.
-        rows.keep_from(number if loss.doubt else found)
-        witness_file.save(_first_write(engine, directory, number, rows.operations(number)))
+        rows = Journal(journal.FIRST_NUMBER)
+        # Everything is in tables now, so only the newest row is still needed, if it is one of ours.
+        ours = engine.get(keys.journal_row(found)) is not None
+        rows.keep_from(found if ours and not loss.doubt else number)
+        if not ours:
+            rows.keep_none_of_earlier_versions()
+        witness = _first_write(engine, directory, number, rows.operations(number))
+        for _ in range(SLOT_COUNT if witness_file.earlier_may_read else 1):
+            witness_file.save(witness)
     except BaseException:
         _let_go(engine)
         raise
@@ -217,30 +234,67 @@ def _load_segments(
 
 
 def _start_engine(
-    config: StoreConfig, directory: DataDirectory, space: Space, open_engine: OpenEngine
+    config: StoreConfig,
+    directory: DataDirectory,
+    witness: WitnessFile,
+    space: Space,
+    open_engine: OpenEngine,
 ) -> Engine:
     """Step 5, a second time without the ballast if the disk is too full for the first."""
     try:
-        return open_engine(directory.database, config, create=False)
+        return _open_and_replay(config, directory, witness, open_engine)
     except EngineError as error:
+        if error.fault is Fault.TABLE_UNREAD:  # tables are merged as soon as the database is open
+            uncompacted.note(directory.path, error.fault, str(error))
         if error.fault is not Fault.DISK_FULL or not space.release():
             raise _refusal(error) from error
     try:
-        return open_engine(directory.database, config, create=False)
+        return _open_and_replay(config, directory, witness, open_engine)
     except EngineError as error:
         raise _refusal(error) from error
 
 
+def _open_and_replay(
+    config: StoreConfig, directory: DataDirectory, witness: WitnessFile, open_engine: OpenEngine
+) -> Engine:
+    engine = open_engine(directory.database, config, create=False)
+    try:
+        try:
+            engine.replay_log(witness.save)
+        except HoleError as hole:
+            _cut_before(hole, directory, witness.current)
+            engine.replay_log(witness.save)
+    except BaseException:
+        engine.abandon()
+        raise
+    return engine
+
+
+def _cut_before(hole: HoleError, directory: DataDirectory, witness: Witness) -> None:
+    """Cut a hole off that lies behind the witness, as any other damage there (S8), or refuse."""
+    reached = hole.reached
+    if reached.number < witness.number:
+        raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, str(hole)), is_lost=True) from hole
+    logger.warning("the log is not whole behind the witness: %s", hole)
+    later = [number for number in live_wals(directory.database) if number > reached.wal]
+    if reached.wal:
+        cut = tail.Cut(reached.wal, reached.length, tuple(later))
+    else:  # it lies before the first file
+        cut = tail.Cut(later[0], 0, tuple(later[1:]))
+    tail.apply(cut, directory.database, directory.cut)
+
+
 def _live_wal_bytes(directory: DataDirectory) -> int:
     """How much there is to replay, or to keep aside: it takes as much room again."""
-    wals = live_wals(directory.database)
-    return sum(wal_path(directory.database, number).stat().st_size for number in wals)
+    database = directory.database
+    live = sum(wal_path(database, number).stat().st_size for number in live_wals(database))
+    return live + rocksdb_log_bytes(database)
 
 
 def _refusal(error: EngineError) -> Exception:
     if error.fault is Fault.DISK_FULL:
         return StoreFullError(f"no room to open the store: {error}")
-    report = LossReport(LossKind.UNREADABLE, f"RocksDB refuses to open: {error}")
+    report = LossReport(LossKind.UNREADABLE, f"the database does not open: {error}")
     return StoreDamagedError(report, is_lost=error.fault is Fault.CORRUPTION)
 
 
@@ -286,13 +340,10 @@ def _first_write(
 ) -> Witness:
     """Step 8: prove that the store takes writes and syncs before anybody relies on it."""
     try:
-        engine.write(operations)
-        wal = live_wals(directory.database)[-1]
-        length = wal_path(directory.database, wal).stat().st_size
-        engine.flush_wal()
+        engine.write(number, operations)
+        return engine.flush_wal()
     except EngineError as error:
         # A compaction may have begun as soon as the database was open.
         uncompacted.note(directory.path, error.fault, str(error))
         full = error.fault is Fault.DISK_FULL
         raise StoreFailedError(f"the first write failed: {error}", disk_full=full) from error
-    return Witness(number, wal, length)

@@ -8,13 +8,13 @@ behaves. What RocksDB writes into them on opening says what is in force, and ``v
 
 Why these values:
 
-- WAL: ``kTolerateCorruptedTailRecords``, since the default drops acknowledged records in silence
-  at a flipped bit, and absolute consistency refuses after every torn append. Tracking in the
-  manifest catches a closed WAL that went missing or shrank, which no recovery mode notices. Never
-  recycled: old bytes of a recycled file would look like records.
+- RocksDB's own log is not used (``ahead``), but for what an earlier version may have left there:
+  ``kTolerateCorruptedTailRecords``, since the default drops acknowledged records in silence at a
+  flipped bit, and absolute consistency refuses after every torn append. Tracking in the manifest
+  catches a closed one that went missing or shrank, which no recovery mode notices.
 - ``atomic_flush``: all families become tables together. Else the journal's rows could be in a table
-  while the entries of the same writes, in another family, are in the log alone, and a hole there
-  would go unseen (S7).
+  while the entries of the same writes, in another family, are in memory alone: the log would be let
+  go of, and they with it (S7).
 - ``avoid_unnecessary_blocking_io``: the tables of a segment that goes are deleted in the
   background, not by whoever let it go.
 - ``max_bgerror_resume_count=0``: RocksDB must not heal a failed background flush behind our back;
@@ -157,13 +157,12 @@ def settings(
         "DBOptions": {
             "create_if_missing": _spell(create),
             "error_if_exists": _spell(create),
-            "avoid_flush_during_recovery": "false",  # the journal's first prune relies on it
+            "avoid_flush_during_recovery": "false",  # what an earlier version left becomes tables
             "wal_recovery_mode": "kTolerateCorruptedTailRecords",
             "track_and_verify_wals_in_manifest": "true",
             "recycle_log_file_num": "0",
             "atomic_flush": "true",
             "avoid_unnecessary_blocking_io": "true",
-            "max_total_wal_size": str(config.wal_bytes_max),
             "paranoid_checks": "true",
             "max_bgerror_resume_count": "0",
             "max_open_files": str(open_tables_max(all_of_them=compacts)),

@@ -1,8 +1,9 @@
 """``RocksStore``: the node's disk, as the host sees it.
 
-All groups of a node share one store: one RocksDB, one write-ahead log, so one ``flush_wal`` covers
-everybody who wrote. Above it is one key space; below, entries lie in segments (``segments``) and
-everything else in the default family. The loop thread writes and reads; the syncer thread syncs.
+All groups of a node share one store: one RocksDB, one write-ahead log (``ahead``), so one
+``flush_wal`` covers everybody who wrote. Above it is one key space; below, entries lie in segments
+(``segments``) and everything else in the default family. The loop thread writes to memory and
+reads; the syncer thread writes to the log and syncs.
 
 Rules:
 
@@ -28,15 +29,15 @@ by the highest ``synced_counter`` that they have heard of this store and its ``o
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.store import discarding, runs, tail, uncompacted
 from rakit.multiraft.store import identity as identities
+from rakit.multiraft.store.ahead import forget
 from rakit.multiraft.store.config import StoreConfig
-from rakit.multiraft.store.directory import live_wals, size_of, wal_path
+from rakit.multiraft.store.directory import size_of
 from rakit.multiraft.store.engine import (
     NO_SEGMENTS,
     EngineError,
@@ -87,8 +88,9 @@ class RocksStore:
         self._synced = parts.number
         self._failed: StoreFailedError | None = None
         self._closed = False
-        # Held while a write is under way, so that a position is always the end of a write.
-        self._writing = threading.Lock()
+        #: What the newest flush covered, and up to where there are tables: the syncer's.
+        self._position = parts.witness.current
+        self._covered = 0
 
     @classmethod
     def open(
@@ -230,7 +232,7 @@ class RocksStore:
             raise
         self._stalled = None
         self._segments.written()
-        self._journal.written(number, batch.size_bytes, self._live_wals)
+        self._journal.written(self._covered)
         self._reclaimer.note(placed.default)
         return number
 
@@ -270,8 +272,7 @@ class RocksStore:
             self._write(number, [*self._journal.operations(number), *operations])
         except WriteStalledError:
             return False
-        size = sum(len(key) + len(value) for _, key, value in operations)
-        self._journal.written(number, size, self._live_wals)
+        self._journal.written(self._covered)
         return True
 
     def _write(
@@ -280,33 +281,37 @@ class RocksStore:
         operations: Sequence[Operation],
         segments: Mapping[int, Sequence[Operation]] = NO_SEGMENTS,
     ) -> None:
-        with self._writing:
-            try:
-                self._engine.write(operations, segments)
-            except EngineError as error:
-                if error.fault is Fault.STALL:
-                    raise WriteStalledError("RocksDB pushes back") from error
-                raise self._poison("write", error) from error
-            self._number = number
+        try:
+            self._engine.write(number, operations, segments)
+        except EngineError as error:
+            if error.fault is Fault.STALL:
+                raise WriteStalledError(str(error)) from error
+            raise self._poison("write", error) from error
+        self._number = number
 
     def flush_wal(self) -> int:
         """Make every write so far durable; returns the newest number covered. Any thread."""
+        number = self._number
+        while self.flush_some() < number:
+            pass
+        return self._synced
+
+    def flush_some(self) -> int:
+        """Make the oldest writes that are not durable so, as much as is written at a time.
+
+        Returns the newest number covered. Whatever goes wrong, nothing is written after it.
+        """
         self._refuse_if_failed()
-        number = self._number  # before the flush: later writes may slip in beside it
-        if self._config.fsync:
-            try:
-                self._engine.flush_wal()
-            except EngineError as error:
-                raise self._poison("flush", error) from error
-        self._synced = max(self._synced, number)
-        return number
+        try:
+            self._position = self._engine.flush_wal(durably=self._config.fsync)
+        except Exception as error:
+            raise self._poison("flush", error) from error
+        self._synced = self._position.number
+        return self._synced
 
     def position(self) -> Witness:
-        """Where the log ends now; a witness once a later flush has returned. Any thread."""
-        with self._writing:
-            wal = self._live_wals()[-1]
-            length = wal_path(self._directory.database, wal).stat().st_size
-            return Witness(self._number, wal, length)
+        """What the newest flush has covered, for the witness. The thread that flushes."""
+        return self._position
 
     def save_witness(self, reached: Witness) -> None:
         """Make a position that a flush has covered the durable witness. The syncer's thread."""
@@ -324,8 +329,15 @@ class RocksStore:
         self._mark_dispute()
         self._space.restore()
         self._space.look()
+        self._let_go_of_the_log()
         self._reclaimer.consider()
         self._look_after_segments()
+
+    def _let_go_of_the_log(self) -> None:
+        try:
+            self._covered = self._engine.release_log()
+        except EngineError as error:
+            raise self._poison("letting go of the log", error) from error
 
     def _look_after_segments(self) -> None:
         self._segments.tight = self._space.tight
@@ -373,7 +385,11 @@ class RocksStore:
     # -- the end -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Sync, leave a witness of everything, and let go. A poisoned store is only let go."""
+        """Sync, leave a witness of everything, and let go.
+
+        A poisoned store is left as a crash would leave it, and the process has to end: its memory
+        holds what the log lacks, and must not get into tables in part.
+        """
         if self._closed:
             return
         self._closed = True
@@ -382,8 +398,6 @@ class RocksStore:
         try:
             if self._failed is None:
                 self._leave(idle=idle)
-            elif idle:
-                self._abandon()
         finally:
             self._directory.close()
 
@@ -392,15 +406,15 @@ class RocksStore:
         try:
             if self._stalled is None and self._segments.notes():
                 self._note_runs()
-            reached = self.position()
-            self._engine.flush_wal()
+            reached = self._engine.flush_wal()
+            while reached.number < self._number:
+                reached = self._engine.flush_wal()
             self._synced = reached.number
             # Families become tables one by one: what is in them must not be cut off (S8).
             self._witness.save(reached)
             if idle:
                 self._engine.close()
-                reached = self.position()  # the memtables were written out, a new WAL was begun
-            self._witness.save(reached)
+                forget(self._directory.database)
         except (EngineError, OSError) as error:
             raise self._poison("close", error) from error
         self._settle()
@@ -410,24 +424,14 @@ class RocksStore:
             tail.settle(self._directory.cut)
             self._doubt_is_settled = False
 
-    def _abandon(self) -> None:
-        """Nothing more can be saved; RocksDB's own attempt to do so fails, as it must."""
-        try:
-            self._engine.close()
-        except EngineError as error:
-            logger.warning("the failed store closed with: %s", error)
-
     # -- helpers -----------------------------------------------------------------------------
-
-    def _live_wals(self) -> list[int]:
-        return live_wals(self._directory.database)
 
     def _refuse_if_failed(self) -> None:
         assert not self._closed, "a closed store takes no writes"
         if self._failed is not None:
             raise self._failed
 
-    def _poison(self, action: str, error: EngineError | OSError) -> StoreFailedError:
+    def _poison(self, action: str, error: Exception) -> StoreFailedError:
         """Remember the first failure for good and return it for raising."""
         if self._failed is None:
             full = isinstance(error, EngineError) and error.fault is Fault.DISK_FULL

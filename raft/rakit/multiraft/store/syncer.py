@@ -1,12 +1,11 @@
 """The one thread that makes writes durable: group commit (S13).
 
-The loop thread writes and asks (``request``); this thread flushes and reports the newest number
-that the flush covered. While a flush is under way more writes gather, and the next flush covers
-them all, so the rate of acknowledgements does not depend on the number of writers. One flush at a
-time: parallel ones do not coalesce in RocksDB.
+The loop thread writes to memory and asks (``request``); this thread writes to the log, syncs it,
+and reports the newest number that this covered. While it does more writes gather, and the next
+sync covers them, up to some megabytes at a time, so the rate of acknowledgements does not depend
+on the number of writers.
 
-The number is read before the flush begins, because a flush covers only writes that had returned
-by then. Once per interval, after the report and off the acknowledgement's way, the witness is
+Once per interval, after the report and off the acknowledgement's way, the witness is
 brought up to date if anything was written (S7), and the store looks after its room (S12). How much
 room there is it sees more often while it is written to, likewise after the report.
 
@@ -120,8 +119,8 @@ class Syncer:
             # A disk that hangs in any of this keeps the next flush waiting just as well.
             self._in_flight_since = time.monotonic()
             if max(self._requested, self._synced) > self._witnessed:
-                position = self._store.position()
                 self._flush()
+                position = self._store.position()
                 self._in_flight_since = time.monotonic()
                 self._store.save_witness(position)
                 self._witnessed = position.number
@@ -132,7 +131,7 @@ class Syncer:
 
     def _flush(self) -> None:
         self._in_flight_since = time.monotonic()
-        self._synced = self._store.flush_wal()
+        self._synced = self._store.flush_some()
         self._on_synced(self._synced)
         self._store.watch_room()
 

@@ -1,18 +1,21 @@
 """The end of the log after a crash: what to keep, what to cut off, what to refuse (S7, S8).
 
 A power cut may leave anything where data was written but not yet synced. Before RocksDB opens, the
-WALs are walked from the witness on, and ``decide`` says what the first flaw means:
+files of the log are walked from the witness on, and ``decide`` says what the first flaw means:
 
 - before the witness: durable data is gone. Refuse.
-- a torn end of the newest WAL: the ordinary trace of a power cut; RocksDB drops it. A cut that
-  falls between two writes leaves no trace at all, so a torn one is no more reason for doubt than
-  that.
-- anything else after the witness (zeros, foreign bytes, an older WAL that ends torn although a
+- a torn end of the newest file: the ordinary trace of a power cut, which is not replayed. A cut
+  that falls between two writes leaves no trace at all, so a torn one is no more reason for doubt
+  than that.
+- anything else after the witness (zeros, foreign bytes, an older file that ends torn although a
   newer one exists): not proof of loss, since it may never have been acknowledged. But the witness
   is up to ``witness_interval_ms`` old, so it may have been. Cut there, keep what was cut off, and
   report doubt.
 
-``apply`` is crash-safe: newer WALs are moved away first, newest first, then the damaged one is
+The file that the witness names need not be there: files go when tables have their writes. What must
+be there is told by the numbers of the writes (``ahead.replay``).
+
+``apply`` is crash-safe: newer files are moved away first, newest first, then the damaged one is
 copied aside and shortened. Wherever it stops, the next start finds the same flaw again. What was
 cut off stays ``.pending`` until the doubt has been recorded by the replicas (``settle``), so a
 second crash in between does not make the doubt forgotten.
@@ -27,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rakit.multiraft.store import wal
-from rakit.multiraft.store.directory import live_wals, wal_path
+from rakit.multiraft.store.directory import live_wals, wal_directory, wal_path
 from rakit.multiraft.store.errors import LossKind, LossReport
 from rakit.multiraft.store.files import sync_directory, write_durably
 from rakit.multiraft.store.wal import Flaw, Survey
@@ -41,7 +44,7 @@ _KEPT = ".kept"
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Shorten WAL ``number`` to ``length`` and take the newer ones away."""
+    """Shorten file ``number`` to ``length`` and take the newer ones away."""
 
     number: int
     length: int
@@ -56,22 +59,23 @@ class Lost:
 
 
 def inspect(database: Path, witness: Witness) -> Cut | Lost | None:
-    """Walk the WALs from the witness on and decide. None: leave everything as it is."""
+    """Walk the log from the witness on and decide. None: leave everything as it is."""
     surveys: list[tuple[int, Survey]] = []
     for number in live_wals(database):
         if number < witness.wal:
             continue
         path = wal_path(database, number)
-        start = witness.length if number == witness.wal else 0
+        is_witnessed = number == witness.wal
+        start, after = (witness.length, witness.number) if is_witnessed else (0, None)
         size = path.stat().st_size
         if size < start:
             return Lost(f"{path.name} has {size} bytes; {start} were durable")
-        surveys.append((number, wal.survey(path, start)))
+        surveys.append((number, wal.survey(path, start, after)))
     return decide(surveys)
 
 
 def decide(surveys: Sequence[tuple[int, Survey]]) -> Cut | None:
-    """What the first flaw after the witness asks for; ``surveys`` ascend by WAL number."""
+    """What the first flaw after the witness asks for; ``surveys`` ascend by number."""
     for place, (number, found) in enumerate(surveys):
         if found.flaw is Flaw.NONE:
             continue
@@ -90,7 +94,7 @@ def apply(cut: Cut, database: Path, aside: Path) -> None:
         source = wal_path(database, number)
         source.rename(aside / f"{source.name}@0{_PENDING}")
         sync_directory(aside)
-        sync_directory(database)
+        sync_directory(wal_directory(database))
     source = wal_path(database, cut.number)
     with source.open("r+b") as file:
         file.seek(cut.length)
@@ -102,6 +106,17 @@ def apply(cut: Cut, database: Path, aside: Path) -> None:
         source.name,
         cut.length,
     )
+
+
+def doubt_what_rocksdb_replays(aside: Path) -> None:
+    """A store of an earlier version that was not stopped: RocksDB drops what it cannot replay.
+
+    Without a word, and what it drops may have been acknowledged.
+    """
+    aside.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(aside.parent)
+    write_durably(aside / f"an earlier version's{_PENDING}", b"")
+    logger.warning("an earlier version was not stopped: the replicas of this store are doubtful")
 
 
 def pending(aside: Path, store_uuid: str) -> LossReport | None:

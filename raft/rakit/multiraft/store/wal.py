@@ -1,31 +1,46 @@
-"""Reading RocksDB's write-ahead log ourselves, to find where its undamaged part ends (S8).
+"""The format of the write-ahead log, and where its undamaged part ends (S8).
 
-RocksDB either drops a bad end in silence or refuses the whole database; neither tells where it
-begins. The format is small: blocks of 32 KiB hold records of a masked CRC32C (4 bytes, over type
-and payload), a length (2, little endian), a type (1) and the payload; a write that does not fit
-is split into first, middle and last fragments; a block's last bytes, too few for a header, are
-zero.
+The log is a row of files, each named by its first write. A file is a row of frames, one for each
+write, little endian:
 
-Only what this store's settings produce is understood (no recycling, no compression). Everything
-else counts as damage, which at worst refuses a start that a newer format would have allowed.
+    header checksum   4  CRC32C of the rest of the header
+    payload checksum  4  CRC32C
+    payload length    4
+    number            8  of the write
+    previous          8  the number of the write before it
+    payload              its operations: kind (1), family (4), length of the key (2) and of the
+                         value (4), key, value
+
+The header has a checksum of its own because a length that is wrong would else look like the end of
+a file that was torn off. By their numbers an older frame does not pass for a newer one. They jump
+where the end of a log was cut off; ``previous`` says what came before.
+
+Only the end of the newest file can be torn: a file is whole and synced before the next one begins.
 """
 
 from __future__ import annotations
 
 import enum
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rakit.multiraft.checksum import crc32c, crc32c_extend
 
-BLOCK_BYTES = 32 << 10
-HEADER_BYTES = 7
+Operation = tuple[int, bytes, bytes]
 
-_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
-_STARTS = (_FULL, _FIRST)
-_ENDS = (_FULL, _LAST)
-_MASK_DELTA = 0xA282EAD8
-_UINT32 = 0xFFFFFFFF
+#: The number of the family that is no segment.
+DEFAULT: Final = 0
+
+_CHECKSUM: Final = struct.Struct("<I")
+_FIELDS: Final = struct.Struct("<IIQQ")
+_OPERATION: Final = struct.Struct("<BIHI")
+HEADER_BYTES: Final = _CHECKSUM.size + _FIELDS.size
+
+#: A value of this size is written from where it is; smaller ones are put together first.
+_LARGE_BYTES: Final = 8 << 10
 
 
 class Flaw(enum.Enum):
@@ -51,46 +66,129 @@ class Survey:
     flaw: Flaw
 
 
-def masked_crc(kind: int, payload: bytes) -> int:
-    """The checksum of a record as the log stores it."""
-    crc = crc32c_extend(crc32c(bytes((kind,))), payload)
-    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & _UINT32
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One write, as it was found."""
+
+    number: int
+    previous: int
+    payload: bytes
 
 
-def survey(path: Path, start: int = 0) -> Survey:
+def encode(
+    number: int,
+    previous: int,
+    operations: Sequence[Operation],
+    segments: Mapping[int, Sequence[Operation]],
+) -> tuple[list[bytes], int]:
+    """The frame of a write, in pieces, and its length. Large values are not copied."""
+    pieces: list[bytes] = []
+    small: list[bytes] = []
+    _encode(DEFAULT, operations, pieces, small)
+    for segment, placed in segments.items():
+        _encode(segment, placed, pieces, small)
+    if small:
+        pieces.append(b"".join(small))
+    length, crc = 0, 0
+    for piece in pieces:
+        length += len(piece)
+        crc = crc32c_extend(crc, piece)
+    fields = _FIELDS.pack(crc, length, number, previous)
+    # The first piece is small: a key at least lies before every large value.
+    pieces[:1] = [b"".join((_CHECKSUM.pack(crc32c(fields)), fields, *pieces[:1]))]
+    return pieces, HEADER_BYTES + length
+
+
+def _encode(
+    family: int, operations: Sequence[Operation], pieces: list[bytes], small: list[bytes]
+) -> None:
+    pack = _OPERATION.pack
+    for kind, key, value in operations:
+        small += (pack(kind, family, len(key), len(value)), key)
+        if len(value) < _LARGE_BYTES:
+            small.append(value)
+        else:
+            pieces += (b"".join(small), value)
+            small.clear()
+
+
+def decode(payload: bytes) -> dict[int, list[Operation]]:
+    """The operations of a write, by family and in order."""
+    found: dict[int, list[Operation]] = {DEFAULT: []}
+    at = 0
+    while at < len(payload):
+        kind, family, key_bytes, value_bytes = _OPERATION.unpack_from(payload, at)
+        at += _OPERATION.size
+        key = payload[at : at + key_bytes]
+        at += key_bytes
+        found.setdefault(family, []).append((kind, key, payload[at : at + value_bytes]))
+        at += value_bytes
+    assert at == len(payload), "the payload of a frame has its checksum and still does not add up"
+    return found
+
+
+class Walk:
+    """Goes through the frames of a file, from the end of a write on, to its end or first flaw."""
+
+    def __init__(
+        self, path: Path, start: int = 0, after: int | None = None, covered: int = 0
+    ) -> None:
+        """``after``: the number of the write that ends at ``start``, if that is known.
+
+        Writes up to ``covered`` are passed over: what they hold is not looked at.
+        """
+        self._path = path
+        self._covered = covered
+        self._last = after
+        size = path.stat().st_size
+        assert start <= size, "a survey starts inside the file"
+        #: What was found so far.
+        self.survey = Survey(start, size, Flaw.NONE)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yields what is whole; then ``survey`` says why it ended."""
+        at, size = self.survey.valid_length, self.survey.size
+        with self._path.open("rb") as file:
+            file.seek(at)
+            while at < size:
+                found = self._next(file.read(HEADER_BYTES), size - at)
+                if isinstance(found, Flaw):
+                    self.survey = Survey(at, size, found)
+                    return
+                crc, length, number, previous = found
+                is_covered = number <= self._covered
+                payload = b"" if is_covered else file.read(length)
+                if not is_covered and crc32c(payload) != crc:
+                    self.survey = Survey(at, size, Flaw.DAMAGED)
+                    return
+                at += HEADER_BYTES + length
+                self.survey = Survey(at, size, Flaw.NONE)
+                self._last = number
+                if is_covered:
+                    file.seek(at)
+                else:
+                    yield Frame(number, previous, payload)
+
+    def _next(self, header: bytes, left: int) -> tuple[int, int, int, int] | Flaw:
+        """The fields of a header that can be the next one's; ``left`` is what the file has."""
+        if len(header) < HEADER_BYTES:
+            return Flaw.TORN if any(header) else Flaw.DAMAGED
+        fields = header[_CHECKSUM.size :]
+        (stored,) = _CHECKSUM.unpack_from(header)
+        if stored != crc32c(fields):
+            return Flaw.DAMAGED
+        crc, length, number, previous = _FIELDS.unpack(fields)
+        follows = previous == self._last
+        if self._last is None:
+            follows = self.survey.valid_length > 0 or self._path.stem == f"{number:020}"
+        if not follows:
+            return Flaw.DAMAGED
+        return (crc, length, number, previous) if HEADER_BYTES + length <= left else Flaw.TORN
+
+
+def survey(path: Path, start: int = 0, after: int | None = None) -> Survey:
     """Walk a log from ``start``, the end of a write, up to its end or the first flaw."""
-    size = path.stat().st_size
-    assert start <= size, "a survey starts inside the file"
-    valid, inside = start, False
-    with path.open("rb") as file:
-        base = start - start % BLOCK_BYTES
-        at = start - base
-        file.seek(base)
-        while block := file.read(BLOCK_BYTES):
-            whole = len(block) == BLOCK_BYTES
-            while at + HEADER_BYTES <= len(block):
-                length = int.from_bytes(block[at + 4 : at + 6], "little")
-                kind = block[at + 6]
-                end = at + HEADER_BYTES + length
-                fits = kind in (_MIDDLE, _LAST) if inside else kind in _STARTS
-                if end > len(block):
-                    # Past a block no record can reach; past the file's end one can be torn.
-                    torn = fits and not whole and end <= BLOCK_BYTES
-                    return Survey(valid, size, Flaw.TORN if torn else Flaw.DAMAGED)
-                payload = block[at + HEADER_BYTES : end]
-                stored = int.from_bytes(block[at : at + 4], "little")
-                if not fits or stored != masked_crc(kind, payload):
-                    return Survey(valid, size, Flaw.DAMAGED)
-                inside = kind not in _ENDS
-                at = end
-                if not inside:
-                    valid = base + at
-            rest = block[at:]
-            if BLOCK_BYTES - at < HEADER_BYTES:
-                if any(rest):
-                    return Survey(valid, size, Flaw.DAMAGED)
-            elif rest:
-                return Survey(valid, size, Flaw.TORN if any(rest) else Flaw.DAMAGED)
-            base += BLOCK_BYTES
-            at = 0
-    return Survey(valid, size, Flaw.TORN if inside else Flaw.NONE)
+    walk = Walk(path, start, after)
+    for _ in walk:
+        pass
+    return walk.survey

@@ -1,11 +1,11 @@
 """The witness: durable proof, kept outside RocksDB, of how far the store had got (S7).
 
-No WAL recovery mode notices a write-ahead log that is missing, empty, or cut at the start of a
-record. So the syncer thread keeps, in a file of its own, the number of the newest write that a
-flush is known to have covered, with the name and length of the WAL that held it. Opening
-compares: a recovered number below the witness means that durable writes are gone, whatever
-RocksDB says. The length tells damage before that point (loss) from damage after it, which may
-never have been acknowledged (S8).
+A write-ahead log that is missing, empty, or cut at the end of a write looks like a whole one. So
+the syncer thread keeps, in a file of its own, the number of the newest write that a sync is known
+to have covered, with the name and length of the file of the log that held it. Opening compares: a
+recovered number below the witness means that durable writes are gone, whatever RocksDB says. The
+length tells damage before that point (loss) from damage after it, which may never have been
+acknowledged (S8).
 
 The file has two slots of one sector each, written in turn and synced with ``fdatasync``, so a
 write torn by a power cut leaves the older slot. The newer valid slot counts; a file without any
@@ -31,7 +31,9 @@ from rakit.multiraft.store.files import write_durably
 SLOT_BYTES = 512
 SLOT_COUNT = 2
 
-_MAGIC = b"RKW1"
+_MAGIC = b"RKW2"
+#: Of earlier versions, whose log was RocksDB's own: the place in it says nothing here.
+_EARLIER_MAGIC = b"RKW1"
 _FIELDS = struct.Struct(">4sQQQQ")  # magic, turn, number, WAL number, WAL length
 _CHECKSUM = struct.Struct(">I")
 
@@ -40,10 +42,10 @@ _CHECKSUM = struct.Struct(">I")
 class Witness:
     """A point up to which everything is durable."""
 
-    #: The newest write that a flush covered.
+    #: The newest write that a sync covered.
     number: int
 
-    #: The number in the name of the WAL that was newest then; 0: none needed to be.
+    #: The file of the log that was newest then, by its first write; 0: none needed to be.
     wal: int
 
     #: Its length at that time, which is the end of a record.
@@ -53,10 +55,14 @@ class Witness:
 class WitnessFile:
     """The two slots on disk. One thread at a time."""
 
-    def __init__(self, path: Path, turn: int, current: Witness) -> None:
+    def __init__(
+        self, path: Path, turn: int, current: Witness, *, earlier_may_read: bool = False
+    ) -> None:
         self._path = path
         self.turn = turn
         self.current = current
+        #: An earlier version, which knows nothing of the log, would read a slot and open the store.
+        self.earlier_may_read = earlier_may_read
 
     @classmethod
     def create(cls, path: Path, witness: Witness) -> WitnessFile:
@@ -81,7 +87,7 @@ class WitnessFile:
             detail = f"{path.name} holds no valid slot: nothing proves how far the store had got"
             raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail), is_lost=True)
         turn, witness = max(slots, key=lambda slot: slot[0])
-        return cls(path, turn, witness)
+        return cls(path, turn, witness, earlier_may_read=_EARLIER_MAGIC in data)
 
     def save(self, witness: Witness) -> None:
         """Make a newer witness durable."""
@@ -109,6 +115,6 @@ def _decode(slot: bytes) -> tuple[int, Witness] | None:
     fields = slot[: _FIELDS.size]
     (checksum,) = _CHECKSUM.unpack_from(slot, _FIELDS.size)
     magic, turn, number, wal, length = _FIELDS.unpack(fields)
-    if magic != _MAGIC or checksum != crc32c(fields):
+    if magic not in (_MAGIC, _EARLIER_MAGIC) or checksum != crc32c(fields):
         return None
-    return turn, Witness(number, wal, length)
+    return turn, Witness(number, wal, length) if magic == _MAGIC else Witness(number, 0, 0)
