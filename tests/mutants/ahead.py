@@ -166,8 +166,15 @@ MUTANTS = [
         "a_hole_before_the_witness_is_cut_off",
         31,
         "safety S7",
-        (opening._cut_before, "if reached.number < witness.number:", "if False:"),
+        (opening._cut_for, "if reached.number < witness.current.number:", "if False:"),
         damage("s6_damage_to_an_older_wal_refuses"),
+    ),
+    mutant(
+        "the_log_of_another_store_moves_the_witness",
+        31,
+        "safety S11",
+        (opening._note_end, "_check_owner(engine, identity)", "pass"),
+        damage("s11_another_stores_database_changes_nothing_of_this_one"),
     ),
     mutant(
         "the_end_of_a_range_passes_for_a_write",

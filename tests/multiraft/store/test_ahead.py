@@ -44,6 +44,7 @@ from tests.multiraft.store.support import (
     NODE,
     copy_of,
     crash_image,
+    ended,
     entries,
     entries_in,
     open_breakable,
@@ -447,6 +448,31 @@ def test_s8_a_hole_behind_the_witness_is_cut_off_and_doubted(
     kept = entries_in(store)
     assert kept == list(range(len(kept)))
     assert len(kept) <= starts[place + 1] - 2
+    store.close()
+
+
+def test_s8_after_a_cut_the_rest_is_replayed_into_a_memory_of_its_own(tmp_path: Path) -> None:
+    """Else earlier values would come back where that is brought into tables half way."""
+    directory = tmp_path / NODE
+    store = RocksStore.open(replace(StoreConfig.small(directory), wal_file_bytes=500), NODE)
+    for number in range(60):
+        batch = entries(1, b"%d" % number)
+        store.write(batch)
+        store.flush_wal()
+    image = copy_of(directory, tmp_path / "killed")
+    ended(store)
+    WitnessFile.create(image / "witness", Witness(0, 0, 0))
+    starts = live_wals(image / "db")
+    wal_path(image / "db", starts[-2]).unlink()
+    opened: list[RocksEngine] = []
+
+    def opener(path: Path, config: StoreConfig, *, create: bool) -> RocksEngine:
+        opened.append(RocksEngine(path, config, create=create))
+        return opened[-1]
+
+    store = RocksStore.open(StoreConfig.small(image), NODE, opener)
+    assert len(opened) == 2
+    assert store.get(key(1)) == b"%d" % (starts[-2] - 3)
     store.close()
 
 

@@ -313,6 +313,33 @@ def test_s7_a_refusal_says_what_of_the_log_is_gone(many_wals: Path, name: str, d
     assert detail in refusal(many_wals).report.detail
 
 
+def test_s7_a_newest_file_that_is_gone_is_loss(many_wals: Path) -> None:
+    newest_file = wal_path(many_wals / "db", live_wals(many_wals / "db")[-1])
+    newest_file.unlink()
+    report = refusal(many_wals).report
+    assert report.kind is LossKind.LOST_ACKED
+    assert f"write {LAST} was durable" in report.detail
+
+
+def test_s11_another_stores_database_changes_nothing_of_this_one(
+    one_wal: Path, many_wals_image: Path, tmp_path: Path
+) -> None:
+    """It was put there by mistake, and holds more writes than this one."""
+    WitnessFile.create(one_wal / "witness", Witness(2, 0, 0))
+    witness = (one_wal / "witness").read_bytes()
+    (one_wal / "db").rename(tmp_path / "mine")
+    copy_of(many_wals_image / "db", one_wal / "db")
+    for _ in range(2):
+        with pytest.raises(IdentityMismatchError):
+            open_store(one_wal)
+    assert (one_wal / "witness").read_bytes() == witness
+    (one_wal / "db").rename(tmp_path / "other")
+    (tmp_path / "mine").rename(one_wal / "db")
+    store = open_store(one_wal)
+    assert entries_in(store) == list(range(COUNT))
+    store.close()
+
+
 def test_s8_unsynced_files_after_a_torn_one_are_taken_away_with_it(many_wals: Path) -> None:
     """Two files written but not synced when the power went; blocks reached the disk out of order.
 

@@ -75,6 +75,8 @@ def replay(database: Path, covered: int) -> Iterator[tuple[Frame, Witness]]:
     numbers = live_wals(database)
     unneeded = {number for number, after in pairwise(numbers) if after <= covered + 1}
     reached = Witness(covered, 0, 0)
+    if numbers:
+        sync_directory(wal_directory(database))
     for number in numbers:
         if number in unneeded:
             continue

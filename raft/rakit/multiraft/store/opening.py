@@ -18,8 +18,8 @@ off may have been synced, and peers may have heard so: they would take the store
 rolled back, which they never talk to again. But this one knows of its loss, and its replicas doubt
 themselves (S8).
 
-Nothing is changed before step 4 has found the log whole, apart from what the cut keeps aside, and a
-refusal repeats: whatever was found wrong is found again by the next start.
+Nothing is changed before it is known whose database it is, apart from what step 4 cuts off and
+keeps aside, and a refusal repeats: whatever was found wrong is found again by the next start.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import errno
 import logging
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rakit.multiraft import keys
@@ -92,8 +93,8 @@ def open_directory(config: StoreConfig, node_name: str, open_engine: OpenEngine)
         directory.close()
         raise _failure(error) from error
     except EngineError as error:
-        directory.close()
         uncompacted.note(directory.path, error.fault, str(error))
+        directory.close()
         full = error.fault is Fault.DISK_FULL
         raise StoreFailedError(f"opening failed: {error}", disk_full=full) from error
     except BaseException:
@@ -197,7 +198,9 @@ def _reopen(
         tail.apply(finding, directory.database, directory.cut)
     if rocksdb_log_bytes(directory.database):
         tail.doubt_what_rocksdb_replays(directory.cut)
-    engine = _start_engine(config, directory, witness_file, space, open_engine)
+    engine = _start_engine(
+        config, directory, identity, witness_file, space=space, open_engine=open_engine
+    )
     try:
         found = _believe(engine, identity, witness_file.current)
         loss = tail.pending(directory.cut, identity.store_uuid) or LossReport(LossKind.NONE)
@@ -236,52 +239,104 @@ def _load_segments(
 def _start_engine(
     config: StoreConfig,
     directory: DataDirectory,
+    identity: Identity,
     witness: WitnessFile,
+    *,
     space: Space,
     open_engine: OpenEngine,
 ) -> Engine:
     """Step 5, a second time without the ballast if the disk is too full for the first."""
     try:
-        return _open_and_replay(config, directory, witness, open_engine)
+        return _open_and_replay(config, directory, identity, witness, open_engine)
     except EngineError as error:
         if error.fault is Fault.TABLE_UNREAD:  # tables are merged as soon as the database is open
             uncompacted.note(directory.path, error.fault, str(error))
         if error.fault is not Fault.DISK_FULL or not space.release():
             raise _refusal(error) from error
     try:
-        return _open_and_replay(config, directory, witness, open_engine)
+        return _open_and_replay(config, directory, identity, witness, open_engine)
     except EngineError as error:
         raise _refusal(error) from error
 
 
 def _open_and_replay(
-    config: StoreConfig, directory: DataDirectory, witness: WitnessFile, open_engine: OpenEngine
+    config: StoreConfig,
+    directory: DataDirectory,
+    identity: Identity,
+    witness: WitnessFile,
+    open_engine: OpenEngine,
 ) -> Engine:
-    engine = open_engine(directory.database, config, create=False)
-    try:
+    """Opens the database, and once more after a hole in the log was cut off.
+
+    Never are writes replayed twice into one memory: tables of it would say that all of them are
+    there, and hold what the earlier ones left.
+    """
+    for may_cut in (True, False):
+        engine = open_engine(directory.database, config, create=False)
         try:
-            engine.replay_log(witness.save)
+            engine.replay_log(partial(_note_end, engine, identity, witness))
         except HoleError as hole:
-            _cut_before(hole, directory, witness.current)
-            engine.replay_log(witness.save)
-    except BaseException:
-        engine.abandon()
-        raise
-    return engine
+            cut = _cut_for(hole, engine, identity, directory, witness) if may_cut else None
+            engine.abandon()
+            if cut is None:
+                raise _lost(str(hole)) from hole
+            tail.apply(cut, directory.database, directory.cut)
+        except BaseException:
+            engine.abandon()
+            raise
+        else:
+            return engine
+    raise AssertionError("what is left of a log that was cut has no hole")
 
 
-def _cut_before(hole: HoleError, directory: DataDirectory, witness: Witness) -> None:
-    """Cut a hole off that lies behind the witness, as any other damage there (S8), or refuse."""
+def _note_end(engine: Engine, identity: Identity, witness: WitnessFile, reached: Witness) -> None:
+    """What was replayed is about to become tables: none of it may be cut off then (S8)."""
+    _check_owner(engine, identity)
+    if reached.number < witness.current.number:
+        raise _loss(reached.number, witness.current)
+    witness.save(reached)
+
+
+def _cut_for(
+    hole: HoleError,
+    engine: Engine,
+    identity: Identity,
+    directory: DataDirectory,
+    witness: WitnessFile,
+) -> tail.Cut | None:
+    """How to cut off a hole that lies behind the witness, as any other damage there (S8).
+
+    None where it does not. What is left is durable, and witnessed from now on: a start that dies
+    after the cut finds less of the file than the witness before it has seen.
+    """
+    _check_owner(engine, identity)
     reached = hole.reached
-    if reached.number < witness.number:
-        raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, str(hole)), is_lost=True) from hole
+    if reached.number < witness.current.number:
+        return None
     logger.warning("the log is not whole behind the witness: %s", hole)
+    witness.save(reached)
     later = [number for number in live_wals(directory.database) if number > reached.wal]
     if reached.wal:
-        cut = tail.Cut(reached.wal, reached.length, tuple(later))
-    else:  # it lies before the first file
-        cut = tail.Cut(later[0], 0, tuple(later[1:]))
-    tail.apply(cut, directory.database, directory.cut)
+        return tail.Cut(reached.wal, reached.length, tuple(later))
+    return tail.Cut(later[0], 0, tuple(later[1:]))  # it lies before the first file
+
+
+def _loss(recovered: int, witness: Witness) -> StoreDamagedError:
+    return _lost(f"recovered up to write {recovered}; write {witness.number} was durable")
+
+
+def _lost(detail: str) -> StoreDamagedError:
+    return StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail), is_lost=True)
+
+
+def _check_owner(engine: Engine, identity: Identity) -> None:
+    """Step 6, and before anything is changed because of what the log says."""
+    found = engine.get(journal.STORE_UUID)
+    if found is not None and found != identity.store_uuid.encode():
+        raise IdentityMismatchError(
+            f"the database is that of store {found.decode(errors='replace')},"
+            f" the identity beside it that of {identity.store_uuid}"
+        )
 
 
 def _live_wal_bytes(directory: DataDirectory) -> int:
@@ -301,21 +356,17 @@ def _refusal(error: EngineError) -> Exception:
 def _believe(engine: Engine, identity: Identity, witness: Witness) -> int:
     """Steps 6 and 7: the newest write, proven to follow a whole history."""
     try:
+        _check_owner(engine, identity)
         found = engine.get(journal.STORE_UUID)
         recovered = journal.recover(engine)
     except EngineError as error:
         detail = f"the journal cannot be read: {error}"
         report = LossReport(LossKind.UNREADABLE, detail)
         raise StoreDamagedError(report, is_lost=error.fault is Fault.CORRUPTION) from error
-    if found is not None and found != identity.store_uuid.encode():
-        raise IdentityMismatchError(
-            f"the database is that of store {found.decode(errors='replace')},"
-            f" the identity beside it that of {identity.store_uuid}"
-        )
-    detail = ""
     if recovered.last < witness.number:
-        detail = f"recovered up to write {recovered.last}; write {witness.number} was durable"
-    elif recovered.hole is not None:
+        raise _loss(recovered.last, witness)
+    detail = ""
+    if recovered.hole is not None:
         detail = f"write {recovered.hole} is missing, write {recovered.last} is there"
     elif found is None:
         detail = "the store's own uuid is gone from the database"

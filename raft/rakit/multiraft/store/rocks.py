@@ -290,7 +290,10 @@ class RocksStore:
         self._number = number
 
     def flush_wal(self) -> int:
-        """Make every write so far durable; returns the newest number covered. Any thread."""
+        """Make every write so far durable; returns the newest number covered.
+
+        Any thread, but not beside another flush.
+        """
         number = self._number
         while self.flush_some() < number:
             pass
