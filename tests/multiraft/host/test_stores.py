@@ -224,9 +224,9 @@ async def test_a_member_that_lost_what_it_had_acknowledged_is_told_of_as_long_as
         leader.host._deliver(Effects(0, lost_logs=[(GROUP, replica)]))
     assert leader.host.lost_logs == [(GROUP, replica)]
     assert leader.host.damaged_groups == [GROUP]
-    assert [f"replica {replica} of group {GROUP}" in one.message for one in caplog.records] == [
-        True
-    ]
+    # A machine that is busy may have more to say, of greetings that came late.
+    said = [f"replica {replica} of group {GROUP}" in one.message for one in caplog.records]
+    assert said.count(True) == 1
     removal = ConfChange((ConfChangeSingle(ConfChangeType.REMOVE, replica),))
     await leader.host.change_membership(GROUP, removal)
     assert not leader.host.lost_logs
