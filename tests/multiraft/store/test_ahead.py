@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import struct
@@ -12,12 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
+from uuid import uuid4
 
 import pytest
 from rocksdict import Rdict
 
 from rakit.multiraft import keys
 from rakit.multiraft.store import (
+    IdentityMismatchError,
     LossKind,
     RocksStore,
     StoreConfig,
@@ -473,6 +476,24 @@ def test_s8_after_a_cut_the_rest_is_replayed_into_a_memory_of_its_own(tmp_path: 
     store = RocksStore.open(StoreConfig.small(image), NODE, opener)
     assert len(opened) == 2
     assert store.get(key(1)) == b"%d" % (starts[-2] - 3)
+    store.close()
+
+
+def test_s11_a_start_that_may_not_cut_lets_go_of_the_database(tmp_path: Path) -> None:
+    directory = tmp_path / NODE
+    crash_image(directory, "many-wals")
+    WitnessFile.create(directory / "witness", Witness(0, 0, 0))
+    wal_path(directory / "db", live_wals(directory / "db")[3]).unlink()
+    identity = directory / "identity.json"
+    mine = identity.read_text()
+    uuid = str(json.loads(mine)["store_uuid"])
+    identity.write_text(mine.replace(uuid, str(uuid4())))
+    for _ in range(2):
+        with pytest.raises(IdentityMismatchError):
+            open_store(directory)
+    identity.write_text(mine)
+    store = reopened(directory)
+    assert store.loss.kind is LossKind.DAMAGED_TAIL_AFTER_WITNESS
     store.close()
 
 

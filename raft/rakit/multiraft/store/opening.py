@@ -276,8 +276,10 @@ def _open_and_replay(
         try:
             engine.replay_log(partial(_note_end, engine, identity, witness))
         except HoleError as hole:
-            cut = _cut_for(hole, engine, identity, directory, witness) if may_cut else None
-            engine.abandon()
+            try:
+                cut = _cut_for(hole, engine, identity, directory, witness) if may_cut else None
+            finally:
+                engine.abandon()
             if cut is None:
                 raise _lost(str(hole)) from hole
             tail.apply(cut, directory.database, directory.cut)
