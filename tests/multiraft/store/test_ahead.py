@@ -488,9 +488,11 @@ def test_s11_a_start_that_may_not_cut_lets_go_of_the_database(tmp_path: Path) ->
     mine = identity.read_text()
     uuid = str(json.loads(mine)["store_uuid"])
     identity.write_text(mine.replace(uuid, str(uuid4())))
+    held: list[IdentityMismatchError] = []
     for _ in range(2):
-        with pytest.raises(IdentityMismatchError):
+        with pytest.raises(IdentityMismatchError) as refused:
             open_store(directory)
+        held.append(refused.value)  # its traceback would keep the database open
     identity.write_text(mine)
     store = reopened(directory)
     assert store.loss.kind is LossKind.DAMAGED_TAIL_AFTER_WITNESS
