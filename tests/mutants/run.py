@@ -8,6 +8,8 @@ from typing import Final
 
 import pytest
 
+from rakit.raft import RaftError
+
 TESTS: Final = Path(__file__).resolve().parent.parent
 #: No cache that the outer run would find, and no second guard of what the outer run guards.
 _QUIETLY: Final = (
@@ -28,20 +30,42 @@ _QUIETLY: Final = (
 )
 
 
+def is_asserted(error: BaseException) -> bool:
+    """Tells what a test or the code asserts from a crash.
+
+    `(answer,) = ...` asserts that there is one answer, and a call that must be taken was refused.
+    """
+    return isinstance(error, (AssertionError, pytest.fail.Exception, RaftError)) or (
+        isinstance(error, ValueError) and "values to unpack" in str(error)
+    )
+
+
 class _Failures:
-    """Collects what ended tests before their ends, by the name of the test."""
+    """Collects what ended tests before their ends, by the name of the test.
+
+    When a case has failed by an assertion, the other cases of its test are left out.
+    """
 
     def __init__(self) -> None:
         self.ran: set[str] = set()
         self.found: dict[str, list[BaseException]] = {}
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if any(map(is_asserted, self.found.get(_name(item), []))):
+            pytest.skip("another case has failed")
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-        path = item.path.relative_to(TESTS).as_posix()
-        name = f"{path}::{item.name.partition('[')[0]}"
+        name = _name(item)
         self.ran.add(name)
-        if call.excinfo is not None:
+        if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
             self.found.setdefault(name, []).append(call.excinfo.value)
+
+
+def _name(item: pytest.Item) -> str:
+    path = item.path.relative_to(TESTS).as_posix()
+    return f"{path}::{item.name.partition('[')[0]}"
 
 
 def failures(tests: Iterable[str]) -> dict[str, list[BaseException]]:
