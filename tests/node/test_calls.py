@@ -26,8 +26,9 @@ from rakit.peer.v1.node_service_pb2 import (
     ForwardProduceRequest,
     ForwardProduceResponse,
 )
+from tests.cluster.harness import free_port
 from tests.node.metadata.doubles import FakeHost
-from tests.node.metadata.machines import connect, free_port
+from tests.node.metadata.machines import connect
 from tests.node.metadata.support import Log
 
 LIMIT_S = 10

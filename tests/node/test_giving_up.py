@@ -21,8 +21,9 @@ from rakit.node.health import late
 from rakit.node.metadata.greeter import Greeter
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb
+from tests.cluster.harness import free_port
 from tests.multiraft.store.support import entries_in, open_store, write_some
-from tests.node.metadata.machines import connect, free_port, until
+from tests.node.metadata.machines import connect, until
 
 SHORT = AskingConfig(seconds=0.3, pause_seconds=0.01, answer_seconds=5)
 

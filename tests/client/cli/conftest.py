@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rakit.client.cli import serve
+from rakit.client.demo.processes import free_ports
 
 from .command import Rakit
 
@@ -17,7 +17,7 @@ from .command import Rakit
 def rakit() -> Iterator[Rakit]:
     """`rakit dev` on a free port; ended by Ctrl-C, which must leave nothing behind."""
     started = time.monotonic()
-    process = Rakit("").start("dev", "--port", str(serve.free_port()))
+    process = Rakit("").start("dev", "--port", str(free_ports(1)[0]))
     assert process.stdout is not None
     ready, export = process.stdout.readline().decode(), process.stdout.readline().decode()
     assert ready.startswith("rakit dev: ready after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from rakit.node.metadata.service import MetadataConfig, MetadataService
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb
 from rakit.raft import Entry
+from tests.cluster.harness import free_port
 
 
 class Nothing:
@@ -52,13 +52,6 @@ class Nothing:
 
     def trim_targets(self) -> tuple[int, ...]:
         return ()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def connect(address: str) -> grpc.aio.Channel:

@@ -20,8 +20,9 @@ from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb
 from rakit.peer.v1.metadata_command_pb2 import MetadataCommand
 from rakit.peer.v1.node_service_pb2 import Destination
+from tests.cluster.harness import free_port
 from tests.node.metadata.doubles import FakeHost, FakeProposal
-from tests.node.metadata.machines import connect, free_port, until
+from tests.node.metadata.machines import connect, until
 from tests.node.metadata.support import Log
 
 

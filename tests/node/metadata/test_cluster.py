@@ -20,7 +20,8 @@ from rakit.node.metadata.refusals import NodeRefusedError
 from rakit.node.metadata.registry import METADATA_GROUP_ID, TopicInfo
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.raft import ConfState
-from tests.node.metadata.machines import TestNode, free_port, together, trio, until
+from tests.cluster.harness import free_port
+from tests.node.metadata.machines import TestNode, together, trio, until
 
 
 @asynccontextmanager

@@ -18,7 +18,8 @@ from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1 import metadata_service_pb2_grpc as grpc_pb
 from rakit.peer.v1.node_service_pb2 import Destination
-from tests.node.metadata.machines import connect, free_port, until
+from tests.cluster.harness import free_port
+from tests.node.metadata.machines import connect, until
 
 
 class Founder:

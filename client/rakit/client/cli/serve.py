@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from rakit.client.cli.complaints import CommandError, complain
-from rakit.client.demo.processes import SMALL_RESERVE, node_environment
+from rakit.client.demo.processes import SMALL_RESERVE, free_ports, node_environment
 
 #: Packages of the extra, by the names under which they are imported.
 _NODE_PACKAGES: Final = ("rocksdict", "google_crc32c", "psutil", "grpc_health")
@@ -46,21 +46,21 @@ def become_node(arguments: Sequence[str]) -> None:
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter; nothing for a shell
 
 
-def free_port(preferred: int = 0) -> int:
+def free_port(preferred: int) -> int:
     """Returns a port of loopback that is free now: the preferred one, else any."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", preferred))
         except OSError:
-            return free_port()
-        return int(probe.getsockname()[1])
+            return free_ports(1)[0]
+    return preferred
 
 
 async def run_dev(port: int | None) -> int:
     """Runs one node until it ends or somebody interrupts."""
     require_node()
-    chosen = free_port(_DEFAULT_PORT) if port is None else port or free_port()
+    chosen = free_port(_DEFAULT_PORT) if port is None else port or free_ports(1)[0]
     with tempfile.TemporaryDirectory(prefix="rakit-dev-") as directory:
         started = time.monotonic()
         node = await asyncio.create_subprocess_exec(

@@ -2,8 +2,9 @@
 
 Rules:
 
-- Ports are free ones of 127.0.0.1, asked of the system just before the first start; a node keeps
-  its ports over restarts.
+- Ports are free ones of 127.0.0.1, looked for just before the first start, among those that the
+  system does not give to whoever asks for any: it would give one to a connection while the node
+  that is to have it is not up yet, or not at the moment. A node keeps its ports over restarts.
 - A node counts as started when it has said that it is ready.
 - A node is told everything by its flags. What `RAKIT_*` variables say is meant for a node of the
   user's, with seeds and a disk of its own: none of them reaches a node that is thrown away.
@@ -20,6 +21,7 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import random
 import signal
 import socket
 import sys
@@ -34,6 +36,8 @@ READY_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 15.0
 #: A laptop's disk may be nearly full, and what a few gigabytes would protect is thrown away here.
 SMALL_RESERVE: Final = ("--disk-reserve-bytes", str(64 << 20))
+#: Linux gives out those from 32,768 on.
+_PORTS: Final = range(28_000, 32_768)
 _LOG_LINES_SHOWN: Final = 5
 _SETTINGS_PREFIX: Final = "RAKIT_"
 _FORK_SUPPORT: Final = "GRPC_ENABLE_FORK_SUPPORT"
@@ -51,11 +55,16 @@ def require_node_package() -> None:
 
 def free_ports(count: int) -> list[int]:
     """Returns ports of 127.0.0.1 that nobody listens on, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise NodeProcessError(
+        f"{count} ports are needed; from {_PORTS.start} to {_PORTS.stop - 1} {len(found)} are free"
+    )
 
 
 def node_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
