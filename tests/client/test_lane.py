@@ -46,7 +46,7 @@ def put(lane: Lane, value: bytes = b"v", size_bytes: int = 10) -> Batch:
 
 
 def stamp(batch: Batch) -> tuple[int, int]:
-    producer = batch.message.produce.producer
+    producer = batch.request.producer
     return producer.sequence, producer.previous_sequence
 
 
@@ -267,12 +267,12 @@ def test_a_forgotten_producer_begins_anew_only_without_doubt(in_doubt: bool) -> 
         lane.settle()
         assert send(lane) is batch
         assert not batch.doubt
-        assert not batch.message.produce.producer.HasField("previous_sequence"), "not even a 0"
+        assert not batch.request.producer.HasField("previous_sequence"), "not even a 0"
         lane.disconnected(BROKEN)
         lane.settle()
         again = send(lane)
         assert stamp(again) == (10, 0), "now it may be stored, and the partition must not guess"
-        assert again.message.produce.producer.HasField("previous_sequence")
+        assert again.request.producer.HasField("previous_sequence")
         lane.acknowledged(again)
         put(lane)
         assert stamp(send(lane)) == (11, 10)
@@ -293,7 +293,7 @@ def test_a_forgotten_producer_goes_on_behind_a_batch_that_nobody_knows_of() -> N
     lane.settle()
     batch = send(lane)
     assert batch.sequence == 2
-    assert not batch.message.produce.producer.HasField("previous_sequence")
+    assert not batch.request.producer.HasField("previous_sequence")
 
 
 def give_up_one(lane: Lane) -> None:
@@ -346,7 +346,7 @@ def test_without_numbers_what_is_in_doubt_is_not_sent_again() -> None:
     assert lane.settle()
     send(lane)
     assert lane.disconnected(BROKEN) == [batch]
-    assert not batch.message.produce.HasField("producer")
+    assert not batch.request.HasField("producer")
 
 
 @dataclass
@@ -396,7 +396,8 @@ class World:
     def pump(self) -> None:
         while (batch := self.lane.next_batch()) is not None:
             request = ProduceRequest()
-            request.CopyFrom(batch.message.produce)
+            request.CopyFrom(batch.request)
+            request.columns.ParseFromString(b"".join(batch.columns))
             request.producer.producer_id = 1
             self.values_of[batch.sequence] = list(request.columns.values)
             self.flying.append((batch, request))

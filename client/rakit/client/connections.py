@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -34,7 +34,7 @@ import grpc.aio
 
 from rakit.api.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from rakit.api.v1.group_service_pb2_grpc import GroupServiceStub
-from rakit.api.v1.log_service_pb2 import ReadRequest, ReadResponse
+from rakit.api.v1.log_service_pb2 import ProduceStreamResponse, ReadRequest, ReadResponse
 from rakit.api.v1.log_service_pb2_grpc import LogServiceStub
 from rakit.api.v1.topic_service_pb2_grpc import TopicServiceStub
 from rakit.client.config import MESSAGE_BYTES_MAX, ClientConfig
@@ -68,6 +68,8 @@ class Stubs:
     address: str
     channel: grpc.aio.Channel
     log: LogServiceAsyncStub
+    # As `log.ProduceStream`, of requests that were serialised, in pieces.
+    produce_stream: grpc.aio.StreamStreamMultiCallable[Sequence[bytes], ProduceStreamResponse]
     # As `log.Read`, with the size in which each answer travelled.
     read: grpc.aio.UnaryStreamMultiCallable[ReadRequest, tuple[ReadResponse, int]]
     topic: TopicServiceAsyncStub
@@ -111,6 +113,11 @@ class Connections:
                 address,
                 channel,
                 LogServiceStub(channel),
+                channel.stream_stream(
+                    "/rakit.api.v1.LogService/ProduceStream",
+                    request_serializer=b"".join,
+                    response_deserializer=ProduceStreamResponse.FromString,
+                ),
                 channel.unary_stream(
                     "/rakit.api.v1.LogService/Read",
                     request_serializer=ReadRequest.SerializeToString,

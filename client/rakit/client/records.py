@@ -60,9 +60,19 @@ def fill_columns(
 ) -> None:
     """Fills empty columns with at least one record. An empty sequence means that none has any."""
     assert values, "a batch holds at least one record"
-    _fill(columns.values, columns.null_values, values)
+    fill_values(columns.values, columns.null_values, values)
+    fill_other_columns(columns, keys, headers, timestamps_ms)
+
+
+def fill_other_columns(
+    columns: Records,
+    keys: Sequence[bytes | None],
+    headers: Sequence[HeaderPairs],
+    timestamps_ms: Sequence[int],
+) -> None:
+    """Fills all but the values."""
     if keys and keys.count(None) < len(keys):
-        _fill(columns.keys, columns.null_keys, keys)
+        fill_values(columns.keys, columns.null_keys, keys)
     if headers and any(headers):
         columns.headers.extend(
             Headers(headers=[Header(name=name, value=value) for name, value in pairs])
@@ -75,9 +85,10 @@ def fill_columns(
             columns.timestamp_deltas_ms.extend(time - base for time in timestamps_ms)
 
 
-def _fill(
+def fill_values(
     column: MutableSequence[bytes], nulls: MutableSequence[int], elements: Sequence[bytes | None]
 ) -> None:
+    """Fills an empty column, and the positions of the nulls in it; raises TypeError."""
     # Protobuf looks at each element anyway, so it is the one that finds a null: a search before
     # would cost as much as the encoding. What it refuses it does not keep a part of.
     try:

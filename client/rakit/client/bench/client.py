@@ -37,6 +37,7 @@ from rakit.client.bench.sink import BATCH_RECORDS, sink_process
 from rakit.client.bench.target import Target, bench_topic
 from rakit.client.client import Client
 from rakit.client.producing.batch import Batch
+from rakit.client.producing.encoding import encode_request
 from rakit.client.producing.intake import columns_of
 from rakit.client.reading.reader import Reader
 from rakit.client.records import RecordBatch
@@ -109,7 +110,7 @@ async def _encoded(settings: ClientSettings) -> float:
         values = next(contents)
         batch = Batch.of(columns_of(values, None, None, None), 0.0, None)
         in_flight.append(batch)
-        encoded += len(values) if batch.message.SerializeToString() else 0
+        encoded += len(values) if b"".join(encode_request(1, batch.request, batch.columns)) else 0
         if (passed_s := time.perf_counter() - began_s) >= settings.seconds:
             return encoded / passed_s
         await asyncio.sleep(0)

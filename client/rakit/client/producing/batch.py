@@ -14,13 +14,14 @@ import asyncio
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final, Self
 
-from rakit.api.v1.log_service_pb2 import ProduceStreamRequest
+from rakit.api.v1.log_service_pb2 import ProduceRequest
 from rakit.client import codecs
 from rakit.client.codecs import CodecName
 from rakit.client.errors import RakitError
 from rakit.client.model import Receipt
+from rakit.client.producing.encoding import encode_columns
 from rakit.client.producing.intake import Columns
-from rakit.client.records import HeaderPairs, fill_columns
+from rakit.client.records import HeaderPairs
 
 #: The index of a delivery that stands for a batch as a whole.
 _WHOLE: Final = -1
@@ -34,15 +35,16 @@ class Batch:
         "attempts",
         "callbacks",
         "codec",
+        "columns",
         "created_s",
         "doubt",
         "headers",
         "heard",
         "is_due",
         "keys",
-        "message",
         "outcome",
         "record_count",
+        "request",
         "sequence",
         "size_bytes",
         "timestamps_ms",
@@ -64,7 +66,9 @@ class Batch:
         self.is_due = False
         # 0 until it has its place behind other batches.
         self.sequence = 0
-        self.message = ProduceStreamRequest()
+        # All of the request but plain columns, which are here beside it: serialised, in pieces.
+        self.request = ProduceRequest()
+        self.columns: list[bytes] = []
         self.attempts = 0
         # An attempt ended without anybody knowing whether it took effect.
         self.doubt = False
@@ -99,19 +103,19 @@ class Batch:
     ) -> None:
         assert not self.record_count, "a batch is sealed once"
         self.record_count = len(values)
-        produce = self.message.produce
-        fill_columns(produce.columns, values, keys, headers, timestamps_ms)
+        columns = encode_columns(values, keys, headers, timestamps_ms, self.size_bytes)
         if self.codec is None:
+            self.columns = columns
             return
-        content = produce.columns.SerializeToString()
-        produce.compressed.CopyFrom(codecs.compress(self.codec, content, self.record_count))
+        packed = codecs.compress(self.codec, b"".join(columns), self.record_count)
+        self.request.compressed.CopyFrom(packed)
 
     def place(self, sequence: int, topic: str, partition: int) -> None:
         """Gives the sealed batch its place behind those before it."""
         assert not self.sequence, "a batch is numbered once"
         self.sequence = sequence
-        self.message.produce.topic = topic
-        self.message.produce.partition = partition
+        self.request.topic = topic
+        self.request.partition = partition
 
     @property
     def is_heard(self) -> bool:
@@ -122,7 +126,7 @@ class Batch:
         """Ends the batch and wakes whoever waits."""
         assert self.outcome is None, "a batch ends once"
         self.outcome = outcome
-        self.message = ProduceStreamRequest()
+        self.request, self.columns = ProduceRequest(), []
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -42,6 +42,7 @@ from rakit.client.errors import (
 from rakit.client.metadata import Metadata
 from rakit.client.model import Receipt
 from rakit.client.producing.batch import Batch
+from rakit.client.producing.encoding import keep_freed_memory
 from rakit.client.producing.lane import NEVER, Lane, Verdict
 from rakit.client.producing.link import Link
 
@@ -98,6 +99,7 @@ class Engine:
         self._relearning: set[str] = set()
         self._suspected: set[Link] = set()
         self._is_closed = False
+        keep_freed_memory()
         self._spawn(self._sweep())
 
     async def add_lanes(self, lanes: list[Lane]) -> None:
@@ -162,7 +164,7 @@ class Engine:
         if link is None:
             return
         while (batch := lane.next_batch()) is not None:
-            produce = batch.message.produce
+            produce = batch.request
             produce.leader_only = self._is_direct(lane, link)
             if self.identity.producer_id:
                 produce.producer.producer_id = self.identity.producer_id

@@ -219,7 +219,7 @@ class Lane:
         batch = self._queue.popleft()
         self._queued_bytes -= batch.size_bytes
         if self.limits.is_idempotent:
-            stamp = batch.message.produce.producer
+            stamp = batch.request.producer
             stamp.sequence = batch.sequence
             if self.in_flight:
                 stamp.previous_sequence = self.in_flight[-1].sequence
@@ -314,7 +314,7 @@ class Lane:
 
     def _judge_order(self, batch: Batch, error: RakitError) -> Verdict:
         stored = error.number("expected_sequence")
-        named = batch.message.produce.producer.previous_sequence
+        named = batch.request.producer.previous_sequence
         if stored is None or stored >= batch.sequence or stored == named:
             return Verdict.FAILED
         if stored in self._given_up:

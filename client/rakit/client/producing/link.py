@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import grpc.aio
@@ -26,6 +26,7 @@ from rakit.api.v1.log_service_pb2 import ProduceStreamRequest, ProduceStreamResp
 from rakit.client.connections import Stubs, is_cancelled
 from rakit.client.errors import LocalReason, RakitError, from_rpc_error, make_error
 from rakit.client.producing.batch import Batch
+from rakit.client.producing.encoding import encode_request
 from rakit.client.producing.lane import Lane
 
 #: Answers to restart messages carry this tag; no batch does.
@@ -46,8 +47,9 @@ class Link:
         self.waiting_since_s = 0.0
         self._on_answer = on_answer
         self._on_end = on_end
-        self._call = stubs.log.ProduceStream()
-        self._outgoing: deque[ProduceStreamRequest] = deque()
+        self._call = stubs.produce_stream()
+        # Each serialised, in pieces.
+        self._outgoing: deque[Sequence[bytes]] = deque()
         self._wake = asyncio.Event()
         self._pending: dict[int, tuple[Lane, Batch]] = {}
         self._next_tag = _RESTART_TAG + 1
@@ -72,11 +74,10 @@ class Link:
             restart = ProduceStreamRequest(tag=_RESTART_TAG)
             restart.restart.topic = lane.topic
             restart.restart.partition = lane.partition
-            self._outgoing.append(restart)
-        batch.message.tag = self._next_tag
+            self._outgoing.append([restart.SerializeToString()])
         self._pending[self._next_tag] = (lane, batch)
+        self._outgoing.append(encode_request(self._next_tag, batch.request, batch.columns))
         self._next_tag += 1
-        self._outgoing.append(batch.message)
         self._wake.set()
 
     def abandon(self) -> None:
