@@ -23,12 +23,17 @@ from rakit.api.v1.log_service_pb2 import (
     ProduceRequest,
     ProducerStamp,
     ProduceStreamRequest,
+    RestartPartition,
 )
 from rakit.api.v1.record_pb2 import Batch, CompressedRecords, Header, Records
 from rakit.node.errors import RakitError
 from rakit.node.services import twins
 from rakit.peer.v1 import opaque_pb2
-from rakit.peer.v1.opaque_pb2 import OpaqueBatch
+from rakit.peer.v1.opaque_pb2 import (
+    OpaqueBatch,
+    OpaqueProduceRequest,
+    OpaqueProduceStreamRequest,
+)
 from tests.node.services.served import TIMEOUT_S, refusal_of, rows, serve
 
 LENGTH_DELIMITED = {
@@ -115,19 +120,40 @@ def streamed(size: int = 1) -> bytes:
     return ProduceStreamRequest(tag=7, produce=request).SerializeToString()
 
 
+def whole(found: twins.Produced) -> OpaqueProduceRequest:
+    """The request with its columns in place."""
+    request = OpaqueProduceRequest()
+    request.CopyFrom(found.message)
+    if found.columns is not None:
+        assert request.columns == b"", "columns that were taken out are not there any more"
+        request.columns = found.columns
+    return request
+
+
+def read_produce(data: bytes) -> Message:
+    return whole(twins.produce_request(data))
+
+
+def read_streamed(data: bytes) -> Message:
+    found = twins.stream_request(data)
+    assert found.produce is not None
+    return OpaqueProduceStreamRequest(tag=found.tag, produce=whole(found.produce))
+
+
 READERS: dict[str, tuple[Callable[[bytes], Message], Callable[[int], bytes]]] = {
-    "Produce": (twins.produce_request, produce),
+    "Produce": (read_produce, produce),
     "ProduceMixed": (twins.mixed_request, mixed),
-    "ProduceStream": (twins.stream_request, streamed),
+    "ProduceStream": (read_streamed, streamed),
 }
+LARGE = 2 * twins.LIFTED_BYTES_MIN
 
 
 @pytest.mark.parametrize("method", READERS)
-@pytest.mark.parametrize("size", [1, 2 * twins.SUMMED_BYTES_MAX])
+@pytest.mark.parametrize("size", [1, 2 * twins.SUMMED_BYTES_MAX, LARGE])
 def test_a_batch_in_two_pieces_is_refused(method: str, size: int) -> None:
     """The public message merges them; half of it would be stored, and acknowledged."""
     read, make = READERS[method]
-    assert read(make(size)).ByteSize() == len(make(size))
+    assert read(make(size)).SerializeToString() == make(size)
     for first, second in ((size, 1), (1, size)):
         with pytest.raises(RakitError) as caught:
             read(make(first) + make(second))
@@ -144,26 +170,84 @@ def test_two_batches_of_different_kinds_are_refused() -> None:
 def test_what_repeats_outside_of_the_batch_is_merged_as_ever() -> None:
     stamp = ProduceRequest(topic="u", producer=ProducerStamp(epoch=3)).SerializeToString()
     data = ProduceRequest(producer=ProducerStamp(producer_id=5)).SerializeToString() + stamp
-    merged = twins.produce_request(data + produce())
-    assert merged.topic == "t"
-    assert merged.producer == ProducerStamp(producer_id=5, epoch=3)
+    for size in (1, LARGE):
+        for order in (data + produce(size), produce(size) + data):
+            merged = twins.produce_request(order).message
+            assert merged.producer == ProducerStamp(producer_id=5, epoch=3)
+        assert twins.produce_request(data + produce(size)).message.topic == "t"
 
 
 def test_an_encoder_that_is_not_canonical_is_understood() -> None:
     """Some write the length of what follows with five bytes, before they know it."""
-    columns = Records(values=[b"a"]).SerializeToString()
-    padded = b"\x32" + bytes([len(columns) | 0x80, 0x80, 0x80, 0x80, 0x00]) + columns
-    false = b"\x50\x00"  # leader_only, which nobody needs to say
-    assert twins.produce_request(padded + false).columns == columns
-    inner = padded + false
-    assert twins.stream_request(b"\x12" + bytes([len(inner)]) + inner).produce.columns == columns
+    for size in (1, LARGE):
+        columns = Records(values=[b"a" * size]).SerializeToString()
+        padded = b"\x32" + five_bytes(len(columns)) + columns
+        false = b"\x50\x00"  # leader_only, which nobody needs to say
+        inner = padded + false
+        assert whole(twins.produce_request(inner)).columns == columns
+        found = twins.stream_request(b"\x12" + five_bytes(len(inner)) + inner)
+        assert found.produce is not None
+        assert whole(found.produce).columns == columns
+
+
+def test_a_length_that_protobuf_does_not_read_is_refused_whatever_the_size() -> None:
+    for size in (1, LARGE):
+        columns = Records(values=[b"a" * size]).SerializeToString()
+        for more in (1, 4):
+            padded = five_bytes(len(columns))[:-1] + b"\x80" * more + b"\0"
+            with pytest.raises(RakitError):
+                twins.produce_request(b"\x32" + padded + columns)
+            inner = produce(size)
+            padded = five_bytes(len(inner))[:-1] + b"\x80" * more + b"\0"
+            with pytest.raises(RakitError):
+                twins.stream_request(b"\x12" + padded + inner)
+
+
+def five_bytes(number: int) -> bytes:
+    return bytes([number >> 7 * place & 0x7F | 0x80 for place in range(4)]) + b"\0"
+
+
+def test_large_columns_are_taken_out_and_nothing_else_is() -> None:
+    columns = Records(values=[b"a" * LARGE]).SerializeToString()
+    for found in (twins.produce_request(produce(LARGE)), produce_of(streamed(LARGE))):
+        assert found.columns == columns
+        assert found.message == OpaqueProduceRequest(topic="t", columns=b"")
+        assert found.message.WhichOneof("batch") == "columns"
+    rows_of = ProduceRequest(topic="t", rows=rows(b"a" * LARGE)).SerializeToString()
+    for data in (produce(), rows_of):
+        assert twins.produce_request(data).columns is None
+
+
+def produce_of(data: bytes) -> twins.Produced:
+    found = twins.stream_request(data).produce
+    assert found is not None
+    return found
+
+
+def test_what_comes_behind_a_large_request_counts_as_ever() -> None:
+    """The later of the two kinds is the one that was meant."""
+    restart = ProduceStreamRequest(tag=9, restart=RestartPartition(topic="t")).SerializeToString()
+    found = twins.stream_request(streamed(LARGE) + restart)
+    assert found == twins.StreamRequest(9, None, RestartPartition(topic="t"))
+    both = twins.stream_request(restart + streamed(LARGE))
+    assert both.tag == 7
+    assert both.produce is not None
+
+
+def test_a_large_request_that_is_broken_off_is_refused() -> None:
+    for read, data in ((read_produce, produce(LARGE)), (read_streamed, streamed(LARGE))):
+        for end in (4, 5, LARGE // 2, len(data) - 1):
+            with pytest.raises(RakitError):
+                read(data[:end])
+        with pytest.raises(RakitError):
+            read(data + b"\x0b")
 
 
 def test_what_this_version_does_not_know_is_let_through() -> None:
     unknown = b"\xa0\x06\x01" + b"\xa9\x06" + bytes(8) + b"\xb5\x06" + bytes(4) + b"\xba\x06\x01x"
-    for size in (1, 2 * twins.SUMMED_BYTES_MAX):
+    for size in (1, 2 * twins.SUMMED_BYTES_MAX, LARGE):
         request = twins.produce_request(produce(size) + unknown)
-        assert request.topic == "t"
+        assert request.message.topic == "t"
 
 
 def test_a_message_of_countless_fields_is_not_looked_at_for_long() -> None:

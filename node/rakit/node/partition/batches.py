@@ -60,13 +60,18 @@ class Batch:
     crc32c: int
 
 
-def admit(request: OpaqueProduceRequest, limits: BatchLimits) -> Batch:
-    """Returns the request's batch, checked; raises `RakitError` with what is wrong with it."""
+def admit(
+    request: OpaqueProduceRequest, limits: BatchLimits, columns: bytes | None = None
+) -> Batch:
+    """Returns the request's batch, checked; raises `RakitError` with what is wrong with it.
+
+    Columns that were taken out of the request are given beside it.
+    """
     match request.WhichOneof("batch"):
         case "rows":
             return at_once(admit_rows(parse_rows(request.rows).records, limits))
         case "columns":
-            return _admit_columns(request.columns, limits)
+            return _admit_columns(request.columns if columns is None else columns, limits)
         case "compressed":
             return _admit_compressed(request.compressed, limits)
         case None:

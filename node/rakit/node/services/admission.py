@@ -22,6 +22,7 @@ from rakit.node.partition.hashing import partition_for
 from rakit.node.partition.producers import Stamp, checked_stamp
 from rakit.node.partitions import settings_of
 from rakit.node.routing import unknown_partition
+from rakit.node.services.twins import Produced
 from rakit.peer.v1.opaque_pb2 import OpaqueProduceRequest
 
 
@@ -34,8 +35,9 @@ class Admitted:
     expected_offset: int | None
 
 
-def admitted(request: OpaqueProduceRequest, topic: TopicInfo) -> Admitted:
+def admitted(produced: Produced, topic: TopicInfo) -> Admitted:
     """The request's content, checked. Raises RakitError."""
+    request = produced.message
     expected = request.expected_offset if request.HasField("expected_offset") else None
     if expected is not None and expected < 0:
         raise RakitError(
@@ -44,7 +46,8 @@ def admitted(request: OpaqueProduceRequest, topic: TopicInfo) -> Admitted:
             {"topic": topic.name},
         )
     stamp = stamp_of(request.producer) if request.HasField("producer") else None
-    return Admitted(admit(request, settings_of(topic.config).batch_limits), stamp, expected)
+    limits = settings_of(topic.config).batch_limits
+    return Admitted(admit(request, limits, produced.columns), stamp, expected)
 
 
 def stamp_of(stamp: ProducerStamp) -> Stamp:

@@ -101,14 +101,15 @@ class LogService:
 
     async def produce(self, call: Call, data: bytes) -> ProduceResponse:
         """Appends one batch to one partition."""
-        request = produce_request(data)
+        produced = produce_request(data)
+        request = produced.message
         give_up = give_up_at(call.deadline)
         with self._in_flight.holding(len(data)):
             topic = await self._router.topic(request.topic, give_up)
             if request.WhichOneof("target") == "partition":
                 topic, _ = await self._router.partition(request.topic, request.partition, give_up)
             partition = self._parts.produce.targeting.partition_of(request, topic)
-            content = admitted(request, topic)
+            content = admitted(produced, topic)
             try:
                 appended = await self._parts.path.append(
                     topic.name,

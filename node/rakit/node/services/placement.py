@@ -26,6 +26,7 @@ from rakit.node.produce import Dispatch, InFlight
 from rakit.node.routing import Router, give_up_at
 from rakit.node.services.admission import Targeting, admitted, stated_partition
 from rakit.node.services.handlers import Call, draining_error
+from rakit.node.services.twins import Produced
 from rakit.peer.v1.opaque_pb2 import OpaqueProduceRequest
 
 #: Partitions that one stream may name. Beyond it a further one is refused, each time alike.
@@ -40,7 +41,7 @@ _ABSENT: Final = frozenset(
 )
 
 #: A request without a lane yet: its tag, itself, its size in bytes.
-_Waiting: TypeAlias = tuple[int, OpaqueProduceRequest, int]
+_Waiting: TypeAlias = tuple[int, Produced, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +106,21 @@ class Placement:
         else:
             lane.restart(Request(tag, size, 0.0))
 
-    def produce(self, tag: int, request: OpaqueProduceRequest, size: int) -> None:
+    def produce(self, tag: int, request: Produced, size: int) -> None:
         """Puts a request into its lane, or refuses it."""
-        waiting = self._looked_up.get(request.topic)
+        message = request.message
+        waiting = self._looked_up.get(message.topic)
         if waiting is not None:
             waiting.append((tag, request, size))
             return
-        topic = self._router.known_topic(request.topic)
-        if topic is not None and request.partition < len(topic.partitions):
+        topic = self._router.known_topic(message.topic)
+        if topic is not None and message.partition < len(topic.partitions):
             self._to_lane(tag, request, size, topic)
         elif self._closing.is_set():
             self._refuse(tag, request, size, draining_error(), topic)
         else:
-            self._looked_up[request.topic] = [(tag, request, size)]
-            self._surroundings.spawn(self._look_up(request.topic))
+            self._looked_up[message.topic] = [(tag, request, size)]
+            self._surroundings.spawn(self._look_up(message.topic))
 
     async def _look_up(self, name: str) -> None:
         """Asks a majority about a topic, then goes on with what waits for the answer."""
@@ -135,7 +137,7 @@ class Placement:
                 topic, asked = self._router.known_topic(name), len(self._looked_up[name])
         waiting = self._looked_up.pop(name)
         for tag, request, size in waiting[:asked]:
-            known = topic is not None and request.partition < len(topic.partitions)
+            known = topic is not None and request.message.partition < len(topic.partitions)
             if failure is not None and not known:
                 self._refuse(tag, request, size, failure, topic)
             else:
@@ -145,13 +147,11 @@ class Placement:
         for tag, request, size in waiting[asked:]:
             self.produce(tag, request, size)
 
-    def _to_lane(
-        self, tag: int, message: OpaqueProduceRequest, size: int, topic: TopicInfo
-    ) -> None:
+    def _to_lane(self, tag: int, produced: Produced, size: int, topic: TopicInfo) -> None:
         try:
-            partition = self._parts.targeting.partition_of(message, topic)
+            partition = self._parts.targeting.partition_of(produced.message, topic)
         except RakitError as error:
-            self._refuse(tag, message, size, error, topic)
+            self._refuse(tag, produced, size, error, topic)
             return
         lane = self._lane(topic.name, partition)
         if lane is None:
@@ -162,13 +162,13 @@ class Placement:
             if self._closing.is_set():
                 raise draining_error()
             self._parts.in_flight.check()
-            content = admitted(message, topic)
+            content = admitted(produced, topic)
         except RakitError as error:
             lane.refuse(request, error)
             return
         request.batch, request.stamp = content.batch, content.stamp
         request.expected_offset = content.expected_offset
-        if message.leader_only:
+        if produced.message.leader_only:
             request.leader_only_listener = self._call.listener
         lane.submit(request)
 
@@ -187,12 +187,13 @@ class Placement:
     def _refuse(
         self,
         tag: int,
-        message: OpaqueProduceRequest,
+        request: Produced,
         size: int,
         error: RakitError,
         topic: TopicInfo | None,
     ) -> None:
         """Refuses a request whose partition was not looked up, or cannot be."""
+        message = request.message
         partition = stated_partition(message)
         lane = None if partition is None else self._lanes.get((message.topic, partition))
         if lane is None and error.reason not in _ABSENT:

@@ -26,8 +26,7 @@ from rakit.node.errors import RakitError, to_status
 from rakit.node.forwarding.lanes import Lane, Parking, Request, Surroundings
 from rakit.node.services.handlers import Call, Stream, draining_error
 from rakit.node.services.placement import Placement, ProduceParts
-from rakit.node.services.twins import stream_request
-from rakit.peer.v1.opaque_pb2 import OpaqueProduceStreamRequest
+from rakit.node.services.twins import StreamRequest, stream_request
 
 #: Of one stream, read and without a written answer.
 IN_FLIGHT_BYTES_MAX: Final = 32 << 20
@@ -110,24 +109,23 @@ class ProduceSession:
                 self._room.set()
             await self._answer_ready.heard()
 
-    def _take(self, request: OpaqueProduceStreamRequest, size: int) -> None:
+    def _take(self, request: StreamRequest, size: int) -> None:
         tag = request.tag
         self._bytes += size
         self._count += 1
         self._open_bytes += size
         self._open_count += 1
         self._parts.in_flight.take(size)
-        match request.WhichOneof("request"):
-            case "produce":
-                self._placement.produce(tag, request.produce, size)
-            case "restart":
-                self._placement.restart(tag, size, request.restart)
-            case None:
-                error = RakitError(
-                    error_pb2.ERROR_REASON_INVALID_REQUEST,
-                    "The message holds neither a produce request nor a restart.",
-                )
-                self.answer_error(tag, size, error)
+        if request.produce is not None:
+            self._placement.produce(tag, request.produce, size)
+        elif request.restart is not None:
+            self._placement.restart(tag, size, request.restart)
+        else:
+            error = RakitError(
+                error_pb2.ERROR_REASON_INVALID_REQUEST,
+                "The message holds neither a produce request nor a restart.",
+            )
+            self.answer_error(tag, size, error)
 
     def _respond(self, lane: Lane, request: Request) -> None:
         outcome = request.outcome
