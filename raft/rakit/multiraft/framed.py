@@ -13,6 +13,7 @@ Rules:
   peer that cannot be reached this way stays on gRPC.
 - One task reads a stream and one writes it. A write waits while much has not left yet, and nothing
   is read from the socket while much waits for the reader.
+- A message may be looked at until the next one is read: its memory may be used again then.
 - A stream that ended reads as its end; what is written to it then goes nowhere, as what was
   written a moment before did. Raft sends it again.
 - Whether a peer is gone is found by the control lane, which has pings of its own; the data lane
@@ -81,6 +82,8 @@ class FramedStream(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._frames = Frames()
         self._messages: deque[Frame] = deque()
+        #: What was read last, if its memory can be used again.
+        self._looked_at: memoryview | None = None
         self._received_bytes = 0
         self._is_paused = False
         self._ended = False
@@ -91,7 +94,13 @@ class FramedStream(asyncio.BufferedProtocol):
         self._room: asyncio.Future[None] | None = None
 
     async def read(self) -> Frame | None:
-        """Returns the next message; None at the end."""
+        """Returns the next message; None at the end.
+
+        Nobody may use it any more when the next is read: what is kept of it is copied before.
+        """
+        if self._looked_at is not None:
+            self._frames.take_back(self._looked_at)
+            self._looked_at = None
         while not self._messages:
             if self._ended:
                 return None
@@ -107,6 +116,7 @@ class FramedStream(asyncio.BufferedProtocol):
             self._is_paused = False
             if not self._ended:
                 self._connection.resume_reading()
+        self._looked_at = message if isinstance(message, memoryview) else None
         return message
 
     async def write(self, message: bytes) -> None:

@@ -2,11 +2,13 @@
 
 `Frames` owns the memory that a socket is read into. What is small is gathered in one buffer and
 copied out of it; a message that does not fit there gets memory of its own, into which the socket is
-read directly and which is handed over as it is, so that a megabyte is not moved once more.
+read directly and which is handed over as it is, so that a megabyte is not moved once more. That
+memory may be given back, for the next one: to clear a fresh megabyte takes as long as to copy one.
 
 Rules:
 
 - A length above the limit is refused before anything is set aside for it.
+- What is given back is used again only if nobody holds a part of it.
 - The limit starts at that of a hello: until its peer was judged, a stream may not ask for more. It
   may rise behind the next message only, which is cut off before anybody can have looked at it.
 
@@ -17,12 +19,14 @@ the way is found by what it makes of the messages: entries carry a checksum of t
 from __future__ import annotations
 
 import struct
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 Frame: TypeAlias = bytes | memoryview
 
 #: Gathers small messages; one that is longer, head included, is read into memory of its own.
 BUFFER_BYTES: Final = 64 << 10
+#: Memory of more than this is not kept for a next message. A stream keeps that of one.
+SPARE_BYTES_MAX: Final = 2 << 20
 #: A stream whose peer has not been judged yet carries no longer message.
 HELLO_BYTES_MAX: Final = 4 << 10
 
@@ -49,8 +53,10 @@ class Frames:
         self._view = memoryview(self._buffer)
         self._filled_bytes = 0
         #: The message that gets memory of its own, and how much of it there is.
-        self._large: bytearray | None = None
+        self._large: memoryview | None = None
         self._large_bytes = 0
+        #: Was given back.
+        self._spare = bytearray()
 
     def allow(self, message_bytes_max: int, *, behind_next: bool = False) -> None:
         """Takes longer messages, at once or only from behind the next one on."""
@@ -61,7 +67,7 @@ class Frames:
     def buffer(self) -> memoryview:
         """Returns where the next bytes go; it is never empty."""
         if self._large is not None:
-            return memoryview(self._large)[self._large_bytes :]
+            return self._large[self._large_bytes :]
         return self._view[self._filled_bytes :]
 
     def filled(self, count: int) -> list[Frame]:
@@ -75,8 +81,20 @@ class Frames:
         self._large_bytes += count
         if self._large_bytes < len(self._large):
             return []
-        message, self._large = memoryview(self._large), None
+        message, self._large = self._large, None
         return [message]
+
+    def take_back(self, message: memoryview) -> None:
+        """Takes the memory of a message, which nobody may look at any more."""
+        memory = cast("bytearray", message.obj)
+        if len(memory) > SPARE_BYTES_MAX:
+            return
+        try:
+            message.release()
+            memory.append(memory.pop())
+        except BufferError:  # somebody looks at a part of it
+            return
+        self._spare = memory
 
     def _cut(self) -> list[Frame]:
         messages: list[Frame] = []
@@ -95,7 +113,10 @@ class Frames:
                 self._message_bytes_max = self._next_bytes_max
                 continue
             if HEAD_BYTES + size > BUFFER_BYTES:
-                self._large = bytearray(size)
+                memory, self._spare = self._spare, bytearray()
+                if len(memory) < size:
+                    memory = bytearray(size)
+                self._large = memoryview(memory)[:size]
                 self._large_bytes = end - start
                 self._large[: end - start] = self._view[start:end]
                 at = end

@@ -119,6 +119,34 @@ async def a_message_in_pieces_arrives_as_one() -> None:
         near.cancel()
 
 
+async def the_memory_of_a_message_is_used_again_unless_a_part_of_it_is_kept() -> None:
+    async with serving() as served:
+        near, far = await connected(served)
+        held: list[object] = []
+        message = memoryview(b"")
+        for number in range(4):
+            await near.write(bytes([number]) * MIB)
+            found = await far.read()
+            assert isinstance(found, memoryview)
+            message = found
+            assert message == bytes([number]) * MIB
+            held.append(message.obj)
+        assert all(each is held[0] for each in held)
+        kept = message[:10]
+        # Who gives up waiting has given the memory back already.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(far.read(), 0.01)
+        with pytest.raises(ValueError, match="released"):
+            len(message)
+        await near.write(b"x" * MIB)
+        other = await far.read()
+        assert isinstance(other, memoryview)
+        assert other == b"x" * MIB
+        assert other.obj is not held[0]
+        assert bytes(kept) == bytes([3]) * 10
+        near.cancel()
+
+
 async def write_all(stream: FramedStream, messages: list[bytes]) -> None:
     for each in messages:
         await stream.write(each)
@@ -246,6 +274,7 @@ async def what_is_accepted_while_a_server_closes_is_over_when_it_has_closed() ->
     [
         messages_of_any_size_arrive_in_order_both_ways,
         a_message_in_pieces_arrives_as_one,
+        the_memory_of_a_message_is_used_again_unless_a_part_of_it_is_kept,
         what_nobody_reads_is_bounded_at_both_ends,
         a_stream_reads_as_its_end_when_it_ended,
         who_waits_is_woken_by_the_end,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from rakit.multiraft.frames import (
     BUFFER_BYTES,
     HEAD_BYTES,
     HELLO_BYTES_MAX,
+    SPARE_BYTES_MAX,
     Frames,
     FrameTooLongError,
     head,
@@ -58,6 +60,54 @@ def test_what_was_put_in_comes_out(sizes: list[int], steps: list[int]) -> None:
 def test_a_byte_at_a_time_is_enough() -> None:
     messages = [b"", b"one", b"", b"four" * 100]
     assert fed(Frames(), framed(*messages), [1]) == messages
+
+
+def one(frames: Frames, data: bytes) -> memoryview:
+    """The one large message that these bytes complete."""
+    at = 0
+    while True:
+        into = frames.buffer()
+        count = min(len(into), len(data) - at)
+        into[:count] = data[at : at + count]
+        at += count
+        if found := frames.filled(count):
+            assert isinstance(found[0], memoryview)
+            return found[0]
+
+
+@given(st.lists(st.integers(BUFFER_BYTES, 4 * BUFFER_BYTES), min_size=1, max_size=8))
+def test_memory_that_is_given_back_is_used_again(sizes: list[int]) -> None:
+    frames = Frames()
+    frames.allow(1 << 20)
+    largest = 0
+    held: object = None
+    for number, size in enumerate(sizes):
+        message = one(frames, framed(bytes([number + 1]) * size))
+        assert message == bytes([number + 1]) * size
+        assert (message.obj is held) == (size <= largest)
+        largest, held = len(cast("bytearray", message.obj)), message.obj
+        frames.take_back(message)
+        with pytest.raises(ValueError, match="released"):
+            len(message)
+
+
+def test_memory_that_somebody_looks_at_is_not_used_again() -> None:
+    frames = Frames()
+    frames.allow(1 << 20)
+    first = one(frames, framed(b"1" * (2 * BUFFER_BYTES)))
+    part = first[5:10]
+    frames.take_back(first)
+    assert one(frames, framed(b"2" * (2 * BUFFER_BYTES))) == b"2" * (2 * BUFFER_BYTES)
+    assert bytes(part) == b"11111"
+
+
+def test_very_large_memory_is_not_kept() -> None:
+    frames = Frames()
+    frames.allow(4 * SPARE_BYTES_MAX)
+    first = one(frames, framed(bytes(SPARE_BYTES_MAX + 1)))
+    held = first.obj
+    frames.take_back(first)
+    assert one(frames, framed(bytes(SPARE_BYTES_MAX))).obj is not held
 
 
 def test_before_the_hello_was_judged_only_a_hello_fits() -> None:
