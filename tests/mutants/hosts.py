@@ -6,9 +6,9 @@ from rakit.multiraft import loading, quiesce, stepping
 from rakit.multiraft.driver import Driver
 from rakit.multiraft.floor import Floor
 from rakit.multiraft.log_storage import GroupLog
-from rakit.multiraft.records import decode_entry
 from rakit.multiraft.roster import Roster
 from rakit.multiraft.store.rocks import RocksStore
+from rakit.multiraft.stored_entries import decode_entry, encode_entry
 from rakit.multiraft.succession import Succession
 from rakit.multiraft.tail_cache import GroupTail
 from rakit.multiraft.waiters import Proposals
@@ -147,6 +147,13 @@ MUTANTS = [
         "nats-io/nats-server#7549",
         (decode_entry, "if taken != checksum:", "if False:"),
         log_storage("damage_to_any_part_of_an_entry_is_noticed_whatever_its_size"),
+    ),
+    mutant(
+        "an_entry_is_stored_behind_the_head_of_another",
+        24,
+        "safety P9",
+        (encode_entry, " and value.startswith(head)", ""),
+        log_storage("a_view_of_something_else_is_not_taken_for_the_stored_value"),
     ),
     mutant(
         "a_damaged_replica_is_made_anew_under_its_id",

@@ -18,7 +18,7 @@ from rakit.multiraft.errors import OverloadedError
 from rakit.multiraft.machine import replica_id
 from rakit.node.errors import RakitError, reason_name
 from rakit.node.metadata import commands
-from rakit.node.partition.commands import Append, Checkpoint, Trim, decode, encode_append
+from rakit.node.partition.commands import Append, Checkpoint, Trim, append_pieces, decode
 from rakit.node.partition.partition import PartitionContext
 from rakit.node.partition.producers import PRODUCER_IDLE_MS_MAX
 from rakit.node.partition.retention import Upkeep
@@ -113,8 +113,8 @@ class Node:
         host = self.hosts.get(group_id)
         return None if host is None else host.group(group_id)
 
-    def propose(self, group_id: int, data: bytes) -> FakeProposal:
-        return self.hosts[group_id].propose(group_id, data)
+    def propose(self, group_id: int, *pieces: bytes) -> FakeProposal:
+        return self.hosts[group_id].propose(group_id, *pieces)
 
     async def read_barrier(self, group_id: int) -> int:
         return await self.hosts[group_id].read_barrier(group_id)
@@ -258,7 +258,7 @@ async def test_who_leads_for_the_first_time_here_looks_after_what_others_stored(
     (group_id,) = node.groups()
     host = node.hosts[group_id]
     append = Append(0, 1, 1_000, None, 5, compressed=False, checkpoint=False)
-    host.propose(group_id, encode_append(append, b"content"))
+    host.propose(group_id, *append_pieces(append, b"content"))
     host.commit()
     host.leader.ready = False
     node.now_ms += 600_000

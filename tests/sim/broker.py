@@ -166,7 +166,7 @@ class Broker:
 
     def _propose(self, group_id: int, outlook: Outlook, draft: Draft, reply: Reply | None) -> None:
         try:
-            term, index = self.driver.propose(group_id, draft.payload, (group_id, outlook))
+            term, index = self.driver.propose(group_id, draft.pieces, (group_id, outlook))
         except ProposalRefusedError as error:
             if reply is not None:
                 reply(Refused(str(error), elsewhere=True))

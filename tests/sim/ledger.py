@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from rakit.multiraft import keys
 from rakit.multiraft.group import Group
 from rakit.multiraft.machine import GroupKind
-from rakit.multiraft.records import decode_entry
+from rakit.multiraft.stored_entries import decode_entry
 from rakit.node.partition.commands import parse
 from rakit.raft import EntryType
 from tests.sim.disk import SimDisk

@@ -61,7 +61,7 @@ class Registrars:
         command.time_ms = now_ms
         token = Registration(name, self.highest.get(name, 0)) if founded else None
         try:
-            driver.propose(METADATA_GROUP_ID, command.SerializeToString(), token)
+            driver.propose(METADATA_GROUP_ID, (command.SerializeToString(),), token)
         except ProposalRefusedError:
             return
 

@@ -4,7 +4,7 @@ Protobuf copies a payload three times when it is sent and twice when it is recei
 that the kernel has to clear first. For a megabyte that is a large part of what a message costs. On
 the wire a field is its tag, its length and its bytes, and concatenated messages merge; so for bulk
 this module writes and reads these frames itself, and protobuf sees only the small rest. A payload
-is then copied once on either side.
+is then not copied at all here.
 
 It knows the two nested fields `ExchangeRequest.messages` and `GroupMessage.entry_data`, and skips
 everything else by the rules of the encoding. A test holds it against protobuf.
@@ -38,13 +38,14 @@ def frame(head: bytes, payloads: Sequence[Payload]) -> list[Payload]:
     return [_MESSAGES_TAG + varint(size), *pieces]
 
 
-def split(data: Payload) -> tuple[bytes, list[tuple[bytes, list[bytes]]]]:
+def split(data: Payload) -> tuple[bytes, list[tuple[bytes, list[memoryview]]]]:
     """Takes a request apart: the request without messages; each message's small part, payloads.
 
-    Raises `MalformedFrameError`.
+    Payloads stay where they are. Raises `MalformedFrameError`.
     """
+    data = memoryview(data)
     rest: list[Payload] = []
-    messages: list[tuple[bytes, list[bytes]]] = []
+    messages: list[tuple[bytes, list[memoryview]]] = []
     for tag, start, value, end in _fields(data, 0, len(data)):
         if tag == _MESSAGES:
             messages.append(_split_message(data, value, end))
@@ -53,12 +54,12 @@ def split(data: Payload) -> tuple[bytes, list[tuple[bytes, list[bytes]]]]:
     return b"".join(rest), messages
 
 
-def _split_message(data: Payload, at: int, to: int) -> tuple[bytes, list[bytes]]:
-    small: list[Payload] = []
-    payloads: list[bytes] = []
+def _split_message(data: memoryview, at: int, to: int) -> tuple[bytes, list[memoryview]]:
+    small: list[memoryview] = []
+    payloads: list[memoryview] = []
     for tag, start, value, end in _fields(data, at, to):
         if tag == _PAYLOAD:
-            payloads.append(bytes(data[value:end]))
+            payloads.append(data[value:end])
         else:
             small.append(data[start:end])
     return b"".join(small), payloads

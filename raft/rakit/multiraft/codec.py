@@ -28,7 +28,7 @@ from google.protobuf.message import DecodeError
 from rakit.multiraft import bulk
 from rakit.multiraft.checksum import crc32c
 from rakit.multiraft.effects import Envelope
-from rakit.multiraft.records import entry_checksum, entry_crc32c
+from rakit.multiraft.stored_entries import arrived_entry, entry_checksum
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import ConfState, Entry, EntryType, Message, MessageType, Payload, Snapshot
 
@@ -251,7 +251,7 @@ def _encode_snapshot(into: wire.RaftSnapshot, snapshot: Snapshot) -> None:
     into.part_number = snapshot.part
 
 
-def _decode(encoded: wire.GroupMessage, payloads: Sequence[bytes]) -> Envelope:
+def _decode(encoded: wire.GroupMessage, payloads: Sequence[Payload]) -> Envelope:
     kind = _TYPES.get(encoded.type)
     if kind is None:
         raise MalformedMessageError(f"message type {encoded.type} is unknown")
@@ -277,33 +277,29 @@ def _decode(encoded: wire.GroupMessage, payloads: Sequence[bytes]) -> Envelope:
 
 
 def _decode_entries(
-    encoded: wire.GroupMessage, message: Message, payloads: Sequence[bytes]
+    encoded: wire.GroupMessage, message: Message, payloads: Sequence[Payload]
 ) -> tuple[Entry, ...]:
     columns, group_id = encoded.entries, encoded.group_id
     count = len(payloads)
+    entries: list[Entry] = []
     try:
-        entries = tuple(
-            [
-                Entry(term, index, _ENTRY_TYPES[kind], data, crc)
-                for term, index, kind, data, crc in zip(
-                    columns.terms or [message.term] * count,
-                    range(message.index + 1, message.index + 1 + count),
-                    columns.types or [0] * count,
-                    payloads,
-                    columns.crc32c,
-                    strict=True,
-                )
-            ]
-        )
-        for entry in entries:
-            taken = entry_crc32c(group_id, entry.index, entry.term, entry.type, bytes(entry.data))
-            if taken != entry.checksum:
+        for term, index, kind, data, crc in zip(
+            columns.terms or [message.term] * count,
+            range(message.index + 1, message.index + 1 + count),
+            columns.types or [0] * count,
+            payloads,
+            columns.crc32c,
+            strict=True,
+        ):
+            entry = arrived_entry(group_id, (term, index), _ENTRY_TYPES[kind], data, crc)
+            if entry is None:
                 raise MalformedMessageError(
-                    f"entry {entry.index} of group {group_id} was damaged on the way"
+                    f"entry {index} of group {group_id} was damaged on the way"
                 )
+            entries.append(entry)
     except (ValueError, KeyError, struct.error) as error:
         raise MalformedMessageError(f"the columns of the entries do not fit: {error}") from error
-    return entries
+    return tuple(entries)
 
 
 def _decode_snapshot(encoded: wire.RaftSnapshot) -> Snapshot:

@@ -30,7 +30,7 @@ that are too large for one message.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rakit.multiraft import boot, farewell, quiesce
 from rakit.multiraft.base_gathering import BaseGathering
@@ -53,6 +53,7 @@ from rakit.multiraft.machine import GroupMeta, MachineFactory
 from rakit.multiraft.quarantine import Quarantined
 from rakit.multiraft.roster import Roster
 from rakit.multiraft.stepping import land, lose_reads, step_group
+from rakit.multiraft.stored_entries import join_payload
 from rakit.multiraft.succession import Succession
 from rakit.multiraft.waiters import ReadContexts
 from rakit.raft import (
@@ -307,13 +308,21 @@ class Driver:
 
     # Requests.
 
-    def propose(self, group_id: int, data: bytes, token: object) -> EntryID:
+    def propose(self, group_id: int, pieces: Sequence[bytes], token: object) -> EntryID:
         """Appends an entry and returns its id; one `Completion` with `token` follows.
 
         Raises `NotLeadingError`, `OverloadedError` or `UnknownGroupError`: then nothing happened.
         """
         group = self._working(group_id)
-        return self._proposed(group, lambda: group.raw.propose(data), token)
+
+        def propose() -> EntryID:
+            group.raw.check_proposal(sum(map(len, pieces)))
+            place = group.raw.next_id
+            entry = group.raw.propose(*join_payload(group_id, place, pieces))
+            assert entry == place, "an entry was proposed for one place and got another"
+            return entry
+
+        return self._proposed(group, propose, token)
 
     def propose_conf_change(self, group_id: int, change: ConfChange, token: object) -> EntryID:
         """Appends a configuration change; raises `ConfChangeRefusedError` beside the others."""

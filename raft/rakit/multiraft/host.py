@@ -219,16 +219,16 @@ class Host:
         self.driver.quarantine(group_id, reason, for_good=for_good)
         self._steps.wake()
 
-    def propose(self, group_id: int, data: bytes) -> Proposal:
-        """Appends an entry to a group that this node leads.
+    def propose(self, group_id: int, *pieces: bytes) -> Proposal:
+        """Appends an entry, of these pieces in a row, to a group that this node leads.
 
         Raises `NotLeadingError`, `OverloadedError`, `UnknownGroupError`: nothing was appended.
         """
         self._refuse_if_stopped()
         done: asyncio.Future[Completion] = self._loop.create_future()
-        entry = self.driver.propose(group_id, data, done)
+        entry = self.driver.propose(group_id, pieces, done)
         self._waiting[done] = (group_id, entry)
-        self._steps.proposed(len(data))
+        self._steps.proposed(sum(map(len, pieces)))
         return Proposal(entry, done)
 
     async def change_membership(self, group_id: int, change: ConfChange) -> Completion:

@@ -40,10 +40,10 @@ from rakit.multiraft.records import (
     StoredCheckpoint,
     decode_birth,
     decode_checkpoint,
-    decode_entry,
     decode_hard_state,
     decode_tombstone,
 )
+from rakit.multiraft.stored_entries import decode_entry
 from rakit.multiraft.tail_cache import TailCache
 from rakit.raft import Entry, HardState
 

@@ -41,11 +41,10 @@ from rakit.multiraft.records import (
     StoredCheckpoint,
     StoredHardState,
     decode_checkpoint,
-    decode_entry,
     encode_checkpoint,
-    encode_entry,
     encode_hard_state,
 )
+from rakit.multiraft.stored_entries import decode_entry, encode_entry
 from rakit.multiraft.tail_cache import TailCache
 from rakit.raft import (
     ENTRY_OVERHEAD_BYTES,

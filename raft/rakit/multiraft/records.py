@@ -1,9 +1,8 @@
 """How values are laid out in the store, and how damage to them is noticed.
 
 Every value carries a CRC32C that also covers where it belongs, so that a value under a wrong key
-(a misdirected block, a bug in a key) is damage too. Log entries have a fixed header in front of
-the payload, which is copied exactly once on the way in; all else is rare and is a protobuf message
-behind its checksum.
+(a misdirected block, a bug in a key) is damage too. Log entries have a layout of their own
+(`stored_entries`); all else is rare and is a protobuf message behind its checksum.
 
 Decoding raises `StoreCorruptError`: the caller quarantines the group.
 """
@@ -18,21 +17,13 @@ from google.protobuf.message import DecodeError, Message
 
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
-from rakit.multiraft.checksum import crc32c, crc32c_before, crc32c_extend
+from rakit.multiraft.checksum import crc32c, crc32c_extend
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.machine import GroupKind, GroupMeta
 from rakit.peer.v1 import store_pb2
-from rakit.raft import ConfState, Entry, EntryType, HardState, Payload
+from rakit.raft import ConfState, HardState
 
-#: What the checksum of an entry covers beside its payload: group, index, term, type.
-_ENTRY_IDENTITY: Final = struct.Struct(">QQQB")
-#: What stands before the payload of a stored entry: checksum, term, type.
-_ENTRY_HEAD: Final = struct.Struct(">IQB")
 _CHECKSUM: Final = struct.Struct(">I")
-ENTRY_HEAD_BYTES: Final = _ENTRY_HEAD.size
-#: From this size on the payload of a stored entry is not copied out of its value.
-_VIEWED_BYTES_MIN: Final = 16 << 10
-_ENTRY_TYPES: Final = {kind.value: kind for kind in EntryType}
 
 _M = TypeVar("_M", bound=Message)
 
@@ -76,54 +67,6 @@ class RememberedStore:
     went_back: bool = False
     #: What that start opened with.
     returned_counter: int = 0
-
-
-def entry_checksum(group_id: int, entry: Entry) -> int:
-    """Returns the checksum of an entry in its place; taken once, then remembered with it."""
-    if entry.checksum is None:
-        checksum = entry_crc32c(group_id, entry.index, entry.term, entry.type, bytes(entry.data))
-        # Entries are frozen; this is no part of what they are.
-        object.__setattr__(entry, "checksum", checksum)
-        return checksum
-    return entry.checksum
-
-
-def entry_crc32c(group_id: int, index: int, term: int, kind: int, data: bytes) -> int:
-    """Takes the checksum of an entry, stored or sent: over group, index, term, type, payload."""
-    return crc32c_extend(crc32c(_ENTRY_IDENTITY.pack(group_id, index, term, kind)), data)
-
-
-def encode_entry(group_id: int, entry: Entry) -> bytes:
-    """Returns the stored value of an entry."""
-    head = _ENTRY_HEAD.pack(entry_checksum(group_id, entry), entry.term, entry.type)
-    return b"".join((head, entry.data))
-
-
-def decode_entry(group_id: int, index: int, value: bytes) -> Entry:
-    """Reads what `encode_entry` wrote for this place, or raises `StoreCorruptError`."""
-    if len(value) < _ENTRY_HEAD.size:
-        raise StoreCorruptError(f"entry {index} of group {group_id} is cut to {len(value)} bytes")
-    checksum, term, kind = _ENTRY_HEAD.unpack_from(value)
-    data: Payload
-    if len(value) < _VIEWED_BYTES_MIN:
-        data = value[_ENTRY_HEAD.size :]
-        taken = entry_crc32c(group_id, index, term, kind, data)
-    else:
-        # Without a copy of the payload, which is what costs here: the checksum takes whole bytes,
-        # so it begins where the head leads to what stands before the payload.
-        data = memoryview(value)[_ENTRY_HEAD.size :]
-        before = crc32c(_ENTRY_IDENTITY.pack(group_id, index, term, kind))
-        taken = crc32c_extend(crc32c_before(before, value[: _ENTRY_HEAD.size]), value)
-    if taken != checksum:
-        raise StoreCorruptError(f"entry {index} of group {group_id} fails its checksum")
-    if kind not in _ENTRY_TYPES:
-        raise StoreCorruptError(f"entry {index} of group {group_id} is of the unknown type {kind}")
-    return Entry(term, index, _ENTRY_TYPES[kind], data, checksum)
-
-
-def stored_bytes(entry: Entry) -> int:
-    """Returns what an entry takes in the store, without its key."""
-    return _ENTRY_HEAD.size + len(entry.data)
 
 
 def encode_hard_state(group_id: int, stored: StoredHardState) -> bytes:

@@ -40,7 +40,7 @@ from rakit.multiraft.errors import MachineFailedError
 from rakit.multiraft.group import Draft, Flight, Group, Remainder
 from rakit.multiraft.kv import OPERATION_OVERHEAD_BYTES, WriteBatch
 from rakit.multiraft.machine import GroupKind
-from rakit.multiraft.records import ENTRY_HEAD_BYTES, stored_bytes
+from rakit.multiraft.stored_entries import ENTRY_HEAD_BYTES, stored_bytes
 from rakit.multiraft.waiters import Settled
 from rakit.raft import (
     ConfChange,

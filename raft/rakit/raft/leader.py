@@ -36,7 +36,7 @@ from rakit.raft.replication import (
 )
 from rakit.raft.state import Raft
 from rakit.raft.tracker import ProgressState
-from rakit.raft.types import Entry, EntryID, EntryType, Role
+from rakit.raft.types import Entry, EntryID, EntryType, Payload, Role
 
 
 def become_leader(raft: Raft) -> None:
@@ -74,20 +74,32 @@ def check_can_propose(raft: Raft) -> None:
         raise TransferPendingError(f"leadership is on its way to {raft.lead_transferee}")
 
 
-def propose(raft: Raft, datas: Sequence[bytes]) -> EntryID:
-    """Appends the payloads as entries, all or none (5.3); returns the id of the first."""
-    assert datas, "a proposal has at least one payload"
+def check_proposal(raft: Raft, size: int) -> None:
+    """Raises if this replica takes no payloads of this size now."""
     check_can_propose(raft)
-    size = sum([len(data) for data in datas])
     uncommitted = raft.uncommitted_bytes
     # The first proposal always fits, or one larger than the limit could never be made; payloads
     # of no size always fit, since they are the leader's own signals.
     if uncommitted and size and uncommitted + size > raft.config.max_uncommitted_bytes:
         raise UncommittedLimitError(f"{uncommitted} bytes wait for commit, {size} more do not fit")
-    raft.uncommitted_bytes = uncommitted + size
+
+
+def propose(raft: Raft, payloads: Sequence[tuple[Payload, int | None]]) -> EntryID:
+    """Appends payloads, with checksums or none yet, as entries, all or none (5.3).
+
+    Returns the id of the first.
+    """
+    assert payloads, "a proposal has at least one payload"
+    size = sum([len(data) for data, _ in payloads])
+    check_proposal(raft, size)
+    raft.uncommitted_bytes += size
     term, first = raft.term, raft.log.last_index + 1
     append_own(
-        raft, [Entry(term, first + i, EntryType.NORMAL, data) for i, data in enumerate(datas)]
+        raft,
+        [
+            Entry(term, first + i, EntryType.NORMAL, data, checksum)
+            for i, (data, checksum) in enumerate(payloads)
+        ],
     )
     return term, first
 

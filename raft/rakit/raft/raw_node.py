@@ -50,6 +50,7 @@ from rakit.raft.types import (
     EntryID,
     HardState,
     Message,
+    Payload,
     Ready,
     Role,
     SoftState,
@@ -120,13 +121,22 @@ class RawNode:
         """
         raft.step(self._raft, message)
 
-    def propose(self, data: bytes) -> EntryID:
+    @property
+    def next_id(self) -> EntryID:
+        """The term and index that an entry gets that is proposed next."""
+        return self._raft.term, self._raft.log.last_index + 1
+
+    def check_proposal(self, size_bytes: int) -> None:
+        """Raises the `ProposalDroppedError` that `propose` would, for a payload of this size."""
+        leader.check_proposal(self._raft, size_bytes)
+
+    def propose(self, data: Payload, checksum: int | None = None) -> EntryID:
         """Appends one entry and returns its id; raises a `ProposalDroppedError`."""
-        return leader.propose(self._raft, [data])
+        return leader.propose(self._raft, [(data, checksum)])
 
     def propose_batch(self, datas: Sequence[bytes]) -> EntryID:
         """Appends all entries or none and returns the id of the first."""
-        return leader.propose(self._raft, datas)
+        return leader.propose(self._raft, [(data, None) for data in datas])
 
     def propose_conf_change(self, change: ConfChange) -> EntryID:
         """Appends a configuration change; raises a `ProposalDroppedError`."""

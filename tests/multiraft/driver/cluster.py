@@ -265,7 +265,7 @@ class Cluster:
         self.tick(2 * self.config.heartbeat_ticks)
 
     def propose(self, node: Node, data: bytes, token: object = None, group: int = GROUP) -> None:
-        node.driver.propose(group, data, token)
+        node.driver.propose(group, (data,), token)
 
     # Failures.
 

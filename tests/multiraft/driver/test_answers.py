@@ -27,7 +27,7 @@ def test_completions_come_exactly_once_over_changes_of_leader() -> None:
             cluster.isolate(leader)
         for _ in range(3):
             number += 1
-            leader.driver.propose(GROUP, b"%d" % number, number)
+            leader.driver.propose(GROUP, (b"%d" % number,), number)
             asked[leader.node_id].append(number)
         cluster.pump()
         if turn % 3 == 1:
@@ -137,11 +137,11 @@ def test_reads_beyond_the_limit_are_refused() -> None:
 def test_proposals_beyond_the_uncommitted_limit_are_refused() -> None:
     cluster = Cluster(config=DriverConfig(uncommitted_bytes_max=1000))
     leader = cluster.create_and_elect()
-    leader.driver.propose(GROUP, b"x" * 900, 1)
+    leader.driver.propose(GROUP, (b"x" * 900,), 1)
     with pytest.raises(OverloadedError):
-        leader.driver.propose(GROUP, b"x" * 200, 2)
+        leader.driver.propose(GROUP, (b"x" * 200,), 2)
     cluster.pump()
-    leader.driver.propose(GROUP, b"x" * 200, 3)
+    leader.driver.propose(GROUP, (b"x" * 200,), 3)
     cluster.pump()
     assert [done.token for done in leader.completions] == [1, 3]
 
@@ -157,7 +157,7 @@ def test_s13_a_hung_disk_hands_its_leaderships_to_the_others() -> None:
     leader.driver.disk_stalled()
     cluster.pump()
     with pytest.raises(NotLeadingError):
-        leader.driver.propose(GROUP, b"c", None)
+        leader.driver.propose(GROUP, (b"c",), None)
     ticks = cluster.run_until(lambda: cluster.leader() not in (None, leader), ticks=20)
     assert ticks <= 3
     leader.hung = False

@@ -11,8 +11,8 @@ from rakit.multiraft import loading
 from rakit.multiraft.driver import Driver, DriverConfig, Effects
 from rakit.multiraft.log_storage import GroupLog
 from rakit.multiraft.machine import node_of
-from rakit.multiraft.records import decode_entry
 from rakit.multiraft.stepping import TURN_COST_BYTES
+from rakit.multiraft.stored_entries import decode_entry
 from rakit.raft import Entry, MessageType, message_bytes
 from tests.multiraft.driver.cluster import Cluster, Node
 

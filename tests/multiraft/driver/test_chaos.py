@@ -75,7 +75,7 @@ class Chaos:
             token = data
             # A transfer may be under way.
             with suppress(NotLeadingError):
-                leader.driver.propose(group_id, data, token)
+                leader.driver.propose(group_id, (data,), token)
                 self.asked.add(token)
 
     def crash(self, node: Node) -> None:

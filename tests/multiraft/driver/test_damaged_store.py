@@ -114,7 +114,7 @@ class Machine:
         """Whether a group takes a proposal and applies it."""
         if self.driver.group(group_id) is None:
             return False
-        self.driver.propose(group_id, b"more", None)
+        self.driver.propose(group_id, (b"more",), None)
         carry_out(self.driver, self.store)
         machine = self.driver.groups[group_id].machine
         assert isinstance(machine, Journal)
@@ -132,7 +132,7 @@ def machine(tmp_path: Path) -> Machine:
     carry_out(machine.driver, machine.store)
     for number in range(ENTRIES_COUNT):
         for group_id in GROUPS:
-            machine.driver.propose(group_id, payload(group_id, number), None)
+            machine.driver.propose(group_id, (payload(group_id, number),), None)
         carry_out(machine.driver, machine.store)
     machine.driver.remove_group(REMOVED)
     carry_out(machine.driver, machine.store)

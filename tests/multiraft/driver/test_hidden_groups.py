@@ -68,7 +68,7 @@ def machine() -> Machine:
         machine.carry_out()
         machine.create(group_id, 2)
         machine.carry_out()
-    machine.driver.propose(GROUP, b"acknowledged", None)
+    machine.driver.propose(GROUP, (b"acknowledged",), None)
     machine.carry_out()
     return machine
 

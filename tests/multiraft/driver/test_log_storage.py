@@ -20,26 +20,33 @@ from rakit.multiraft.log_storage import INDEX_END, GroupLog, stored_rows
 from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
 from rakit.multiraft.read_ahead import ReadAhead
 from rakit.multiraft.records import (
-    ENTRY_HEAD_BYTES,
     BirthRecord,
     StoredCheckpoint,
     StoredHardState,
     decode_birth,
     decode_checkpoint,
-    decode_entry,
     decode_hard_state,
     decode_tombstone,
     encode_birth,
     encode_checkpoint,
-    encode_entry,
     encode_hard_state,
     encode_tombstone,
+)
+from rakit.multiraft.stored_entries import (
+    ENTRY_HEAD_BYTES,
+    VIEWED_BYTES_MIN,
+    arrived_entry,
+    decode_entry,
+    encode_entry,
+    entry_checksum,
+    join_payload,
 )
 from rakit.multiraft.tail_cache import TailCache
 from rakit.raft import (
     CompactedError,
     ConfState,
     Entry,
+    EntryID,
     EntryType,
     HardState,
     SnapshotTemporarilyUnavailableError,
@@ -425,6 +432,63 @@ def test_damage_to_any_part_of_an_entry_is_noticed_whatever_its_size(size: int) 
         decode_entry(GROUP, INDEX, value[: head - 1])
 
 
+@given(
+    sizes=st.lists(
+        st.sampled_from([0, 1, 100, VIEWED_BYTES_MIN - 101, VIEWED_BYTES_MIN]), min_size=1
+    ),
+    place=st.tuples(IDS, IDS),
+)
+def test_what_is_proposed_in_pieces_is_what_is_sent_stored_and_read(
+    sizes: list[int], place: EntryID
+) -> None:
+    pieces = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+    term, index = place
+    payload, checksum = join_payload(GROUP, place, pieces)
+    whole = b"".join(pieces)
+    assert payload == whole
+    entry = Entry(term, index, EntryType.NORMAL, payload, checksum)
+    plain = Entry(term, index, EntryType.NORMAL, whole)
+    assert entry_checksum(GROUP, plain) == checksum
+    value = encode_entry(GROUP, entry)
+    assert value == encode_entry(GROUP, plain)
+    assert decode_entry(GROUP, index, value) == plain
+    # As protobuf hands it over, and as it lies within a request.
+    for sent in (whole, memoryview(b"before" + whole + b"behind")[6 : 6 + len(whole)]):
+        arrived = arrived_entry(GROUP, place, EntryType.NORMAL, sent, checksum)
+        assert arrived is not None
+        assert arrived == plain
+        assert arrived.checksum == checksum
+        assert encode_entry(GROUP, arrived) == value
+        for where in ((term, index + 1), (term + 1, index)):
+            assert arrived_entry(GROUP, where, EntryType.NORMAL, sent, checksum) is None
+        assert arrived_entry(GROUP, place, EntryType.CONF_CHANGE, sent, checksum) is None
+
+
+def test_a_large_payload_is_joined_once_and_stored_as_it_is() -> None:
+    payload, checksum = join_payload(GROUP, (7, INDEX), [b"head", bytes(VIEWED_BYTES_MIN)])
+    arrived = arrived_entry(GROUP, (7, INDEX), EntryType.NORMAL, payload, checksum)
+    for entry in (Entry(7, INDEX, data=payload, checksum=checksum), arrived):
+        assert entry is not None
+        assert isinstance(entry.data, memoryview)
+        assert encode_entry(GROUP, entry) is entry.data.obj
+
+
+def test_a_view_of_something_else_is_not_taken_for_the_stored_value() -> None:
+    size = VIEWED_BYTES_MIN
+    payload, checksum = join_payload(GROUP, (7, INDEX), [bytes(size)])
+    value = encode_entry(GROUP, Entry(7, INDEX, data=payload, checksum=checksum))
+    for entry in (
+        Entry(8, INDEX, data=payload),
+        Entry(7, INDEX + 1, data=payload),
+        Entry(7, INDEX, EntryType.CONF_CHANGE, payload),
+        Entry(7, INDEX, data=memoryview(value)[:size]),
+        Entry(7, INDEX, data=memoryview(value)[ENTRY_HEAD_BYTES:-1]),
+        Entry(7, INDEX, data=memoryview(bytearray(value))[ENTRY_HEAD_BYTES:]),
+    ):
+        found = decode_entry(GROUP, entry.index, encode_entry(GROUP, entry))
+        assert found == entry
+
+
 def test_an_entry_of_an_unknown_type_is_damage_whatever_its_size() -> None:
     for data in (b"small", bytes(1 << 20)):
         value = encode_entry(GROUP, Entry(7, INDEX, cast("EntryType", 9), data))
@@ -437,6 +501,7 @@ def test_the_payload_of_a_large_stored_entry_is_not_copied() -> None:
     found = decode_entry(GROUP, INDEX, value)
     assert isinstance(found.data, memoryview)
     assert found.data.obj is value
+    assert encode_entry(GROUP, found) is value
     # It is a value like any other: equal to, and counted once with, the same payload in bytes.
     same = replace(found, data=bytes(found.data))
     assert len({found, same}) == 1

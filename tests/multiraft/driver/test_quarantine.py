@@ -15,9 +15,9 @@ from rakit.multiraft.quarantine import Quarantined
 from rakit.multiraft.records import (
     StoredHardState,
     decode_hard_state,
-    encode_entry,
     encode_hard_state,
 )
+from rakit.multiraft.stored_entries import encode_entry
 from rakit.raft import (
     ConfChange,
     ConfChangeSingle,
@@ -151,7 +151,7 @@ def test_s5_s9_s10_a_damaged_replica_takes_no_part(
     own = replica_id(victim.node_id, 1)
     assert not [one for one in cluster.sent if (one.group_id, one.from_replica) == (GROUP, own)]
     with pytest.raises(UnknownGroupError):
-        victim.driver.propose(GROUP, b"x", None)
+        victim.driver.propose(GROUP, (b"x",), None)
     # The others go on without it, and so does its other group.
     cluster.propose(leader, b"d")
     cluster.pump()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from rakit.multiraft.errors import NotLeadingError, UnknownGroupError
+from rakit.multiraft import driver as driver_module
+from rakit.multiraft import keys
+from rakit.multiraft.driver_config import DriverConfig
+from rakit.multiraft.errors import NotLeadingError, OverloadedError, UnknownGroupError
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
+from rakit.multiraft.stored_entries import VIEWED_BYTES_MIN
 from rakit.raft import ConfChange, ConfChangeSingle, ConfChangeType, ConfState, Role
 from tests.multiraft.driver.cluster import GROUP, Cluster
 
@@ -76,7 +80,7 @@ def test_a_leader_that_is_voted_out_hands_over() -> None:
 def test_a_proposal_is_applied_everywhere_and_answered_once() -> None:
     cluster = Cluster()
     leader = cluster.create_and_elect()
-    entry = leader.driver.propose(GROUP, b"one", "token")
+    entry = leader.driver.propose(GROUP, (b"one",), "token")
     cluster.pump()
     cluster.settle()
     assert cluster.check_replicas_agree() == [b"one"]
@@ -85,15 +89,48 @@ def test_a_proposal_is_applied_everywhere_and_answered_once() -> None:
     assert done.replicas >= 2
 
 
+def test_a_large_proposal_is_sent_stored_and_applied_from_one_memory() -> None:
+    cluster = Cluster()
+    leader = cluster.create_and_elect()
+    pieces = (b"head", bytes(VIEWED_BYTES_MIN))
+    _, index = leader.driver.propose(GROUP, pieces, "token")
+    cluster.pump()
+    cluster.settle()
+    assert cluster.check_replicas_agree() == [b"".join(pieces)]
+    entries = [
+        entry
+        for envelope in cluster.sent
+        for entry in envelope.message.entries
+        if entry.index == index
+    ]
+    assert len(entries) >= 2, "one for each follower"
+    for entry in entries:
+        assert isinstance(entry.data, memoryview)
+        for node in cluster.nodes.values():
+            assert node.disk.get(keys.entry(GROUP, index)) is entry.data.obj
+
+
+def test_what_is_refused_is_not_joined_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would cost most when there is too much to do already."""
+    cluster = Cluster(config=DriverConfig(uncommitted_bytes_max=1000))
+    leader = cluster.create_and_elect()
+    leader.driver.propose(GROUP, (b"x" * 900,), 1)
+    monkeypatch.setattr(driver_module, "join_payload", None)
+    with pytest.raises(OverloadedError):
+        leader.driver.propose(GROUP, (b"x" * 100, b"x" * 100), 2)
+    with pytest.raises(NotLeadingError):
+        cluster.followers()[0].driver.propose(GROUP, (b"x",), 3)
+
+
 def test_a_follower_refuses_a_proposal_and_names_the_leader() -> None:
     cluster = Cluster()
     leader = cluster.create_and_elect()
     follower = cluster.followers()[0]
     with pytest.raises(NotLeadingError) as refused:
-        follower.driver.propose(GROUP, b"x", None)
+        follower.driver.propose(GROUP, (b"x",), None)
     assert refused.value.leader_replica == leader.group.meta.replica_id
     with pytest.raises(UnknownGroupError):
-        follower.driver.propose(99, b"x", None)
+        follower.driver.propose(99, (b"x",), None)
 
 
 def test_s14_ready_comes_with_the_application_of_the_leaders_own_entry() -> None:

@@ -128,7 +128,7 @@ def do_something(node: Node, stranger: Stranger) -> None:
             driver.campaign(GROUP)
         case "propose":
             try:
-                driver.propose(GROUP, b"p", None)
+                driver.propose(GROUP, (b"p",), None)
             except ProposalRefusedError:
                 return
         case "read":
@@ -161,7 +161,7 @@ def test_s9_no_message_of_a_peer_ends_a_node(seed: int) -> None:
     node.hung = False
     while cluster.step_node(node):
         pass
-    node.driver.propose(OTHER, b"still here", "token")
+    node.driver.propose(OTHER, (b"still here",), "token")
     while cluster.step_node(node):
         pass
     assert node.machine(OTHER).items == [b"still here"]

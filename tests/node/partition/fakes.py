@@ -137,7 +137,7 @@ class SyncLeader:
         self.log.trim(self.machine.trim_index())
 
     def run(self, draft: Draft) -> Entry:
-        entry = self.log.append(self.term, draft.payload)
+        entry = self.log.append(self.term, b"".join(draft.pieces))
         self.outlook.proposed(draft, entry.term, entry.index)
         self.apply(entry)
         self.outlook.settled(entry.index)
@@ -214,13 +214,13 @@ class FakeHost:
         assert group_id == self.group_id
         return self.replica
 
-    def propose(self, group_id: int, data: bytes) -> FakeProposal:
+    def propose(self, group_id: int, *pieces: bytes) -> FakeProposal:
         assert group_id == self.group_id
         if self.refuse is not None:
             raise self.refuse
         if not self.leader.ready:
             raise NotLeadingError(self.leader.leader_replica, self.leader.term)
-        entry = self.log.append(self.leader.term, data)
+        entry = self.log.append(self.leader.term, b"".join(pieces))
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         proposal = FakeProposal((entry.term, entry.index), future)
         self.waiting.append((entry, proposal))

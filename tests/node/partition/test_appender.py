@@ -33,7 +33,7 @@ class Setting:
     def lead(self) -> Appender:
         return Appender(
             self.host.leader.machine.state,
-            lambda data: self.host.propose(GROUP, data),
+            lambda *pieces: self.host.propose(GROUP, *pieces),
             lambda: self.now_ms,
             lambda: 2,
             self.still_leads,

@@ -10,7 +10,7 @@ from rakit.multiraft import keys
 from rakit.multiraft.driver import Driver, DriverConfig
 from rakit.multiraft.machine import GroupKind, GroupMeta, replica_id
 from rakit.node.partition import state as state_module
-from rakit.node.partition.commands import Append, Trim, encode, encode_append
+from rakit.node.partition.commands import Append, Trim, append_pieces, encode
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.state import Mark
 from rakit.raft import ConfState
@@ -44,7 +44,7 @@ class Disk:
                 self.driver.synced(effects.number)
 
     def propose(self, data: bytes) -> None:
-        self.driver.propose(GROUP, data, None)
+        self.driver.propose(GROUP, (data,), None)
         self.run()
 
     @property
@@ -66,7 +66,7 @@ def test_a_checkpoint_goes_with_its_mark_and_every_mark_has_one(
     for number in range(60):
         time_ms = EVERY_MS * (number + 1)
         append = Append(number, 1, time_ms, None, 99, compressed=False, checkpoint=True)
-        one.propose(encode_append(append, b"x" * 100))
+        one.propose(b"".join(append_pieces(append, b"x" * 100)))
         indexes = [mark.index for mark in one.marks]
         assert one.checkpoints() == [1, *indexes], "a record every ten minutes, for ten hours"
         assert len(indexes) <= 8

@@ -10,8 +10,8 @@ from rakit.node.partition.commands import (
     Append,
     MalformedCommandError,
     append_in,
+    append_pieces,
     decode,
-    encode_append,
 )
 from rakit.node.partition.producers import Stamp
 from rakit.peer.v1 import partition_command_pb2 as pb
@@ -43,7 +43,7 @@ def plain(number: int = 7) -> Append:
 
 @given(append=_appends, content=st.binary(max_size=40).map(lambda end: LARGE + end))
 def test_a_large_append_is_what_protobuf_reads(append: Append, content: bytes) -> None:
-    payload = encode_append(append, content)
+    payload = b"".join(append_pieces(append, content))
     assert decode(payload) == append
     found = append_in(payload)
     assert found is not None
@@ -56,7 +56,7 @@ def test_a_large_append_is_what_protobuf_reads(append: Append, content: bytes) -
 
 
 def test_the_content_of_a_large_append_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    payload = encode_append(plain(), LARGE)
+    payload = b"".join(append_pieces(plain(), LARGE))
 
     def refuse(_payload: bytes) -> pb.PartitionCommand:
         raise AssertionError("the whole entry was parsed")
@@ -126,7 +126,7 @@ def test_a_large_command_of_another_kind_is_no_append() -> None:
 
 @pytest.mark.parametrize("cut_bytes", [1, 100, 4000])
 def test_an_append_that_breaks_off_is_malformed(cut_bytes: int) -> None:
-    payload = encode_append(plain(), LARGE + bytes(4000))[:-cut_bytes]
+    payload = b"".join(append_pieces(plain(), LARGE + bytes(4000)))[:-cut_bytes]
     for read in (decode, append_in):
         with pytest.raises(MalformedCommandError):
             read(payload)

@@ -54,7 +54,7 @@ async def test_s12_nothing_more_is_proposed_on_an_outlook_that_was_wrong() -> No
     host = FakeHost()
     appender = Appender(
         host.leader.machine.state,
-        lambda data: host.propose(GROUP, data),
+        lambda *pieces: host.propose(GROUP, *pieces),
         lambda: 1_000,
         lambda: 2,
         leads,

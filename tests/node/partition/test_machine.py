@@ -17,9 +17,9 @@ from rakit.node.partition.commands import (
     Maintenance,
     MalformedCommandError,
     Trim,
+    append_pieces,
     decode,
     encode,
-    encode_append,
     is_append,
 )
 from rakit.node.partition.machine import PartitionMachine
@@ -58,7 +58,7 @@ def apply(machine: PartitionMachine, index: int, payload: bytes, term: int = 1) 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 20_000])
 def test_an_append_survives_its_encoding(command: Append, size: int) -> None:
     content = b"c" * size
-    payload = encode_append(command, content)
+    payload = b"".join(append_pieces(command, content))
     assert decode(payload) == command
     assert is_append(payload)
     assert pb.PartitionCommand.FromString(payload).append.content == content
@@ -87,15 +87,15 @@ def test_s14_an_append_at_another_offset_stops_the_replica() -> None:
     machine = new_machine()
     wrong = Append(3, 2, 1_000, None, 0, compressed=False, checkpoint=False)
     with pytest.raises(AssertionError, match="the leader validated against another state"):
-        apply(machine, 2, encode_append(wrong, b"x"))
+        apply(machine, 2, b"".join(append_pieces(wrong, b"x")))
 
 
 def test_s14_a_duplicate_in_the_log_stops_the_replica() -> None:
     machine = new_machine()
-    apply(machine, 2, encode_append(APPEND, b"x"))
+    apply(machine, 2, b"".join(append_pieces(APPEND, b"x")))
     again = Append(2, 2, 1_000, Stamp(5, 1, 1, 0), 99, compressed=False, checkpoint=False)
     with pytest.raises(AssertionError, match="accepted by the leader, but is 'duplicate' now"):
-        apply(machine, 3, encode_append(again, b"x"))
+        apply(machine, 3, b"".join(append_pieces(again, b"x")))
 
 
 def test_s3_a_time_that_falls_stops_the_replica() -> None:
@@ -114,14 +114,14 @@ def test_an_entry_applies_once() -> None:
 
 def test_s1_a_checkpoint_is_due_at_exactly_the_entry_that_says_so() -> None:
     machine = new_machine()
-    apply(machine, 2, encode_append(APPEND, b"x"))
+    apply(machine, 2, b"".join(append_pieces(APPEND, b"x")))
     assert not machine.checkpoint_due()
     apply(machine, 3, encode(Checkpoint(1_000)))
     assert machine.checkpoint_due()
     machine.snapshot()
     assert not machine.checkpoint_due(), "an entry without data after it takes no second one"
     flagged = Append(2, 1, 1_000, None, 0, compressed=False, checkpoint=True)
-    apply(machine, 4, encode_append(flagged, b"x"))
+    apply(machine, 4, b"".join(append_pieces(flagged, b"x")))
     assert machine.checkpoint_due()
     assert [mark.index for mark in machine.state.marks] == [3, 4]
 

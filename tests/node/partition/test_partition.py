@@ -10,7 +10,7 @@ import pytest
 from rakit.api.v1 import error_pb2, log_service_pb2
 from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.node.errors import RakitError
-from rakit.node.partition.commands import Append, encode_append
+from rakit.node.partition.commands import Append, append_pieces
 from rakit.node.partition.inquiry import ProducerAnswer
 from rakit.node.partition.partition import Offsets, Partition, PartitionContext
 from rakit.node.partition.producers import Stamp
@@ -412,7 +412,7 @@ async def test_s24_a_log_in_which_a_forgotten_producer_named_zero_is_applied() -
     setting.partition.look_after()
     setting.host.commit()
     command = Append(1, 1, setting.now_ms, Stamp(7, 1, 2, 0), 5, compressed=False, checkpoint=False)
-    setting.host.propose(GROUP, encode_append(command, b"content"))
+    setting.host.propose(GROUP, *append_pieces(command, b"content"))
     setting.host.commit()
     assert setting.host.leader.machine.state.next_offset == 2
 

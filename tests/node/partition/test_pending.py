@@ -36,7 +36,7 @@ class Leader:
 
     def propose(self, draft: Draft) -> int:
         self.index += 1
-        self.waiting.append(Entry(1, self.index, EntryType.NORMAL, draft.payload))
+        self.waiting.append(Entry(1, self.index, EntryType.NORMAL, b"".join(draft.pieces)))
         self.outlook.proposed(draft, 1, self.index)
         return self.index
 

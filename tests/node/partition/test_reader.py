@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.node.partition import reader as reader_module
 from rakit.node.partition.batches import Batch
-from rakit.node.partition.commands import Append, Checkpoint, Trim, encode_append
+from rakit.node.partition.commands import Append, Checkpoint, Trim, append_pieces
 from rakit.node.partition.reader import CURSOR_COUNT_MAX, Reader
 from rakit.node.partition.stored import batch_of
 from rakit.raft import Entry, EntryType
@@ -194,7 +194,7 @@ def test_p4_entries_that_are_not_applied_are_not_read() -> None:
     leader = SyncLeader()
     leader.append(batch(5))
     draft = Append(5, 1, 2_000, None, 0, compressed=False, checkpoint=False)
-    leader.log.append(1, encode_append(draft, b"not committed"))
+    leader.log.append(1, b"".join(append_pieces(draft, b"not committed")))
     leader.log.readable_to = leader.machine.applied_index
     chunk = reader_of(leader).read(0, 1000)
     assert reader_of(leader).offset_at(leader.now_ms) == 0

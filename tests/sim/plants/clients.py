@@ -18,6 +18,7 @@ from rakit.raft import (
     EntryID,
     Message,
     NotLeaderError,
+    Payload,
     UncommittedLimitError,
     leader,
     replication,
@@ -62,8 +63,8 @@ def what_a_leader_appended_before_it_stepped_down_counts_as_refused() -> Generat
     """And is stored later."""
     original = leader.propose
 
-    def propose(raft: Raft, datas: Sequence[bytes]) -> EntryID:
-        entry = original(raft, datas)
+    def propose(raft: Raft, payloads: Sequence[tuple[Payload, int | None]]) -> EntryID:
+        entry = original(raft, payloads)
         if entry[1] % 20 == 0:
             raft.become_follower(raft.term, 0)
             raise NotLeaderError(0)
@@ -108,10 +109,10 @@ def a_long_log_takes_no_more_proposals() -> Generator[None]:
     """All is at rest, and nobody is served."""
     original = leader.propose
 
-    def propose(raft: Raft, datas: Sequence[bytes]) -> EntryID:
+    def propose(raft: Raft, payloads: Sequence[tuple[Payload, int | None]]) -> EntryID:
         if raft.log.last_index > 60:
             raise UncommittedLimitError("60 entries are enough")
-        return original(raft, datas)
+        return original(raft, payloads)
 
     with patch.object(leader, "propose", propose):
         yield

@@ -70,7 +70,7 @@ class CoordinatorHost(Protocol):
         """A replica of this node."""
         ...
 
-    def propose(self, group_id: int, data: bytes) -> ProposalView:
+    def propose(self, group_id: int, data: bytes, /) -> ProposalView:
         """Appends an entry; raises `ProposalRefusedError`."""
         ...
 

@@ -109,7 +109,7 @@ class HostPort(Protocol):
         """Removes a replica for good."""
         ...
 
-    def propose(self, group_id: int, data: bytes) -> ProposalView:
+    def propose(self, group_id: int, data: bytes, /) -> ProposalView:
         """Appends an entry to a group that this node leads; raises `ProposalRefusedError`."""
         ...
 

@@ -68,7 +68,7 @@ class Appender:
     def __init__(
         self,
         applied: LogState,
-        propose: Callable[[bytes], Proposal],
+        propose: Callable[[*tuple[bytes, ...]], Proposal],
         clock_ms: Callable[[], int],
         majority: Callable[[], int],
         still_leads: Callable[[], Awaitable[bool]],
@@ -124,7 +124,7 @@ class Appender:
 
     def _start(self, draft: Draft) -> asyncio.Future[Completion]:
         try:
-            proposal = self._propose(draft.payload)
+            proposal = self._propose(*draft.pieces)
         except ProposalRefusedError as error:
             raise refused(error) from error
         term, index = proposal.entry

@@ -95,11 +95,11 @@ Command: TypeAlias = Append | Maintenance
 Content: TypeAlias = Payload
 
 
-def encode_append(append: Append, content: bytes) -> bytes:
-    """Returns the entry payload that holds the batch.
+def append_pieces(append: Append, content: bytes) -> tuple[bytes, bytes]:
+    """Returns the two pieces of the entry payload that holds the batch: a head, and its content.
 
-    The two outer layers are written by hand, so that a large content is copied once and not once
-    for each message that it is nested in.
+    The two outer layers are written by hand, so that a large content is not copied for each message
+    that it is nested in.
     """
     head = pb.AppendBatch(
         base_offset=append.base_offset,
@@ -118,7 +118,7 @@ def encode_append(append: Append, content: bytes) -> bytes:
     small = head.SerializeToString(deterministic=True)
     before = heading(_CONTENT, len(content))
     inner_bytes = len(small) + len(before) + len(content)
-    return b"".join((heading(_APPEND, inner_bytes), small, before, content))
+    return b"".join((heading(_APPEND, inner_bytes), small, before)), content
 
 
 def encode(command: Maintenance) -> bytes:
@@ -165,7 +165,7 @@ def _split(payload: Payload) -> tuple[pb.AppendBatch, int, int] | None:
     """Returns the head of an append, and where its content lies.
 
     None: the payload is small, holds something else, or is not laid out to the byte as
-    `encode_append` does; then protobuf has the say, also about what is malformed.
+    `append_pieces` does; then protobuf has the say, also about what is malformed.
     """
     if len(payload) < _SPLIT_BYTES_MIN or not is_append(payload):
         return None

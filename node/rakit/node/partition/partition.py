@@ -301,7 +301,7 @@ class Partition:
         if self._appender is None or self._appender[0] != replica.term:
             appender = Appender(
                 self._machine(replica).state,
-                lambda data: self._host.propose(self.group_id, data),
+                lambda *pieces: self._host.propose(self.group_id, *pieces),
                 self._context.clock_ms,
                 lambda: len(replica.conf_state.voters) // 2 + 1,
                 partial(self._still_leads, replica.term),

@@ -9,7 +9,7 @@ leadership.
 
 What a new batch gets is one of:
 
-- `Draft`: propose this payload, and report the entry that it became with `proposed`.
+- `Draft`: propose this, and report the entry that it became with `proposed`.
 - `Known`: it was stored before; the original answer.
 - `Wait`: it is a duplicate of a pending batch, and answered when that one commits.
 - `Refusal`: it fails, for what the log holds (the offset is taken, a newer epoch is in force). When
@@ -35,8 +35,8 @@ from rakit.node.partition.commands import (
     Append,
     Command,
     Maintenance,
+    append_pieces,
     encode,
-    encode_append,
 )
 from rakit.node.partition.producers import (
     PRODUCER_COUNT_MAX,
@@ -60,7 +60,8 @@ class Draft:
     """A command to be proposed."""
 
     command: Command
-    payload: bytes
+    #: Of its payload, in a row.
+    pieces: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +140,11 @@ class Outlook:
             compressed=batch.compressed,
             checkpoint=self._checkpoint_due(len(batch.content), time_ms, settings),
         )
-        return Draft(command, encode_append(command, batch.content))
+        return Draft(command, append_pieces(command, batch.content))
 
     def maintain(self, command: Maintenance) -> Draft:
         """Returns the draft of a command without content."""
-        return Draft(command, encode(command))
+        return Draft(command, (encode(command),))
 
     def stamp_time(self, now_ms: int) -> int:
         """Returns the append time of an entry that is proposed now (S3)."""
@@ -153,7 +154,7 @@ class Outlook:
         """Takes note of the entry that a draft became; drafts are proposed in the order made."""
         assert index > self._last_index, "entries of one leadership have ascending indexes"
         self._last_index = index
-        self.ahead.apply(draft.command, term, index, len(draft.payload))
+        self.ahead.apply(draft.command, term, index, sum(map(len, draft.pieces)))
         producer_id = 0
         if isinstance(draft.command, Append) and draft.command.stamp is not None:
             producer_id = draft.command.stamp.producer_id

@@ -68,8 +68,11 @@ class ReplicaHost(Protocol):
         """Returns the working replica of a group on this node."""
         ...
 
-    def propose(self, group_id: int, data: bytes) -> Proposal:
-        """Appends an entry to the leader's log; raises `ProposalRefusedError`."""
+    def propose(self, group_id: int, *pieces: bytes) -> Proposal:
+        """Appends an entry, these pieces in a row, to the leader's log.
+
+        Raises `ProposalRefusedError`.
+        """
         ...
 
     async def read_barrier(self, group_id: int) -> int:

@@ -1,0 +1,126 @@
+"""An entry as it is stored: a fixed head, then the payload, behind one checksum.
+
+The checksum also covers where the entry belongs. It is taken once, by the leader, goes over the
+wire with the entry, and is stored by every replica: one and the same from there to the disks (P9).
+
+The payload of a large entry is a view of the value in which it is stored. A leader joins it there,
+from the pieces that were proposed; a follower, from the request; who reads it from the disk has it
+there. So each copies it once, and what is sent, cached, applied and stored is the same memory.
+
+Rules:
+
+- A view is recognised by what lies before it: a head that says what the entry's own would. Whatever
+  else an entry holds is joined when it is stored.
+- What was not made on this machine was checked when it became an entry.
+
+Decoding raises `StoreCorruptError`: the caller quarantines the group.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final, cast
+
+from rakit.multiraft.checksum import crc32c, crc32c_before, crc32c_extend
+from rakit.multiraft.errors import StoreCorruptError
+from rakit.raft import Entry, EntryID, EntryType, Payload
+
+#: What the checksum of an entry covers beside its payload: group, index, term, type.
+_IDENTITY: Final = struct.Struct(">QQQB")
+#: What stands before the payload of a stored entry: checksum, term, type.
+_HEAD: Final = struct.Struct(">IQB")
+ENTRY_HEAD_BYTES: Final = _HEAD.size
+#: From this size on a payload is a view of the stored value: below, a copy costs less.
+VIEWED_BYTES_MIN: Final = 16 << 10
+_TYPES: Final = {kind.value: kind for kind in EntryType}
+
+
+def join_payload(group_id: int, place: EntryID, pieces: Sequence[bytes]) -> tuple[Payload, int]:
+    """Returns the payload and the checksum of a NORMAL entry that will have this place."""
+    term, index = place
+    checksum = crc32c(_IDENTITY.pack(group_id, index, term, EntryType.NORMAL))
+    for piece in pieces:
+        checksum = crc32c_extend(checksum, piece)
+    if sum(map(len, pieces)) < VIEWED_BYTES_MIN:
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), checksum
+    value = b"".join((_HEAD.pack(checksum, term, EntryType.NORMAL), *pieces))
+    return memoryview(value)[ENTRY_HEAD_BYTES:], checksum
+
+
+def arrived_entry(
+    group_id: int, place: EntryID, kind: EntryType, payload: Payload, checksum: int
+) -> Entry | None:
+    """Returns the entry that a peer sent; None if its checksum is another."""
+    term, index = place
+    if len(payload) < VIEWED_BYTES_MIN:
+        data = bytes(payload)
+        taken = entry_crc32c(group_id, index, term, kind, data)
+        return Entry(term, index, kind, data, checksum) if taken == checksum else None
+    value = b"".join((_HEAD.pack(checksum, term, kind), payload))
+    if _viewed_crc32c(group_id, index, value) != checksum:
+        return None
+    return Entry(term, index, kind, memoryview(value)[ENTRY_HEAD_BYTES:], checksum)
+
+
+def entry_checksum(group_id: int, entry: Entry) -> int:
+    """Returns the checksum of an entry in its place; taken once, then remembered with it."""
+    if entry.checksum is None:
+        checksum = entry_crc32c(group_id, entry.index, entry.term, entry.type, bytes(entry.data))
+        # Entries are frozen; this is no part of what they are.
+        object.__setattr__(entry, "checksum", checksum)
+        return checksum
+    return entry.checksum
+
+
+def entry_crc32c(group_id: int, index: int, term: int, kind: int, data: bytes) -> int:
+    """Takes the checksum of an entry, stored or sent: over group, index, term, type, payload."""
+    return crc32c_extend(crc32c(_IDENTITY.pack(group_id, index, term, kind)), data)
+
+
+def _viewed_crc32c(group_id: int, index: int, value: bytes) -> int:
+    """Takes the checksum of a stored entry without a copy of its payload, which is what costs.
+
+    The checksum takes whole bytes, so it begins where the head leads to what stands before the
+    payload.
+    """
+    _, term, kind = _HEAD.unpack_from(value)
+    before = crc32c(_IDENTITY.pack(group_id, index, term, kind))
+    return crc32c_extend(crc32c_before(before, value[:ENTRY_HEAD_BYTES]), value)
+
+
+def encode_entry(group_id: int, entry: Entry) -> bytes:
+    """Returns the stored value of an entry."""
+    head, data = _HEAD.pack(entry_checksum(group_id, entry), entry.term, entry.type), entry.data
+    if isinstance(data, memoryview):
+        value = cast("object", data.obj)
+        size = len(head) + len(data)
+        # The checksum in the head is that of the payload, so the payload is what follows: there
+        # are no other views of such bytes.
+        if isinstance(value, bytes) and len(value) == size and value.startswith(head):
+            return value
+    return b"".join((head, data))
+
+
+def decode_entry(group_id: int, index: int, value: bytes) -> Entry:
+    """Reads what `encode_entry` wrote for this place, or raises `StoreCorruptError`."""
+    if len(value) < ENTRY_HEAD_BYTES:
+        raise StoreCorruptError(f"entry {index} of group {group_id} is cut to {len(value)} bytes")
+    checksum, term, kind = _HEAD.unpack_from(value)
+    data: Payload
+    if len(value) < VIEWED_BYTES_MIN:
+        data = value[ENTRY_HEAD_BYTES:]
+        taken = entry_crc32c(group_id, index, term, kind, data)
+    else:
+        data = memoryview(value)[ENTRY_HEAD_BYTES:]
+        taken = _viewed_crc32c(group_id, index, value)
+    if taken != checksum:
+        raise StoreCorruptError(f"entry {index} of group {group_id} fails its checksum")
+    if kind not in _TYPES:
+        raise StoreCorruptError(f"entry {index} of group {group_id} is of the unknown type {kind}")
+    return Entry(term, index, _TYPES[kind], data, checksum)
+
+
+def stored_bytes(entry: Entry) -> int:
+    """Returns what an entry takes in the store, without its key."""
+    return ENTRY_HEAD_BYTES + len(entry.data)
