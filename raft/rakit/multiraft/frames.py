@@ -87,14 +87,14 @@ class Frames:
     def take_back(self, message: memoryview) -> None:
         """Takes the memory of a message, which nobody may look at any more."""
         memory = cast("bytearray", message.obj)
-        if len(memory) > SPARE_BYTES_MAX:
-            return
         try:
+            # Whoever read it may hold it while waiting for the next one.
             message.release()
             memory.append(memory.pop())
         except BufferError:  # somebody looks at a part of it
             return
-        self._spare = memory
+        if len(memory) <= SPARE_BYTES_MAX:
+            self._spare = memory
 
     def _cut(self) -> list[Frame]:
         messages: list[Frame] = []

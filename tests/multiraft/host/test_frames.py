@@ -107,6 +107,8 @@ def test_very_large_memory_is_not_kept() -> None:
     first = one(frames, framed(bytes(SPARE_BYTES_MAX + 1)))
     held = first.obj
     frames.take_back(first)
+    with pytest.raises(ValueError, match="released"):
+        len(first)
     assert one(frames, framed(bytes(SPARE_BYTES_MAX))).obj is not held
 
 
