@@ -24,7 +24,7 @@ Within one start the count only grows, but hellos of two lanes may overtake each
 node may itself have started anew meanwhile, so the memory names the start that it was heard of.
 
 The memory travels with batches that are written anyway, a row for each peer that was heard since
-the last one, at most one for each ping. By itself it is written when a hello tells of a new start,
+the last one, at most one for each ping. By itself it is written when a hello tells something new,
 and when a count has grown by `WRITES_BETWEEN_NOTES`, so that an idle cluster writes nothing.
 
 Left out: whether the peer may call at all (TLS, the node's business), and what becomes of a node
@@ -179,24 +179,14 @@ class StoreMemory:
         self._epochs[store_uuid] = start.boot_epoch
         known = self._known.get(store_uuid) or RememberedStore(start.node_id)
         said = replace(_said(known, start), went_back=False, returned_counter=0)
-        # Of a start that is known already a second hello tells what a ping does.
-        is_news = said != self._known.get(store_uuid)
-        self._take(
-            store_uuid,
-            said,
-            synced_counter,
-            urgent=is_news or self._is_far(store_uuid, synced_counter),
-        )
+        self._take(store_uuid, said, synced_counter, urgent=True)
 
     def heard(self, store_uuid: str, count: int) -> None:
         """Takes in how far a store is that has greeted before."""
         known = self._known.get(store_uuid)
         if known is not None and not known.went_back:
-            self._take(store_uuid, known, count, urgent=self._is_far(store_uuid, count))
-
-    def _is_far(self, store_uuid: str, count: int) -> bool:
-        """Whether a store has written much since what is noted of it."""
-        return count - self._noted.get(store_uuid, 0) >= WRITES_BETWEEN_NOTES
+            far = count - self._noted.get(store_uuid, 0) >= WRITES_BETWEEN_NOTES
+            self._take(store_uuid, known, count, urgent=far)
 
     def is_newest_start(self, store_uuid: str, boot_epoch: int) -> bool:
         """Tells whether a start is the one of this store that greeted last."""

@@ -150,21 +150,6 @@ def test_s7_a_node_that_restarts_lets_in_a_store_that_went_on_meanwhile() -> Non
     assert not again.restarted().lets_in(opened_counter=98, synced_counter=5200)
 
 
-def test_s7_a_second_hello_of_a_start_moves_the_memory_on_as_a_ping_does() -> None:
-    """The other lane's, or that of a lane that came back: it tells no more than how far it is."""
-    door = Door()
-    door.lets_in(synced_counter=500)
-    door.save()
-    assert door.lets_in(synced_counter=520)
-    assert door.memory.has_news
-    assert not door.memory.is_urgent
-    assert door.lets_in(synced_counter=1600)
-    assert door.memory.is_urgent
-    door.save()
-    assert door.lets_in(boot_epoch=6, opened_counter=1601, synced_counter=1602)
-    assert door.memory.is_urgent, "another start is news"
-
-
 def test_s7_pings_move_the_memory_on_with_whatever_is_written() -> None:
     door = Door()
     door.lets_in(synced_counter=500)

@@ -61,8 +61,16 @@ async def two_idle_nodes(directory: Path) -> tuple[Node, Node]:
         cluster.introduce(node)
     await until(cluster.all_up)
     first, second = cluster.nodes
+    # Each lane greets, and what a hello tells is noted at once: all three are over.
+    await until(lambda: goes_past_grpc(first, second) and goes_past_grpc(second, first))
     await until(lambda: remembered(first, second) and remembered(second, first))
+    await until(lambda: not any(node.host._memory.is_urgent for node in cluster.nodes))
     return first, second
+
+
+def goes_past_grpc(node: Node, other: Node) -> bool:
+    data = node.host._peers.transport._peers[other.node_id].data
+    return data.connected and data.is_framed
 
 
 async def test_s7_a_store_that_was_restored_from_a_copy_is_never_let_in_again(
