@@ -26,6 +26,7 @@ from rakit.client import (
     partition_for,
 )
 from rakit.client.errors import make_error
+from rakit.client.producing import engine
 from rakit.client.producing.batch import Batch, Delivery
 from rakit.client.producing.failures import KEPT_COUNT_MAX, Failures
 
@@ -68,6 +69,28 @@ async def test_a_receipt_names_the_place_of_its_record(fake: FakeCluster, client
     assert fake.topics["t"][partition].values() == [b"v", b"v"]
     # Straight to the leader, both in one batch.
     assert [(node, request.leader_only) for node, request in fake.seen] == [(partition + 1, True)]
+
+
+@pytest.mark.parametrize(("size", "count"), [(10, 3), (100, 2000), (2000, 100), (300_000, 1)])
+async def test_batches_of_every_size_arrive_as_they_were_also_when_they_are_sent_again(
+    fake: FakeCluster, client: Client, size: int, count: int
+) -> None:
+    """However they are written: as a whole, in steps, or by hand."""
+    values = [bytes([at % 251]) * (size - at % 2) for at in range(count)]
+    fake.faults = script([None, Fault.BREAK_BEFORE])
+    async with client.producer() as producer:
+        for _ in range(2):
+            await (await producer.send_batch("t", values, partition=0))
+    assert fake.topics["t"][0].values() == values * 2
+
+
+async def test_a_producer_keeps_memory_for_its_batches(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(engine, "keep_freed_memory", lambda: asked.append(1))
+    async with client.producer():
+        assert asked == [1]
 
 
 async def test_what_waits_goes_out_before_those_hear_whose_batch_was_acknowledged(
