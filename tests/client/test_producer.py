@@ -71,7 +71,7 @@ async def test_a_receipt_names_the_place_of_its_record(fake: FakeCluster, client
     assert [(node, request.leader_only) for node, request in fake.seen] == [(partition + 1, True)]
 
 
-@pytest.mark.parametrize(("size", "count"), [(10, 3), (100, 2000), (2000, 100), (300_000, 1)])
+@pytest.mark.parametrize(("size", "count"), [(10, 3), (100, 6000), (2000, 100), (300_000, 1)])
 async def test_batches_of_every_size_arrive_as_they_were_also_when_they_are_sent_again(
     fake: FakeCluster, client: Client, size: int, count: int
 ) -> None:
