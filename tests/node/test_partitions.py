@@ -116,6 +116,9 @@ class Node:
     def propose(self, group_id: int, *pieces: bytes) -> FakeProposal:
         return self.hosts[group_id].propose(group_id, *pieces)
 
+    def feature_level(self, _node_id: int) -> int:
+        return 2
+
     async def read_barrier(self, group_id: int) -> int:
         return await self.hosts[group_id].read_barrier(group_id)
 

@@ -4,7 +4,8 @@
 One `Broker` per node and life of its process. It answers each request at most once, with what the
 broker would answer: stored (where), refused (nothing was appended), or unknown. As in
 `rakit.node.partition.refusals`, a refusal that rests on the log is told when what was pending is
-applied and a read has confirmed the leadership.
+applied and a read has confirmed the leadership. As in `rakit.node.partition.gathering`, batches
+wait for each other and share an entry: every other one does, so that both ways are taken.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rakit.node.errors import RakitError
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import Expire, Trim
 from rakit.node.partition.machine import PartitionMachine
-from rakit.node.partition.pending import Draft, Known, Outlook, Refusal
+from rakit.node.partition.pending import Draft, Known, Outlook, Refusal, Run, Wait
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.reader import Chunk, Reader
 from rakit.node.partition.retention import decide
@@ -62,11 +63,37 @@ class Held:
         return Refused(str(self.error), elsewhere, None if end is None else int(end))
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Somebody who is told where a batch went when an entry is applied."""
+
+    reply: Reply
+    # Which one of the entry it is.
+    at: int = 0
+    # Where it went, if that is known: it is a duplicate.
+    original: Stored | None = None
+
+    def keep(self, result: object) -> None:
+        stored = result[self.at] if isinstance(result, tuple) else result
+        stored = self.original or stored
+        if isinstance(stored, Stored):
+            self.reply(stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A batch that waits for others."""
+
+    batch: Batch
+    stamp: Stamp | None
+    reply: Reply
+
+
 @dataclass(slots=True)
 class Waiting:
     """Requests that go on when an entry is applied."""
 
-    replies: list[Reply | Held]
+    promises: list[Promise | Held]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +119,8 @@ class Broker:
         self.now_ms = clock.now_ms
         self.outlooks: dict[int, Outlook] = {}
         self.waiting: dict[tuple[int, int], Waiting] = {}
+        self.gathered: dict[int, list[Request]] = {}
+        self.appends = 0
         # Each with the replica that it reads; one that is made anew gets another.
         self.readers: dict[int, tuple[Group, Reader]] = {}
 
@@ -135,23 +164,61 @@ class Broker:
         if outlook is None:
             reply(Refused("not leading", elsewhere=True))
             return
+        self.appends += 1
+        if expected_offset is None and self.appends % 2 and outlook.pending_count:
+            self.gathered.setdefault(group_id, []).append(Request(batch, stamp, reply))
+            return
+        self.flush(group_id, outlook)
         try:
             verdict = outlook.append(batch, stamp, expected_offset, self.now_ms(), self.settings)
         except RakitError as error:
             reply(Refused(str(error), elsewhere=False))
             return
+        if isinstance(verdict, Draft):
+            self._propose(group_id, outlook, verdict, [Promise(reply)])
+        else:
+            self._answer(group_id, outlook, verdict, reply)
+
+    def flush(self, group_id: int, outlook: Outlook) -> None:
+        """Proposes what has gathered, in as few entries as it takes."""
+        run, promises = Run(), list[Promise | Held]()
+        for request in self.gathered.pop(group_id, ()):
+            if run.knows(request.stamp):
+                self._propose_run(group_id, outlook, run, promises)
+                run, promises = Run(), []
+            try:
+                verdict = outlook.objection(request.batch, request.stamp, run)
+            except RakitError as error:
+                request.reply(Refused(str(error), elsewhere=False))
+                continue
+            if verdict is None:
+                promises.append(Promise(request.reply, len(run.batches)))
+                run.add(request.batch, request.stamp)
+            else:
+                self._answer(group_id, outlook, verdict, request.reply)
+        if promises:
+            self._propose_run(group_id, outlook, run, promises)
+
+    def _propose_run(
+        self, group_id: int, outlook: Outlook, run: Run, promises: list[Promise | Held]
+    ) -> None:
+        draft = outlook.join(run, self.now_ms(), self.settings)
+        self._propose(group_id, outlook, draft, promises)
+
+    def _answer(
+        self, group_id: int, outlook: Outlook, verdict: Known | Wait | Refusal, reply: Reply
+    ) -> None:
         if isinstance(verdict, Known):
             reply(verdict.stored)
-        elif isinstance(verdict, Draft):
-            self._propose(group_id, outlook, verdict, reply)
-        elif isinstance(verdict, Refusal):
+        elif isinstance(verdict, Wait):
+            duplicate = Promise(reply, original=verdict.stored)
+            self.waiting[group_id, verdict.stored.index].promises.append(duplicate)
+        else:
             held = Held(reply, verdict.error, outlook)
             if verdict.index:
-                self.waiting[group_id, verdict.index].replies.append(held)
+                self.waiting[group_id, verdict.index].promises.append(held)
             else:
                 self._confirm(group_id, held)
-        else:
-            self.waiting[group_id, verdict.index].replies.append(reply)
 
     def _confirm(self, group_id: int, held: Held) -> None:
         try:
@@ -164,30 +231,35 @@ class Broker:
         leads = not answer.lost and self.outlooks.get(answer.group_id) is held.outlook
         held.reply(held.refused(elsewhere=not leads))
 
-    def _propose(self, group_id: int, outlook: Outlook, draft: Draft, reply: Reply | None) -> None:
+    def _propose(
+        self, group_id: int, outlook: Outlook, draft: Draft, promises: list[Promise | Held]
+    ) -> None:
         try:
             term, index = self.driver.propose(group_id, draft.pieces, (group_id, outlook))
         except ProposalRefusedError as error:
-            if reply is not None:
-                reply(Refused(str(error), elsewhere=True))
+            for promise in promises:
+                promise.reply(Refused(str(error), elsewhere=True))
             return
         outlook.proposed(draft, term, index)
-        self.waiting[group_id, index] = Waiting([] if reply is None else [reply])
+        self.waiting[group_id, index] = Waiting(promises)
 
     def maintain(self, group_id: int) -> None:
         """What the retention tick does: trims the log where the settings allow."""
         outlook = self.outlooks.get(group_id)
         if outlook is None:
             return
+        self.flush(group_id, outlook)
         now_ms = outlook.stamp_time(self.now_ms())
         trusted = self.clock.trusted()
         for command in decide(outlook.ahead, self.settings, now_ms, clock_trusted=trusted):
             if isinstance(command, (Trim, Expire)):
                 self.clock.deletes(group_id)
-            self._propose(group_id, outlook, outlook.maintain(command), None)
+            self._propose(group_id, outlook, outlook.maintain(command), [])
 
     def role_changed(self, change: RoleChange) -> None:
         self.outlooks.pop(change.group_id, None)
+        for request in self.gathered.pop(change.group_id, ()):
+            request.reply(Refused("the leadership is over", elsewhere=True))
         group = self.driver.group(change.group_id)
         machine = None if group is None else group.machine
         if change.ready and isinstance(machine, PartitionMachine):
@@ -203,13 +275,15 @@ class Broker:
         waiting = self.waiting.pop((group_id, index), None)
         if waiting is None:
             return
-        for reply in waiting.replies:
-            if isinstance(reply, Held):
+        for promise in waiting.promises:
+            if isinstance(promise, Held):
                 if completion.lost:
-                    reply.reply(Refused("the leadership is lost", elsewhere=True))
+                    promise.reply(Refused("the leadership is lost", elsewhere=True))
                 else:
-                    self._confirm(group_id, reply)
+                    self._confirm(group_id, promise)
             elif completion.lost:
-                reply(Unknown())
-            elif isinstance(completion.result, Stored):
-                reply(completion.result)
+                promise.reply(Unknown())
+            else:
+                promise.keep(completion.result)
+        if outlook is not None and not outlook.pending_count:
+            self.flush(group_id, outlook)

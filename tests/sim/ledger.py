@@ -19,6 +19,7 @@ from rakit.multiraft.group import Group
 from rakit.multiraft.machine import GroupKind
 from rakit.multiraft.stored_entries import decode_entry
 from rakit.node.partition.commands import parse
+from rakit.peer.v1.partition_command_pb2 import AppendBatch
 from rakit.raft import EntryType
 from tests.sim.disk import SimDisk
 from tests.sim.violations import Invariant, ViolationError
@@ -71,7 +72,9 @@ class Ledger:
     def _read(self, group_id: int, page: Page, payload: bytes) -> None:
         command = parse(payload)
         kind = command.WhichOneof("command")
-        time_ms: int = getattr(command, kind or "append").append_time_ms
+        batches = [command.append] if kind == "append" else list(command.appends.batches)
+        said = batches[-1] if batches else getattr(command, kind or "append")
+        time_ms: int = said.append_time_ms
         if time_ms < page.append_time_ms:
             raise ViolationError(
                 Invariant.CLOCKS,
@@ -80,9 +83,11 @@ class Ledger:
         page.append_time_ms = time_ms
         if kind == "trim":
             page.start_offset = max(page.start_offset, command.trim.start_offset)
-        if kind != "append":
-            return
-        content, base = command.append.content, command.append.base_offset
+        for batch in batches:
+            self._stands(group_id, page, batch)
+
+    def _stands(self, group_id: int, page: Page, batch: AppendBatch) -> None:
+        content, base = batch.content, batch.base_offset
         if not self.was_sent(content) or content in page.at or base != page.next_offset:
             raise ViolationError(
                 Invariant.ONCE,
@@ -90,7 +95,7 @@ class Ledger:
                 f" at {page.at.get(content)}; the log ended at {page.next_offset}",
             )
         page.at[content] = base
-        page.next_offset = base + command.append.record_count
+        page.next_offset = base + batch.record_count
 
     def begins_after(self, node_id: int, group_id: int, index: int) -> None:
         """A replica's log begins after entry `index`, where its base stands."""

@@ -131,7 +131,13 @@ class Partitions:
         return made
 
     def append(
-        self, group_id: int, batch: Batch, stamp: Stamp | None, expected_offset: int | None
+        self,
+        group_id: int,
+        batch: Batch,
+        stamp: Stamp | None,
+        expected_offset: int | None,
+        *,
+        gather: bool = False,
     ) -> asyncio.Future[Appended]:
         """Appends to a partition that this node leads; raises RakitError otherwise."""
         if self._lacks_room(group_id):
@@ -147,7 +153,7 @@ class Partitions:
                 "The disks of the partition's leader or of most of its replicas are nearly full:"
                 " free some room, or shorten the retention of topics. Reads go on.",
             )
-        return self.get(group_id).append(batch, stamp, expected_offset)
+        return self.get(group_id).append(batch, stamp, expected_offset, gather=gather)
 
     def stored_before(self, group_id: int, stored: Stored) -> Appended:
         """What Produce answers for a batch that is known to be committed."""

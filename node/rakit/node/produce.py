@@ -29,7 +29,13 @@ from rakit.node.errors import RakitError
 from rakit.node.forwarding.intact import sent_crc32c
 from rakit.node.forwarding.link import ForwardLink
 from rakit.node.metadata.registry import PartitionInfo
-from rakit.node.partition.answers import Appended, DoomedAnswer, refusal_uncertain
+from rakit.node.partition.answers import (
+    Appended,
+    DoomedAnswer,
+    GatheredAnswer,
+    not_proposed,
+    refusal_uncertain,
+)
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
 from rakit.node.routing import Router, answer_by, give_up_at, is_reroutable, not_misled
@@ -44,9 +50,18 @@ class LocalAppend(Protocol):
     """The partitions of this node."""
 
     def append(
-        self, group_id: int, batch: Batch, stamp: Stamp | None, expected_offset: int | None
+        self,
+        group_id: int,
+        batch: Batch,
+        stamp: Stamp | None,
+        expected_offset: int | None,
+        *,
+        gather: bool,
     ) -> asyncio.Future[Appended]:
-        """Appends to a partition that this node leads; raises RakitError otherwise."""
+        """Appends to a partition that this node leads; raises RakitError otherwise.
+
+        With `gather` it may wait for others and share an entry with them.
+        """
         ...
 
 
@@ -121,7 +136,7 @@ class Dispatch:
     ) -> asyncio.Future[Appended]:
         """Appends here or sends the batch to the leader; raises RakitError, or the future does."""
         if node_id == self._node_id:
-            return self._local.append(group_id, batch, stamp, expected_offset)
+            return self._local.append(group_id, batch, stamp, expected_offset, gather=not lane)
         forwarded = ForwardedBatch(
             lane=lane,
             restart=restart,
@@ -221,7 +236,11 @@ async def answered(answer: asyncio.Future[Appended], deadline: float) -> Appende
         async with asyncio.timeout_at(answer_by(deadline)):
             return await answer
     except TimeoutError:
-        if isinstance(answer, DoomedAnswer):
+        if isinstance(answer, GatheredAnswer) and not answer.is_judged:
+            raise not_proposed() from None
+        if isinstance(answer, DoomedAnswer) or (
+            isinstance(answer, GatheredAnswer) and answer.is_doomed
+        ):
             raise refusal_uncertain() from None
         raise RakitError(
             error_pb2.ERROR_REASON_OUTCOME_UNKNOWN,

@@ -47,6 +47,9 @@ Lane: TypeAlias = wire.LinkLane.ValueType
 CONTROL: Final = wire.LINK_LANE_CONTROL
 DATA: Final = wire.LINK_LANE_DATA
 
+#: What this version reads, of entries above all; hellos tell it. What a lower level does not read
+#: is written only where every member of a group is known to. 2: entries of several batches.
+FEATURE_LEVEL: Final = 2
 WRITES_BETWEEN_NOTES: Final = 1_000
 #: Stores that are remembered: far more than any cluster has seen. A newer one is forgotten.
 STORES_COUNT_MAX: Final = 16_384
@@ -246,6 +249,8 @@ class Gate:
         self._on_rollback = on_rollback
         #: Of nodes whose hello was accepted.
         self._stores: dict[int, str] = {}
+        #: Of the same: what their newest start reads.
+        self._levels: dict[int, int] = {}
 
     def hello(self, to_node_id: int, lane: Lane) -> wire.Hello:
         """Returns the first message of a stream to or from this peer."""
@@ -259,7 +264,12 @@ class Gate:
             synced_counter=self._synced_counter(),
             lane=lane,
             opened_counter=me.opened_counter,
+            feature_level=FEATURE_LEVEL,
         )
+
+    def feature_level(self, node_id: int) -> int:
+        """Returns what the process reads that a node greeted with last; 0: it did not."""
+        return self._levels.get(node_id, 0)
 
     def judge(self, hello: wire.Hello, expected_node_id: int | None = None) -> str | None:
         """Returns why this peer is refused, or None. `expected_node_id`: whom we called."""
@@ -322,6 +332,7 @@ class Gate:
             return str(found)
         self._memory.greeted(start, hello.synced_counter)
         self._stores[node_id] = store_uuid
+        self._levels[node_id] = max(1, hello.feature_level)
         return None
 
 

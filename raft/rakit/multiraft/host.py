@@ -37,6 +37,7 @@ from rakit.multiraft.effects import Completion, Effects, Envelope, RoleChange
 from rakit.multiraft.errors import ProposalRefusedError
 from rakit.multiraft.framed import LaneServer
 from rakit.multiraft.hello import (
+    FEATURE_LEVEL,
     NodeIdentity,
     Rollback,
     StoreMemory,
@@ -295,6 +296,10 @@ class Host:
     def node_is_up(self, node_id: int) -> bool:
         """Tells whether a node answered lately; this one always did."""
         return node_id == self.node_id or self._peers.liveness.is_up(node_id)
+
+    def feature_level(self, node_id: int) -> int:
+        """Returns what the version reads that a node runs; 0 until it has greeted this start."""
+        return FEATURE_LEVEL if node_id == self.node_id else self._peers.gate.feature_level(node_id)
 
     def round_trip_ms(self, node_id: int) -> int | None:
         """Returns how long the newest ping of a peer took."""

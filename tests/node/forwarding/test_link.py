@@ -35,12 +35,21 @@ class Leader:
         self.taken: list[tuple[bytes, asyncio.Future[Appended]]] = []
         self.refuse: error_pb2.ErrorReason.ValueType | None = None
         self.doomed: DoomedAnswer | None = None
+        #: Whether each of them may wait for others.
+        self.gather: list[bool] = []
         self.changed = asyncio.Event()
 
     def append(
-        self, group_id: int, batch: Batch, stamp: Stamp | None, expected_offset: int | None
+        self,
+        group_id: int,
+        batch: Batch,
+        stamp: Stamp | None,
+        expected_offset: int | None,
+        *,
+        gather: bool,
     ) -> asyncio.Future[Appended]:
         del group_id, stamp, expected_offset
+        self.gather.append(gather)
         if self.refuse is not None:
             raise RakitError(self.refuse, "refused")
         answer: asyncio.Future[Appended] = self.doomed or asyncio.Future()

@@ -63,6 +63,8 @@ class World:
     ended_lanes: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     refuse: error_pb2.ErrorReason.ValueType | None = None
+    #: Whether each of what was appended here may wait for others.
+    gather: list[bool] = field(default_factory=list[bool])
     #: What a leader takes now is going to fail.
     doom: bool = False
     term: int = 1
@@ -102,10 +104,17 @@ class World:
         self.leaders.announced(known.node_id, [], [GROUP], complete=False)
 
     def append(
-        self, group_id: int, batch: Batch, stamp: Stamp | None, expected_offset: int | None
+        self,
+        group_id: int,
+        batch: Batch,
+        stamp: Stamp | None,
+        expected_offset: int | None,
+        *,
+        gather: bool,
     ) -> asyncio.Future[Appended]:
         """The partitions of this node."""
         del group_id, stamp, expected_offset
+        self.gather.append(gather)
         return self.take(ME, batch.content, 0, restart=False)
 
     def take(

@@ -28,6 +28,7 @@ class Setting:
         #: What a majority says, when it is asked whether the leadership still holds.
         self.leads = True
         self.questions = 0
+        self.may_gather = True
         self.appender = self.lead()
 
     def lead(self) -> Appender:
@@ -37,6 +38,7 @@ class Setting:
             lambda: self.now_ms,
             lambda: 2,
             self.still_leads,
+            may_gather=lambda: self.may_gather,
             fsynced=True,
         )
 

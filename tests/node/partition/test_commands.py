@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rakit.node.partition.commands import (
     Append,
     MalformedCommandError,
-    append_in,
     append_pieces,
+    batches_in,
     decode,
 )
 from rakit.node.partition.producers import Stamp
@@ -45,9 +45,7 @@ def plain(number: int = 7) -> Append:
 def test_a_large_append_is_what_protobuf_reads(append: Append, content: bytes) -> None:
     payload = b"".join(append_pieces(append, content))
     assert decode(payload) == append
-    found = append_in(payload)
-    assert found is not None
-    head, taken = found
+    [(head, taken)] = batches_in(payload)
     assert taken == content
     whole = pb.PartitionCommand.FromString(payload).append
     assert whole.content == content
@@ -63,7 +61,7 @@ def test_the_content_of_a_large_append_is_not_parsed(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("rakit.node.partition.commands.parse", refuse)
     assert decode(payload) == plain()
-    assert append_in(payload) is not None
+    assert batches_in(payload)
 
 
 def field(message: pb.AppendBatch) -> bytes:
@@ -81,9 +79,7 @@ def field(message: pb.AppendBatch) -> bytes:
 )
 def test_another_layout_of_the_same_fields_means_the_same(payload: bytes) -> None:
     whole = pb.PartitionCommand.FromString(payload).append
-    found = append_in(payload)
-    assert found is not None
-    head, content = found
+    [(head, content)] = batches_in(payload)
     assert content == whole.content == LARGE
     command = decode(payload)
     assert isinstance(command, Append)
@@ -111,9 +107,7 @@ def around(inner: bytes) -> bytes:
 def test_what_protobuf_reads_in_another_way_is_left_to_it(inner: bytes) -> None:
     payload = around(inner)
     whole = pb.PartitionCommand.FromString(payload).append
-    found = append_in(payload)
-    assert found is not None
-    head, content = found
+    [(head, content)] = batches_in(payload)
     assert content == whole.content
     assert head.base_offset == whole.base_offset
     assert isinstance(decode(payload), Append)
@@ -121,13 +115,13 @@ def test_what_protobuf_reads_in_another_way_is_left_to_it(inner: bytes) -> None:
 
 def test_a_large_command_of_another_kind_is_no_append() -> None:
     expire = pb.ExpireProducers(producer_ids=range(5000))
-    assert append_in(pb.PartitionCommand(expire=expire).SerializeToString()) is None
+    assert batches_in(pb.PartitionCommand(expire=expire).SerializeToString()) == []
 
 
 @pytest.mark.parametrize("cut_bytes", [1, 100, 4000])
 def test_an_append_that_breaks_off_is_malformed(cut_bytes: int) -> None:
     payload = b"".join(append_pieces(plain(), LARGE + bytes(4000)))[:-cut_bytes]
-    for read in (decode, append_in):
+    for read in (decode, batches_in):
         with pytest.raises(MalformedCommandError):
             read(payload)
 
@@ -135,6 +129,6 @@ def test_an_append_that_breaks_off_is_malformed(cut_bytes: int) -> None:
 def test_what_protobuf_refuses_is_malformed() -> None:
     length_of_nine_bytes = b"\x88\xa7" + b"\x80" * 6 + b"\x00"
     payload = around(tagged(9, 2, length_of_nine_bytes + LARGE))
-    for read in (decode, append_in):
+    for read in (decode, batches_in):
         with pytest.raises(MalformedCommandError):
             read(payload)

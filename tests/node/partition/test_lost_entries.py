@@ -58,6 +58,7 @@ async def test_s12_nothing_more_is_proposed_on_an_outlook_that_was_wrong() -> No
         lambda: 1_000,
         lambda: 2,
         leads,
+        may_gather=lambda: True,
         fsynced=True,
     )
     appender.append(batch(), None, None, SETTINGS)

@@ -20,7 +20,7 @@ from rakit.node.partition.commands import (
     append_pieces,
     decode,
     encode,
-    is_append,
+    holds_batches,
 )
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.pending import Known
@@ -60,7 +60,7 @@ def test_an_append_survives_its_encoding(command: Append, size: int) -> None:
     content = b"c" * size
     payload = b"".join(append_pieces(command, content))
     assert decode(payload) == command
-    assert is_append(payload)
+    assert holds_batches(payload)
     assert pb.PartitionCommand.FromString(payload).append.content == content
 
 
@@ -69,7 +69,7 @@ def test_an_append_survives_its_encoding(command: Append, size: int) -> None:
 )
 def test_other_commands_survive_their_encoding(command: Maintenance) -> None:
     assert decode(encode(command)) == command
-    assert not is_append(encode(command))
+    assert not holds_batches(encode(command))
 
 
 @pytest.mark.parametrize("payload", [b"\xff\xff", b"\xfa\x3e\x01x"])

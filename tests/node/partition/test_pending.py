@@ -17,6 +17,7 @@ from rakit.node.partition.pending import Draft, Known, Outlook, Refusal, Wait
 from rakit.node.partition.producers import Ruling, Stamp
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.snapshots import encode_state
+from rakit.node.partition.state import Stored
 from rakit.raft import Entry, EntryType
 from tests.node.partition.fakes import SETTINGS, batch, new_machine
 from tests.node.partition.test_producers import NaiveProducer
@@ -74,7 +75,7 @@ def test_s14_a_duplicate_of_a_pending_batch_waits_for_it() -> None:
     leader.append(1, stamp)
     leader.append(1)
     again = leader.outlook.append(batch(), stamp, None, 1_000, SETTINGS)
-    assert again == Wait(2)
+    assert again == Wait(Stored(0, 1, 1_000, 1, 2))
     leader.commit()
     known = leader.outlook.append(batch(), stamp, None, 9_000, SETTINGS)
     assert isinstance(known, Known)
@@ -142,7 +143,8 @@ def test_more_than_64_in_flight_are_refused_and_others_are_not() -> None:
     assert caught.value.metadata == {"limit": "64"}
     assert "64 batches of producer 7 are in flight" in caught.value.message
     leader.append(1, Stamp(8, 0, 1, 0))
-    assert leader.outlook.append(batch(), Stamp(7, 0, 1, 0), None, 1_000, SETTINGS) == Wait(2)
+    again = leader.outlook.append(batch(), Stamp(7, 0, 1, 0), None, 1_000, SETTINGS)
+    assert again == Wait(Stored(0, 1, 1_000, 1, 2))
     leader.commit(1)
     assert leader.outlook.in_flight(7) == 63
     leader.append(1, Stamp(7, 0, 65, 64))

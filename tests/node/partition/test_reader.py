@@ -13,7 +13,7 @@ from rakit.node.partition import reader as reader_module
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import Append, Checkpoint, Trim, append_pieces
 from rakit.node.partition.reader import CURSOR_COUNT_MAX, Reader
-from rakit.node.partition.stored import batch_of
+from rakit.node.partition.stored import batches_of
 from rakit.raft import Entry, EntryType
 from tests.node.partition.fakes import GROUP, MemoryDisk, SyncLeader, batch
 
@@ -216,5 +216,5 @@ def test_batches_that_do_not_join_are_damage() -> None:
 
 def test_entries_of_other_kinds_hold_no_batch() -> None:
     change = Entry(1, 5, EntryType.CONF_CHANGE, b"anything")
-    assert batch_of(change) is None
-    assert batch_of(Entry(1, 6)) is None
+    assert batches_of(change) == []
+    assert batches_of(Entry(1, 6)) == []

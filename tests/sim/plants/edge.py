@@ -18,8 +18,8 @@ from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.pending import Outlook, Verdict
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.reader import Chunk, Reader
-from rakit.node.partition.state import Stored
-from rakit.node.partition.stored import StoredBatch, batch_of
+from rakit.node.partition.state import Applied
+from rakit.node.partition.stored import StoredBatch, batches_of
 from rakit.raft import Entry
 from tests.sim.plants import bug
 from tests.sim.violations import Invariant
@@ -38,8 +38,7 @@ def a_reader_is_given_what_is_appended_and_not_committed() -> Generator[None]:
             return chunk
         batches, end = list(chunk.batches), chunk.next_offset
         for entry in log.entries(applied + 1, last + 1, max_bytes):
-            batch = batch_of(entry)
-            if batch is not None:
+            for batch in batches_of(entry):
                 batches.append(batch)
                 end = batch.end_offset
         return replace(chunk, batches=tuple(batches), next_offset=end)
@@ -91,7 +90,7 @@ def one_replica_counts_the_bytes_of_its_log_in_its_own_way() -> Generator[None]:
         if node_of(meta.replica_id) == 2:
             self.apply = partial(apply, self)  # type: ignore[method-assign]
 
-    def apply(self: PartitionMachine, entry: Entry, writes: WriteBatch) -> Stored | None:
+    def apply(self: PartitionMachine, entry: Entry, writes: WriteBatch) -> Applied:
         self.state.appended_bytes += 1
         return PartitionMachine.apply(self, entry, writes)
 

@@ -19,9 +19,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from rakit.api.v1 import error_pb2
 from rakit.node.errors import RakitError, to_status
@@ -41,7 +40,21 @@ TAKEN_DELAY_S: Final = 0.002
 #: Of one peer, received and not yet committed or refused.
 IN_FLIGHT_BYTES_MAX: Final = 64 << 20
 
-Append = Callable[[int, Batch, Stamp | None, int | None], "asyncio.Future[Appended]"]
+
+class Append(Protocol):
+    """The partitions of this node."""
+
+    def __call__(
+        self,
+        group_id: int,
+        batch: Batch,
+        stamp: Stamp | None,
+        expected_offset: int | None,
+        *,
+        gather: bool,
+    ) -> asyncio.Future[Appended]:
+        """Appends to a partition that this node leads; raises RakitError otherwise."""
+        ...
 
 
 def earlier_failed() -> RakitError:
@@ -129,6 +142,7 @@ class ForwardReceiver:
                 Batch(batch.content, batch.compressed, batch.record_count, batch.content_crc32c),
                 _stamp(batch),
                 batch.expected_offset if batch.HasField("expected_offset") else None,
+                gather=not batch.lane,
             )
         except RakitError as error:
             self._failed(tag, lane, error)

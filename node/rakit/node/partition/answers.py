@@ -48,6 +48,15 @@ class DoomedAnswer(asyncio.Future[Appended]):
     """
 
 
+class GatheredAnswer(asyncio.Future[Appended]):
+    """The answer to a batch that waits for others before it is judged and proposed."""
+
+    #: It was judged, and as a rule proposed: nobody knows what becomes of it before its entry does.
+    is_judged = False
+    #: It was refused: the answer will be an error, NOT_APPLIED or worse.
+    is_doomed = False
+
+
 def completed(done: asyncio.Future[Completion]) -> Completion | None:
     """The completion of an entry that is applied; None when its fate is not known."""
     if done.cancelled() or done.exception() is not None:
@@ -68,6 +77,15 @@ def outcome_unknown() -> RakitError:
         error_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
         "The partition's leader changed while the batch was being replicated: it may or may not"
         " have been stored. Repeat it with the same producer sequence, or ask GetProducerState.",
+    )
+
+
+def not_proposed() -> RakitError:
+    """Returns the error for a batch whose time was up before its turn came."""
+    return RakitError(
+        error_pb2.ERROR_REASON_NO_QUORUM,
+        "A majority of the partition's replicas did not take what came before this batch in time."
+        " Nothing of this request was stored.",
     )
 
 

@@ -8,6 +8,8 @@ Rules:
 
 - Validation, proposal and noting the proposal happen in one synchronous step, so that the next
   batch is judged against this one.
+- Small batches that stand in no order gather while an entry is on its way (`gathering`). They are
+  judged when they leave, in the order in which they came, and before whatever came after them.
 - An answer means: committed, which is fsynced on a majority of voters, and applied (S13).
 - A completion that is lost means OUTCOME_UNKNOWN: the next leader may yet commit the entry. A
   duplicate of it shares that.
@@ -26,12 +28,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from functools import partial
+from typing import Protocol, cast
 
 from rakit.multiraft.effects import Completion
 from rakit.multiraft.errors import ProposalRefusedError
+from rakit.node.errors import RakitError
 from rakit.node.partition.answers import (
     Appended,
+    GatheredAnswer,
     completed,
     fetch_error,
     leadership_over,
@@ -40,7 +45,8 @@ from rakit.node.partition.answers import (
 )
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import Maintenance
-from rakit.node.partition.pending import Draft, Known, Outlook, Wait
+from rakit.node.partition.gathering import BATCH_BYTES_MAX, Gathering, Request
+from rakit.node.partition.pending import Draft, Known, Outlook, Refusal, Run, Wait
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.refusals import Refusals
 from rakit.node.partition.settings import TopicSettings
@@ -73,6 +79,7 @@ class Appender:
         majority: Callable[[], int],
         still_leads: Callable[[], Awaitable[bool]],
         *,
+        may_gather: Callable[[], bool],
         fsynced: bool,
     ) -> None:
         self.outlook = Outlook(applied)
@@ -81,6 +88,11 @@ class Appender:
         #: How many replicas must have synced a committed entry: what a later answer can vouch for.
         self._majority = majority
         self._refusals = Refusals(still_leads)
+        #: Whether everybody who will have to reads entries of several batches.
+        self._may_gather = may_gather
+        self._gathering = Gathering(self._propose_gathered)
+        #: Those of the newest request.
+        self._settings = TopicSettings()
         self._fsynced = fsynced
         #: Pending entries by index. Bounded by what the group may have uncommitted.
         self._proposals: dict[int, asyncio.Future[Completion]] = {}
@@ -93,28 +105,104 @@ class Appender:
         stamp: Stamp | None,
         expected_offset: int | None,
         settings: TopicSettings,
+        *,
+        gather: bool = False,
     ) -> asyncio.Future[Appended]:
-        """Appends a batch; raises `RakitError` at once, or through the future."""
+        """Appends a batch; raises `RakitError` at once, or through the future.
+
+        With `gather` it may wait for others and share an entry with them.
+        """
+        self._refuse_if_over()
+        self._settings = settings
+        if gather and expected_offset is None and self._gathers(batch):
+            return self._gathering.add(batch, stamp, next(reversed(self._proposals), 0))
+        self._gathering.flush()
         self._refuse_if_over()
         verdict = self.outlook.append(batch, stamp, expected_offset, self._clock_ms(), settings)
+        if isinstance(verdict, Refusal):
+            return self._refusals.hold(verdict.error, self._proposals.get(verdict.index))
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(fetch_error)
-        if isinstance(verdict, Known):
-            answer.set_result(
-                Appended(verdict.stored, self._majority(), self._fsynced, duplicate=True)
-            )
-        elif isinstance(verdict, Draft):
+        if isinstance(verdict, Draft):
             done = self._start(verdict)
-            done.add_done_callback(lambda done: self._answer(answer, done, duplicate=False))
-        elif isinstance(verdict, Wait):
-            done = self._proposals[verdict.index]
-            done.add_done_callback(lambda done: self._answer(answer, done, duplicate=True))
+            done.add_done_callback(partial(self._answer, answer))
         else:
-            return self._refusals.hold(verdict.error, self._proposals.get(verdict.index))
+            self._answer_duplicate(answer, verdict)
         return answer
+
+    def _gathers(self, batch: Batch) -> bool:
+        """Whether a batch that may wait for others has any to wait for."""
+        if len(batch.content) > BATCH_BYTES_MAX:
+            return False
+        return bool(self._gathering.count) or (bool(self._proposals) and self._may_gather())
+
+    def _propose_gathered(self, requests: list[Request]) -> None:
+        """Judges what has gathered, and proposes what is new in as few entries as it takes."""
+        # Asked again: the group may have got a member meanwhile.
+        together = self._may_gather()
+        run, answers = Run(), list[GatheredAnswer]()
+        for request in requests:
+            if request.answer.done():
+                continue  # the caller has gone
+            request.answer.is_judged = True
+            if answers and (not together or run.knows(request.stamp)):
+                self._propose_run(run, answers)
+                run, answers = Run(), []
+            try:
+                self._refuse_if_over()
+                verdict = self.outlook.objection(request.batch, request.stamp, run)
+            except RakitError as error:
+                request.answer.set_exception(error)
+                continue
+            if verdict is None:
+                run.add(request.batch, request.stamp)
+                answers.append(request.answer)
+            elif isinstance(verdict, Refusal):
+                self._doom(request.answer, verdict)
+            else:
+                self._answer_duplicate(request.answer, verdict)
+        if answers:
+            self._propose_run(run, answers)
+
+    def _propose_run(self, run: Run, answers: list[GatheredAnswer]) -> None:
+        draft = self.outlook.join(run, self._clock_ms(), self._settings)
+        try:
+            done = self._start(draft)
+        except RakitError as error:
+            for answer in answers:
+                answer.set_exception(error)
+            return
+        for at, answer in enumerate(answers):
+            done.add_done_callback(partial(self._answer, answer, at=at))
+
+    def _doom(self, answer: GatheredAnswer, refused: Refusal) -> None:
+        doomed = self._refusals.hold(refused.error, self._proposals.get(refused.index))
+        answer.is_doomed = True
+
+        def tell(doomed: asyncio.Future[Appended]) -> None:
+            error = doomed.exception()
+            assert error is not None, "a refusal ends in an error"
+            if not answer.done():
+                answer.set_exception(error)
+
+        doomed.add_done_callback(tell)
+
+    def _answer_duplicate(self, answer: asyncio.Future[Appended], known: Known | Wait) -> None:
+        """Answers now, or when the entry of the first one is settled."""
+        stored = known.stored
+        if isinstance(known, Known):
+            answer.set_result(Appended(stored, self._majority(), self._fsynced, duplicate=True))
+            return
+        done = self._proposals[stored.index]
+        done.add_done_callback(lambda done: self._answer(answer, done, stored))
+
+    def flush(self) -> None:
+        """Has everything judged that has come."""
+        self._gathering.flush()
 
     def maintain(self, command: Maintenance) -> asyncio.Future[Completion]:
         """Proposes a command without content; raises `RakitError` when it cannot be proposed."""
+        self._gathering.flush()
         self._refuse_if_over()
         return self._start(self.outlook.maintain(command))
 
@@ -130,13 +218,17 @@ class Appender:
         term, index = proposal.entry
         self.outlook.proposed(draft, term, index)
         self._proposals[index] = proposal.done
-        proposal.done.add_done_callback(lambda done: self._settled(index, done))
+        proposal.done.add_done_callback(partial(self._settled, index, len(draft.batches)))
         return proposal.done
 
-    def _settled(self, index: int, done: asyncio.Future[Completion]) -> None:
+    def _settled(self, index: int, batch_count: int, done: asyncio.Future[Completion]) -> None:
         del self._proposals[index]
         self.outlook.settled(index)
         self._is_over = self._is_over or completed(done) is None
+        if self._is_over:
+            self._gathering.flush()
+        else:
+            self._gathering.settled(index, batch_count)
 
     def _refuse_if_over(self) -> None:
         if self._is_over:
@@ -146,15 +238,24 @@ class Appender:
         self,
         answer: asyncio.Future[Appended],
         done: asyncio.Future[Completion],
+        original: Stored | None = None,
         *,
-        duplicate: bool,
+        at: int = 0,
     ) -> None:
+        """Answers for batch `at` of an entry that is settled, or for a duplicate of `original`."""
         if answer.done():
             return
         completion = completed(done)
         if completion is None:
             answer.set_exception(outcome_unknown())
             return
-        stored = completion.result
-        assert isinstance(stored, Stored), "an append completes with where it was stored"
-        answer.set_result(Appended(stored, completion.replicas, self._fsynced, duplicate))
+        stored = original or _place(completion.result, at)
+        replicas, duplicate = completion.replicas, original is not None
+        answer.set_result(Appended(stored, replicas, self._fsynced, duplicate))
+
+
+def _place(result: object, at: int) -> Stored:
+    """Where batch `at` of an entry went, by what applying the entry came to."""
+    stored = cast("tuple[Stored, ...]", result)[at] if isinstance(result, tuple) else result
+    assert isinstance(stored, Stored), "an append completes with where it was stored"
+    return stored

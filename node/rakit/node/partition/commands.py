@@ -1,8 +1,8 @@
 """What the entries of a partition's Raft log hold: plain values here, protobuf on the disk.
 
-One entry holds one command. The values leave a batch's content out: the state machine needs its
-checksum and size only, so content is joined when a command is encoded and read back only where
-records are served (`stored`).
+One entry holds one command, and a command one batch, or several small ones. The values leave a
+batch's content out: the state machine needs its checksum and size only, so content is joined when a
+command is encoded and read back only where records are served (`stored`).
 
 Rules:
 
@@ -17,6 +17,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -28,9 +29,12 @@ from rakit.peer.v1 import partition_command_pb2 as pb
 from rakit.raft import Payload
 
 _APPEND: Final = pb.PartitionCommand.APPEND_FIELD_NUMBER
+_APPENDS: Final = pb.PartitionCommand.APPENDS_FIELD_NUMBER
+_BATCHES: Final = pb.AppendBatches.BATCHES_FIELD_NUMBER
 _CONTENT: Final = pb.AppendBatch.CONTENT_FIELD_NUMBER
-#: How a payload that holds an append begins; the field is length-delimited.
+#: How a payload begins that holds one batch, and one that holds any; fields are length-delimited.
 _APPEND_TAG: Final = bytes([_APPEND << 3 | 2])
+_BATCH_TAGS: Final = frozenset({_APPEND_TAG, bytes([_APPENDS << 3 | 2])})
 #: From this size on a payload is taken apart by hand: below, protobuf is faster.
 _SPLIT_BYTES_MIN: Final = 4096
 
@@ -88,9 +92,31 @@ class Checkpoint:
     append_time_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Appends:
+    """Appends batches in a row, at one time and of producers that differ, as one entry."""
+
+    batches: tuple[Append, ...]
+
+    @property
+    def base_offset(self) -> int:
+        """The offset of the first record."""
+        return self.batches[0].base_offset
+
+    @property
+    def append_time_ms(self) -> int:
+        """When they are appended."""
+        return self.batches[-1].append_time_ms
+
+    @property
+    def checkpoint(self) -> bool:
+        """A checkpoint is due as of this entry."""
+        return self.batches[-1].checkpoint
+
+
 #: What has no content.
 Maintenance: TypeAlias = Trim | Fence | Expire | Checkpoint
-Command: TypeAlias = Append | Maintenance
+Command: TypeAlias = Append | Appends | Maintenance
 #: A batch's content: by itself, or in its place within a payload, where it is large.
 Content: TypeAlias = Payload
 
@@ -101,6 +127,22 @@ def append_pieces(append: Append, content: bytes) -> tuple[bytes, bytes]:
     The two outer layers are written by hand, so that a large content is not copied for each message
     that it is nested in.
     """
+    head = _head(append, len(content))
+    return heading(_APPEND, len(head) + len(content)) + head, content
+
+
+def encode_appends(appends: Appends, contents: Sequence[bytes]) -> bytes:
+    """Returns the payload of the entry that holds these batches."""
+    pieces: list[bytes] = []
+    for append, content in zip(appends.batches, contents, strict=True):
+        head = _head(append, len(content))
+        pieces += heading(_BATCHES, len(head) + len(content)), head, content
+    body = b"".join(pieces)
+    return heading(_APPENDS, len(body)) + body
+
+
+def _head(append: Append, content_bytes: int) -> bytes:
+    """Returns a serialised `AppendBatch` up to where its content begins."""
     head = pb.AppendBatch(
         base_offset=append.base_offset,
         record_count=append.record_count,
@@ -115,10 +157,7 @@ def append_pieces(append: Append, content: bytes) -> tuple[bytes, bytes]:
         head.sequence = append.stamp.sequence
         if append.stamp.previous_sequence is not None:
             head.previous_sequence = append.stamp.previous_sequence
-    small = head.SerializeToString(deterministic=True)
-    before = heading(_CONTENT, len(content))
-    inner_bytes = len(small) + len(before) + len(content)
-    return b"".join((heading(_APPEND, inner_bytes), small, before)), content
+    return head.SerializeToString(deterministic=True) + heading(_CONTENT, content_bytes)
 
 
 def encode(command: Maintenance) -> bytes:
@@ -149,16 +188,19 @@ def parse(payload: Payload) -> pb.PartitionCommand:
         raise MalformedCommandError(f"{len(payload)} bytes hold no command: {error}") from error
 
 
-def append_in(payload: Payload) -> tuple[pb.AppendBatch, Content] | None:
-    """Returns the append that a payload holds, without its content, and the content, uncopied.
+def batches_in(payload: Payload) -> list[tuple[pb.AppendBatch, Content]]:
+    """Returns the batches that a payload holds, and the content of each; of a large one uncopied.
 
-    None: it holds something else. Raises `MalformedCommandError`.
+    The message of a batch need not have its content. None at all: the payload holds something else.
+    Raises `MalformedCommandError`.
     """
     if (found := _split(payload)) is not None:
         head, start, end = found
-        return head, memoryview(payload)[start:end]
+        return [(head, memoryview(payload)[start:end])]
     command = parse(payload)
-    return (command.append, command.append.content) if command.HasField("append") else None
+    if command.HasField("append"):
+        return [(command.append, command.append.content)]
+    return [(each, each.content) for each in command.appends.batches]
 
 
 def _split(payload: Payload) -> tuple[pb.AppendBatch, int, int] | None:
@@ -167,7 +209,7 @@ def _split(payload: Payload) -> tuple[pb.AppendBatch, int, int] | None:
     None: the payload is small, holds something else, or is not laid out to the byte as
     `append_pieces` does; then protobuf has the say, also about what is malformed.
     """
-    if len(payload) < _SPLIT_BYTES_MIN or not is_append(payload):
+    if len(payload) < _SPLIT_BYTES_MIN or payload[:1] != _APPEND_TAG:
         return None
     try:
         _number, start, end = next(fields(payload))
@@ -187,9 +229,9 @@ def _split(payload: Payload) -> tuple[pb.AppendBatch, int, int] | None:
     return None
 
 
-def is_append(payload: Payload) -> bool:
+def holds_batches(payload: Payload) -> bool:
     """Tells whether a payload that this version wrote holds a batch, without reading it."""
-    return payload[:1] == _APPEND_TAG
+    return bytes(payload[:1]) in _BATCH_TAGS
 
 
 def decode(payload: Payload) -> Command:
@@ -200,6 +242,8 @@ def decode(payload: Payload) -> Command:
     match message.WhichOneof("command"):
         case "append":
             return _append_of(message.append)
+        case "appends":
+            return Appends(tuple(map(_append_of, message.appends.batches)))
         case "trim":
             trim = message.trim
             return Trim(trim.start_offset, trim.checkpoint_index, trim.append_time_ms)

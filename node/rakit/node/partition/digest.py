@@ -17,9 +17,9 @@ from typing import Final
 
 import xxhash
 
-from rakit.node.partition.commands import is_append
+from rakit.node.partition.commands import holds_batches
 from rakit.node.partition.reader import Log
-from rakit.node.partition.stored import batch_of
+from rakit.node.partition.stored import batches_of
 from rakit.raft import Entry
 
 PIECE_BYTES: Final = 1024 * 1024
@@ -47,10 +47,10 @@ async def digest(log: Log, first_index: int, last_index: int) -> Digest:
         for entry in log.entries(index, last_index + 1, PIECE_BYTES):
             state.update(_HEAD.pack(entry.index, entry.term, len(entry.data)))
             state.update(entry.data)
-            if is_append(entry.data):
+            if holds_batches(entry.data):
                 last_append = entry
             index = entry.index + 1
         await asyncio.sleep(0)
-    batch = batch_of(last_append) if last_append is not None else None
-    end_offset = batch.end_offset if batch is not None else 0
+    batches = batches_of(last_append) if last_append is not None else []
+    end_offset = batches[-1].end_offset if batches else 0
     return Digest(first_index, last_index, end_offset, state.hexdigest())

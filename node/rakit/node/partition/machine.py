@@ -19,10 +19,10 @@ from __future__ import annotations
 from rakit.multiraft import keys
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.machine import GroupMeta
-from rakit.node.partition.commands import Append, Checkpoint, decode
+from rakit.node.partition.commands import Append, Appends, Checkpoint, decode
 from rakit.node.partition.positions import Row, Spacing, encode_row
 from rakit.node.partition.snapshots import decode_state, encode_state
-from rakit.node.partition.state import LogState, Stored
+from rakit.node.partition.state import Applied, LogState
 from rakit.raft import Entry
 
 
@@ -37,8 +37,8 @@ class PartitionMachine:
         self._spacing = Spacing()
         self._checkpoint_due = False
 
-    def apply(self, entry: Entry, writes: WriteBatch) -> Stored | None:
-        """Applies an entry and returns where its batch went."""
+    def apply(self, entry: Entry, writes: WriteBatch) -> Applied:
+        """Applies an entry and returns where its batch went, or each of its batches."""
         assert entry.index > self.applied_index, (
             f"entry {entry.index} comes after {self.applied_index}: entries apply once, in order"
         )
@@ -46,7 +46,7 @@ class PartitionMachine:
         start_before = self.state.start_offset
         stored = self.state.apply(command, entry.term, entry.index, len(entry.data))
         self.applied_index = entry.index
-        if isinstance(command, Append) and self._spacing.wants_row(len(entry.data)):
+        if isinstance(command, Append | Appends) and self._spacing.wants_row(len(entry.data)):
             row = Row(command.base_offset, entry.index, command.append_time_ms)
             writes.put(keys.position(self.group_id, row.offset), encode_row(row))
         if self.state.start_offset > start_before:
@@ -55,7 +55,7 @@ class PartitionMachine:
                 keys.position(self.group_id, self.state.start_offset),
             )
         self._checkpoint_due = isinstance(command, Checkpoint) or (
-            isinstance(command, Append) and command.checkpoint
+            isinstance(command, Append | Appends) and command.checkpoint
         )
         if self._checkpoint_due:
             self._spacing.restart()

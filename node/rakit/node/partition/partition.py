@@ -25,9 +25,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from rakit.api.v1 import error_pb2
 from rakit.multiraft.errors import MultiraftError, ProposalRefusedError, StoreCorruptError
+from rakit.multiraft.machine import node_of
 from rakit.multiraft.quarantine import is_for_good
 from rakit.node.errors import RakitError
 from rakit.node.partition import retention
@@ -46,6 +48,8 @@ from rakit.raft import CompactedError, Role
 
 __all__ = ["Offsets", "Partition", "PartitionContext", "ReplicaHost"]
 
+#: From this feature level on a node reads entries that hold several batches.
+_RUNS_LEVEL: Final = 2
 #: A new leader applies its first entry within a round trip and a sync.
 _NOT_READY_RETRY_MS = 20
 
@@ -101,10 +105,20 @@ class Partition:
     # Appending.
 
     def append(
-        self, batch: Batch, stamp: Stamp | None, expected_offset: int | None
+        self,
+        batch: Batch,
+        stamp: Stamp | None,
+        expected_offset: int | None,
+        *,
+        gather: bool = False,
     ) -> asyncio.Future[Appended]:
-        """Appends a batch; raises `RakitError` at once, or through the future."""
-        return self._leading_appender().append(batch, stamp, expected_offset, self._settings())
+        """Appends a batch; raises `RakitError` at once, or through the future.
+
+        With `gather`, as for a request that stands in no order, it may share an entry with others.
+        """
+        return self._leading_appender().append(
+            batch, stamp, expected_offset, self._settings(), gather=gather
+        )
 
     async def producer_state(
         self,
@@ -114,6 +128,8 @@ class Partition:
         sent_epoch: int | None = None,
     ) -> ProducerAnswer:
         """Says what became of a batch; with `fence_epoch`, after that epoch is in force (S21)."""
+        # What came before is judged before it is asked about.
+        self._leading_appender().flush()
         if fence_epoch is None:
             await self._barrier()
         else:
@@ -305,10 +321,22 @@ class Partition:
                 self._context.clock_ms,
                 lambda: len(replica.conf_state.voters) // 2 + 1,
                 partial(self._still_leads, replica.term),
+                may_gather=partial(self._all_read_runs, replica),
                 fsynced=self._context.fsynced,
             )
             self._appender = (replica.term, appender)
         return self._appender[1]
+
+    def _all_read_runs(self, replica: Replica) -> bool:
+        """Tells whether every member reads entries that hold several batches.
+
+        Known of nodes that have greeted since this one started.
+        """
+        members = replica.conf_state
+        return all(
+            self._host.feature_level(node_of(member)) >= _RUNS_LEVEL
+            for member in (*members.voters, *members.learners, *members.voters_outgoing)
+        )
 
     async def _still_leads(self, term: int) -> bool:
         """Asks a majority whether this replica leads, and has done so since the term began."""

@@ -17,6 +17,10 @@ What a new batch gets is one of:
   would speak of something that never happened.
 - `RakitError`: there is no room for it; the log's content does not matter.
 
+Batches of several callers can become one entry: a `Run`. Each is judged as if it stood alone, which
+it may because their producers differ and none of them names an offset: what they have in common is
+where they stand, and that is known when the run is complete.
+
 The duplicate check comes before `expected_offset`: a retried conditional append that was stored
 the first time must not fail because of its own records.
 
@@ -25,7 +29,7 @@ Times: an entry is stamped `max(last stamp, now)`, pending ones included (S3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from rakit.api.v1 import error_pb2
@@ -33,10 +37,12 @@ from rakit.node.errors import RakitError
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import (
     Append,
+    Appends,
     Command,
     Maintenance,
     append_pieces,
     encode,
+    encode_appends,
 )
 from rakit.node.partition.producers import (
     PRODUCER_COUNT_MAX,
@@ -63,6 +69,17 @@ class Draft:
     #: Of its payload, in a row.
     pieces: tuple[bytes, ...]
 
+    @property
+    def batches(self) -> tuple[Append, ...]:
+        """What it appends."""
+        match self.command:
+            case Append():
+                return (self.command,)
+            case Appends():
+                return self.command.batches
+            case _:
+                return ()
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -73,9 +90,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The batch is a duplicate of the pending one at `index`."""
+    """The batch is a duplicate of a pending one, which goes to `stored` if it is not lost."""
 
-    index: int
+    stored: Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,25 @@ class Refusal:
     index: int
 
 
+@dataclass(slots=True)
+class Run:
+    """Batches that become one entry, in this order."""
+
+    batches: list[tuple[Batch, Stamp | None]] = field(default_factory=list)
+    producer_ids: set[int] = field(default_factory=set)
+
+    def add(self, batch: Batch, stamp: Stamp | None) -> None:
+        """Adds a batch that the outlook has nothing against."""
+        self.batches.append((batch, stamp))
+        if stamp is not None:
+            assert not self.knows(stamp), "the producers of a run differ"
+            self.producer_ids.add(stamp.producer_id)
+
+    def knows(self, stamp: Stamp | None) -> bool:
+        """Tells whether a batch of this producer is in it."""
+        return stamp is not None and stamp.producer_id in self.producer_ids
+
+
 Verdict: TypeAlias = Draft | Known | Wait | Refusal
 
 
@@ -96,8 +132,8 @@ class Outlook:
     def __init__(self, applied: LogState) -> None:
         #: Runs ahead of the applied state; equal to it whenever nothing is pending.
         self.ahead = applied.fork()
-        #: Index of each pending entry -> the producer of its batch (0: none), ascending.
-        self._pending: dict[int, int] = {}
+        #: Index of each pending entry -> the producers of its batches, ascending.
+        self._pending: dict[int, tuple[int, ...]] = {}
         self._in_flight: dict[int, int] = {}
         self._last_index = 0
 
@@ -119,28 +155,42 @@ class Outlook:
         settings: TopicSettings,
     ) -> Verdict:
         """Says what becomes of a batch; raises `RakitError` when there is no room for it."""
-        if stamp is not None:
-            producer = self.ahead.producer(stamp.producer_id)
-            forgotten = self.ahead.may_have_forgotten(stamp.producer_id)
-            ruling = judge(producer, stamp, batch.crc32c, may_be_forgotten=forgotten)
-            if ruling is Ruling.DUPLICATE:
-                return self._duplicate(producer, stamp)
-            if ruling is not Ruling.APPEND:
-                return self._refuse(refusal(ruling, producer, stamp))
-            self._check_room(stamp)
+        if stamp is not None and (said := self._objection(batch, stamp, 0)) is not None:
+            return said
         if expected_offset is not None and expected_offset != self.ahead.next_offset:
             return self._refuse(_offset_mismatch(expected_offset, self.ahead.next_offset))
         time_ms = self.stamp_time(now_ms)
-        command = Append(
-            base_offset=self.ahead.next_offset,
-            record_count=batch.record_count,
-            append_time_ms=time_ms,
-            stamp=stamp,
-            content_crc32c=batch.crc32c,
-            compressed=batch.compressed,
-            checkpoint=self._checkpoint_due(len(batch.content), time_ms, settings),
-        )
+        due = self._checkpoint_due(len(batch.content), time_ms, settings)
+        command = _append_of(batch, stamp, self.ahead.next_offset, time_ms, checkpoint=due)
         return Draft(command, append_pieces(command, batch.content))
+
+    def objection(
+        self, batch: Batch, stamp: Stamp | None, run: Run
+    ) -> Known | Wait | Refusal | None:
+        """Says why a batch is not to be added to a run, whose producers are others.
+
+        None: it may be. Raises `RakitError` when there is no room for it.
+        """
+        if stamp is None:
+            return None
+        assert not run.knows(stamp), "a run knows nothing of its own batches"
+        return self._objection(batch, stamp, len(run.producer_ids))
+
+    def join(self, run: Run, now_ms: int, settings: TopicSettings) -> Draft:
+        """Returns what a run is to be proposed as."""
+        time_ms, offset, size_bytes = self.stamp_time(now_ms), self.ahead.next_offset, 0
+        appends: list[Append] = []
+        for batch, stamp in run.batches:
+            appends.append(_append_of(batch, stamp, offset, time_ms, checkpoint=False))
+            offset += batch.record_count
+            size_bytes += len(batch.content)
+        if self._checkpoint_due(size_bytes, time_ms, settings):
+            appends[-1] = replace(appends[-1], checkpoint=True)
+        contents = [batch.content for batch, _ in run.batches]
+        if len(appends) == 1:
+            return Draft(appends[0], append_pieces(appends[0], contents[0]))
+        command = Appends(tuple(appends))
+        return Draft(command, (encode_appends(command, contents),))
 
     def maintain(self, command: Maintenance) -> Draft:
         """Returns the draft of a command without content."""
@@ -155,16 +205,15 @@ class Outlook:
         assert index > self._last_index, "entries of one leadership have ascending indexes"
         self._last_index = index
         self.ahead.apply(draft.command, term, index, sum(map(len, draft.pieces)))
-        producer_id = 0
-        if isinstance(draft.command, Append) and draft.command.stamp is not None:
-            producer_id = draft.command.stamp.producer_id
+        stamps = [each.stamp for each in draft.batches if each.stamp is not None]
+        producer_ids = tuple(stamp.producer_id for stamp in stamps)
+        for producer_id in producer_ids:
             self._in_flight[producer_id] = self._in_flight.get(producer_id, 0) + 1
-        self._pending[index] = producer_id
+        self._pending[index] = producer_ids
 
     def settled(self, index: int) -> None:
         """Takes note that the entry at `index` is applied."""
-        producer_id = self._pending.pop(index)
-        if producer_id:
+        for producer_id in self._pending.pop(index):
             left = self._in_flight[producer_id] - 1
             if left:
                 self._in_flight[producer_id] = left
@@ -175,21 +224,32 @@ class Outlook:
         """Returns how many batches of a producer are pending."""
         return self._in_flight.get(producer_id, 0)
 
+    def _objection(
+        self, batch: Batch, stamp: Stamp, new_count: int
+    ) -> Known | Wait | Refusal | None:
+        producer = self.ahead.producer(stamp.producer_id)
+        forgotten = self.ahead.may_have_forgotten(stamp.producer_id)
+        ruling = judge(producer, stamp, batch.crc32c, may_be_forgotten=forgotten)
+        if ruling is Ruling.DUPLICATE:
+            return self._duplicate(producer, stamp)
+        if ruling is not Ruling.APPEND:
+            return self._refuse(refusal(ruling, producer, stamp))
+        self._check_room(stamp, new_count)
+        return None
+
     def _duplicate(self, producer: Producer, stamp: Stamp) -> Known | Wait:
         known = producer.find(stamp.sequence)
         assert known is not None, "a duplicate is a remembered batch"
-        if known.index in self._pending:
-            return Wait(known.index)
-        return Known(
-            Stored(
-                known.base_offset, known.end_offset, known.append_time_ms, known.term, known.index
-            )
+        stored = Stored(
+            known.base_offset, known.end_offset, known.append_time_ms, known.term, known.index
         )
+        return Wait(stored) if known.index in self._pending else Known(stored)
 
     def _refuse(self, error: RakitError) -> Refusal:
         return Refusal(error, next(reversed(self._pending), 0))
 
-    def _check_room(self, stamp: Stamp) -> None:
+    def _check_room(self, stamp: Stamp, new_count: int) -> None:
+        """`new_count`: producers beside this one that may be new."""
         if self.in_flight(stamp.producer_id) >= REMEMBERED_COUNT_MAX:
             raise RakitError(
                 error_pb2.ERROR_REASON_TOO_MANY_IN_FLIGHT,
@@ -198,7 +258,7 @@ class Outlook:
                 {"limit": str(REMEMBERED_COUNT_MAX)},
             )
         known = stamp.producer_id in self.ahead.producers
-        if not known and len(self.ahead.producers) >= PRODUCER_COUNT_HARD_MAX:
+        if not known and len(self.ahead.producers) + new_count >= PRODUCER_COUNT_HARD_MAX:
             raise RakitError(
                 error_pb2.ERROR_REASON_THROTTLED,
                 f"The partition knows {len(self.ahead.producers)} producers and takes no new one"
@@ -211,6 +271,20 @@ class Outlook:
             return True
         began_ms = self.ahead.segment_time_ms
         return began_ms > 0 and time_ms - began_ms >= settings.step_ms
+
+
+def _append_of(
+    batch: Batch, stamp: Stamp | None, base_offset: int, time_ms: int, *, checkpoint: bool
+) -> Append:
+    return Append(
+        base_offset=base_offset,
+        record_count=batch.record_count,
+        append_time_ms=time_ms,
+        stamp=stamp,
+        content_crc32c=batch.crc32c,
+        compressed=batch.compressed,
+        checkpoint=checkpoint,
+    )
 
 
 def _offset_mismatch(expected: int, next_offset: int) -> RakitError:

@@ -20,6 +20,7 @@ its byte limit. Left out: who may read here and what is said out of range (`part
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -27,7 +28,7 @@ from rakit.multiraft.errors import StoreCorruptError
 from rakit.multiraft.kv import KeyValue
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.positions import last_row_before, row_at_or_below
-from rakit.node.partition.stored import StoredBatch, batch_of
+from rakit.node.partition.stored import StoredBatch, batches_of
 from rakit.raft import Entry
 
 #: Readers at different places that go on without a lookup; one is two integers.
@@ -100,14 +101,13 @@ class Reader:
         index = self._locate(offset) if offset < end else 0
         full = False
         while reached < end and not full:
-            for entry in self._entries(index, max_bytes - size):
-                index = entry.index + 1
-                batch = batch_of(entry)
+            for following, batch in self._batches(index, max_bytes - size):
+                index = following
                 if batch is None or batch.end_offset <= reached:
                     continue
                 self._check_joined(batch, reached, first=not batches)
                 if size + len(batch.content) > max_bytes and (batches or not at_least_one):
-                    index, full = entry.index, True
+                    index, full = batch.index, True
                     break
                 batches.append(batch)
                 size += len(batch.content)
@@ -133,9 +133,8 @@ class Reader:
         )
         index = self._first_index() if row is None else row.index
         while index <= self._machine.applied_index:
-            for entry in self._entries(index, SCAN_BYTES):
-                index = entry.index + 1
-                batch = batch_of(entry)
+            for following, batch in self._batches(index, SCAN_BYTES):
+                index = following
                 if batch is not None and batch.append_time_ms >= time_ms:
                     return batch.base_offset
         return state.next_offset
@@ -154,9 +153,18 @@ class Reader:
     def _first_index(self) -> int:
         return max(self._log.first_index(), self._machine.state.start.index + 1)
 
-    def _entries(self, index: int, max_bytes: int) -> list[Entry]:
+    def _batches(self, index: int, max_bytes: int) -> Iterator[tuple[int, StoredBatch | None]]:
+        """Yields what stands from an entry on, each with the index to go on with behind it.
+
+        None: an entry that holds no batch.
+        """
         assert index <= self._machine.applied_index, "only applied entries are read"
-        return self._log.entries(index, self._machine.applied_index + 1, max(max_bytes, 1))
+        stop = self._machine.applied_index + 1
+        for entry in self._log.entries(index, stop, max(max_bytes, 1)):
+            batches = batches_of(entry)
+            for batch in batches[:-1]:
+                yield entry.index, batch
+            yield entry.index + 1, batches[-1] if batches else None
 
     def _remember(self, offset: int, index: int) -> None:
         self._cursors[offset] = index

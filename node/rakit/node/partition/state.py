@@ -27,9 +27,17 @@ Left out: what to trim and whom to forget (`retention`), the encoding (`commands
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
-from rakit.node.partition.commands import Append, Checkpoint, Command, Expire, Fence, Trim
+from rakit.node.partition.commands import (
+    Append,
+    Appends,
+    Checkpoint,
+    Command,
+    Expire,
+    Fence,
+    Trim,
+)
 from rakit.node.partition.producers import (
     REMEMBERED_TOTAL_MAX,
     UNSEEN,
@@ -63,6 +71,10 @@ class Stored:
     append_time_ms: int
     term: int
     index: int
+
+
+#: What applying an entry comes to: where its batch went, or each of its batches; None: it has none.
+Applied: TypeAlias = Stored | tuple[Stored, ...] | None
 
 
 class LogState:
@@ -139,10 +151,10 @@ class LogState:
             return False
         return not self.producer(producer_id).batches
 
-    def apply(self, command: Command, term: int, index: int, size_bytes: int) -> Stored | None:
+    def apply(self, command: Command, term: int, index: int, size_bytes: int) -> Applied:
         """Applies the command of the entry (term, index), whose payload has `size_bytes`.
 
-        Returns where the batch went, for an append.
+        Returns where the batch went, for an append, or each of them, for several.
         """
         assert command.append_time_ms >= self.append_time_ms, (
             f"entry {index} is stamped before the one that precedes it (S3)"
@@ -150,7 +162,13 @@ class LogState:
         self.append_time_ms = command.append_time_ms
         match command:
             case Append():
-                return self._append(command, term, index, size_bytes)
+                stored = self._append(command, term, index)
+                self._appended(command, index, size_bytes)
+                return stored
+            case Appends():
+                places = tuple(self._append(each, term, index) for each in command.batches)
+                self._appended(command, index, size_bytes)
+                return places
             case Fence():
                 self._fence(command)
                 self._grow(size_bytes, command.append_time_ms)
@@ -162,7 +180,7 @@ class LogState:
                 self._mark(index)
         return None
 
-    def _append(self, append: Append, term: int, index: int, size_bytes: int) -> Stored:
+    def _append(self, append: Append, term: int, index: int) -> Stored:
         assert append.base_offset == self.next_offset, (
             f"entry {index} appends at {append.base_offset}, but the partition stands at"
             f" {self.next_offset}: the leader validated against another state (S14)"
@@ -178,10 +196,13 @@ class LogState:
         if append.stamp is not None:
             self._remember(append, stored)
         self.next_offset = stored.end_offset
-        self._grow(size_bytes, append.append_time_ms)
-        if append.checkpoint:
-            self._mark(index)
         return stored
+
+    def _appended(self, command: Append | Appends, index: int, size_bytes: int) -> None:
+        """Takes note of a whole entry whose batches were appended."""
+        self._grow(size_bytes, command.append_time_ms)
+        if command.checkpoint:
+            self._mark(index)
 
     def _remember(self, append: Append, stored: Stored) -> None:
         stamp = append.stamp

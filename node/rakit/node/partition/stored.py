@@ -20,7 +20,7 @@ from rakit.api.v1 import error_pb2
 from rakit.api.v1.record_pb2 import Codec, CompressedRecords, Record, Records
 from rakit.node.errors import RakitError
 from rakit.node.partition import codecs, columns
-from rakit.node.partition.commands import Content, append_in
+from rakit.node.partition.commands import Content, batches_in
 from rakit.node.partition.wire import heading
 from rakit.peer.v1.opaque_pb2 import OpaqueBatch
 from rakit.raft import Entry, EntryType
@@ -71,21 +71,21 @@ class StoredBatch:
             batch.records = bytes(self.content)
 
 
-def batch_of(entry: Entry) -> StoredBatch | None:
-    """Returns the batch that an entry holds; None when it holds something else."""
+def batches_of(entry: Entry) -> list[StoredBatch]:
+    """Returns the batches that an entry holds, in a row; none when it holds something else."""
     if entry.type is not EntryType.NORMAL or not entry.data:
-        return None
-    if (found := append_in(entry.data)) is None:
-        return None
-    append, content = found
-    return StoredBatch(
-        append.base_offset,
-        append.record_count,
-        append.append_time_ms,
-        entry.index,
-        content,
-        append.compressed,
-    )
+        return []
+    return [
+        StoredBatch(
+            append.base_offset,
+            append.record_count,
+            append.append_time_ms,
+            entry.index,
+            content,
+            append.compressed,
+        )
+        for append, content in batches_in(entry.data)
+    ]
 
 
 def recode(batch: StoredBatch, accept_codecs: Collection[Codec.ValueType]) -> StoredBatch:

@@ -75,6 +75,10 @@ class ReplicaHost(Protocol):
         """
         ...
 
+    def feature_level(self, node_id: int, /) -> int:
+        """Returns what the version reads that a node runs; 0 until it has greeted."""
+        ...
+
     async def read_barrier(self, group_id: int) -> int:
         """Returns when everything committed before the call is applied here (ReadIndex)."""
         ...

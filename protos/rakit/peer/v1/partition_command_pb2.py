@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%rakit/peer/v1/partition_command.proto\x12\rrakit.peer.v1\"\x89\x02\n\x10PartitionCommand\x12,\n\x06\x61ppend\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.AppendBatchH\x00\x12&\n\x04trim\x18\x02 \x01(\x0b\x32\x16.rakit.peer.v1.TrimLogH\x00\x12-\n\x05\x66\x65nce\x18\x03 \x01(\x0b\x32\x1c.rakit.peer.v1.FenceProducerH\x00\x12\x30\n\x06\x65xpire\x18\x04 \x01(\x0b\x32\x1e.rakit.peer.v1.ExpireProducersH\x00\x12\x33\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1d.rakit.peer.v1.TakeCheckpointH\x00\x42\t\n\x07\x63ommand\"\x96\x02\n\x0b\x41ppendBatch\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x12\x14\n\x0crecord_count\x18\x02 \x01(\x05\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x12\x13\n\x0bproducer_id\x18\x04 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x05 \x01(\x05\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12\x1e\n\x11previous_sequence\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\x0e\x63ontent_crc32c\x18\x08 \x01(\x07\x12\x0f\n\x07\x63ontent\x18\t \x01(\x0c\x12\x12\n\ncompressed\x18\n \x01(\x08\x12\x12\n\ncheckpoint\x18\x0b \x01(\x08\x42\x14\n\x12_previous_sequence\"Q\n\x07TrimLog\x12\x14\n\x0cstart_offset\x18\x01 \x01(\x03\x12\x18\n\x10\x63heckpoint_index\x18\x02 \x01(\x03\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\"K\n\rFenceProducer\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\"?\n\x0f\x45xpireProducers\x12\x14\n\x0cproducer_ids\x18\x01 \x03(\x03\x12\x16\n\x0e\x61ppend_time_ms\x18\x02 \x01(\x03\"\x9c\x02\n\x0ePartitionState\x12\x13\n\x0bnext_offset\x18\x01 \x01(\x03\x12,\n\x05start\x18\x02 \x01(\x0b\x32\x1d.rakit.peer.v1.CheckpointMark\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x12\x16\n\x0e\x61ppended_bytes\x18\x04 \x01(\x03\x12/\n\tproducers\x18\x05 \x03(\x0b\x32\x1c.rakit.peer.v1.ProducerState\x12,\n\x05marks\x18\x06 \x03(\x0b\x32\x1d.rakit.peer.v1.CheckpointMark\x12\x17\n\x0fsegment_time_ms\x18\x07 \x01(\x03\x12\x1f\n\x17\x65xpired_producer_id_max\x18\x08 \x01(\x03\"d\n\x0e\x43heckpointMark\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x03\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x12\x16\n\x0e\x61ppended_bytes\x18\x04 \x01(\x03\"(\n\x0eTakeCheckpoint\x12\x16\n\x0e\x61ppend_time_ms\x18\x01 \x01(\x03\"\x7f\n\rProducerState\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x1b\n\x13last_append_time_ms\x18\x03 \x01(\x03\x12-\n\x07\x62\x61tches\x18\x04 \x03(\x0b\x32\x1c.rakit.peer.v1.ProducerBatch\"\x99\x01\n\rProducerBatch\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x13\n\x0b\x62\x61se_offset\x18\x02 \x01(\x03\x12\x14\n\x0crecord_count\x18\x03 \x01(\x05\x12\x0c\n\x04term\x18\x04 \x01(\x03\x12\r\n\x05index\x18\x05 \x01(\x03\x12\x16\n\x0e\x61ppend_time_ms\x18\x06 \x01(\x03\x12\x16\n\x0e\x63ontent_crc32c\x18\x07 \x01(\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%rakit/peer/v1/partition_command.proto\x12\rrakit.peer.v1\"\xba\x02\n\x10PartitionCommand\x12,\n\x06\x61ppend\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.AppendBatchH\x00\x12&\n\x04trim\x18\x02 \x01(\x0b\x32\x16.rakit.peer.v1.TrimLogH\x00\x12-\n\x05\x66\x65nce\x18\x03 \x01(\x0b\x32\x1c.rakit.peer.v1.FenceProducerH\x00\x12\x30\n\x06\x65xpire\x18\x04 \x01(\x0b\x32\x1e.rakit.peer.v1.ExpireProducersH\x00\x12\x33\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1d.rakit.peer.v1.TakeCheckpointH\x00\x12/\n\x07\x61ppends\x18\x06 \x01(\x0b\x32\x1c.rakit.peer.v1.AppendBatchesH\x00\x42\t\n\x07\x63ommand\"\x96\x02\n\x0b\x41ppendBatch\x12\x13\n\x0b\x62\x61se_offset\x18\x01 \x01(\x03\x12\x14\n\x0crecord_count\x18\x02 \x01(\x05\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x12\x13\n\x0bproducer_id\x18\x04 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x05 \x01(\x05\x12\x10\n\x08sequence\x18\x06 \x01(\x03\x12\x1e\n\x11previous_sequence\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\x0e\x63ontent_crc32c\x18\x08 \x01(\x07\x12\x0f\n\x07\x63ontent\x18\t \x01(\x0c\x12\x12\n\ncompressed\x18\n \x01(\x08\x12\x12\n\ncheckpoint\x18\x0b \x01(\x08\x42\x14\n\x12_previous_sequence\"<\n\rAppendBatches\x12+\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x1a.rakit.peer.v1.AppendBatch\"Q\n\x07TrimLog\x12\x14\n\x0cstart_offset\x18\x01 \x01(\x03\x12\x18\n\x10\x63heckpoint_index\x18\x02 \x01(\x03\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\"K\n\rFenceProducer\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\"?\n\x0f\x45xpireProducers\x12\x14\n\x0cproducer_ids\x18\x01 \x03(\x03\x12\x16\n\x0e\x61ppend_time_ms\x18\x02 \x01(\x03\"\x9c\x02\n\x0ePartitionState\x12\x13\n\x0bnext_offset\x18\x01 \x01(\x03\x12,\n\x05start\x18\x02 \x01(\x0b\x32\x1d.rakit.peer.v1.CheckpointMark\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x12\x16\n\x0e\x61ppended_bytes\x18\x04 \x01(\x03\x12/\n\tproducers\x18\x05 \x03(\x0b\x32\x1c.rakit.peer.v1.ProducerState\x12,\n\x05marks\x18\x06 \x03(\x0b\x32\x1d.rakit.peer.v1.CheckpointMark\x12\x17\n\x0fsegment_time_ms\x18\x07 \x01(\x03\x12\x1f\n\x17\x65xpired_producer_id_max\x18\x08 \x01(\x03\"d\n\x0e\x43heckpointMark\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x03\x12\x16\n\x0e\x61ppend_time_ms\x18\x03 \x01(\x03\x12\x16\n\x0e\x61ppended_bytes\x18\x04 \x01(\x03\"(\n\x0eTakeCheckpoint\x12\x16\n\x0e\x61ppend_time_ms\x18\x01 \x01(\x03\"\x7f\n\rProducerState\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x1b\n\x13last_append_time_ms\x18\x03 \x01(\x03\x12-\n\x07\x62\x61tches\x18\x04 \x03(\x0b\x32\x1c.rakit.peer.v1.ProducerBatch\"\x99\x01\n\rProducerBatch\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x13\n\x0b\x62\x61se_offset\x18\x02 \x01(\x03\x12\x14\n\x0crecord_count\x18\x03 \x01(\x05\x12\x0c\n\x04term\x18\x04 \x01(\x03\x12\r\n\x05index\x18\x05 \x01(\x03\x12\x16\n\x0e\x61ppend_time_ms\x18\x06 \x01(\x03\x12\x16\n\x0e\x63ontent_crc32c\x18\x07 \x01(\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,23 +32,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rakit.peer.v1.partition_com
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PARTITIONCOMMAND']._serialized_start=57
-  _globals['_PARTITIONCOMMAND']._serialized_end=322
-  _globals['_APPENDBATCH']._serialized_start=325
-  _globals['_APPENDBATCH']._serialized_end=603
-  _globals['_TRIMLOG']._serialized_start=605
-  _globals['_TRIMLOG']._serialized_end=686
-  _globals['_FENCEPRODUCER']._serialized_start=688
-  _globals['_FENCEPRODUCER']._serialized_end=763
-  _globals['_EXPIREPRODUCERS']._serialized_start=765
-  _globals['_EXPIREPRODUCERS']._serialized_end=828
-  _globals['_PARTITIONSTATE']._serialized_start=831
-  _globals['_PARTITIONSTATE']._serialized_end=1115
-  _globals['_CHECKPOINTMARK']._serialized_start=1117
-  _globals['_CHECKPOINTMARK']._serialized_end=1217
-  _globals['_TAKECHECKPOINT']._serialized_start=1219
-  _globals['_TAKECHECKPOINT']._serialized_end=1259
-  _globals['_PRODUCERSTATE']._serialized_start=1261
-  _globals['_PRODUCERSTATE']._serialized_end=1388
-  _globals['_PRODUCERBATCH']._serialized_start=1391
-  _globals['_PRODUCERBATCH']._serialized_end=1544
+  _globals['_PARTITIONCOMMAND']._serialized_end=371
+  _globals['_APPENDBATCH']._serialized_start=374
+  _globals['_APPENDBATCH']._serialized_end=652
+  _globals['_APPENDBATCHES']._serialized_start=654
+  _globals['_APPENDBATCHES']._serialized_end=714
+  _globals['_TRIMLOG']._serialized_start=716
+  _globals['_TRIMLOG']._serialized_end=797
+  _globals['_FENCEPRODUCER']._serialized_start=799
+  _globals['_FENCEPRODUCER']._serialized_end=874
+  _globals['_EXPIREPRODUCERS']._serialized_start=876
+  _globals['_EXPIREPRODUCERS']._serialized_end=939
+  _globals['_PARTITIONSTATE']._serialized_start=942
+  _globals['_PARTITIONSTATE']._serialized_end=1226
+  _globals['_CHECKPOINTMARK']._serialized_start=1228
+  _globals['_CHECKPOINTMARK']._serialized_end=1328
+  _globals['_TAKECHECKPOINT']._serialized_start=1330
+  _globals['_TAKECHECKPOINT']._serialized_end=1370
+  _globals['_PRODUCERSTATE']._serialized_start=1372
+  _globals['_PRODUCERSTATE']._serialized_end=1499
+  _globals['_PRODUCERBATCH']._serialized_start=1502
+  _globals['_PRODUCERBATCH']._serialized_end=1655
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class PartitionCommand(_message.Message):
     FENCE_FIELD_NUMBER: _builtins.int
     EXPIRE_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    APPENDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def append(self) -> Global___AppendBatch: ...
     @_builtins.property
@@ -43,6 +44,8 @@ class PartitionCommand(_message.Message):
     def expire(self) -> Global___ExpireProducers: ...
     @_builtins.property
     def checkpoint(self) -> Global___TakeCheckpoint: ...
+    @_builtins.property
+    def appends(self) -> Global___AppendBatches: ...
     def __init__(
         self,
         *,
@@ -51,12 +54,13 @@ class PartitionCommand(_message.Message):
         fence: Global___FenceProducer | None = ...,
         expire: Global___ExpireProducers | None = ...,
         checkpoint: Global___TakeCheckpoint | None = ...,
+        appends: Global___AppendBatches | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "checkpoint", b"checkpoint", "command", b"command", "expire", b"expire", "fence", b"fence", "trim", b"trim"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "appends", b"appends", "checkpoint", b"checkpoint", "command", b"command", "expire", b"expire", "fence", b"fence", "trim", b"trim"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "checkpoint", b"checkpoint", "command", b"command", "expire", b"expire", "fence", b"fence", "trim", b"trim"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "appends", b"appends", "checkpoint", b"checkpoint", "command", b"command", "expire", b"expire", "fence", b"fence", "trim", b"trim"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["append", "trim", "fence", "expire", "checkpoint"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["append", "trim", "fence", "expire", "checkpoint", "appends"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -119,6 +123,32 @@ class AppendBatch(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_sequence) -> _WhichOneofReturnType__previous_sequence | None: ...
 
 Global___AppendBatch: _TypeAlias = AppendBatch  # noqa: Y015
+
+@_typing.final
+class AppendBatches(_message.Message):
+    """Appends batches of several callers, in a row and at one time. Their producers differ. Written only where every member of the
+    group reads it: feature level 2 of Hello.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppendBatch]:
+        """Two at least. `checkpoint` is set in the last one only, and speaks of the whole entry."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[Global___AppendBatch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppendBatches: _TypeAlias = AppendBatches  # noqa: Y015
 
 @_typing.final
 class TrimLog(_message.Message):

@@ -65,6 +65,7 @@ class Hello(_message.Message):
     LANE_FIELD_NUMBER: _builtins.int
     OPENED_COUNTER_FIELD_NUMBER: _builtins.int
     LANE_PORT_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     from_node_id: _builtins.int
     to_node_id: _builtins.int
@@ -79,6 +80,8 @@ class Hello(_message.Message):
     """What the sender's store had when this start found it, before any write of this start (S7)."""
     lane_port: _builtins.int
     """In an answer on the data lane: the port of the answering host that takes this lane as frames over TCP; 0: none does."""
+    feature_level: _builtins.int
+    """What the sender's version reads. 2: entries that hold several batches. Versions that do not say it are of level 1."""
     def __init__(
         self,
         *,
@@ -91,10 +94,11 @@ class Hello(_message.Message):
         lane: Global___LinkLane.ValueType = ...,
         opened_counter: _builtins.int = ...,
         lane_port: _builtins.int = ...,
+        feature_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "cluster_id", b"cluster_id", "from_node_id", b"from_node_id", "lane", b"lane", "lane_port", b"lane_port", "opened_counter", b"opened_counter", "store_uuid", b"store_uuid", "synced_counter", b"synced_counter", "to_node_id", b"to_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "cluster_id", b"cluster_id", "feature_level", b"feature_level", "from_node_id", b"from_node_id", "lane", b"lane", "lane_port", b"lane_port", "opened_counter", b"opened_counter", "store_uuid", b"store_uuid", "synced_counter", b"synced_counter", "to_node_id", b"to_node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
