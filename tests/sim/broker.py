@@ -257,13 +257,17 @@ class Broker:
             self._propose(group_id, outlook, outlook.maintain(command), [])
 
     def role_changed(self, change: RoleChange) -> None:
-        self.outlooks.pop(change.group_id, None)
-        for request in self.gathered.pop(change.group_id, ()):
-            request.reply(Refused("the leadership is over", elsewhere=True))
+        self._end(change.group_id)
         group = self.driver.group(change.group_id)
         machine = None if group is None else group.machine
         if change.ready and isinstance(machine, PartitionMachine):
             self.outlooks[change.group_id] = Outlook(machine.state)
+
+    def _end(self, group_id: int) -> None:
+        """A leadership is over, or an entry of it was lost: its outlook says nothing more."""
+        self.outlooks.pop(group_id, None)
+        for request in self.gathered.pop(group_id, ()):
+            request.reply(Refused("the leadership is over", elsewhere=True))
 
     def completed(self, completion: Completion) -> None:
         group_id, index = completion.group_id, completion.entry[1]
@@ -272,6 +276,8 @@ class Broker:
         outlook = self.outlooks.get(group_id)
         if outlook is not None and outlook is token[1] and outlook.is_pending(index):
             outlook.settled(index)
+            if completion.lost:
+                self._end(group_id)
         waiting = self.waiting.pop((group_id, index), None)
         if waiting is None:
             return
@@ -285,5 +291,5 @@ class Broker:
                 promise.reply(Unknown())
             else:
                 promise.keep(completion.result)
-        if outlook is not None and not outlook.pending_count:
+        if outlook is self.outlooks.get(group_id) and outlook and not outlook.pending_count:
             self.flush(group_id, outlook)
