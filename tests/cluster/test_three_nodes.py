@@ -119,9 +119,11 @@ async def test_a_cluster_serves_and_survives_what_happens_to_its_nodes(tmp_path:
         topic = await cluster.create("t")
         assert len(topic.partitions[0].replicas) == 3
         await any_node_takes_a_batch(cluster)
+        shared = await callers_on_any_node_share_entries(cluster)
         await the_leader_is_killed_under_load(cluster)
         await the_leader_is_paused(cluster)
         await all_nodes_restart(cluster)
+        assert await read_all(cluster.nodes["b"], "shared") == shared
         await a_node_moves(cluster)
         await one_node_reads_what_all_lead(cluster)
         await a_leadership_moves_on_request(cluster)
@@ -143,6 +145,38 @@ async def any_node_takes_a_batch(cluster: Cluster) -> None:
     assert refusal.metadata["leader_address"] == leader.address
     for node in cluster.nodes.values():
         assert await read_all(node, "t") == [b"any 0", b"any 1", b"any 2"]
+
+
+async def callers_on_any_node_share_entries(cluster: Cluster) -> list[bytes]:
+    """Each with a producer of its own; returns what is stored, in its order."""
+    await cluster.create("shared")
+    nodes = list(cluster.nodes.values())
+    entries: set[tuple[int, int]] = set()
+    stored: dict[int, bytes] = {}
+
+    async def call(number: int) -> None:
+        node = nodes[number % len(nodes)]
+        producer = await node.log.InitProducer(InitProducerRequest(), timeout=10)
+        for sequence in range(1, 11):
+            request = batch("shared", b"%d of %d" % (sequence, number))
+            request.producer.producer_id = producer.producer_id
+            request.producer.epoch = producer.epoch
+            request.producer.sequence = sequence
+            request.producer.previous_sequence = sequence - 1
+            answer = await node.log.Produce(request, timeout=10)
+            again = await node.log.Produce(request, timeout=10)
+            assert (answer.duplicate, again.duplicate) == (False, True)
+            assert (again.base_offset, again.index) == (answer.base_offset, answer.index)
+            entries.add((answer.term, answer.index))
+            stored[answer.base_offset] = request.rows.records[0].value
+
+    await asyncio.gather(*(call(number) for number in range(24)))
+    assert sorted(stored) == list(range(240))
+    assert len(entries) < 240, "calls that come together share entries"
+    values = [stored[offset] for offset in range(240)]
+    for node in nodes:
+        assert await read_all(node, "shared") == values
+    return values
 
 
 async def the_leader_is_killed_under_load(cluster: Cluster) -> None:

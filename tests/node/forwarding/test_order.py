@@ -221,3 +221,17 @@ async def test_p1_what_was_damaged_on_its_way_to_the_leader_is_not_appended(
     assert from_status(outcome.error).reason == error_pb2.ERROR_REASON_NODE_UNAVAILABLE
     receiver.take(ForwardProduceRequest(number=2, batches=[whole]))
     assert [taken for taken, _ in leader.taken] == [content]
+
+
+async def test_only_what_stands_in_no_order_waits_for_others() -> None:
+    """In a lane the next one must not be taken before it is known that this one is."""
+    world = World()
+    world.dispatch.send(ME, 7, checked(b"v"), None, None)
+    world.dispatch.send(ME, 7, checked(b"v"), None, None, lane=5, restart=True)
+    assert world.gather == [True, False]
+    leader = Leader()
+    receiver = ForwardReceiver(leader.append)
+    alone = batch(1)
+    alone.lane = 0
+    receiver.take(ForwardProduceRequest(number=1, batches=[alone, batch(2, restart=True)]))
+    assert leader.gather == [True, False]

@@ -9,6 +9,7 @@ import pytest
 
 from rakit.api.v1 import error_pb2, log_service_pb2
 from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
+from rakit.multiraft.machine import replica_id
 from rakit.node.errors import RakitError
 from rakit.node.partition.commands import Append, append_pieces
 from rakit.node.partition.inquiry import ProducerAnswer
@@ -16,7 +17,7 @@ from rakit.node.partition.partition import Offsets, Partition, PartitionContext
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.state import Stored
-from rakit.raft import Entry, Role
+from rakit.raft import ConfState, Entry, Role
 from tests.node.partition.fakes import (
     GROUP,
     MEMBERS,
@@ -478,3 +479,40 @@ async def test_a_closed_partition_lets_go_of_the_host() -> None:
     setting.partition.close()
     assert woken == [1]
     assert not setting.host.callbacks
+
+
+async def entries_of_three_calls(setting: Setting) -> int:
+    """Returns how many entries three unary calls become."""
+    for _ in range(3):
+        setting.partition.append(batch(), None, None, gather=True)
+    setting.partition.append(batch(), None, None)
+    count = len(setting.host.waiting) - 1
+    setting.host.commit()
+    await asyncio.sleep(0)
+    return count
+
+
+@pytest.mark.parametrize("kind", ["voters", "learners", "voters_outgoing"])
+async def test_entries_of_several_batches_wait_until_every_member_reads_them(kind: str) -> None:
+    setting = Setting()
+    member = replica_id(4, 1)
+    voters = {"voters": MEMBERS} | {kind: (*MEMBERS, member)}
+    setting.host.leader.conf_state = ConfState(**voters)  # type: ignore[arg-type]  # members only
+    for level in (0, 1):
+        setting.host.levels[4] = level
+        assert await entries_of_three_calls(setting) == 3
+    setting.host.levels[4] = 2
+    assert await entries_of_three_calls(setting) == 2
+
+
+async def test_s21_what_gathers_is_judged_before_it_is_asked_about() -> None:
+    setting = Setting()
+    setting.partition.append(batch(), None, None, gather=True)
+    setting.partition.append(batch(), Stamp(7, 0, 1, 0), None, gather=True)
+    assert len(setting.host.waiting) == 1
+    answer = await setting.partition.producer_state(7, 1, None)
+    assert answer.state == log_service_pb2.BATCH_STATE_PENDING
+    assert len(setting.host.waiting) == 2
+    setting.host.commit()
+    answer = await setting.partition.producer_state(7, 1, None)
+    assert answer.state == log_service_pb2.BATCH_STATE_APPLIED

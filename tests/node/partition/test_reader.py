@@ -12,10 +12,11 @@ from rakit.multiraft.errors import StoreCorruptError
 from rakit.node.partition import reader as reader_module
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import Append, Checkpoint, Trim, append_pieces
+from rakit.node.partition.pending import Run
 from rakit.node.partition.reader import CURSOR_COUNT_MAX, Reader
 from rakit.node.partition.stored import batches_of
 from rakit.raft import Entry, EntryType
-from tests.node.partition.fakes import GROUP, MemoryDisk, SyncLeader, batch
+from tests.node.partition.fakes import GROUP, SETTINGS, MemoryDisk, SyncLeader, batch
 
 
 def reader_of(leader: SyncLeader) -> Reader:
@@ -63,7 +64,9 @@ class Model:
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["append"] * 6 + ["checkpoint", "trim", "empty", "tick", "many"]),
+        st.sampled_from(
+            ["append"] * 4 + ["run"] * 3 + ["checkpoint", "trim", "empty", "tick", "many"]
+        ),
         st.integers(1, 9),
     ),
     min_size=1,
@@ -81,6 +84,13 @@ def build(changes: list[tuple[str, int]]) -> tuple[SyncLeader, Model]:
                 base = model.end
                 leader.append(Batch(content, compressed=False, record_count=number, crc32c=1))
                 model.batches.append(Placed(base, base + number, leader.now_ms, content))
+        elif kind == "run":
+            run = Run()
+            for count in range(1, number + 1):
+                content = bytes([model.end % 251]) * count * 3
+                run.add(Batch(content, compressed=False, record_count=count, crc32c=1), None)
+                model.batches.append(Placed(model.end, model.end + count, leader.now_ms, content))
+            leader.run(leader.outlook.join(run, leader.now_ms, SETTINGS))
         elif kind == "checkpoint":
             leader.run(leader.outlook.maintain(Checkpoint(leader.now_ms)))
         elif kind == "trim" and ahead.marks:

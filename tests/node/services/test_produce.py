@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import grpc.aio
 import pytest
@@ -207,3 +209,18 @@ async def test_columns_come_back_as_they_were_sent(served: Served) -> None:
     assert [row.value for row in as_rows] == [b"one", b"", b"three"]
     assert [row.HasField("value") for row in as_rows] == [True, False, True]
     assert [row.HasField("key") for row in as_rows] == [True, True, False]
+
+
+async def test_calls_that_come_together_share_entries(served: Served) -> None:
+    topic = await served.topic()
+    values = [b"value %d" % number for number in range(64)]
+    answers = await asyncio.gather(*(served.produce(topic.name, each) for each in values))
+    assert len({answer.index for answer in answers}) < len(values)
+    offsets = {answer.base_offset: each for answer, each in zip(answers, values, strict=True)}
+    assert sorted(offsets) == list(range(64))
+    for start in (0, 1, 31, 63):
+        position = Position(topic=topic.name, partition=0, offset=start)
+        request = FetchRequest(positions=[position], layout=record_pb2.LAYOUT_ROWS)
+        found = (await served.log.Fetch(request, timeout=TIMEOUT_S)).partitions[0]
+        read = {each.offset: each.value for each in found.records}
+        assert read == {at: value for at, value in offsets.items() if at >= start}

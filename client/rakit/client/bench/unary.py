@@ -10,9 +10,9 @@ Rules:
 - Both sides are measured in turn, in rounds, because the machine changes its speed within minutes;
   every other round begins with the other side. The share is that of a round, and what counts is the
   median over the rounds, and the lower end of its 95 % interval.
-- Channels are as many on both sides as the cluster was told addresses of, and callers are spread
-  over them. Nodes are not stopped while the reference is measured; three that nobody uses take
-  one or two percent of a core.
+- Channels are as many on both sides as the cluster was told addresses of, and the callers of each
+  partition are spread over them, wherever it is led. Nodes are not stopped while the reference is
+  measured; three that nobody uses take one or two percent of a core.
 """
 
 from __future__ import annotations
@@ -111,8 +111,10 @@ async def bench_unary(bootstrap: str | None, settings: UnarySettings, say: Say) 
         stubs = [LogServiceStub(channel) for channel in channels]
         for number, caller in enumerate(callers):
             await caller.begin(stubs[number % len(stubs)])
-        calls = [_durable(stub) for stub in stubs]
-        echoes = [_echo(channel) for channel in echo_channels]
+        # Of the callers of each partition as many call each node: two of three are forwarded.
+        places = [number // settings.partitions % len(stubs) for number in range(len(callers))]
+        calls = [_durable(stubs[place]) for place in places]
+        echoes = [_echo(echo_channels[place]) for place in places]
         for number in range(settings.rounds):
             say(f"unary: round {number + 1} of {settings.rounds}")
             if number % 2:
@@ -201,8 +203,6 @@ async def _loop(
             times_s.append(time.perf_counter() - began_s)
 
     try:
-        await together(
-            one(caller, calls[number % len(calls)]) for number, caller in enumerate(callers)
-        )
+        await together(one(caller, call) for caller, call in zip(callers, calls, strict=True))
     except grpc.aio.AioRpcError as failure:
         raise from_rpc_error(failure, "the cluster") from failure

@@ -41,7 +41,7 @@ BATCH_BYTES_MAX: Final = 4096
 BYTES_MAX: Final = 64 << 10
 COUNT_MAX: Final = 256
 #: For each caller that may come back: about what an entry of its own costs the nodes more.
-HOLD_S: Final = 0.00025
+HOLD_S: Final = 0.0005
 HOLD_S_MAX: Final = 0.005
 
 

@@ -1,0 +1,359 @@
+"""Small batches of many callers: when they wait, when they leave, and what each is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from rakit.api.v1 import error_pb2
+from rakit.multiraft.errors import NotLeadingError, OverloadedError
+from rakit.node.errors import RakitError
+from rakit.node.partition import gathering
+from rakit.node.partition.answers import Appended, DoomedAnswer, GatheredAnswer
+from rakit.node.partition.appender import Appender
+from rakit.node.partition.batches import Batch
+from rakit.node.partition.commands import Fence
+from rakit.node.partition.gathering import BATCH_BYTES_MAX, BYTES_MAX, COUNT_MAX
+from rakit.node.partition.producers import Stamp
+from rakit.node.partition.stored import batches_of
+from rakit.node.produce import answered
+from tests.node.partition.fakes import GROUP, SETTINGS, FakeHost, FakeProposal, batch
+
+LONG_S = 3600.0
+
+
+class TellingHost(FakeHost):
+    """Tells of proposals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proposed = asyncio.Event()
+
+    def propose(self, group_id: int, *pieces: bytes) -> FakeProposal:
+        self.proposed.set()
+        return super().propose(group_id, *pieces)
+
+
+class Setting:
+    """An appender whose callers stand in no order."""
+
+    def __init__(self) -> None:
+        self.host = TellingHost()
+        self.may_gather = True
+        self.leads = True
+        self.appender = Appender(
+            self.host.leader.machine.state,
+            lambda *pieces: self.host.propose(GROUP, *pieces),
+            lambda: 1_000,
+            lambda: 2,
+            self.still_leads,
+            may_gather=lambda: self.may_gather,
+            fsynced=True,
+        )
+
+    async def still_leads(self) -> bool:
+        await asyncio.sleep(0)
+        return self.leads
+
+    def call(
+        self,
+        count: int = 1,
+        stamp: Stamp | None = None,
+        expected: int | None = None,
+        data: Batch | None = None,
+    ) -> asyncio.Future[Appended]:
+        return self.appender.append(data or batch(count), stamp, expected, SETTINGS, gather=True)
+
+    @property
+    def entries(self) -> list[list[int]]:
+        """The number of records of each batch of each entry that is under way."""
+        return [[each.record_count for each in batches_of(entry)] for entry, _ in self.host.waiting]
+
+    async def commit(self) -> None:
+        """Commits what is under way, and lets those go on who wait for it."""
+        self.host.commit()
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may come back is waited for."""
+    monkeypatch.setattr(gathering, "HOLD_S", LONG_S)
+    monkeypatch.setattr(gathering, "HOLD_S_MAX", LONG_S)
+
+
+async def error_of(answer: asyncio.Future[Appended]) -> RakitError:
+    with pytest.raises(RakitError) as caught:
+        await answer
+    return caught.value
+
+
+async def places(answers: Sequence[asyncio.Future[Appended]]) -> list[tuple[int, int, bool]]:
+    appended = [await each for each in answers]
+    return [(each.stored.base_offset, each.stored.end_offset, each.duplicate) for each in appended]
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_caller_that_is_alone_waits_for_nobody() -> None:
+    setting = Setting()
+    for _ in range(3):
+        answer = setting.call()
+        assert setting.entries == [[1]]
+        await setting.commit()
+        assert not (await answer).duplicate
+
+
+@pytest.mark.usefixtures("held")
+async def test_what_comes_while_an_entry_is_under_way_leaves_when_as_many_came_back() -> None:
+    setting = Setting()
+    first = setting.call(1)
+    second, third = setting.call(2), setting.call(3)
+    assert setting.entries == [[1]]
+    await setting.commit()
+    await first
+    assert setting.entries == [], "the one that was answered may come back"
+    fourth = setting.call(4)
+    assert setting.entries == [[2, 3, 4]]
+    await setting.commit()
+    assert await places([second, third, fourth]) == [(1, 3, False), (3, 6, False), (6, 10, False)]
+    assert len({(await each).stored.index for each in (second, third, fourth)}) == 1
+
+
+async def test_callers_that_do_not_come_back_are_not_waited_for_long() -> None:
+    setting = Setting()
+    setting.call(1)
+    second = setting.call(2)
+    await setting.commit()
+    setting.host.proposed.clear()
+    async with asyncio.timeout(10):
+        await setting.host.proposed.wait()
+    assert setting.entries == [[2]]
+    await setting.commit()
+    assert await places([second]) == [(1, 3, False)]
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_hold_that_is_over_says_nothing_about_the_next() -> None:
+    setting = Setting()
+    setting.call(1)
+    setting.call(2)
+    await setting.commit()
+    setting.call(3)
+    assert setting.entries == [[2, 3]]
+    setting.call(4)
+    setting.call(5)
+    assert setting.entries == [[2, 3]], "these wait for that entry"
+    await setting.commit()
+    assert setting.entries == []
+    setting.call(6)
+    assert setting.entries == [], "two were answered"
+    setting.call(7)
+    assert setting.entries == [[4, 5, 6, 7]]
+
+
+@pytest.mark.usefixtures("held")
+async def test_what_gathers_is_bounded_and_leaves_beside_what_is_under_way() -> None:
+    setting = Setting()
+    setting.call()
+    for _ in range(COUNT_MAX):
+        assert len(setting.entries) == 1
+        setting.call()
+    assert [len(entry) for entry in setting.entries] == [1, COUNT_MAX]
+    large = batch(content=bytes(BATCH_BYTES_MAX))
+    for _ in range(BYTES_MAX // BATCH_BYTES_MAX):
+        assert len(setting.entries) == 2
+        setting.call(data=large)
+    assert [len(entry) for entry in setting.entries] == [1, COUNT_MAX, BYTES_MAX // BATCH_BYTES_MAX]
+
+
+@pytest.mark.usefixtures("held")
+@pytest.mark.parametrize("why", ["large", "expected offset", "in an order", "upkeep"])
+async def test_whatever_does_not_gather_comes_behind_what_does(why: str) -> None:
+    setting = Setting()
+    setting.call(1)
+    gathered = setting.call(2)
+    other: asyncio.Future[Appended] | None = None
+    if why == "large":
+        other = setting.call(data=batch(3, content=bytes(BATCH_BYTES_MAX + 1)))
+    elif why == "expected offset":
+        other = setting.call(3, expected=3)
+    elif why == "in an order":
+        other = setting.appender.append(batch(3), None, None, SETTINGS)
+    else:
+        setting.appender.maintain(Fence(7, 1, 1_000))
+    assert setting.entries == [[1], [2], [3] if other else []]
+    await setting.commit()
+    assert await places([gathered]) == [(1, 3, False)]
+    if other is not None:
+        assert await places([other]) == [(3, 6, False)]
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_producer_with_two_batches_gets_two_entries() -> None:
+    setting = Setting()
+    setting.call(1)
+    answers = [
+        setting.call(2, Stamp(7, 0, 1, 0)),
+        setting.call(3, Stamp(8, 0, 1, 0)),
+        setting.call(4, Stamp(7, 0, 2, 1)),
+        setting.call(5),
+    ]
+    setting.appender.flush()
+    assert setting.entries == [[1], [2, 3], [4, 5]]
+    await setting.commit()
+    assert await places(answers) == [(1, 3, False), (3, 6, False), (6, 10, False), (10, 15, False)]
+
+
+@pytest.mark.usefixtures("held")
+async def test_s24_retries_that_gather_with_their_original_are_stored_once() -> None:
+    setting = Setting()
+    stamp, other = Stamp(7, 0, 1, 0), Stamp(8, 0, 1, 0)
+    await_first = setting.call(1, other)
+    answers = [setting.call(2), setting.call(3, stamp), setting.call(3, stamp)]
+    again = setting.call(1, other)
+    setting.appender.flush()
+    assert setting.entries == [[1], [2, 3]]
+    await setting.commit()
+    assert await places([await_first, *answers, again]) == [
+        (0, 1, False),
+        (1, 3, False),
+        (3, 6, False),
+        (3, 6, True),
+        (0, 1, True),
+    ]
+    late = setting.call(3, stamp)
+    assert await places([late]) == [(3, 6, True)]
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_refused_batch_costs_the_others_nothing() -> None:
+    setting = Setting()
+    setting.call(1)
+    good, bad, last = setting.call(2), setting.call(9, Stamp(7, 0, 5, 4)), setting.call(3)
+    setting.appender.flush()
+    assert setting.entries == [[1], [2, 3]]
+    await setting.commit()
+    assert await places([good, last]) == [(1, 3, False), (3, 6, False)]
+    error = await error_of(bad)
+    assert error.reason == error_pb2.ERROR_REASON_UNKNOWN_PRODUCER
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_refusal_that_is_not_certain_is_not_told() -> None:
+    setting = Setting()
+    setting.leads = False
+    setting.call(1)
+    bad = setting.call(9, Stamp(7, 0, 5, 4))
+    setting.appender.flush()
+    await setting.commit()
+    assert (await error_of(bad)).reason == error_pb2.ERROR_REASON_NO_LEADER
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_caller_that_goes_away_is_not_proposed() -> None:
+    setting = Setting()
+    setting.call(1)
+    gone, stays = setting.call(2), setting.call(3)
+    gone.cancel()
+    setting.appender.flush()
+    assert setting.entries == [[1], [3]]
+    await setting.commit()
+    assert await places([stays]) == [(1, 4, False)]
+
+
+@pytest.mark.usefixtures("held")
+async def test_s12_what_gathered_behind_a_lost_entry_is_known_not_to_be_stored() -> None:
+    """A retry of what was lost is no duplicate, either."""
+    setting = Setting()
+    stamp = Stamp(7, 0, 1, 0)
+    lost = setting.call(1, stamp)
+    retry, other = setting.call(1, stamp), setting.call(2)
+    setting.host.lose()
+    assert (await error_of(lost)).may_be_applied
+    for answer in (retry, other):
+        error = await error_of(answer)
+        assert error.reason == error_pb2.ERROR_REASON_NO_LEADER
+        assert not error.may_be_applied
+    assert not setting.host.waiting
+
+
+@pytest.mark.usefixtures("held")
+@pytest.mark.parametrize(
+    ("refuse", "reason"),
+    [
+        (OverloadedError("full"), error_pb2.ERROR_REASON_THROTTLED),
+        (NotLeadingError(0, 2), error_pb2.ERROR_REASON_NO_LEADER),
+    ],
+    ids=["overloaded", "no leader"],
+)
+async def test_when_nothing_can_be_proposed_each_is_told(
+    refuse: OverloadedError | NotLeadingError, reason: error_pb2.ErrorReason.ValueType
+) -> None:
+    setting = Setting()
+    setting.call(1)
+    stamp = Stamp(7, 0, 1, 0)
+    answers = [setting.call(2), setting.call(3, stamp), setting.call(4, stamp)]
+    setting.host.refuse = refuse
+    setting.appender.flush()
+    for answer in answers:
+        error = await error_of(answer)
+        assert error.reason == reason
+        assert not error.may_be_applied
+    setting.host.refuse = None
+    await setting.commit()
+    again = setting.call(3, stamp)
+    await setting.commit()
+    assert await places([again]) == [(1, 4, False)], "it left no trace"
+
+
+@pytest.mark.usefixtures("held")
+async def test_where_a_member_cannot_read_runs_each_has_an_entry() -> None:
+    setting = Setting()
+    setting.may_gather = False
+    setting.call(1)
+    setting.call(2)
+    assert setting.entries == [[1], [2]]
+    setting.may_gather = True
+    setting.call(3)
+    setting.call(4)
+    setting.may_gather = False  # the group gets a member
+    setting.appender.flush()
+    assert setting.entries == [[1], [2], [3], [4]]
+
+
+@pytest.mark.usefixtures("held")
+async def test_time_that_is_up_says_what_is_known() -> None:
+    setting = Setting()
+    setting.call(1)
+    waits, stored = setting.call(2), setting.call(3)
+    at_once = asyncio.get_running_loop().time()
+    with pytest.raises(RakitError) as caught:
+        await answered(waits, at_once)
+    assert caught.value.reason == error_pb2.ERROR_REASON_NO_QUORUM
+    assert not caught.value.may_be_applied
+    doomed = setting.call(9, Stamp(7, 0, 5, 4))
+    setting.appender.flush()
+    assert setting.entries == [[1], [3]], "who was told so is not stored"
+    with pytest.raises(RakitError) as caught:
+        await answered(doomed, at_once)
+    assert caught.value.reason == error_pb2.ERROR_REASON_NO_LEADER
+    assert not caught.value.may_be_applied
+    with pytest.raises(RakitError) as caught:
+        await answered(stored, at_once)
+    assert caught.value.reason == error_pb2.ERROR_REASON_OUTCOME_UNKNOWN
+    assert isinstance(doomed, GatheredAnswer)
+    assert not isinstance(doomed, DoomedAnswer)
+
+
+@pytest.mark.usefixtures("held")
+async def test_time_that_is_up_for_a_retry_of_a_pending_batch_says_nothing() -> None:
+    setting = Setting()
+    stamp = Stamp(7, 0, 1, 0)
+    setting.call(1, stamp)
+    retry = setting.call(1, stamp)
+    setting.appender.flush()
+    with pytest.raises(RakitError) as caught:
+        await answered(retry, asyncio.get_running_loop().time())
+    assert caught.value.reason == error_pb2.ERROR_REASON_OUTCOME_UNKNOWN
