@@ -45,6 +45,7 @@ class Node:
             clock_ms=lambda: self.now_ms,
             fsynced=True,
             clock_trusted=lambda: self.trusted,
+            runs_are_read=lambda: True,
         )
         self.is_full = False
         #: The groups that somebody else could lead.
@@ -115,9 +116,6 @@ class Node:
 
     def propose(self, group_id: int, *pieces: bytes) -> FakeProposal:
         return self.hosts[group_id].propose(group_id, *pieces)
-
-    def feature_level(self, _node_id: int) -> int:
-        return 2
 
     async def read_barrier(self, group_id: int) -> int:
         return await self.hosts[group_id].read_barrier(group_id)

@@ -106,6 +106,10 @@ class Clock:
     deletes: Callable[[int], None]
 
 
+def _producer(request: Request) -> int:
+    return request.stamp.producer_id if request.stamp else 0
+
+
 class Broker:
     """Takes appends, and reads, for every group that its node leads."""
 
@@ -165,7 +169,14 @@ class Broker:
             reply(Refused("not leading", elsewhere=True))
             return
         self.appends += 1
-        if expected_offset is None and self.appends % 2 and outlook.pending_count:
+        waiting = self.gathered.get(group_id, ())
+        if (
+            expected_offset is None
+            and self.appends % 2
+            and outlook.pending_count
+            and outlook.is_news(stamp)
+            and not any(stamp and stamp.producer_id == _producer(each) for each in waiting)
+        ):
             self.gathered.setdefault(group_id, []).append(Request(batch, stamp, reply))
             return
         self.flush(group_id, outlook)
@@ -180,12 +191,9 @@ class Broker:
             self._answer(group_id, outlook, verdict, reply)
 
     def flush(self, group_id: int, outlook: Outlook) -> None:
-        """Proposes what has gathered, in as few entries as it takes."""
+        """Proposes what has gathered."""
         run, promises = Run(), list[Promise | Held]()
         for request in self.gathered.pop(group_id, ()):
-            if run.knows(request.stamp):
-                self._propose_run(group_id, outlook, run, promises)
-                run, promises = Run(), []
             try:
                 verdict = outlook.objection(request.batch, request.stamp, run)
             except RakitError as error:

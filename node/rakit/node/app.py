@@ -57,6 +57,7 @@ from rakit.node.metadata.machine import MetadataMachine
 from rakit.node.metadata.record import Member
 from rakit.node.metadata.refusals import NodeRefusedError
 from rakit.node.metadata.service import MetadataConfig, MetadataService
+from rakit.node.partition.commands import RUNS_LEVEL
 from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.partition import PartitionContext
 from rakit.node.partitions import Partitions
@@ -297,6 +298,10 @@ class Node:
             clock_ms=clock_ms,
             fsynced=self.store.fsynced,
             clock_trusted=lambda: not host.clock_is_wrong(),
+            runs_are_read=lambda: all(
+                host.feature_level(node.store_uuid) >= RUNS_LEVEL
+                for node in machine.registry.nodes.values()
+            ),
         )
         self.partitions = Partitions(
             host,

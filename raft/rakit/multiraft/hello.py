@@ -48,7 +48,7 @@ CONTROL: Final = wire.LINK_LANE_CONTROL
 DATA: Final = wire.LINK_LANE_DATA
 
 #: What this version reads, of entries above all; hellos tell it. What a lower level does not read
-#: is written only where every member of a group is known to. 2: entries of several batches.
+#: is written only when every node is known to have a higher one. 2: entries of several batches.
 FEATURE_LEVEL: Final = 2
 WRITES_BETWEEN_NOTES: Final = 1_000
 #: Stores that are remembered: far more than any cluster has seen. A newer one is forgotten.
@@ -170,7 +170,12 @@ class StoreMemory:
             )
             self._note(start.store_uuid, urgent=True)
 
-    def greeted(self, start: StoreStart, synced_counter: int) -> None:
+    def feature_level(self, store_uuid: str) -> int:
+        """Returns what the version reads that greeted last on a store; 0: none has told it."""
+        known = self._known.get(store_uuid)
+        return 0 if known is None else known.feature_level
+
+    def greeted(self, start: StoreStart, synced_counter: int, feature_level: int = 1) -> None:
         """Takes in a hello that was judged.
 
         Where the last good start of a condemned store shows itself, that one still runs on all it
@@ -181,7 +186,12 @@ class StoreMemory:
         assert not self.went_back(start), "nor are those of lost stores"
         self._epochs[store_uuid] = start.boot_epoch
         known = self._known.get(store_uuid) or RememberedStore(start.node_id)
-        said = replace(_said(known, start), went_back=False, returned_counter=0)
+        said = replace(
+            _said(known, start),
+            went_back=False,
+            returned_counter=0,
+            feature_level=feature_level,
+        )
         self._take(store_uuid, said, synced_counter, urgent=True)
 
     def heard(self, store_uuid: str, count: int) -> None:
@@ -249,8 +259,6 @@ class Gate:
         self._on_rollback = on_rollback
         #: Of nodes whose hello was accepted.
         self._stores: dict[int, str] = {}
-        #: Of the same: what their newest start reads.
-        self._levels: dict[int, int] = {}
 
     def hello(self, to_node_id: int, lane: Lane) -> wire.Hello:
         """Returns the first message of a stream to or from this peer."""
@@ -266,10 +274,6 @@ class Gate:
             opened_counter=me.opened_counter,
             feature_level=FEATURE_LEVEL,
         )
-
-    def feature_level(self, node_id: int) -> int:
-        """Returns what the process reads that a node greeted with last; 0: it did not."""
-        return self._levels.get(node_id, 0)
 
     def judge(self, hello: wire.Hello, expected_node_id: int | None = None) -> str | None:
         """Returns why this peer is refused, or None. `expected_node_id`: whom we called."""
@@ -330,9 +334,8 @@ class Gate:
         if (found := self.rollback_of(start)) is not None:
             self._on_rollback(found)
             return str(found)
-        self._memory.greeted(start, hello.synced_counter)
+        self._memory.greeted(start, hello.synced_counter, max(1, hello.feature_level))
         self._stores[node_id] = store_uuid
-        self._levels[node_id] = max(1, hello.feature_level)
         return None
 
 

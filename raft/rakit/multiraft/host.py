@@ -297,9 +297,11 @@ class Host:
         """Tells whether a node answered lately; this one always did."""
         return node_id == self.node_id or self._peers.liveness.is_up(node_id)
 
-    def feature_level(self, node_id: int) -> int:
-        """Returns what the version reads that a node runs; 0 until it has greeted this start."""
-        return FEATURE_LEVEL if node_id == self.node_id else self._peers.gate.feature_level(node_id)
+    def feature_level(self, store_uuid: str) -> int:
+        """Returns what the version reads that greeted last on a store; 0: none has told it."""
+        if store_uuid == self.identity.store_uuid:
+            return FEATURE_LEVEL
+        return self._memory.feature_level(store_uuid)
 
     def round_trip_ms(self, node_id: int) -> int | None:
         """Returns how long the newest ping of a peer took."""

@@ -67,6 +67,8 @@ class RememberedStore:
     went_back: bool = False
     #: What that start opened with.
     returned_counter: int = 0
+    #: What the version reads that greeted last on it; 0: none has told it.
+    feature_level: int = 0
 
 
 def encode_hard_state(group_id: int, stored: StoredHardState) -> bytes:
@@ -175,6 +177,7 @@ def encode_remembered(key: bytes, known: RememberedStore) -> bytes:
         opened_counter=known.opened_counter,
         went_back=known.went_back,
         returned_counter=known.returned_counter,
+        feature_level=known.feature_level,
     )
     return _seal(key, record)
 
@@ -189,6 +192,7 @@ def decode_remembered(key: bytes, value: bytes) -> RememberedStore:
         record.opened_counter,
         record.went_back,
         record.returned_counter,
+        record.feature_level,
     )
 
 

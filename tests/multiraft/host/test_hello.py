@@ -285,18 +285,19 @@ def test_s15_every_start_has_a_new_epoch_even_if_the_note_of_the_last_was_lost()
     assert clock_stands_still > first
 
 
-def test_what_a_node_reads_is_told_and_remembered_of_its_newest_start() -> None:
+def test_what_a_version_reads_is_told_and_remembered_of_the_newest_start() -> None:
     door = Door()
     assert door.gate.hello(2, DATA).feature_level == FEATURE_LEVEL
-    assert door.gate.feature_level(2) == 0, "it has not greeted"
+    assert door.memory.feature_level("store-2") == 0, "it has not greeted"
     assert not door.lets_in(feature_level=7, cluster_id="other")
-    assert door.gate.feature_level(2) == 0
+    assert door.memory.feature_level("store-2") == 0
     assert door.lets_in(feature_level=7)
-    assert door.gate.feature_level(2) == 7
-    assert door.lets_in(boot_epoch=6, opened_counter=100), (
-        "an earlier version, which says nothing of it"
-    )
-    assert door.gate.feature_level(2) == 1
+    assert door.memory.feature_level("store-2") == 7
+    door.save()
+    assert door.restarted().memory.feature_level("store-2") == 7
+    assert door.lets_in(boot_epoch=6, opened_counter=100), "an earlier version, which says nothing"
+    assert door.memory.feature_level("store-2") == 1
     assert not door.lets_in(feature_level=7, boot_epoch=5)
-    assert door.gate.feature_level(2) == 1
-    assert door.restarted().gate.feature_level(2) == 0
+    assert door.memory.feature_level("store-2") == 1
+    door.save()
+    assert door.restarted().memory.feature_level("store-2") == 1

@@ -204,8 +204,6 @@ class FakeHost:
         self.during_barrier: Callable[[], None] = lambda: None
         self.quarantined: list[tuple[str, bool]] = []
         self.refuse: MultiraftError | None = None
-        #: Of nodes whose version reads less than this one.
-        self.levels: dict[int, int] = {}
 
     @property
     def leader(self) -> FakeReplica:
@@ -215,9 +213,6 @@ class FakeHost:
     def group(self, group_id: int) -> FakeReplica | None:
         assert group_id == self.group_id
         return self.replica
-
-    def feature_level(self, node_id: int) -> int:
-        return self.levels.get(node_id, 2)
 
     def propose(self, group_id: int, *pieces: bytes) -> FakeProposal:
         assert group_id == self.group_id

@@ -15,11 +15,13 @@ from rakit.node.partition.answers import Appended, DoomedAnswer, GatheredAnswer
 from rakit.node.partition.appender import Appender
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import Fence
-from rakit.node.partition.gathering import BATCH_BYTES_MAX, BYTES_MAX, COUNT_MAX
+from rakit.node.partition.gathering import BATCH_BYTES_MAX, BYTES_MAX, COUNT_MAX, Gathering
 from rakit.node.partition.producers import Stamp
+from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.stored import batches_of
 from rakit.node.produce import answered
 from tests.node.partition.fakes import GROUP, SETTINGS, FakeHost, FakeProposal, batch
+from tests.node.partition.test_lost_entries import give_up
 
 LONG_S = 3600.0
 
@@ -182,6 +184,9 @@ async def test_whatever_does_not_gather_comes_behind_what_does(why: str) -> None
     elif why == "in an order":
         other = setting.appender.append(batch(3), None, None, SETTINGS)
     else:
+        with pytest.raises(AssertionError, match="comes before what is decided"):
+            setting.appender.maintain(Fence(7, 1, 1_000))
+        setting.appender.flush()
         setting.appender.maintain(Fence(7, 1, 1_000))
     assert setting.entries == [[1], [2], [3] if other else []]
     await setting.commit()
@@ -191,19 +196,22 @@ async def test_whatever_does_not_gather_comes_behind_what_does(why: str) -> None
 
 
 @pytest.mark.usefixtures("held")
-async def test_a_producer_with_two_batches_gets_two_entries() -> None:
+async def test_a_producer_with_several_batches_under_way_waits_for_none() -> None:
     setting = Setting()
     setting.call(1)
     answers = [
         setting.call(2, Stamp(7, 0, 1, 0)),
         setting.call(3, Stamp(8, 0, 1, 0)),
         setting.call(4, Stamp(7, 0, 2, 1)),
-        setting.call(5),
+        setting.call(5, Stamp(7, 0, 3, 2)),
     ]
-    setting.appender.flush()
-    assert setting.entries == [[1], [2, 3], [4, 5]]
+    assert setting.entries == [[1], [2, 3], [4], [5]]
     await setting.commit()
     assert await places(answers) == [(1, 3, False), (3, 6, False), (6, 10, False), (10, 15, False)]
+    last = setting.call(6, Stamp(7, 0, 4, 3))
+    assert setting.entries == [[6]]
+    await setting.commit()
+    assert await places([last]) == [(15, 21, False)]
 
 
 @pytest.mark.usefixtures("held")
@@ -212,9 +220,8 @@ async def test_s24_retries_that_gather_with_their_original_are_stored_once() -> 
     stamp, other = Stamp(7, 0, 1, 0), Stamp(8, 0, 1, 0)
     await_first = setting.call(1, other)
     answers = [setting.call(2), setting.call(3, stamp), setting.call(3, stamp)]
+    assert setting.entries == [[1], [2, 3]], "a retry has its original judged"
     again = setting.call(1, other)
-    setting.appender.flush()
-    assert setting.entries == [[1], [2, 3]]
     await setting.commit()
     assert await places([await_first, *answers, again]) == [
         (0, 1, False),
@@ -265,17 +272,16 @@ async def test_a_caller_that_goes_away_is_not_proposed() -> None:
 
 @pytest.mark.usefixtures("held")
 async def test_s12_what_gathered_behind_a_lost_entry_is_known_not_to_be_stored() -> None:
-    """A retry of what was lost is no duplicate, either."""
+    """Also where the role has not changed, as when the store has failed."""
     setting = Setting()
     stamp = Stamp(7, 0, 1, 0)
-    lost = setting.call(1, stamp)
-    retry, other = setting.call(1, stamp), setting.call(2)
-    setting.host.lose()
+    lost, retry, other = setting.call(1, stamp), setting.call(1, stamp), setting.call(2)
+    give_up(setting.host)
     assert (await error_of(lost)).may_be_applied
-    for answer in (retry, other):
-        error = await error_of(answer)
-        assert error.reason == error_pb2.ERROR_REASON_NO_LEADER
-        assert not error.may_be_applied
+    assert (await error_of(retry)).may_be_applied
+    error = await error_of(other)
+    assert error.reason == error_pb2.ERROR_REASON_NO_LEADER
+    assert not error.may_be_applied
     assert not setting.host.waiting
 
 
@@ -294,13 +300,14 @@ async def test_when_nothing_can_be_proposed_each_is_told(
     setting = Setting()
     setting.call(1)
     stamp = Stamp(7, 0, 1, 0)
-    answers = [setting.call(2), setting.call(3, stamp), setting.call(4, stamp)]
+    answers = [setting.call(2), setting.call(3, stamp)]
     setting.host.refuse = refuse
     setting.appender.flush()
-    for answer in answers:
-        error = await error_of(answer)
+    errors = [await error_of(answer) for answer in answers]
+    for error in errors:
         assert error.reason == reason
         assert not error.may_be_applied
+    assert errors[0] is not errors[1], "who raises it adds to it"
     setting.host.refuse = None
     await setting.commit()
     again = setting.call(3, stamp)
@@ -353,7 +360,149 @@ async def test_time_that_is_up_for_a_retry_of_a_pending_batch_says_nothing() -> 
     stamp = Stamp(7, 0, 1, 0)
     setting.call(1, stamp)
     retry = setting.call(1, stamp)
-    setting.appender.flush()
     with pytest.raises(RakitError) as caught:
         await answered(retry, asyncio.get_running_loop().time())
     assert caught.value.reason == error_pb2.ERROR_REASON_OUTCOME_UNKNOWN
+
+
+@pytest.mark.usefixtures("held")
+async def test_s24_what_is_stored_already_is_told_at_once() -> None:
+    """A retry that waited could run out of time, and be told that nothing was stored."""
+    setting = Setting()
+    stamp = Stamp(7, 0, 1, 0)
+    setting.call(1, stamp)
+    await setting.commit()
+    setting.call(2)
+    retry = setting.call(1, stamp)
+    assert await places([retry]) == [(0, 1, True)]
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_refusal_that_gathered_is_held_behind_what_is_pending() -> None:
+    setting = Setting()
+    setting.call(1)
+    bad = setting.call(9, Stamp(7, 0, 5, 4))
+    setting.appender.flush()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not bad.done(), "it may speak of what is lost"
+    setting.host.lose()
+    assert (await error_of(bad)).reason == error_pb2.ERROR_REASON_NO_LEADER
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_caller_that_goes_away_from_a_refusal_is_forgotten() -> None:
+    setting = Setting()
+    setting.call(1)
+    bad = setting.call(9, Stamp(7, 0, 5, 4))
+    setting.appender.flush()
+    bad.cancel()
+    await setting.commit()
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_bug_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Setting()
+    setting.call(1)
+    answers = [setting.call(2), setting.call(3)]
+
+    def fail(*_all: object) -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(setting.appender.outlook, "join", fail)
+    with pytest.raises(AssertionError, match="a bug"):
+        setting.appender.flush()
+    for answer in answers:
+        error = await error_of(answer)
+        assert error.reason == error_pb2.ERROR_REASON_INTERNAL
+        assert error.may_be_applied
+
+
+class Timers:
+    """What a gathering asks the loop for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.delays_s: list[float] = []
+        self.cancelled = 0
+        self.left: list[int] = []
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", self.call_later)
+        self.gathering = Gathering(lambda requests: self.left.append(len(requests)))
+
+    def call_later(self, delay_s: float, _callback: object) -> Timers:
+        self.delays_s.append(delay_s)
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+    def add(self, count: int, behind: int, size_bytes: int = 1) -> None:
+        for _ in range(count):
+            self.gathering.add(batch(content=bytes(size_bytes)), None, behind)
+
+
+async def test_the_hold_is_as_long_as_what_may_come_is_worth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers = Timers(monkeypatch)
+    for answered_count in (0, 1, 4, 500):
+        timers.add(1, behind=5)
+        timers.gathering.settled(5, answered_count)
+        timers.gathering.flush()
+    hold_s = gathering.HOLD_S
+    assert timers.delays_s == [0, hold_s, 4 * hold_s, gathering.HOLD_S_MAX]
+    assert timers.cancelled == 4, "a hold ends with what it holds"
+    timers.gathering.flush()
+    assert timers.cancelled == 4
+    assert timers.left == [1, 1, 1, 1]
+
+
+async def test_it_waits_for_the_entry_that_was_under_way_when_it_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers = Timers(monkeypatch)
+    timers.add(1, behind=5)
+    timers.add(1, behind=6)
+    timers.gathering.settled(4, 1)
+    assert timers.delays_s == []
+    timers.gathering.settled(5, 1)
+    assert len(timers.delays_s) == 1
+    timers.gathering.settled(6, 1)
+    assert len(timers.delays_s) == 1
+    timers.gathering.flush()
+    timers.gathering.settled(5, 1)
+    assert len(timers.delays_s) == 1, "nobody waits"
+
+
+async def test_what_left_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers(monkeypatch)
+    for _ in range(3):
+        timers.add(BYTES_MAX // BATCH_BYTES_MAX, behind=5, size_bytes=BATCH_BYTES_MAX)
+    assert timers.left == 3 * [BYTES_MAX // BATCH_BYTES_MAX]
+    timers.add(1, behind=5)
+    timers.gathering.settled(5, COUNT_MAX)
+    timers.add(COUNT_MAX - 1, behind=6)
+    assert timers.left[3:] == [COUNT_MAX], "never more, whoever else may come"
+
+
+@pytest.mark.usefixtures("held")
+async def test_upkeep_answers_nobody_who_could_come_back() -> None:
+    setting = Setting()
+    setting.appender.maintain(Fence(7, 1, 1_000))
+    setting.call(1)
+    setting.host.proposed.clear()
+    await setting.commit()
+    async with asyncio.timeout(10):
+        await setting.host.proposed.wait()
+    assert setting.entries == [[1]]
+
+
+async def test_the_settings_of_the_newest_request_hold() -> None:
+    setting = Setting()
+    setting.call(1)
+    often = TopicSettings(segment_bytes=1)
+    setting.appender.append(batch(2), None, None, often, gather=True)
+    setting.appender.flush()
+    await setting.commit()
+    assert len(setting.host.leader.machine.state.marks) == 1

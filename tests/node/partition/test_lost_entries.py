@@ -18,7 +18,11 @@ from tests.node.partition.fakes import GROUP, SETTINGS, FakeHost, batch, nobody
 
 def partition_on(host: FakeHost) -> Partition:
     context = PartitionContext(
-        disk=host.disk, clock_ms=lambda: 1_000, fsynced=True, clock_trusted=lambda: True
+        disk=host.disk,
+        clock_ms=lambda: 1_000,
+        fsynced=True,
+        clock_trusted=lambda: True,
+        runs_are_read=lambda: True,
     )
     return Partition(host, GROUP, lambda: SETTINGS, context, nobody)
 

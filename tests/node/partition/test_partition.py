@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from rakit.api.v1 import error_pb2, log_service_pb2
 from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
-from rakit.multiraft.machine import replica_id
 from rakit.node.errors import RakitError
+from rakit.node.partition.answers import Appended
 from rakit.node.partition.commands import Append, append_pieces
 from rakit.node.partition.inquiry import ProducerAnswer
 from rakit.node.partition.partition import Offsets, Partition, PartitionContext
-from rakit.node.partition.producers import Stamp
+from rakit.node.partition.producers import PRODUCER_IDLE_MS_MAX, Stamp
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.state import Stored
-from rakit.raft import ConfState, Entry, Role
+from rakit.raft import Entry, Role
 from tests.node.partition.fakes import (
     GROUP,
     MEMBERS,
@@ -35,6 +37,8 @@ class Setting:
         self.now_ms = 1_000
         self.topic = topic or TopicSettings()
         self.trusted = True
+        self.runs = True
+        self.clock_ms: Callable[[], int] = lambda: self.now_ms
         self.stirred: list[int] = []
         self.partition = Partition(
             self.host,
@@ -42,12 +46,16 @@ class Setting:
             lambda: self.topic,
             PartitionContext(
                 disk=self.host.disk,
-                clock_ms=lambda: self.now_ms,
+                clock_ms=self.clock,
                 fsynced=True,
                 clock_trusted=lambda: self.trusted,
+                runs_are_read=lambda: self.runs,
             ),
             self.stirred.append,
         )
+
+    def clock(self) -> int:
+        return self.clock_ms()
 
     def append(self, count: int = 1, stamp: Stamp | None = None) -> None:
         """Appends and commits."""
@@ -492,17 +500,66 @@ async def entries_of_three_calls(setting: Setting) -> int:
     return count
 
 
-@pytest.mark.parametrize("kind", ["voters", "learners", "voters_outgoing"])
-async def test_entries_of_several_batches_wait_until_every_member_reads_them(kind: str) -> None:
+async def test_entries_of_several_batches_wait_until_every_node_reads_them() -> None:
     setting = Setting()
-    member = replica_id(4, 1)
-    voters = {"voters": MEMBERS} | {kind: (*MEMBERS, member)}
-    setting.host.leader.conf_state = ConfState(**voters)  # type: ignore[arg-type]  # members only
-    for level in (0, 1):
-        setting.host.levels[4] = level
-        assert await entries_of_three_calls(setting) == 3
-    setting.host.levels[4] = 2
+    setting.runs = False
+    assert await entries_of_three_calls(setting) == 3
+    setting.runs = True
     assert await entries_of_three_calls(setting) == 2
+
+
+async def gathered(setting: Setting, stamp: Stamp | None = None) -> asyncio.Future[Appended]:
+    """A batch that waits behind another one."""
+    setting.partition.append(batch(), None, None)
+    answer = setting.partition.append(batch(3), stamp, None, gather=True)
+    assert len(setting.host.waiting) == 1
+    return answer
+
+
+async def test_s3_upkeep_is_decided_behind_what_has_gathered() -> None:
+    """Or an entry would be older than the one before it, and stop every replica."""
+    setting = Setting(TopicSettings(retention_bytes=10, segment_bytes=40))
+    for _ in range(12):
+        setting.append(5)
+    await asyncio.sleep(0)
+    answer = await gathered(setting)
+    clock = itertools.count(2_000)
+    setting.clock_ms = lambda: next(clock)
+    setting.partition.look_after()
+    assert len(setting.host.waiting) > 2, "the log is cut"
+    setting.host.commit()
+    assert (await answer).stored.base_offset == 61
+    assert setting.host.leader.machine.state.start_offset > 0
+
+
+async def test_s24_a_producer_whose_batch_has_gathered_is_not_idle() -> None:
+    setting = Setting()
+    stamp = Stamp(7, 0, 1)
+    setting.append(1, stamp)
+    await asyncio.sleep(0)
+    setting.now_ms += PRODUCER_IDLE_MS_MAX + 1
+    newest = Stamp(7, 0, 2)
+    answer = await gathered(setting, newest)
+    setting.partition.look_after()
+    setting.host.commit()
+    await answer
+    again = await setting.partition.append(batch(3), newest, None)
+    assert again.duplicate
+    assert again.stored == answer.result().stored
+
+
+async def test_s14_what_has_gathered_is_not_proposed_in_a_later_term() -> None:
+    """By then others may have appended, of whom its leadership knows nothing."""
+    setting = Setting()
+    answer = await gathered(setting)
+    setting.host.lead_again()
+    setting.host.commit()
+    async with asyncio.timeout(10):
+        with pytest.raises(RakitError) as caught:
+            await answer
+    assert caught.value.reason == error_pb2.ERROR_REASON_NO_LEADER
+    assert not caught.value.may_be_applied
+    assert not setting.host.waiting
 
 
 async def test_s21_what_gathers_is_judged_before_it_is_asked_about() -> None:

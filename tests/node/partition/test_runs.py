@@ -7,12 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rakit.api.v1 import error_pb2
+from rakit.multiraft import keys
 from rakit.node.errors import RakitError
 from rakit.node.partition import pending
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import (
     Append,
     Appends,
+    Checkpoint,
+    MalformedCommandError,
     append_pieces,
     batches_in,
     decode,
@@ -23,9 +26,9 @@ from rakit.node.partition.digest import digest
 from rakit.node.partition.pending import Draft, Known, Refusal, Run, Wait
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.settings import TopicSettings
-from rakit.node.partition.snapshots import decode_state, encode_state
+from rakit.node.partition.snapshots import encode_state
 from rakit.peer.v1 import partition_command_pb2 as pb
-from tests.node.partition.fakes import SETTINGS, MemoryDisk, SyncLeader, batch
+from tests.node.partition.fakes import SETTINGS, SyncLeader, batch, new_machine
 from tests.node.partition.test_machine import apply
 from tests.node.partition.test_pending import Leader
 
@@ -100,7 +103,8 @@ def test_s24_each_batch_of_a_run_is_remembered_with_its_place() -> None:
     first, second = Stamp(7, 0, 1, 0), Stamp(8, 0, 4)
     propose(leader, run_of((2, first), (3, second)))
     for stamp, count, place in ((first, 2, (0, 2)), (second, 3, (2, 5))):
-        pending_one = leader.outlook.objection(batch(count), stamp, Run())
+        assert not leader.outlook.is_news(stamp)
+        pending_one = leader.outlook.append(batch(count), stamp, None, 1_000, SETTINGS)
         assert isinstance(pending_one, Wait)
         assert (pending_one.stored.base_offset, pending_one.stored.end_offset) == place
         assert leader.outlook.in_flight(stamp.producer_id) == 1
@@ -149,12 +153,41 @@ def test_s1_a_checkpoint_falls_due_by_the_bytes_of_the_whole_run() -> None:
     assert mark.appended_bytes == payloads, "an entry counts once, whole"
 
 
-def test_p9_a_replica_that_starts_behind_a_run_gets_the_same_state() -> None:
-    leader = Leader()
+def test_s1_a_replica_takes_the_checkpoint_that_a_run_asks_for() -> None:
     topic = TopicSettings(segment_bytes=200)
-    propose(leader, run_of((20, Stamp(7, 0, 1)), (20, Stamp(8, 0, 1))), topic)
-    leader.commit()
-    assert encode_state(decode_state(leader.machine.snapshot())) == leader.machine.snapshot()
+    leader = SyncLeader()
+    run = run_of((20, Stamp(7, 0, 1)), (20, Stamp(8, 0, 1)))
+    entry = leader.run(leader.outlook.join(run, leader.now_ms, topic))
+    assert list(leader.checkpoints) == [entry.index]
+    other = new_machine()
+    other.restore(leader.checkpoints[entry.index], entry.index)
+    following = leader.append(batch(3), Stamp(7, 0, 2, 1))
+    apply(other, following.index, bytes(following.data))
+    assert other.snapshot() == leader.machine.snapshot()
+
+
+def test_s3_a_run_is_not_older_than_what_stands_before_it() -> None:
+    leader = Leader()
+    leader.append(now_ms=5_000)
+    draft = propose(leader, run_of((1, None), (1, None)))
+    assert {each.append_time_ms for each in draft.batches} == {5_000}
+
+
+def test_what_every_replica_would_stop_at_is_not_proposed() -> None:
+    leader = Leader()
+    early = leader.outlook.maintain(Checkpoint(999))
+    misplaced = leader.outlook.join(run_of((1, None), (1, None)), 1_000, SETTINGS)
+    leader.append()
+    with pytest.raises(AssertionError, match="times never fall"):
+        leader.outlook.check(early)
+    with pytest.raises(AssertionError, match="stand behind each other"):
+        leader.outlook.check(misplaced)
+
+
+def test_an_entry_that_appends_nothing_is_malformed() -> None:
+    nothing = pb.PartitionCommand(appends=pb.AppendBatches()).SerializeToString()
+    with pytest.raises(MalformedCommandError, match="append nothing"):
+        decode(nothing)
 
 
 def test_s14_a_run_whose_batches_leave_a_gap_stops_the_replica() -> None:
@@ -167,8 +200,8 @@ def test_s14_a_run_whose_batches_leave_a_gap_stops_the_replica() -> None:
 def test_a_run_gets_the_position_row_of_its_first_batch() -> None:
     leader = SyncLeader()
     leader.run(leader.outlook.join(run_of((2, None), (3, None)), 1_000, SETTINGS))
-    disk: MemoryDisk = leader.disk
-    assert len(disk.rows) == 1, "it is the first entry behind the log's start"
+    [key] = leader.disk.rows
+    assert keys.number_of(key) == 0, "it is the first entry behind the log's start"
 
 
 async def test_a_digest_ends_where_the_last_batch_of_a_run_does() -> None:
@@ -208,9 +241,17 @@ class Gatherer:
     def gather(self, data: Batch, stamp: Stamp | None) -> None:
         if self.run.knows(stamp):
             self.leave()
-        said = self.together.outlook.objection(data, stamp, self.run)
         other = self.alone.outlook.append(data, stamp, None, 1_000, SETTINGS)
-        if said is not None:
+        said: Draft | Known | Wait | Refusal | None
+        if not self.together.outlook.is_news(stamp):
+            self.leave()
+            said = self.together.outlook.append(data, stamp, None, 1_000, SETTINGS)
+            if isinstance(said, Draft):
+                self.together.propose(said)
+                self.offsets.append(said.batches[0].base_offset)
+        else:
+            said = self.together.outlook.objection(data, stamp, self.run)
+        if isinstance(said, Known | Wait | Refusal):
             assert type(said) is type(other)
             if isinstance(said, Refusal):
                 assert isinstance(other, Refusal)
@@ -219,7 +260,8 @@ class Gatherer:
         assert isinstance(other, Draft)
         self.alone.propose(other)
         self.wanted.append(other.batches[0].base_offset)
-        self.run.add(data, stamp)
+        if said is None:
+            self.run.add(data, stamp)
         if stamp is not None:
             self.newest[stamp.producer_id] = stamp.sequence
 

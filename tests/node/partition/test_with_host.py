@@ -51,7 +51,11 @@ async def node(directory: Path, clock: Clock, settings: TopicSettings) -> AsyncG
         conf = ConfState(voters=(REPLICA,))
         host.create_group(GroupMeta(GROUP, REPLICA, GroupKind.PARTITION), conf)
     context = PartitionContext(
-        disk=store, clock_ms=clock, fsynced=True, clock_trusted=lambda: not host.clock_is_wrong()
+        disk=store,
+        clock_ms=clock,
+        fsynced=True,
+        clock_trusted=lambda: not host.clock_is_wrong(),
+        runs_are_read=lambda: True,
     )
     partition = Partition(host, GROUP, lambda: settings, context, nobody)
     try:

@@ -84,8 +84,16 @@ def not_proposed() -> RakitError:
     """Returns the error for a batch whose time was up before its turn came."""
     return RakitError(
         error_pb2.ERROR_REASON_NO_QUORUM,
-        "A majority of the partition's replicas did not take what came before this batch in time."
-        " Nothing of this request was stored.",
+        "What came before this batch on its partition was not settled in time. Nothing of this"
+        " request was stored.",
+    )
+
+
+def broken() -> RakitError:
+    """Returns the error for a batch that a bug has kept from its answer; the node's log has it."""
+    return RakitError(
+        error_pb2.ERROR_REASON_INTERNAL,
+        "This is a bug in the server; the node's log has the details.",
     )
 
 

@@ -6,6 +6,7 @@ that proposes and something that confirms the leadership.
 
 Rules:
 
+- Whatever is decided by the outlook is decided after what has gathered has left: `flush` first.
 - Validation, proposal and noting the proposal happen in one synchronous step, so that the next
   batch is judged against this one.
 - Small batches that stand in no order gather while an entry is on its way (`gathering`). They are
@@ -15,7 +16,8 @@ Rules:
   duplicate of it shares that.
 - A request that the log's content forbids is known to fail at once, and told so when it is certain
   that this node was the one to judge it (`refusals`).
-- Nobody who waits is forgotten: every future is done when its entry's proposal is.
+- Nobody who waits is forgotten: every future is done when its entry's proposal is, and what gathers
+  becomes an entry or is told why not.
 - After the first entry that was lost the outlook speaks of what may never be. An appender then
   takes nothing more, whatever its replica still believes (a host that stops, or whose store has
   failed, loses entries without a change of role, S12): a retry would be called a duplicate of a
@@ -114,10 +116,9 @@ class Appender:
         """
         self._refuse_if_over()
         self._settings = settings
-        if gather and expected_offset is None and self._gathers(batch):
+        if gather and expected_offset is None and self._gathers(batch, stamp):
             return self._gathering.add(batch, stamp, next(reversed(self._proposals), 0))
         self._gathering.flush()
-        self._refuse_if_over()
         verdict = self.outlook.append(batch, stamp, expected_offset, self._clock_ms(), settings)
         if isinstance(verdict, Refusal):
             return self._refusals.hold(verdict.error, self._proposals.get(verdict.index))
@@ -130,24 +131,26 @@ class Appender:
             self._answer_duplicate(answer, verdict)
         return answer
 
-    def _gathers(self, batch: Batch) -> bool:
+    def _gathers(self, batch: Batch, stamp: Stamp | None) -> bool:
         """Whether a batch that may wait for others has any to wait for."""
-        if len(batch.content) > BATCH_BYTES_MAX:
+        if len(batch.content) > BATCH_BYTES_MAX or not self.outlook.is_news(stamp):
             return False
-        return bool(self._gathering.count) or (bool(self._proposals) and self._may_gather())
+        if self._gathering.count:
+            return not self._gathering.knows(stamp)
+        return bool(self._proposals) and self._may_gather()
 
     def _propose_gathered(self, requests: list[Request]) -> None:
-        """Judges what has gathered, and proposes what is new in as few entries as it takes."""
-        # Asked again: the group may have got a member meanwhile.
+        """Judges what has gathered, and proposes it."""
+        # Asked again: the cluster may have got a node meanwhile.
         together = self._may_gather()
         run, answers = Run(), list[GatheredAnswer]()
         for request in requests:
             if request.answer.done():
                 continue  # the caller has gone
-            request.answer.is_judged = True
-            if answers and (not together or run.knows(request.stamp)):
+            if answers and not together:
                 self._propose_run(run, answers)
                 run, answers = Run(), []
+            request.answer.is_judged = True
             try:
                 self._refuse_if_over()
                 verdict = self.outlook.objection(request.batch, request.stamp, run)
@@ -157,20 +160,18 @@ class Appender:
             if verdict is None:
                 run.add(request.batch, request.stamp)
                 answers.append(request.answer)
-            elif isinstance(verdict, Refusal):
-                self._doom(request.answer, verdict)
             else:
-                self._answer_duplicate(request.answer, verdict)
+                self._doom(request.answer, verdict)
         if answers:
             self._propose_run(run, answers)
 
     def _propose_run(self, run: Run, answers: list[GatheredAnswer]) -> None:
         draft = self.outlook.join(run, self._clock_ms(), self._settings)
         try:
-            done = self._start(draft)
-        except RakitError as error:
+            done = self._propose_draft(draft)
+        except ProposalRefusedError as error:
             for answer in answers:
-                answer.set_exception(error)
+                answer.set_exception(refused(error))
             return
         for at, answer in enumerate(answers):
             done.add_done_callback(partial(self._answer, answer, at=at))
@@ -197,12 +198,15 @@ class Appender:
         done.add_done_callback(lambda done: self._answer(answer, done, stored))
 
     def flush(self) -> None:
-        """Has everything judged that has come."""
+        """Has everything judged that has come: done before anything is decided by the outlook."""
         self._gathering.flush()
 
     def maintain(self, command: Maintenance) -> asyncio.Future[Completion]:
-        """Proposes a command without content; raises `RakitError` when it cannot be proposed."""
-        self._gathering.flush()
+        """Proposes a command without content; raises `RakitError` when it cannot be proposed.
+
+        The caller has flushed before it decided on the command.
+        """
+        assert not self._gathering.count, "what has gathered comes before what is decided"
         self._refuse_if_over()
         return self._start(self.outlook.maintain(command))
 
@@ -212,9 +216,13 @@ class Appender:
 
     def _start(self, draft: Draft) -> asyncio.Future[Completion]:
         try:
-            proposal = self._propose(*draft.pieces)
+            return self._propose_draft(draft)
         except ProposalRefusedError as error:
             raise refused(error) from error
+
+    def _propose_draft(self, draft: Draft) -> asyncio.Future[Completion]:
+        self.outlook.check(draft)
+        proposal = self._propose(*draft.pieces)
         term, index = proposal.entry
         self.outlook.proposed(draft, term, index)
         self._proposals[index] = proposal.done

@@ -29,6 +29,8 @@ from rakit.peer.v1 import partition_command_pb2 as pb
 from rakit.raft import Payload
 
 _APPEND: Final = pb.PartitionCommand.APPEND_FIELD_NUMBER
+#: From this feature level on a node reads `Appends`.
+RUNS_LEVEL: Final = 2
 _APPENDS: Final = pb.PartitionCommand.APPENDS_FIELD_NUMBER
 _BATCHES: Final = pb.AppendBatches.BATCHES_FIELD_NUMBER
 _CONTENT: Final = pb.AppendBatch.CONTENT_FIELD_NUMBER
@@ -242,6 +244,8 @@ def decode(payload: Payload) -> Command:
     match message.WhichOneof("command"):
         case "append":
             return _append_of(message.append)
+        case "appends" if not message.appends.batches:
+            raise MalformedCommandError(f"{len(payload)} bytes append nothing")
         case "appends":
             return Appends(tuple(map(_append_of, message.appends.batches)))
         case "trim":

@@ -3,7 +3,7 @@
 An entry costs three nodes far more than the record in it. Callers that each await their answer, as
 generated stubs do without any help, therefore share entries: while one of the partition is on its
 way, what comes gathers, and leaves when that one is settled. This is the pace of the links between
-nodes as well (`rakit.multiraft.gather`). A caller that is alone never waits.
+nodes as well (`rakit.multiraft.gather`). A caller that is alone waits for nobody.
 
 When an entry is settled its callers are answered, and those that have more to say come back within
 a millisecond or two. So what has gathered waits for them: until as many have come as were
@@ -14,9 +14,11 @@ leader that is fast makes entries of three, and has no time left for its callers
 Rules:
 
 - Order: what comes later is judged later, whether it gathers or not. The owner flushes before it
-  proposes anything else.
-- Nothing is judged or promised while it waits. A caller that goes away meanwhile is forgotten: its
-  batch was never proposed.
+  decides on anything else.
+- Nothing is judged or promised while it waits, so only what is certainly new may wait: of a retry
+  more may be known, and its caller is not to be told less. A caller that goes away meanwhile is
+  forgotten: its batch was never proposed.
+- One batch of a producer waits at a time.
 - What waits is bounded: at `BYTES_MAX` or `COUNT_MAX` it leaves, whatever is on its way.
 - What waits, waits for an entry that is settled one day, lost or applied, or for a timer. So nobody
   is forgotten, also when the leadership is over.
@@ -31,7 +33,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from rakit.node.partition.answers import Appended, GatheredAnswer, fetch_error
+from rakit.node.partition.answers import Appended, GatheredAnswer, broken, fetch_error
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
 
@@ -60,12 +62,17 @@ class Gathering:
     def __init__(self, propose: Callable[[list[Request]], None]) -> None:
         self._propose = propose
         self._requests: list[Request] = []
+        self._producer_ids: set[int] = set()
         self._size_bytes = 0
         #: The entry that is waited for.
         self._behind = 0
         #: As many as may come at all before the hold is over.
         self._enough = COUNT_MAX
         self._hold: asyncio.TimerHandle | None = None
+
+    def knows(self, stamp: Stamp | None) -> bool:
+        """Tells whether a batch of this producer waits."""
+        return stamp is not None and stamp.producer_id in self._producer_ids
 
     @property
     def count(self) -> int:
@@ -79,6 +86,9 @@ class Gathering:
         answer = GatheredAnswer()
         answer.add_done_callback(fetch_error)
         self._requests.append(Request(batch, stamp, answer))
+        if stamp is not None:
+            assert not self.knows(stamp), "one batch of a producer waits at a time"
+            self._producer_ids.add(stamp.producer_id)
         self._size_bytes += len(batch.content)
         if len(self._requests) >= self._enough or self._size_bytes >= BYTES_MAX:
             self.flush()
@@ -99,6 +109,14 @@ class Gathering:
             self._hold = None
         self._enough = COUNT_MAX
         self._size_bytes = 0
+        self._producer_ids.clear()
         requests, self._requests = self._requests, []
-        if requests:
-            self._propose(requests)
+        try:
+            if requests:
+                self._propose(requests)
+        except BaseException:
+            # A bug. It is raised to whoever made them leave, but all of them must be told.
+            for request in requests:
+                if not request.answer.done():
+                    request.answer.set_exception(broken())
+            raise

@@ -25,16 +25,19 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from rakit.api.v1 import error_pb2
-from rakit.multiraft.errors import MultiraftError, ProposalRefusedError, StoreCorruptError
-from rakit.multiraft.machine import node_of
+from rakit.multiraft.errors import (
+    MultiraftError,
+    NotLeadingError,
+    ProposalRefusedError,
+    StoreCorruptError,
+)
 from rakit.multiraft.quarantine import is_for_good
 from rakit.node.errors import RakitError
 from rakit.node.partition import retention
 from rakit.node.partition.answers import Appended, not_leading, outcome_unknown, refused
-from rakit.node.partition.appender import Appender
+from rakit.node.partition.appender import Appender, Proposal
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.commands import Fence
 from rakit.node.partition.digest import Digest, digest
@@ -48,8 +51,6 @@ from rakit.raft import CompactedError, Role
 
 __all__ = ["Offsets", "Partition", "PartitionContext", "ReplicaHost"]
 
-#: From this feature level on a node reads entries that hold several batches.
-_RUNS_LEVEL: Final = 2
 #: A new leader applies its first entry within a round trip and a sync.
 _NOT_READY_RETRY_MS = 20
 
@@ -128,7 +129,7 @@ class Partition:
         sent_epoch: int | None = None,
     ) -> ProducerAnswer:
         """Says what became of a batch; with `fence_epoch`, after that epoch is in force (S21)."""
-        # What came before is judged before it is asked about.
+        # What came before is judged before it is asked about, and before a fence.
         self._leading_appender().flush()
         if fence_epoch is None:
             await self._barrier()
@@ -253,6 +254,9 @@ class Partition:
             return None
         held = self._appender
         appender = held[1] if held is not None and held[0] == replica.term else None
+        if appender is not None:
+            # What has gathered comes first, or it would be later in the log and older in time.
+            appender.flush()
         state = appender.outlook.ahead if appender else self._machine(replica).state
         now_ms = max(state.append_time_ms, self._context.clock_ms())
         settings, clock_trusted = self._settings(), self._context.clock_trusted()
@@ -317,26 +321,21 @@ class Partition:
         if self._appender is None or self._appender[0] != replica.term:
             appender = Appender(
                 self._machine(replica).state,
-                lambda *pieces: self._host.propose(self.group_id, *pieces),
+                partial(self._propose, replica, replica.term),
                 self._context.clock_ms,
                 lambda: len(replica.conf_state.voters) // 2 + 1,
                 partial(self._still_leads, replica.term),
-                may_gather=partial(self._all_read_runs, replica),
+                may_gather=self._context.runs_are_read,
                 fsynced=self._context.fsynced,
             )
             self._appender = (replica.term, appender)
         return self._appender[1]
 
-    def _all_read_runs(self, replica: Replica) -> bool:
-        """Tells whether every member reads entries that hold several batches.
-
-        Known of nodes that have greeted since this one started.
-        """
-        members = replica.conf_state
-        return all(
-            self._host.feature_level(node_of(member)) >= _RUNS_LEVEL
-            for member in (*members.voters, *members.learners, *members.voters_outgoing)
-        )
+    def _propose(self, replica: Replica, term: int, *pieces: bytes) -> Proposal:
+        """Proposes for one leadership, in which alone its appender's outlook is true."""
+        if self._host.group(self.group_id) is not replica or replica.term != term:
+            raise NotLeadingError(0, term)
+        return self._host.propose(self.group_id, *pieces)
 
     async def _still_leads(self, term: int) -> bool:
         """Asks a majority whether this replica leads, and has done so since the term began."""

@@ -132,7 +132,7 @@ class Outlook:
     def __init__(self, applied: LogState) -> None:
         #: Runs ahead of the applied state; equal to it whenever nothing is pending.
         self.ahead = applied.fork()
-        #: Index of each pending entry -> the producers of its batches, ascending.
+        #: Index of each pending entry, ascending -> the producers of its batches.
         self._pending: dict[int, tuple[int, ...]] = {}
         self._in_flight: dict[int, int] = {}
         self._last_index = 0
@@ -155,7 +155,7 @@ class Outlook:
         settings: TopicSettings,
     ) -> Verdict:
         """Says what becomes of a batch; raises `RakitError` when there is no room for it."""
-        if stamp is not None and (said := self._objection(batch, stamp, 0)) is not None:
+        if stamp is not None and (said := self._objection(batch, stamp, Run())) is not None:
             return said
         if expected_offset is not None and expected_offset != self.ahead.next_offset:
             return self._refuse(_offset_mismatch(expected_offset, self.ahead.next_offset))
@@ -164,17 +164,27 @@ class Outlook:
         command = _append_of(batch, stamp, self.ahead.next_offset, time_ms, checkpoint=due)
         return Draft(command, append_pieces(command, batch.content))
 
-    def objection(
-        self, batch: Batch, stamp: Stamp | None, run: Run
-    ) -> Known | Wait | Refusal | None:
-        """Says why a batch is not to be added to a run, whose producers are others.
+    def is_news(self, stamp: Stamp | None) -> bool:
+        """Tells whether a batch is certainly no retry, and waits for no other one of its producer.
+
+        Only such a batch may be judged later: of any other something may be known already.
+        """
+        if stamp is None:
+            return True
+        newest = self.ahead.producer(stamp.producer_id).last_sequence
+        return stamp.sequence > newest and not self.in_flight(stamp.producer_id)
+
+    def objection(self, batch: Batch, stamp: Stamp | None, run: Run) -> Refusal | None:
+        """Says why a batch of news is not to be added to a run, whose producers are others.
 
         None: it may be. Raises `RakitError` when there is no room for it.
         """
         if stamp is None:
             return None
         assert not run.knows(stamp), "a run knows nothing of its own batches"
-        return self._objection(batch, stamp, len(run.producer_ids))
+        said = self._objection(batch, stamp, run)
+        assert said is None or isinstance(said, Refusal), "a batch of news is no retry"
+        return said
 
     def join(self, run: Run, now_ms: int, settings: TopicSettings) -> Draft:
         """Returns what a run is to be proposed as."""
@@ -200,6 +210,14 @@ class Outlook:
         """Returns the append time of an entry that is proposed now (S3)."""
         return max(self.ahead.append_time_ms, now_ms)
 
+    def check(self, draft: Draft) -> None:
+        """Asserts what every replica will when it applies the draft: once proposed is too late."""
+        assert draft.command.append_time_ms >= self.ahead.append_time_ms, "times never fall (S3)"
+        offset = self.ahead.next_offset
+        for each in draft.batches:
+            assert each.base_offset == offset, "batches stand behind each other (S14)"
+            offset += each.record_count
+
     def proposed(self, draft: Draft, term: int, index: int) -> None:
         """Takes note of the entry that a draft became; drafts are proposed in the order made."""
         assert index > self._last_index, "entries of one leadership have ascending indexes"
@@ -224,9 +242,7 @@ class Outlook:
         """Returns how many batches of a producer are pending."""
         return self._in_flight.get(producer_id, 0)
 
-    def _objection(
-        self, batch: Batch, stamp: Stamp, new_count: int
-    ) -> Known | Wait | Refusal | None:
+    def _objection(self, batch: Batch, stamp: Stamp, run: Run) -> Known | Wait | Refusal | None:
         producer = self.ahead.producer(stamp.producer_id)
         forgotten = self.ahead.may_have_forgotten(stamp.producer_id)
         ruling = judge(producer, stamp, batch.crc32c, may_be_forgotten=forgotten)
@@ -234,7 +250,7 @@ class Outlook:
             return self._duplicate(producer, stamp)
         if ruling is not Ruling.APPEND:
             return self._refuse(refusal(ruling, producer, stamp))
-        self._check_room(stamp, new_count)
+        self._check_room(stamp, run)
         return None
 
     def _duplicate(self, producer: Producer, stamp: Stamp) -> Known | Wait:
@@ -248,8 +264,7 @@ class Outlook:
     def _refuse(self, error: RakitError) -> Refusal:
         return Refusal(error, next(reversed(self._pending), 0))
 
-    def _check_room(self, stamp: Stamp, new_count: int) -> None:
-        """`new_count`: producers beside this one that may be new."""
+    def _check_room(self, stamp: Stamp, run: Run) -> None:
         if self.in_flight(stamp.producer_id) >= REMEMBERED_COUNT_MAX:
             raise RakitError(
                 error_pb2.ERROR_REASON_TOO_MANY_IN_FLIGHT,
@@ -257,8 +272,12 @@ class Outlook:
                 " this partition, which is as many as it remembers. Wait for an answer.",
                 {"limit": str(REMEMBERED_COUNT_MAX)},
             )
-        known = stamp.producer_id in self.ahead.producers
-        if not known and len(self.ahead.producers) + new_count >= PRODUCER_COUNT_HARD_MAX:
+        table, others = self.ahead.producers, run.producer_ids
+        if (
+            stamp.producer_id not in table
+            and len(table) + len(others) >= PRODUCER_COUNT_HARD_MAX
+            and len(table.keys() | others) >= PRODUCER_COUNT_HARD_MAX
+        ):
             raise RakitError(
                 error_pb2.ERROR_REASON_THROTTLED,
                 f"The partition knows {len(self.ahead.producers)} producers and takes no new one"

@@ -75,10 +75,6 @@ class ReplicaHost(Protocol):
         """
         ...
 
-    def feature_level(self, node_id: int, /) -> int:
-        """Returns what the version reads that a node runs; 0 until it has greeted."""
-        ...
-
     async def read_barrier(self, group_id: int) -> int:
         """Returns when everything committed before the call is applied here (ReadIndex)."""
         ...
@@ -102,3 +98,5 @@ class PartitionContext:
     fsynced: bool
     #: False while this node's clock is off by more than its peers tolerate (S3).
     clock_trusted: Callable[[], bool]
+    #: Whether every node of the cluster reads entries of several batches.
+    runs_are_read: Callable[[], bool]

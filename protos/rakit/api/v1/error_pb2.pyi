@@ -164,7 +164,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STORAGE_FAILED: _ErrorReason.ValueType  # 56
     """The node's storage failed."""
     ERROR_REASON_NO_QUORUM: _ErrorReason.ValueType  # 57
-    """A majority did not answer in time, so a linearizable answer cannot be given."""
+    """A majority did not answer in time, so a linearizable answer cannot be given, or a batch's turn did not come."""
     ERROR_REASON_MEMBER_FENCED: _ErrorReason.ValueType  # 60
     """The member's session is over: `fence_reason` says why. Join again, without a resume token."""
     ERROR_REASON_STALE_MEMBER_EPOCH: _ErrorReason.ValueType  # 61
@@ -271,7 +271,7 @@ ERROR_REASON_NODE_UNAVAILABLE: ErrorReason.ValueType  # 55
 ERROR_REASON_STORAGE_FAILED: ErrorReason.ValueType  # 56
 """The node's storage failed."""
 ERROR_REASON_NO_QUORUM: ErrorReason.ValueType  # 57
-"""A majority did not answer in time, so a linearizable answer cannot be given."""
+"""A majority did not answer in time, so a linearizable answer cannot be given, or a batch's turn did not come."""
 ERROR_REASON_MEMBER_FENCED: ErrorReason.ValueType  # 60
 """The member's session is over: `fence_reason` says why. Join again, without a resume token."""
 ERROR_REASON_STALE_MEMBER_EPOCH: ErrorReason.ValueType  # 61

@@ -255,7 +255,7 @@ class ProduceResponse(_message.Message):
     """One past the offset of the last record."""
     append_time_ms: _builtins.int
     term: _builtins.int
-    """The Raft term and index of the entry that holds the batch."""
+    """The Raft term and index of the entry that holds the batch. It may hold batches of others as well."""
     index: _builtins.int
     replicas: _builtins.int
     """How many replicas were known to have synced the batch when the answer was made."""

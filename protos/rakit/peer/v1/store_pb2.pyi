@@ -231,6 +231,7 @@ class RememberedStore(_message.Message):
     OPENED_COUNTER_FIELD_NUMBER: _builtins.int
     WENT_BACK_FIELD_NUMBER: _builtins.int
     RETURNED_COUNTER_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     synced_counter: _builtins.int
     """The highest counter that was ever heard to be synced."""
@@ -241,6 +242,8 @@ class RememberedStore(_message.Message):
     """A later start opened with less than had been synced: the store is not talked to any more."""
     returned_counter: _builtins.int
     """What that start opened with."""
+    feature_level: _builtins.int
+    """What the version reads that greeted last on it (Hello)."""
     def __init__(
         self,
         *,
@@ -250,10 +253,11 @@ class RememberedStore(_message.Message):
         opened_counter: _builtins.int = ...,
         went_back: _builtins.bool = ...,
         returned_counter: _builtins.int = ...,
+        feature_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "node_id", b"node_id", "opened_counter", b"opened_counter", "returned_counter", b"returned_counter", "synced_counter", b"synced_counter", "went_back", b"went_back"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "feature_level", b"feature_level", "node_id", b"node_id", "opened_counter", b"opened_counter", "returned_counter", b"returned_counter", "synced_counter", b"synced_counter", "went_back", b"went_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
