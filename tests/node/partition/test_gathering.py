@@ -506,3 +506,23 @@ async def test_the_settings_of_the_newest_request_hold() -> None:
     setting.appender.flush()
     await setting.commit()
     assert len(setting.host.leader.machine.state.marks) == 1
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_producer_gathers_again_once_its_batch_has_left() -> None:
+    setting = Setting()
+    for sequence in (1, 2, 3):
+        setting.call(1)
+        setting.call(2, Stamp(7, 0, sequence))
+        setting.call(3, Stamp(8, 0, sequence))
+        setting.appender.flush()
+        assert setting.entries == [[1], [2, 3]]
+        await setting.commit()
+
+
+async def test_s3_what_would_stop_every_replica_is_not_proposed() -> None:
+    setting = Setting()
+    setting.call(1)
+    with pytest.raises(AssertionError, match="times never fall"):
+        setting.appender.maintain(Fence(7, 1, 999))
+    assert setting.entries == [[1]]

@@ -1,6 +1,7 @@
 """Position rows: a sparse index from offsets and times to places in the Raft log.
 
-A row says "the batch that begins at this offset is the entry at this index, appended at this time".
+A row says "the batch that begins at this offset is the first one of the entry at this index,
+appended at this time".
 Rows are derived data: they are written while entries are applied, are not synced for their own
 sake, and a replay writes them again. So a lookup takes a row as a hint of where to begin, and falls
 back to the log's start when there is none.
@@ -29,7 +30,7 @@ _VALUE: Final = struct.Struct(">QQ")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The batch at `offset` is the entry at `index`."""
+    """The batch at `offset` is the first one of the entry at `index`."""
 
     offset: int
     index: int
