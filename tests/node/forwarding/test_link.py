@@ -70,7 +70,7 @@ class Wire:
     def __init__(self, leader: Leader) -> None:
         self.requests: list[ForwardProduceRequest] = []
         self.is_cut = False
-        self._receiver = ForwardReceiver(leader.append)
+        self._receiver = ForwardReceiver(leader)
         self._answers: asyncio.Queue[object] = asyncio.Queue()
         self._answering = asyncio.create_task(self._answer())
 

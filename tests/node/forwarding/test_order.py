@@ -163,7 +163,7 @@ def batch(tag: int, *, restart: bool = False) -> ForwardedBatch:
 async def test_a_receiver_takes_nothing_of_a_lane_that_it_does_not_know() -> None:
     """It followed something, on a stream that broke."""
     leader = Leader()
-    receiver = ForwardReceiver(leader.append)
+    receiver = ForwardReceiver(leader)
     receiver.take(ForwardProduceRequest(number=1, batches=[batch(1), batch(2)]))
     assert leader.taken == []
     outcomes = (await receiver.answer()).outcomes
@@ -172,7 +172,7 @@ async def test_a_receiver_takes_nothing_of_a_lane_that_it_does_not_know() -> Non
 
 async def test_the_last_batches_of_a_lane_do_not_pass_its_failure() -> None:
     leader = Leader()
-    receiver = ForwardReceiver(leader.append)
+    receiver = ForwardReceiver(leader)
     leader.refuse = error_pb2.ERROR_REASON_THROTTLED
     receiver.take(ForwardProduceRequest(number=1, batches=[batch(1, restart=True)]))
     leader.refuse = None
@@ -199,7 +199,7 @@ async def test_p1_what_was_damaged_on_its_way_to_the_leader_is_not_appended(
 ) -> None:
     """The leader would give it a good checksum, and every replica would store it."""
     leader = Leader()
-    receiver = ForwardReceiver(leader.append)
+    receiver = ForwardReceiver(leader)
     content = b"0123456789"
     plain = b"plain" if compressed else content
     sent = sent_crc32c(7, Batch(content, compressed, 1, crc32c(plain)))
@@ -230,7 +230,7 @@ async def test_only_what_stands_in_no_order_waits_for_others() -> None:
     world.dispatch.send(ME, 7, checked(b"v"), None, None, lane=5, restart=True)
     assert world.gather == [True, False]
     leader = Leader()
-    receiver = ForwardReceiver(leader.append)
+    receiver = ForwardReceiver(leader)
     alone = batch(1)
     alone.lane = 0
     receiver.take(ForwardProduceRequest(number=1, batches=[alone, batch(2, restart=True)]))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from rakit.api.v1 import error_pb2
 from rakit.node.errors import RakitError, to_status
@@ -28,6 +28,7 @@ from rakit.node.forwarding.intact import check_intact
 from rakit.node.partition.answers import Appended, DoomedAnswer
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
+from rakit.node.produce import LocalAppend
 from rakit.peer.v1.node_service_pb2 import (
     ForwardedBatch,
     ForwardedOutcome,
@@ -39,22 +40,6 @@ from rakit.peer.v1.node_service_pb2 import (
 TAKEN_DELAY_S: Final = 0.002
 #: Of one peer, received and not yet committed or refused.
 IN_FLIGHT_BYTES_MAX: Final = 64 << 20
-
-
-class Append(Protocol):
-    """The partitions of this node."""
-
-    def __call__(
-        self,
-        group_id: int,
-        batch: Batch,
-        stamp: Stamp | None,
-        expected_offset: int | None,
-        *,
-        gather: bool,
-    ) -> asyncio.Future[Appended]:
-        """Appends to a partition that this node leads; raises RakitError otherwise."""
-        ...
 
 
 def earlier_failed() -> RakitError:
@@ -78,8 +63,8 @@ class _LaneState:
 class ForwardReceiver:
     """One stream of forwarded batches from one peer."""
 
-    def __init__(self, append: Append) -> None:
-        self._append = append
+    def __init__(self, local: LocalAppend) -> None:
+        self._local = local
         self._lanes: dict[int, _LaneState] = {}
         self._outcomes: list[ForwardedOutcome] = []
         self._taken_number = 0
@@ -137,7 +122,7 @@ class ForwardReceiver:
             if lane.is_broken:
                 raise earlier_failed()
             check_intact(batch)
-            answer = self._append(
+            answer = self._local.append(
                 batch.group_id,
                 Batch(batch.content, batch.compressed, batch.record_count, batch.content_crc32c),
                 _stamp(batch),

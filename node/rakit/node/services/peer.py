@@ -63,7 +63,7 @@ class PeerService:
             return
         self._check(parsed(ForwardProduceRequest, data).destination)
         await stream.write(ForwardProduceResponse())
-        receiver = ForwardReceiver(self._partitions.append)
+        receiver = ForwardReceiver(self._partitions)
 
         async def answer() -> None:
             while True:
