@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from rakit.multiraft.driver import Driver
 from rakit.multiraft.effects import Completion, ReadReady, RoleChange
@@ -74,9 +74,8 @@ class Promise:
     original: Stored | None = None
 
     def keep(self, result: object) -> None:
-        stored = result[self.at] if isinstance(result, tuple) else result
-        stored = self.original or stored
-        if isinstance(stored, Stored):
+        several = cast("tuple[Stored, ...]", result)[self.at] if isinstance(result, tuple) else None
+        if isinstance(stored := self.original or several or result, Stored):
             self.reply(stored)
 
 
