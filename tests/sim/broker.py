@@ -74,8 +74,9 @@ class Promise:
     original: Stored | None = None
 
     def keep(self, result: object) -> None:
-        several = cast("tuple[Stored, ...]", result)[self.at] if isinstance(result, tuple) else None
-        if isinstance(stored := self.original or several or result, Stored):
+        if isinstance(result, tuple):
+            result = cast("tuple[object, ...]", result)[self.at]
+        if isinstance(stored := self.original or result, Stored):
             self.reply(stored)
 
 
