@@ -242,6 +242,7 @@ class Broker:
     def _propose(
         self, group_id: int, outlook: Outlook, draft: Draft, promises: list[Promise | Held]
     ) -> None:
+        outlook.check(draft)
         try:
             term, index = self.driver.propose(group_id, draft.pieces, (group_id, outlook))
         except ProposalRefusedError as error:

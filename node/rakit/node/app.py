@@ -298,10 +298,7 @@ class Node:
             clock_ms=clock_ms,
             fsynced=self.store.fsynced,
             clock_trusted=lambda: not host.clock_is_wrong(),
-            runs_are_read=lambda: all(
-                host.feature_level(node.store_uuid) >= RUNS_LEVEL
-                for node in machine.registry.nodes.values()
-            ),
+            runs_are_read=lambda: machine.registry.feature_level >= RUNS_LEVEL,
         )
         self.partitions = Partitions(
             host,

@@ -238,10 +238,8 @@ async def answered(answer: asyncio.Future[Appended], deadline: float) -> Appende
     except TimeoutError:
         if isinstance(answer, GatheredAnswer) and not answer.is_judged:
             raise not_proposed() from None
-        if isinstance(answer, DoomedAnswer) or (
-            isinstance(answer, GatheredAnswer) and answer.is_doomed
-        ):
-            raise refusal_uncertain() from None
+        if isinstance(answer, DoomedAnswer | GatheredAnswer) and answer.doom is not None:
+            raise refusal_uncertain(answer.doom) from None
         raise RakitError(
             error_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
             "The batch was proposed and its commit was not known before the deadline: it may or may"

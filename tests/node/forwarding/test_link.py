@@ -24,7 +24,7 @@ from rakit.peer.v1.node_service_pb2 import (
     ForwardProduceRequest,
     ForwardProduceResponse,
 )
-from tests.node.forwarding.world import appended
+from tests.node.forwarding.world import TAKEN, appended
 from tests.node.forwarding.world import batch as checked
 
 
@@ -60,7 +60,7 @@ class Leader:
 
     def doom(self) -> DoomedAnswer:
         """The next batch is going to fail; returns its answer."""
-        self.doomed = DoomedAnswer()
+        self.doomed = DoomedAnswer(TAKEN)
         return self.doomed
 
 

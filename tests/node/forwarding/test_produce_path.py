@@ -10,17 +10,23 @@ from rakit.api.v1 import error_pb2
 from rakit.node.errors import RakitError
 from rakit.node.partition.answers import Appended, DoomedAnswer
 from rakit.node.produce import answered
+from tests.node.forwarding.world import TAKEN
 
 NO_LEADER = error_pb2.ERROR_REASON_NO_LEADER
 UNKNOWN = error_pb2.ERROR_REASON_OUTCOME_UNKNOWN
+TOO_OLD = RakitError(error_pb2.ERROR_REASON_SEQUENCE_TOO_OLD, "stored long ago, perhaps")
 
 
-@pytest.mark.parametrize(("is_doomed", "reason"), [(True, NO_LEADER), (False, UNKNOWN)])
-async def test_a_doomed_request_without_an_answer_was_not_applied(
-    is_doomed: bool, reason: error_pb2.ErrorReason.ValueType
+@pytest.mark.parametrize(
+    ("doom", "reason", "may_be_applied"),
+    [(TAKEN, NO_LEADER, False), (TOO_OLD, NO_LEADER, True), (None, UNKNOWN, True)],
+    ids=["refused", "refused, and nobody knows", "not refused"],
+)
+async def test_a_request_without_an_answer_is_told_what_is_known(
+    doom: RakitError | None, reason: error_pb2.ErrorReason.ValueType, may_be_applied: bool
 ) -> None:
-    answer: asyncio.Future[Appended] = DoomedAnswer() if is_doomed else asyncio.Future()
+    answer: asyncio.Future[Appended] = asyncio.Future() if doom is None else DoomedAnswer(doom)
     with pytest.raises(RakitError) as caught:
         await answered(answer, asyncio.get_running_loop().time())
     assert caught.value.reason == reason
-    assert caught.value.may_be_applied is not is_doomed
+    assert caught.value.may_be_applied is may_be_applied

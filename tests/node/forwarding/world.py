@@ -46,6 +46,10 @@ class Sent:
         self.answer.set_exception(RakitError(reason, "as the test says"))
 
 
+#: What a batch is refused for.
+TAKEN = RakitError(error_pb2.ERROR_REASON_OFFSET_MISMATCH, "the offset is taken")
+
+
 def appended(offset: int = 0) -> Appended:
     return Appended(Stored(offset, offset + 1, 0, 1, 1), 2, fsynced=True, duplicate=False)
 
@@ -122,7 +126,7 @@ class World:
     ) -> asyncio.Future[Appended]:
         if self.refuse is not None:
             raise RakitError(self.refuse, "refused at once")
-        answer: asyncio.Future[Appended] = DoomedAnswer() if self.doom else asyncio.Future()
+        answer: asyncio.Future[Appended] = DoomedAnswer(TAKEN) if self.doom else asyncio.Future()
         self.sent.append(Sent(node_id, content, lane, restart, answer))
         self.changed.set()
         return answer

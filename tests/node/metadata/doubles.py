@@ -86,6 +86,8 @@ class FakeHost:
         self.quarantined: dict[int, Quarantined] = {}
         self.damaged_store = ""
         self.births_trusted_from = 0
+        #: What the version reads that greeted last on a store.
+        self.levels: dict[str, int] = {}
         #: Groups, and their replicas elsewhere that are shut out.
         self.shut_out: list[tuple[int, int]] = []
         #: Groups of which a member once came back without what it had acknowledged.
@@ -104,6 +106,9 @@ class FakeHost:
 
     def group(self, group_id: int) -> GroupView | None:
         return self.here if group_id == METADATA_GROUP_ID else None
+
+    def feature_level(self, store_uuid: str) -> int:
+        return self.levels.get(store_uuid, 0)
 
     def trust_births_from(self, group_id: int) -> None:
         self.births_trusted_from = group_id

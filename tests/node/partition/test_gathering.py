@@ -14,7 +14,7 @@ from rakit.node.partition import gathering
 from rakit.node.partition.answers import Appended, DoomedAnswer, GatheredAnswer
 from rakit.node.partition.appender import Appender
 from rakit.node.partition.batches import Batch
-from rakit.node.partition.commands import Fence
+from rakit.node.partition.commands import Expire, Fence
 from rakit.node.partition.gathering import BATCH_BYTES_MAX, BYTES_MAX, COUNT_MAX, Gathering
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.settings import TopicSettings
@@ -316,7 +316,7 @@ async def test_when_nothing_can_be_proposed_each_is_told(
 
 
 @pytest.mark.usefixtures("held")
-async def test_where_a_member_cannot_read_runs_each_has_an_entry() -> None:
+async def test_where_a_node_cannot_read_runs_each_has_an_entry() -> None:
     setting = Setting()
     setting.may_gather = False
     setting.call(1)
@@ -325,7 +325,7 @@ async def test_where_a_member_cannot_read_runs_each_has_an_entry() -> None:
     setting.may_gather = True
     setting.call(3)
     setting.call(4)
-    setting.may_gather = False  # the group gets a member
+    setting.may_gather = False
     setting.appender.flush()
     assert setting.entries == [[1], [2], [3], [4]]
 
@@ -333,6 +333,8 @@ async def test_where_a_member_cannot_read_runs_each_has_an_entry() -> None:
 @pytest.mark.usefixtures("held")
 async def test_time_that_is_up_says_what_is_known() -> None:
     setting = Setting()
+    setting.call(1, Stamp(7, 0, 1))
+    await setting.commit()
     setting.call(1)
     waits, stored = setting.call(2), setting.call(3)
     at_once = asyncio.get_running_loop().time()
@@ -392,14 +394,53 @@ async def test_a_refusal_that_gathered_is_held_behind_what_is_pending() -> None:
 
 @pytest.mark.usefixtures("held")
 async def test_a_caller_that_goes_away_from_a_refusal_is_forgotten() -> None:
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
     setting = Setting()
     setting.call(1)
-    bad = setting.call(9, Stamp(7, 0, 5, 4))
+    gone, stays = setting.call(9, Stamp(7, 0, 5, 4)), setting.call(9, Stamp(8, 0, 5, 4))
     setting.appender.flush()
-    bad.cancel()
+    gone.cancel()
     await setting.commit()
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await error_of(stays)
+    assert complaints == []
+
+
+@pytest.mark.usefixtures("held")
+async def test_s24_a_retry_of_a_producer_that_may_be_forgotten_does_not_wait() -> None:
+    """Nobody knows what became of it, and that its time is up must not say more."""
+    setting = Setting()
+    setting.call(1, Stamp(7, 0, 3))
+    await setting.commit()
+    setting.appender.maintain(Expire((7,), 1_000))
+    await setting.commit()
+    assert setting.host.leader.machine.state.may_have_forgotten(7)
+    setting.call(1)
+    retry = setting.call(1, Stamp(7, 0, 3))
+    assert setting.entries == [[1], [1]]
+    with pytest.raises(RakitError) as caught:
+        await answered(retry, asyncio.get_running_loop().time())
+    assert caught.value.may_be_applied
+
+
+@pytest.mark.usefixtures("held")
+async def test_s14_an_outlook_that_a_bug_has_broken_judges_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = Setting()
+    setting.call(1)
+    answer = setting.call(2)
+
+    def fail(*_all: object) -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(setting.appender.outlook, "proposed", fail)
+    with pytest.raises(AssertionError, match="a bug"):
+        setting.appender.flush()
+    assert (await error_of(answer)).may_be_applied
+    with pytest.raises(RakitError, match="is over"):
+        setting.call(3)
 
 
 @pytest.mark.usefixtures("held")

@@ -20,6 +20,8 @@ from rakit.api.v1.log_service_pb2 import (
     ProducerStamp,
 )
 from rakit.api.v1.record_pb2 import Record, Rows
+from rakit.multiraft.hello import FEATURE_LEVEL
+from tests.node.metadata.machines import until
 from tests.node.services.served import TIMEOUT_S, Served, columns, refusal_of, rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -213,6 +215,8 @@ async def test_columns_come_back_as_they_were_sent(served: Served) -> None:
 
 async def test_calls_that_come_together_share_entries(served: Served) -> None:
     topic = await served.topic()
+    registry = served.node.metadata.registry
+    await until(lambda: registry.feature_level == FEATURE_LEVEL)
     values = [b"value %d" % number for number in range(64)]
     answers = await asyncio.gather(*(served.produce(topic.name, each) for each in values))
     assert len({answer.index for answer in answers}) < len(values)

@@ -1,10 +1,12 @@
 """The keeper of the metadata group itself; it runs on every node and acts on the group's leader.
 
-Three duties, one step at a time, each decided from the state as it is:
+Four duties, one step at a time, each decided from the state as it is:
 
 - The first leader of a new cluster writes the founding into the log. Every founder has it on disk,
   so whoever leads can; the state machine takes the first one.
 - Every node of the registry has a replica, as a learner at least, so that every node can route.
+- What this version writes and an earlier one does not read is written once every node is known to
+  run this one: the feature level of the cluster is raised then, for good.
 - Up to five of them vote. A replica of a store that was replaced is exchanged for a living one.
 """
 
@@ -16,6 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from rakit.multiraft.effects import RoleChange
+from rakit.multiraft.hello import FEATURE_LEVEL
 from rakit.node.errors import RakitError
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.ports import HostPort
@@ -27,8 +30,8 @@ _log = logging.getLogger(__name__)
 
 #: More voters cost every commit a larger majority; five survive two failures.
 VOTERS_COUNT_MAX: Final = 5
-#: What this version writes into a new cluster.
-FEATURE_LEVEL: Final = 1
+#: Of a new cluster: its founders may be of several versions.
+FOUNDING_LEVEL: Final = 1
 #: How long to wait for a learner to catch up before looking again.
 _LOOK_AGAIN_SECONDS: Final = 0.2
 
@@ -73,6 +76,8 @@ class Caretaker:
             return Tended.DONE
         if not self._client.registry.cluster_id:
             return await self._write_founding()
+        if self._may_raise_level():
+            return await self._raise_level()
         nodes = self._client.registry.nodes
         replicas = tuple(nodes[node_id].metadata_replica_id for node_id in sorted(nodes))
         return await tend(self._host, METADATA_GROUP_ID, Wanted(replicas, VOTERS_COUNT_MAX))
@@ -82,12 +87,33 @@ class Caretaker:
             # Only a founder can lead here, and this one's record was deleted by hand.
             _log.error("this node leads a new cluster but has lost formation.json; restart it")
             return Tended.DONE
-        found = pb.FoundCluster(founding=self._founding, feature_level=FEATURE_LEVEL)
+        found = pb.FoundCluster(founding=self._founding, feature_level=FOUNDING_LEVEL)
         try:
             await self._client.submit(pb.MetadataCommand(found_cluster=found))
         except RakitError as error:
             _log.info("the founding is not written yet: %s", error)
             return Tended.WAITING
+        return Tended.STEPPED
+
+    def _may_raise_level(self) -> bool:
+        """Whether the cluster may do more than it does: every node is known to read it.
+
+        A node that has gone for good, and ran an earlier version, keeps the level down.
+        """
+        registry = self._client.registry
+        return registry.feature_level < FEATURE_LEVEL and all(
+            self._host.feature_level(node.store_uuid) >= FEATURE_LEVEL
+            for node in registry.nodes.values()
+        )
+
+    async def _raise_level(self) -> Tended:
+        level = pb.RaiseFeatureLevel(feature_level=FEATURE_LEVEL)
+        try:
+            await self._client.submit(pb.MetadataCommand(raise_feature_level=level))
+        except RakitError as error:
+            _log.info("the feature level is not raised yet: %s", error)
+            return Tended.WAITING
+        _log.info("every node runs this version: the cluster's feature level is %d", FEATURE_LEVEL)
         return Tended.STEPPED
 
     def _role_changed(self, change: RoleChange) -> None:

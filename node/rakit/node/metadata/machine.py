@@ -98,6 +98,8 @@ def _dispatch(registry: Registry, command: MetadataCommand) -> MetadataResult:
     match kind:
         case "found_cluster":
             return nodes.found_cluster(registry, command.found_cluster, command.time_ms)
+        case "raise_feature_level":
+            return nodes.raise_feature_level(registry, command.raise_feature_level)
         case "register_node":
             return nodes.register_node(registry, command.register_node, command.time_ms)
         case "create_topic":

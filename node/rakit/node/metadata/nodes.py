@@ -32,6 +32,7 @@ from rakit.peer.v1.metadata_command_pb2 import (
     MetadataResult,
     NodeDescription,
     NodeRegistered,
+    RaiseFeatureLevel,
     RegisterNode,
 )
 
@@ -52,6 +53,14 @@ def found_cluster(registry: Registry, command: FoundCluster, time_ms: int) -> Me
         _admit_new(registry, member, time_ms)
     registry.changed(Change(0, nodes=True))
     return result
+
+
+def raise_feature_level(registry: Registry, command: RaiseFeatureLevel) -> MetadataResult:
+    """Has nodes write what every node reads; the level never falls."""
+    if command.feature_level > registry.feature_level:
+        registry.feature_level = command.feature_level
+        registry.changed(Change(0, nodes=True))
+    return MetadataResult()
 
 
 def _check_founding(registry: Registry, founding: Founding) -> None:

@@ -95,6 +95,10 @@ class HostPort(Protocol):
         """Why this node must not rewrite its tables; empty: it may."""
         ...
 
+    def feature_level(self, store_uuid: str) -> int:
+        """What the version reads that greeted last on a store; 0: none has told it."""
+        ...
+
     def trust_births_from(self, group_id: int) -> None:
         """Takes in that no group from this id on existed when this start began (S8)."""
         ...

@@ -162,6 +162,7 @@ class Registry:
     """
 
     cluster_id: str = ""
+    #: What every node reads; what a higher level reads is written by none.
     feature_level: int = 0
     version: int = 0
     counters: Counters = field(default_factory=Counters)

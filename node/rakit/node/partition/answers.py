@@ -47,14 +47,19 @@ class DoomedAnswer(asyncio.Future[Appended]):
     Whoever keeps an order stops it when he gets this, not when the error comes.
     """
 
+    def __init__(self, doom: RakitError) -> None:
+        super().__init__()
+        #: What it will be, if that turns out to be certain.
+        self.doom = doom
+
 
 class GatheredAnswer(asyncio.Future[Appended]):
     """The answer to a batch that waits for others before it is judged and proposed."""
 
     #: It was judged, and as a rule proposed: nobody knows what becomes of it before its entry does.
     is_judged = False
-    #: It was refused: the answer will be an error, NOT_APPLIED or worse.
-    is_doomed = False
+    #: It was refused, for this.
+    doom: RakitError | None = None
 
 
 def completed(done: asyncio.Future[Completion]) -> Completion | None:
@@ -105,13 +110,17 @@ def leadership_over() -> RakitError:
     )
 
 
-def refusal_uncertain() -> RakitError:
-    """Returns the error for a batch that was refused by a leader which may be none."""
-    return RakitError(
-        error_pb2.ERROR_REASON_NO_LEADER,
-        "The partition's leader changed before the answer was certain. Nothing of this request"
-        " was stored.",
-    )
+def refusal_uncertain(doom: RakitError) -> RakitError:
+    """Returns the error for a batch that was refused, for `doom`, by a leader which may be none.
+
+    Where even that would have left open whether the batch was stored long ago, this does too.
+    """
+    changed = "The partition's leader changed before the answer was certain."
+    if doom.may_be_applied:
+        text = f"{changed} The batch may have been stored long ago."
+        return RakitError(error_pb2.ERROR_REASON_NO_LEADER, text).as_unknown()
+    text = f"{changed} Nothing of this request was stored."
+    return RakitError(error_pb2.ERROR_REASON_NO_LEADER, text)
 
 
 def refused(error: ProposalRefusedError) -> RakitError:

@@ -178,7 +178,7 @@ class Appender:
 
     def _doom(self, answer: GatheredAnswer, refused: Refusal) -> None:
         doomed = self._refusals.hold(refused.error, self._proposals.get(refused.index))
-        answer.is_doomed = True
+        answer.doom = doomed.doom
 
         def tell(doomed: asyncio.Future[Appended]) -> None:
             error = doomed.exception()
@@ -224,7 +224,12 @@ class Appender:
         self.outlook.check(draft)
         proposal = self._propose(*draft.pieces)
         term, index = proposal.entry
-        self.outlook.proposed(draft, term, index)
+        try:
+            self.outlook.proposed(draft, term, index)
+        except BaseException:
+            # A bug, behind which the outlook is another than the log.
+            self._is_over = True
+            raise
         self._proposals[index] = proposal.done
         proposal.done.add_done_callback(partial(self._settled, index, len(draft.batches)))
         return proposal.done

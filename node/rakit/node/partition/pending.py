@@ -171,6 +171,8 @@ class Outlook:
         """
         if stamp is None:
             return True
+        if self.ahead.may_have_forgotten(stamp.producer_id):
+            return False
         newest = self.ahead.producer(stamp.producer_id).last_sequence
         return stamp.sequence > newest and not self.in_flight(stamp.producer_id)
 
@@ -211,7 +213,7 @@ class Outlook:
         return max(self.ahead.append_time_ms, now_ms)
 
     def check(self, draft: Draft) -> None:
-        """Asserts what every replica will when it applies the draft: once proposed is too late."""
+        """Asserts where and when it stands, as each replica will: once proposed is too late."""
         assert draft.command.append_time_ms >= self.ahead.append_time_ms, "times never fall (S3)"
         offset = self.ahead.next_offset
         for each in draft.batches:

@@ -48,7 +48,7 @@ class Refusals:
 
     def hold(self, error: RakitError, behind: asyncio.Future[Completion] | None) -> DoomedAnswer:
         """Takes a refusal that was made just now; returns the answer that it becomes."""
-        answer = DoomedAnswer()
+        answer = DoomedAnswer(error)
         answer.add_done_callback(fetch_error)
         self._held.append(_Held(answer, error, behind))
         if self._telling is None:
@@ -64,7 +64,9 @@ class Refusals:
                 certain = await _is_applied(held[-1].behind) and await self._still_leads()
                 for each in held:
                     if not each.answer.done():
-                        each.answer.set_exception(each.error if certain else refusal_uncertain())
+                        each.answer.set_exception(
+                            each.error if certain else refusal_uncertain(each.error)
+                        )
         finally:
             self._telling = None
 

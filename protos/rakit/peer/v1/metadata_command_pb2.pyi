@@ -74,6 +74,7 @@ class MetadataCommand(_message.Message):
     INIT_PRODUCER_FIELD_NUMBER: _builtins.int
     CREATE_GROUP_PARTITIONS_FIELD_NUMBER: _builtins.int
     REPLACE_REPLICA_FIELD_NUMBER: _builtins.int
+    RAISE_FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     """The proposer's clock; the state machine has none."""
@@ -93,6 +94,8 @@ class MetadataCommand(_message.Message):
     def create_group_partitions(self) -> Global___CreateGroupPartitions: ...
     @_builtins.property
     def replace_replica(self) -> Global___ReplaceReplica: ...
+    @_builtins.property
+    def raise_feature_level(self) -> Global___RaiseFeatureLevel: ...
     def __init__(
         self,
         *,
@@ -104,13 +107,14 @@ class MetadataCommand(_message.Message):
         init_producer: Global___InitProducer | None = ...,
         create_group_partitions: Global___CreateGroupPartitions | None = ...,
         replace_replica: Global___ReplaceReplica | None = ...,
+        raise_feature_level: Global___RaiseFeatureLevel | None = ...,
         time_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "replace_replica", b"replace_replica", "update_topic", b"update_topic"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "raise_feature_level", b"raise_feature_level", "register_node", b"register_node", "replace_replica", b"replace_replica", "update_topic", b"update_topic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "register_node", b"register_node", "replace_replica", b"replace_replica", "time_ms", b"time_ms", "update_topic", b"update_topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_group_partitions", b"create_group_partitions", "create_topic", b"create_topic", "delete_topic", b"delete_topic", "found_cluster", b"found_cluster", "init_producer", b"init_producer", "raise_feature_level", b"raise_feature_level", "register_node", b"register_node", "replace_replica", b"replace_replica", "time_ms", b"time_ms", "update_topic", b"update_topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "update_topic", "delete_topic", "init_producer", "create_group_partitions", "replace_replica"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["found_cluster", "register_node", "create_topic", "update_topic", "delete_topic", "init_producer", "create_group_partitions", "replace_replica", "raise_feature_level"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -252,6 +256,29 @@ class FoundCluster(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FoundCluster: _TypeAlias = FoundCluster  # noqa: Y015
+
+@_typing.final
+class RaiseFeatureLevel(_message.Message):
+    """Says that every node of the cluster reads what this level writes (Hello). It never falls. Proposed when the leader knows it of
+    every node, so no earlier version has to read this command either.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
+    feature_level: _builtins.int
+    def __init__(
+        self,
+        *,
+        feature_level: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_level", b"feature_level"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaiseFeatureLevel: _TypeAlias = RaiseFeatureLevel  # noqa: Y015
 
 @_typing.final
 class RegisterNode(_message.Message):

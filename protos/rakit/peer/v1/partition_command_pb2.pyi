@@ -127,7 +127,7 @@ Global___AppendBatch: _TypeAlias = AppendBatch  # noqa: Y015
 @_typing.final
 class AppendBatches(_message.Message):
     """Appends batches of several callers, in a row and at one time. Their producers differ. Written only when every node
-    reads it: feature level 2 of Hello.
+    reads it: feature level 2 of the cluster.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
