@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -124,6 +125,7 @@ async def test_a_cluster_serves_and_survives_what_happens_to_its_nodes(tmp_path:
         await the_leader_is_paused(cluster)
         await all_nodes_restart(cluster)
         assert await read_all(cluster.nodes["b"], "shared") == shared
+        await nodes_are_stopped_in_turn_under_load(cluster)
         await a_node_moves(cluster)
         await one_node_reads_what_all_lead(cluster)
         await a_leadership_moves_on_request(cluster)
@@ -232,6 +234,27 @@ async def all_nodes_restart(cluster: Cluster) -> None:
     cluster.start()
     await cluster.ready()
     assert await read_all(first, "t") == [*before, b"after the stop"]
+
+
+async def nodes_are_stopped_in_turn_under_load(cluster: Cluster) -> None:
+    """As a rolling update does; calls go on at any node, also at one that hands over (S14)."""
+    await cluster.create("rolled")
+    nodes = list(cluster.nodes.values())
+    writers = [Writer(nodes[at % 3 :] + nodes[: at % 3], "rolled", f"{at}") for at in range(24)]
+    writing = [asyncio.create_task(writer.run()) for writer in writers]
+    for node in nodes:
+        counts = [len(writer.acknowledged) for writer in writers]
+        for writer, count in zip(writers, counts, strict=True):
+            await until("writes before the stop", partial(writer.has, count + 10))
+        assert await node.stop() == 0, node.tail
+        cluster.start(node.name)
+        await cluster.ready()
+    for writer in writers:
+        writer.stop()
+    await asyncio.gather(*writing)
+    stored = await read_all(nodes[0], "rolled")
+    assert len(stored) == sum(len(writer.acknowledged) for writer in writers)
+    await same_on_all(cluster, "rolled")
 
 
 async def a_node_moves(cluster: Cluster) -> None:

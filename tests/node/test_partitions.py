@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from rakit.api.v1 import error_pb2
 from rakit.api.v1.topic_service_pb2 import (
     CreateTopicRequest,
     DeleteTopicRequest,
@@ -323,3 +324,19 @@ async def test_s12_a_full_disk_refuses_for_good_only_where_nobody_else_could_lea
     assert reasons == ["NO_LEADER", "NO_SPACE"]
     node.is_full = False
     node.append(staying)
+
+
+async def test_s14_nothing_is_taken_any_more_once_the_partitions_are_closed() -> None:
+    """The host still leads then, and has pending what the closed ones have proposed."""
+    node = Node()
+    [group_id] = node.groups()
+    node.append(group_id)
+    pending = node.partitions.append(group_id, batch(), None, None)
+    node.partitions.close()
+    with pytest.raises(RakitError) as caught:
+        node.partitions.append(group_id, batch(), None, None)
+    assert caught.value.reason == error_pb2.ERROR_REASON_NODE_UNAVAILABLE
+    assert not caught.value.may_be_applied
+    assert len(node.hosts[group_id].waiting) == 1
+    node.commit()
+    assert (await pending).stored.base_offset == 1

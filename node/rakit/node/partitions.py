@@ -4,8 +4,12 @@ A `Partition` is made when its replica first leads or is first asked for, and cl
 replica is gone. A topic's settings come from the registry each time they are needed, so that an
 update holds from the next batch on.
 
-Rules: a group that the registry does not have is not served, whatever its replica thinks, because
-its topic was deleted; neither is an internal one, which holds no records.
+Rules:
+
+- A leadership has one `Partition`, which knows what is pending; when that is gone nothing more is
+  taken.
+- A group that the registry does not have is not served, whatever its replica thinks, because its
+  topic was deleted; neither is an internal one, which holds no records.
 
 Upkeep is for every replica that leads, whether anybody uses it or not, and for farewells to those
 that are gone. It costs nothing for partitions at rest, of which there may be thousands beside a
@@ -94,6 +98,7 @@ class Partitions:
         self._context = context
         self._partitions: dict[int, Partition] = {}
         self._turns = Turns()
+        self._is_closed = False
         self._unsubscribe = [
             host.on_role(self._role_changed),
             registry.subscribe(self._registry_changed),
@@ -115,7 +120,7 @@ class Partitions:
         The table of leaders may name a group that was shut out for damage a moment ago.
         """
         place = self._registry.partition(group_id)
-        if place is None or self._registry.is_internal(place):
+        if place is None or self._registry.is_internal(place) or self._is_closed:
             return None
         held = self._partitions.get(group_id)
         if held is not None or self._host.group(group_id) is None:
@@ -213,7 +218,12 @@ class Partitions:
                 await asyncio.sleep(0)
 
     def close(self) -> None:
-        """Lets go of host and registry."""
+        """Lets go of host and registry; nothing is served from now on.
+
+        The host still leads for a while, and other nodes still ask. A partition that was made anew
+        for them would know nothing of what the one before it has pending.
+        """
+        self._is_closed = True
         while self._unsubscribe:
             self._unsubscribe.pop()()
         for partition in self._partitions.values():

@@ -154,6 +154,11 @@ class Group:
         """Index up to which the log is known to be committed."""
         return self.storage.hard_state.commit
 
+    @property
+    def pending_count(self) -> int:
+        """How many proposals of this leadership are neither applied nor lost."""
+        return len(self.proposals)
+
     def status(self) -> Status:
         """Returns the core's view: progress of the members, if this replica leads."""
         return self.raw.status()

@@ -176,10 +176,16 @@ class FakeReplica:
         self.role = Role.LEADER
         self.ready = True
         self.conf_state = ConfState(voters=MEMBERS)
+        #: Counts the proposals that the test has not settled.
+        self.count_pending: Callable[[], int] = lambda: 0
 
     @property
     def applied(self) -> int:
         return self.machine.applied_index
+
+    @property
+    def pending_count(self) -> int:
+        return self.count_pending()
 
 
 class BarrierLostError(MultiraftError):
@@ -224,6 +230,7 @@ class FakeHost:
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         proposal = FakeProposal((entry.term, entry.index), future)
         self.waiting.append((entry, proposal))
+        self.leader.count_pending = lambda: len(self.waiting)
         return proposal
 
     def commit(self, count: int | None = None) -> None:

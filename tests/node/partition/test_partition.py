@@ -40,19 +40,17 @@ class Setting:
         self.runs = True
         self.clock_ms: Callable[[], int] = lambda: self.now_ms
         self.stirred: list[int] = []
-        self.partition = Partition(
-            self.host,
-            GROUP,
-            lambda: self.topic,
-            PartitionContext(
-                disk=self.host.disk,
-                clock_ms=self.clock,
-                fsynced=True,
-                clock_trusted=lambda: self.trusted,
-                runs_are_read=lambda: self.runs,
-            ),
-            self.stirred.append,
+        self.context = PartitionContext(
+            disk=self.host.disk,
+            clock_ms=self.clock,
+            fsynced=True,
+            clock_trusted=lambda: self.trusted,
+            runs_are_read=lambda: self.runs,
         )
+        self.partition = self.made()
+
+    def made(self) -> Partition:
+        return Partition(self.host, GROUP, lambda: self.topic, self.context, self.stirred.append)
 
     def clock(self) -> int:
         return self.clock_ms()
@@ -573,3 +571,20 @@ async def test_s21_what_gathers_is_judged_before_it_is_asked_about() -> None:
     setting.host.commit()
     answer = await setting.partition.producer_state(7, 1, None)
     assert answer.state == log_service_pb2.BATCH_STATE_APPLIED
+
+
+async def test_s14_a_leadership_has_one_view_of_what_is_pending() -> None:
+    """A second one would give out offsets again, and every replica would stop."""
+    setting = Setting()
+    setting.partition.append(batch(3), None, None)
+    again = setting.made()
+    with pytest.raises(RakitError) as caught:
+        again.append(batch(), None, None)
+    assert caught.value.reason == error_pb2.ERROR_REASON_NO_LEADER
+    assert not caught.value.may_be_applied
+    assert len(setting.host.waiting) == 1
+    setting.host.commit()
+    await asyncio.sleep(0)
+    answer = again.append(batch(), None, None)
+    setting.host.commit()
+    assert (await answer).stored.base_offset == 3

@@ -96,7 +96,7 @@ async def test_a_bug_is_logged_and_told_as_internal_and_unknown(
     async with serve(tmp_path / "d") as served:
         topic = await served.topic()
 
-        def bug(*_args: object) -> None:
+        def bug(*_args: object, **_more: object) -> None:
             raise KeyError("a bug of ours")
 
         with monkeypatch.context() as broken, caplog.at_level(logging.ERROR):

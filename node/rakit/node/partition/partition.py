@@ -12,7 +12,8 @@ Rules:
   leader's end may lie below offsets that a client has an acknowledgement for. The same goes for
   what a producer is refused for (`refusals`).
 - The appender, with its view of pending entries, belongs to one term. It is made when that term's
-  first request comes, from the applied state, and never survives the term.
+  first request comes, from the applied state, and never survives the term. Where anything is
+  pending already it is not made: whatever that is, a new one would not know of it.
 - Damage found while reading quarantines the replica and is reported as CORRUPT_RECORD; the answer
   is never shortened to what could still be read. A read that fails for another reason takes the
   replica out of service until the next start (`rakit.multiraft.quarantine`): NODE_UNAVAILABLE.
@@ -310,15 +311,13 @@ class Partition:
             return replica
         if replica.role is not Role.LEADER:
             raise not_leading(replica.leader_replica, replica.term)
-        raise RakitError(
-            error_pb2.ERROR_REASON_NO_LEADER,
-            "The partition's new leader is not ready yet.",
-            {"leader_term": str(replica.term), "retry_delay_ms": str(_NOT_READY_RETRY_MS)},
-        )
+        raise _not_ready(replica)
 
     def _leading_appender(self) -> Appender:
         replica = self._leading()
         if self._appender is None or self._appender[0] != replica.term:
+            if replica.pending_count:
+                raise _not_ready(replica)
             appender = Appender(
                 self._machine(replica).state,
                 partial(self._propose, replica, replica.term),
@@ -404,6 +403,14 @@ class Partition:
                 error_pb2.ERROR_REASON_CORRUPT_RECORD,
                 f"This replica is damaged and was taken out of service: {error}.",
             ) from error
+
+
+def _not_ready(replica: Replica) -> RakitError:
+    return RakitError(
+        error_pb2.ERROR_REASON_NO_LEADER,
+        "The partition's new leader is not ready yet.",
+        {"leader_term": str(replica.term), "retry_delay_ms": str(_NOT_READY_RETRY_MS)},
+    )
 
 
 def _check_fence(epoch: int, sent_epoch: int | None) -> None:

@@ -46,6 +46,11 @@ class Replica(Protocol):
         ...
 
     @property
+    def pending_count(self) -> int:
+        """How many proposals of its leadership are neither applied nor lost."""
+        ...
+
+    @property
     def conf_state(self) -> ConfState:
         """The members."""
         ...
