@@ -320,13 +320,14 @@ class Node:
             await self._joined()
             yield
         finally:
-            self.partitions.close()
             await self.coordinators.close()
             try:
                 await self.metadata.stop()
             finally:
                 await host.stop()
                 self._disk_hangs = host.disk_hangs
+                # Not before: others ask for what is led here, and one view knows what is pending.
+                self.partitions.close()
 
     async def _joined(self) -> None:
         """Waits until this node is registered, as long as that takes and the store holds."""

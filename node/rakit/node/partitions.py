@@ -220,8 +220,8 @@ class Partitions:
     def close(self) -> None:
         """Lets go of host and registry; nothing is served from now on.
 
-        The host still leads for a while, and other nodes still ask. A partition that was made anew
-        for them would know nothing of what the one before it has pending.
+        Others may still ask. A partition that was made anew for them would know nothing of what the
+        one before it has pending.
         """
         self._is_closed = True
         while self._unsubscribe:

@@ -34,7 +34,7 @@ from rakit.node.partition.answers import (
     DoomedAnswer,
     GatheredAnswer,
     not_proposed,
-    refusal_uncertain,
+    refusal_too_late,
 )
 from rakit.node.partition.batches import Batch
 from rakit.node.partition.producers import Stamp
@@ -239,7 +239,7 @@ async def answered(answer: asyncio.Future[Appended], deadline: float) -> Appende
         if isinstance(answer, GatheredAnswer) and not answer.is_judged:
             raise not_proposed() from None
         if isinstance(answer, DoomedAnswer | GatheredAnswer) and answer.doom is not None:
-            raise refusal_uncertain(answer.doom) from None
+            raise refusal_too_late(answer.doom) from None
         raise RakitError(
             error_pb2.ERROR_REASON_OUTCOME_UNKNOWN,
             "The batch was proposed and its commit was not known before the deadline: it may or may"

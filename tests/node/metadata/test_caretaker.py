@@ -10,6 +10,7 @@ import pytest
 
 from rakit.multiraft.hello import FEATURE_LEVEL
 from rakit.node.metadata import caretaker as caretaker_module
+from rakit.node.metadata import nodes
 from rakit.node.metadata.caretaker import Caretaker
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.machine import MetadataMachine
@@ -28,6 +29,7 @@ class Setting:
         self.host = FakeHost(1, self.log)
         self.host.leaders.becomes(1)
         self.host.here.ready = True
+        self.host.up = {1, 2, 3, 4}
         self.looks = 0
         monkeypatch.setattr(caretaker_module, "tend", self.tend)
 
@@ -67,6 +69,18 @@ async def test_the_level_is_raised_when_the_last_node_is_known_to_read_it(
     assert len(setting.host.proposed) == 1
 
 
+async def test_what_a_node_said_that_is_away_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may come back with an earlier version."""
+    setting = Setting(monkeypatch)
+    setting.host.levels = {f"store-n{number}": FEATURE_LEVEL for number in (1, 2, 3)}
+    setting.host.up.remove(3)
+    async with setting.running():
+        await until(lambda: setting.looks)
+    assert setting.host.proposed == []
+
+
 async def test_a_node_that_nobody_has_heard_of_keeps_it_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -78,11 +92,28 @@ async def test_a_node_that_nobody_has_heard_of_keeps_it_down(
     assert setting.host.proposed == []
 
 
+def raise_to(log: Log, level: int) -> None:
+    log.do(pb.MetadataCommand(raise_feature_level=pb.RaiseFeatureLevel(feature_level=level)))
+
+
 def test_the_level_never_falls_and_is_part_of_the_state() -> None:
     log = Log().found()
-    for level in (3, 2):
-        log.do(pb.MetadataCommand(raise_feature_level=pb.RaiseFeatureLevel(feature_level=level)))
-    assert log.registry.feature_level == 3
+    raise_to(log, FEATURE_LEVEL)
+    raise_to(log, FEATURE_LEVEL - 1)
+    assert log.registry.feature_level == FEATURE_LEVEL
     other = MetadataMachine()
     other.restore(log.machine.snapshot(), log.entries[-1].index)
-    assert other.registry.feature_level == 3
+    assert other.registry.feature_level == FEATURE_LEVEL
+
+
+def test_a_replica_stops_at_a_level_that_its_version_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log().found()
+    with pytest.raises(AssertionError, match="run the version that the other nodes run"):
+        raise_to(log, FEATURE_LEVEL + 1)
+    raise_to(log, FEATURE_LEVEL)
+    data = log.machine.snapshot()
+    monkeypatch.setattr(nodes, "FEATURE_LEVEL", FEATURE_LEVEL - 1)
+    with pytest.raises(AssertionError, match="run the version that the other nodes run"):
+        MetadataMachine().restore(data, log.entries[-1].index)

@@ -322,12 +322,6 @@ async def test_where_a_node_cannot_read_runs_each_has_an_entry() -> None:
     setting.call(1)
     setting.call(2)
     assert setting.entries == [[1], [2]]
-    setting.may_gather = True
-    setting.call(3)
-    setting.call(4)
-    setting.may_gather = False
-    setting.appender.flush()
-    assert setting.entries == [[1], [2], [3], [4]]
 
 
 @pytest.mark.usefixtures("held")

@@ -96,13 +96,14 @@ class Caretaker:
         return Tended.STEPPED
 
     def _may_raise_level(self) -> bool:
-        """Whether the cluster may do more than it does: every node is known to read it.
+        """Whether the cluster may do more than it does: every node says now that it reads it.
 
-        A node that has gone for good, and ran an earlier version, keeps the level down.
+        A node that is away keeps the level down: it may come back with an earlier version.
         """
         registry = self._client.registry
         return registry.feature_level < FEATURE_LEVEL and all(
-            self._host.feature_level(node.store_uuid) >= FEATURE_LEVEL
+            self._host.node_is_up(node.node_id)
+            and self._host.feature_level(node.store_uuid) >= FEATURE_LEVEL
             for node in registry.nodes.values()
         )
 

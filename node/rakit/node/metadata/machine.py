@@ -83,6 +83,7 @@ class MetadataMachine:
         previous = 0
         if data:
             marked, previous = state.decode(data, self.registry)
+            nodes.check_level(self.registry.feature_level)
             assert marked in {0, index}, "a checkpoint knows its own index"
             # What the next checkpoint need not encode: a start has time for it, an entry has not.
             self._encoder.encode(self.registry, 0, 0)

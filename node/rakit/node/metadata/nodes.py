@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from rakit.api.v1 import error_pb2
+from rakit.multiraft.hello import FEATURE_LEVEL
 from rakit.multiraft.machine import replica_id
 from rakit.node.errors import RakitError
 from rakit.node.metadata.refusals import NodeRefusedError
@@ -55,8 +56,17 @@ def found_cluster(registry: Registry, command: FoundCluster, time_ms: int) -> Me
     return result
 
 
+def check_level(feature_level: int) -> None:
+    """Stops a replica that cannot read what others write from now on, before it is counted on."""
+    assert feature_level <= FEATURE_LEVEL, (
+        f"the cluster's feature level is {feature_level} and this version reads {FEATURE_LEVEL}:"
+        " run the version that the other nodes run"
+    )
+
+
 def raise_feature_level(registry: Registry, command: RaiseFeatureLevel) -> MetadataResult:
     """Has nodes write what every node reads; the level never falls."""
+    check_level(command.feature_level)
     if command.feature_level > registry.feature_level:
         registry.feature_level = command.feature_level
         registry.changed(Change(0, nodes=True))

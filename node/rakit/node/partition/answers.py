@@ -110,16 +110,28 @@ def leadership_over() -> RakitError:
     )
 
 
-def refusal_uncertain(doom: RakitError) -> RakitError:
-    """Returns the error for a batch that was refused, for `doom`, by a leader which may be none.
+def refusal_uncertain() -> RakitError:
+    """Returns the error for a batch that was refused by a leader which may be none.
 
-    Where even that would have left open whether the batch was stored long ago, this does too.
+    NOT_APPLIED speaks of this attempt, and has the node try the next leader.
     """
-    changed = "The partition's leader changed before the answer was certain."
+    return RakitError(
+        error_pb2.ERROR_REASON_NO_LEADER,
+        "The partition's leader changed before the answer was certain. Nothing of this request"
+        " was stored.",
+    )
+
+
+def refusal_too_late(doom: RakitError) -> RakitError:
+    """Returns the error for a batch that was refused, for `doom`, and whose time is up.
+
+    Where even that leaves open whether the batch was stored long ago, this does too.
+    """
+    late = "The batch was refused, and there was no time left to make certain of it."
     if doom.may_be_applied:
-        text = f"{changed} The batch may have been stored long ago."
+        text = f"{late} It may have been stored long ago."
         return RakitError(error_pb2.ERROR_REASON_NO_LEADER, text).as_unknown()
-    text = f"{changed} Nothing of this request was stored."
+    text = f"{late} Nothing of this request was stored."
     return RakitError(error_pb2.ERROR_REASON_NO_LEADER, text)
 
 

@@ -141,15 +141,10 @@ class Appender:
 
     def _propose_gathered(self, requests: list[Request]) -> None:
         """Judges what has gathered, and proposes it."""
-        # Asked again: the cluster may have got a node meanwhile.
-        together = self._may_gather()
         run, answers = Run(), list[GatheredAnswer]()
         for request in requests:
             if request.answer.done():
                 continue  # the caller has gone
-            if answers and not together:
-                self._propose_run(run, answers)
-                run, answers = Run(), []
             request.answer.is_judged = True
             try:
                 self._refuse_if_over()

@@ -64,9 +64,7 @@ class Refusals:
                 certain = await _is_applied(held[-1].behind) and await self._still_leads()
                 for each in held:
                     if not each.answer.done():
-                        each.answer.set_exception(
-                            each.error if certain else refusal_uncertain(each.error)
-                        )
+                        each.answer.set_exception(each.error if certain else refusal_uncertain())
         finally:
             self._telling = None
 
