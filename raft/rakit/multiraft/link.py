@@ -56,6 +56,8 @@ from rakit.raft import Payload
 METHOD: Final = "/rakit.peer.v1.RaftService/Exchange"
 #: What a node says that still listens but takes part no more; as good as nobody listening.
 STOPPING: Final = "the node stops"
+#: A loop's clock may count milliseconds: what is due within one is due.
+_CLOCK_S: Final = 0.001
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +101,8 @@ class Link:
         self._window = Window(config)
         #: Set while commit news wait for company; they have waited long enough when it rings.
         self._news_timer: asyncio.TimerHandle | None = None
+        #: When the oldest of the news came, on the loop's clock.
+        self._news_since_s = 0.0
         self._news_due = False
         self._ping: wire.Ping | None = None
         #: Groups to announce: the term that this node leads in, 0 for no longer.
@@ -164,12 +168,17 @@ class Link:
 
     def offer_news(self, envelope: Envelope) -> bool:
         """Takes an append without entries: it leaves with the next request, or soon alone."""
+        had_news = self._gather.has_news
         if not self._connected or not self._gather.offer_news(envelope):
             return False
+        if not had_news:
+            self._news_since_s = asyncio.get_running_loop().time()
         if self._news_timer is None:
-            delay = self._config.commit_delay_ms / 1000
-            self._news_timer = asyncio.get_running_loop().call_later(delay, self._news_waited)
+            self._await_company(self._config.commit_delay_ms / 1000)
         return True
+
+    def _await_company(self, delay_s: float) -> None:
+        self._news_timer = asyncio.get_running_loop().call_later(delay_s, self._news_waited)
 
     def ping(self, ping: wire.Ping) -> None:
         """Sends a ping past everything that waits; a newer one replaces one that waits."""
@@ -385,15 +394,23 @@ class Link:
 
     def _news_waited(self) -> None:
         self._news_timer = None
-        if self._gather.has_news:
-            self._news_due = True
-            self._wake.ring()
+        if not self._gather.has_news:
+            return
+        # What was there when the timer was set has left with an append, as a rule.
+        until_s = self._news_since_s + self._config.commit_delay_ms / 1000
+        left_s = until_s - asyncio.get_running_loop().time()
+        if left_s > _CLOCK_S:
+            self._await_company(left_s)
+            return
+        self._news_due = True
+        self._wake.ring()
 
     def _broke(self, *, was_up: bool) -> None:
         self._connected = False
         if self._news_timer is not None:
             self._news_timer.cancel()
             self._news_timer = None
+        self._news_due = False
         self._gather.clear()
         self._ping = None
         self._judge_room()

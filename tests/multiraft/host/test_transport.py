@@ -15,10 +15,11 @@ from typing import TypeAlias, cast
 import grpc
 import grpc.aio
 import pytest
+import uvloop
 
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.hello import CONTROL, DATA, Lane
-from rakit.multiraft.link import METHOD
+from rakit.multiraft.link import METHOD, Link
 from rakit.multiraft.session import Stream
 from rakit.multiraft.transport import UnknownPeerError
 from rakit.peer.v1 import raft_service_pb2 as wire
@@ -77,6 +78,48 @@ async def test_news_of_a_commit_wait_for_company_unless_they_are_prompt(make: Ma
     assert b.sizes() == []
     assert a.transport.send([replace(news, is_prompt=True)])
     await until(lambda: b.sizes() == [1])
+
+
+async def test_news_wait_their_own_time_not_that_of_news_before(make: MakeEnd) -> None:
+    """Those before had found company: the timer that was set for them says nothing of these."""
+    a, b = await pair(make, LinkConfig(commit_delay_ms=400))
+    loop, news = asyncio.get_running_loop(), message(MessageType.APP, 1, 2)
+    a.transport.send([news])
+    began_s = loop.time()
+    a.transport.send([append(10)])
+    await until(lambda: b.sizes() == [1])
+    b.step(b.arrivals[0])
+    await until(lambda: loop.time() > began_s + 0.2)
+    came_s = loop.time()
+    a.transport.send([news])
+    await until(lambda: b.sizes() == [1, 1])
+    assert loop.time() - came_s > 0.39
+    assert not b.arrivals[1].envelopes[0].message.entries
+
+
+def test_a_timer_that_fires_a_rounding_early_is_not_set_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clock of uvloop counts milliseconds, and its timers below half of one fire at once."""
+    fired, wait = list[Link](), Link._news_waited
+
+    def counted(link: Link) -> None:
+        fired.append(link)
+        wait(link)
+
+    async def scenario() -> None:
+        a, b = await End(1, framed=True).serve(), await End(2, framed=True).serve()
+        await linked(a, b)
+        for _ in range(60):
+            a.transport.send([message(MessageType.APP, 1, 2)])
+            await until(lambda: bool(b.arrivals))
+            b.step(b.arrivals.pop())
+        await a.close()
+        await b.close()
+
+    monkeypatch.setattr(Link, "_news_waited", counted)
+    uvloop.run(scenario())
+    assert 60 <= len(fired) <= 120
 
 
 async def test_bulk_opens_the_window(make: MakeEnd) -> None:
