@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -30,3 +32,19 @@ async def test_a_request_without_an_answer_is_told_what_is_known(
         await answered(answer, asyncio.get_running_loop().time())
     assert caught.value.reason == reason
     assert caught.value.may_be_applied is may_be_applied
+
+
+async def test_time_that_is_up_leaves_nothing_to_the_collector() -> None:
+    """It seldom runs in a node, and calls whose time is up may be many."""
+    answer: asyncio.Future[Appended] = asyncio.Future()
+    gone = weakref.ref(answer)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(RakitError):
+            await answered(answer, asyncio.get_running_loop().time())
+        del answer
+        await asyncio.sleep(0)  # what woke this test holds it until its turn is over
+        assert gone() is None
+    finally:
+        gc.enable()

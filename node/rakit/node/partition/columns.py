@@ -40,12 +40,16 @@ def to_columns(records: Sequence[Record]) -> Steps[Records]:
     for start in range(0, len(records), STEP_ROWS):
         some = records[start : start + STEP_ROWS]
         columns.values.extend([record.value for record in some])
-        columns.null_values.extend(
-            [at for at, record in enumerate(some, start) if not record.HasField("value")]
-        )
-        null_keys += [at for at, record in enumerate(some, start) if not record.HasField("key")]
-        times += [record.timestamp_ms for record in some]
-        has_headers = has_headers or any(record.headers for record in some)
+        # One look at each: a pass for every column costs a record alone, that of unary calls, a
+        # third more, and saves thousands nothing.
+        for at, record in enumerate(some, start):
+            if not record.HasField("value"):
+                columns.null_values.append(at)
+            if not record.HasField("key"):
+                null_keys.append(at)
+            if record.headers:
+                has_headers = True
+            times.append(record.timestamp_ms)
         yield
     _check_times(min(times), max(times))
     if len(null_keys) < len(records):
@@ -54,8 +58,8 @@ def to_columns(records: Sequence[Record]) -> Steps[Records]:
     if has_headers:
         yield from _extend(columns.headers, records, lambda record: Headers(headers=record.headers))
     columns.base_timestamp_ms = times[0]
-    if any(time != times[0] for time in times):
-        columns.timestamp_deltas_ms.extend(time - times[0] for time in times)
+    if times.count(times[0]) < len(times):
+        columns.timestamp_deltas_ms.extend([time - times[0] for time in times])
     return columns
 
 

@@ -44,7 +44,7 @@ BYTES_MAX: Final = 64 << 10
 COUNT_MAX: Final = 256
 #: For each caller that may come back: about what an entry of its own costs the nodes more.
 HOLD_S: Final = 0.0005
-HOLD_S_MAX: Final = 0.005
+HOLD_S_MAX: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)

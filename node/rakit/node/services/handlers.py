@@ -21,7 +21,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -188,12 +188,11 @@ class Methods:
         """Registers a method that parses its request itself."""
 
         async def behave(data: bytes, context: Context) -> bytes:
-            async def run() -> bytes:
+            try:
                 self._gate.check()
                 return (await function(self._call(context), data)).SerializeToString()
-
-            answer: bytes = await self._guarded(name, context, run())
-            return answer
+            except Exception as error:
+                await self._fail(name, context, error)
 
         self._methods[name] = grpc.unary_unary_rpc_method_handler(behave)
 
@@ -204,16 +203,14 @@ class Methods:
 
         async def behave(data: bytes, context: Context) -> None:
             stream = Stream(context, self._gate.closing)
-
-            async def run() -> None:
+            try:
                 self._gate.check()
                 request = parsed(request_type, data)
                 work = function(self._call(context, streaming=True), request, stream)
                 await self._until_closing(work, 0.0)
-
-            try:
+            except Exception as error:
                 # An error reaches the client behind what was written, and is waited for.
-                await self._guarded(name, context, run())
+                await self._fail(name, context, error)
             finally:
                 stream.ended()
 
@@ -224,14 +221,12 @@ class Methods:
 
         async def behave(_requests: object, context: Context) -> None:
             stream = Stream(context, self._gate.closing)
-
-            async def run() -> None:
+            try:
                 self._gate.check()
                 work = function(self._call(context, streaming=True), stream)
                 await self._until_closing(work, STREAM_GRACE_S)
-
-            try:
-                await self._guarded(name, context, run())
+            except Exception as error:
+                await self._fail(name, context, error)
             finally:
                 stream.ended()
 
@@ -252,19 +247,18 @@ class Methods:
             remaining = float("inf") if streaming else DEFAULT_DEADLINE_S
         return Call(self._listener, asyncio.get_running_loop().time() + remaining)
 
-    async def _guarded(self, name: str, context: Context, work: Awaitable[Any]) -> Any:
-        try:
-            return await work
-        except Exception as error:
-            for leaf in _leaves(error):
-                if isinstance(leaf, _TRANSPORT_ERRORS):
-                    # The call has ended already: the client has gone, or it was aborted.
-                    raise leaf from None
-                if not isinstance(leaf, RakitError):
-                    where = {"method": f"{self._service}/{name}"}
-                    logger.exception("a call failed", extra=where)
-                    return await abort(context, internal_error())
-            return await abort(context, self._hinted(_leaves(error)[0]))
+    async def _fail(self, name: str, context: Context, error: Exception) -> NoReturn:
+        """Ends a call with what went wrong in it. Raises, whatever that was."""
+        leaves = _leaves(error)
+        for leaf in leaves:
+            if isinstance(leaf, _TRANSPORT_ERRORS):
+                # The call has ended already: the client has gone, or it was aborted.
+                raise leaf from None
+            if not isinstance(leaf, RakitError):
+                where = {"method": f"{self._service}/{name}"}
+                logger.error("a call failed", extra=where, exc_info=error)
+                await abort(context, internal_error())
+        await abort(context, self._hinted(leaves[0]))
 
     def _hinted(self, error: RakitError) -> RakitError:
         """The error; that of a node that stops with where else its caller may go."""

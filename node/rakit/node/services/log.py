@@ -104,10 +104,13 @@ class LogService:
         produced = produce_request(data)
         request = produced.message
         give_up = give_up_at(call.deadline)
-        with self._in_flight.holding(len(data)):
-            topic = await self._router.topic(request.topic, give_up)
+        self._in_flight.take(len(data))
+        try:
+            self._in_flight.check()
             if request.WhichOneof("target") == "partition":
                 topic, _ = await self._router.partition(request.topic, request.partition, give_up)
+            else:
+                topic = await self._router.topic(request.topic, give_up)
             partition = self._parts.produce.targeting.partition_of(request, topic)
             content = admitted(produced, topic)
             try:
@@ -123,6 +126,8 @@ class LogService:
             except RakitError as error:
                 raise self._router.placed(error, topic.name, partition, call.listener) from None
             return self._produced(appended, partition)
+        finally:
+            self._in_flight.give(len(data))
 
     def _produced(self, appended: Appended, partition: int) -> ProduceResponse:
         response = ProduceResponse(header=self._header, partition=partition)
@@ -142,7 +147,9 @@ class LogService:
         rows = parse_rows(request.rows)
         if not rows.records:
             raise RakitError(error_pb2.ERROR_REASON_EMPTY_BATCH, "The request holds no record.")
-        with self._in_flight.holding(len(data)):
+        self._in_flight.take(len(data))
+        try:
+            self._in_flight.check()
             topic = await self._router.topic(request.topic, give_up_at(call.deadline))
             stated = request.partition_count if request.HasField("partition_count") else None
             count = partition_count(topic, stated)
@@ -160,6 +167,8 @@ class LogService:
                     for number, batch in batches.items()
                 )
             )
+        finally:
+            self._in_flight.give(len(data))
         response = ProduceMixedResponse(header=self._header)
         for (number, part), outcome in zip(parts.items(), outcomes, strict=True):
             one = PartitionOutcome(partition=number, rows=part.places)
