@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rakit.multiraft.hello import Rollback
+from rakit.multiraft.hello import FEATURE_LEVEL, Rollback
 from rakit.node.metadata.admission import Admission, AdmissionConfig
 from rakit.node.metadata.client import MetadataClient
 from rakit.node.metadata.greeter import Greeter
@@ -53,9 +53,14 @@ class Desk:
         forwarded: bool = False,
         node_id: int = 0,
         boot_epoch: int = 0,
+        feature_level: int = 0,
     ) -> wire.JoinResponse:
         request = wire.JoinRequest(
-            node=node, forwarded=forwarded, node_id=node_id, boot_epoch=boot_epoch
+            node=node,
+            forwarded=forwarded,
+            node_id=node_id,
+            boot_epoch=boot_epoch,
+            feature_level=feature_level,
         )
         return await self.admission.admit(request, ME, [wire.PeerHint(node_id=1, address="n1")])
 
@@ -73,6 +78,28 @@ def desk(leader_settles_ms: int = 0) -> Desk:
 
 
 NEWCOMER = describe("n2", store="fresh")
+
+
+@pytest.mark.parametrize(
+    ("node", "node_id"),
+    [(describe("n4"), 0), (describe("n2"), 2)],
+    ids=["a new one", "one that went back to it"],
+)
+async def test_who_runs_an_earlier_version_than_the_cluster_writes_is_told_to_end(
+    node: pb.NodeDescription, node_id: int
+) -> None:
+    it = desk()
+    it.host.log.do(register(describe("n2")))
+    assert (await it.ask(node, node_id=node_id)).HasField("accepted"), "the level is the first"
+    level = pb.RaiseFeatureLevel(feature_level=FEATURE_LEVEL)
+    it.host.log.do(pb.MetadataCommand(raise_feature_level=level))
+    for told in (0, FEATURE_LEVEL - 1):
+        answer = await it.ask(node, node_id=node_id, feature_level=told)
+        assert answer.refused.node_refusal == pb.NODE_REFUSAL_VERSION_TOO_OLD
+        assert "does not read what this cluster writes" in answer.refused.message
+    for told in (FEATURE_LEVEL, FEATURE_LEVEL + 1):
+        answer = await it.ask(node, node_id=node_id, feature_level=told)
+        assert answer.HasField("accepted")
 
 
 async def test_a_new_name_is_admitted_and_told_where_the_others_are() -> None:

@@ -14,6 +14,10 @@ node that it was copied from still runs. Then two processes would act as one rep
 newcomer is refused: if the registered address answers for another start of the store, or if some
 member remembers more writes of the store than it has (S7). A copy whose original is gone for good
 is as good as the original, as far as it is as new.
+
+Nobody is admitted who does not read what the cluster writes: his replicas would stop at the first
+such entry. A node that was admitted before and goes back to an earlier version asks only when it
+cannot read the registry without.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from rakit.node.metadata.greeter import Greeter
 from rakit.node.metadata.nodes import name_taken_text
 from rakit.node.metadata.ports import HostPort
 from rakit.node.metadata.refusals import NodeRefusedError, to_refusal
-from rakit.node.metadata.registry import METADATA_GROUP_ID, NodeInfo
+from rakit.node.metadata.registry import METADATA_GROUP_ID, NodeInfo, Registry
 from rakit.peer.v1 import metadata_command_pb2 as pb
 from rakit.peer.v1 import metadata_service_pb2 as wire
 from rakit.peer.v1.metadata_service_pb2_grpc import FormationServiceStub
@@ -142,6 +146,8 @@ class Admission:
                     return wire.JoinResponse(wait=text)
                 case _Old.GONE:
                     command.replaces_store_uuid = known.store_uuid
+        if max(1, request.feature_level) < registry.feature_level:
+            return _refused(pb.NODE_REFUSAL_VERSION_TOO_OLD, _too_old_text(request, registry))
         try:
             result = await self._client.submit(
                 pb.MetadataCommand(register_node=command), self._config.timeout_ms / 1000
@@ -209,4 +215,12 @@ def _in_use_text(known: NodeInfo) -> str:
         f"two living nodes with one name: node {known.node_id}, {known.name!r}, runs at"
         f" {known.peer_address} on store {known.store_uuid}, and this data directory is a copy of"
         " its own; move the copy away, and start with an empty directory and another --name"
+    )
+
+
+def _too_old_text(request: wire.JoinRequest, registry: Registry) -> str:
+    return (
+        f"this version reads feature level {max(1, request.feature_level)} and the cluster's is"
+        f" {registry.feature_level}, so it does not read what this cluster writes: run the version"
+        " that the other nodes run"
     )

@@ -27,6 +27,7 @@ from typing import Protocol
 
 import grpc
 
+from rakit.multiraft.hello import FEATURE_LEVEL
 from rakit.node.metadata import founding as rules
 from rakit.node.metadata import record as records
 from rakit.node.metadata.greeter import Connect, Greeter, resolve
@@ -219,7 +220,7 @@ class Formation:
         return rules.Disk(promised, self.config.known_cluster_id)
 
     async def _join(self, addresses: tuple[str, ...], cluster_id: str, view: rules.View) -> bool:
-        request = wire.JoinRequest(node=self.config.description)
+        request = wire.JoinRequest(node=self.config.description, feature_level=FEATURE_LEVEL)
         request.destination.cluster_id = cluster_id
         for address in random.sample(addresses, len(addresses)):
             asked = view.answers[address]

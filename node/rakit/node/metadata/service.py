@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from rakit.multiraft.errors import GroupRefusedError
+from rakit.multiraft.hello import FEATURE_LEVEL
 from rakit.multiraft.machine import GroupKind, GroupMeta
 from rakit.multiraft.store import StoreDamagedError
 from rakit.multiraft.store.errors import LossKind, LossReport
@@ -225,6 +226,7 @@ class MetadataService:
             node_id=self.member.node_id,
             boot_epoch=self._host.identity.boot_epoch,
             opened_counter=self._host.identity.opened_counter,
+            feature_level=FEATURE_LEVEL,
         )
         if _accepted(await self._duties.admit(request)):
             return True

@@ -43,6 +43,8 @@ class _NodeRefusalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeRefus
     """Another process runs on this store, or on what it was copied from or to."""
     NODE_REFUSAL_STORE_ROLLED_BACK: _NodeRefusal.ValueType  # 5
     """The store lacks writes that it had synced (S7): it was restored from a copy, or lost its tail."""
+    NODE_REFUSAL_VERSION_TOO_OLD: _NodeRefusal.ValueType  # 6
+    """The version of the node does not read what the cluster writes."""
 
 class NodeRefusal(_NodeRefusal, metaclass=_NodeRefusalEnumTypeWrapper):
     """Why a node was not admitted. The node must stop; waiting does not help."""
@@ -58,6 +60,8 @@ NODE_REFUSAL_STORE_IN_USE: NodeRefusal.ValueType  # 4
 """Another process runs on this store, or on what it was copied from or to."""
 NODE_REFUSAL_STORE_ROLLED_BACK: NodeRefusal.ValueType  # 5
 """The store lacks writes that it had synced (S7): it was restored from a copy, or lost its tail."""
+NODE_REFUSAL_VERSION_TOO_OLD: NodeRefusal.ValueType  # 6
+"""The version of the node does not read what the cluster writes."""
 Global___NodeRefusal: _TypeAlias = NodeRefusal  # noqa: Y015
 
 @_typing.final

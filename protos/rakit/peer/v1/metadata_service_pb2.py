@@ -26,15 +26,15 @@ from rakit.peer.v1 import metadata_command_pb2 as rakit_dot_peer_dot_v1_dot_meta
 from rakit.peer.v1 import node_service_pb2 as rakit_dot_peer_dot_v1_dot_node__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rakit/peer/v1/metadata_service.proto\x12\rrakit.peer.v1\x1a$rakit/peer/v1/metadata_command.proto\x1a rakit/peer/v1/node_service.proto\"\xca\x01\n\x08Standing\x12,\n\x04node\x18\x01 \x01(\x0b\x32\x1e.rakit.peer.v1.NodeDescription\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.rakit.peer.v1.FormationState\x12)\n\x08\x66ounding\x18\x03 \x01(\x0b\x32\x17.rakit.peer.v1.Founding\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x0f\n\x07node_id\x18\x05 \x01(\x03\x12\x12\n\nboot_epoch\x18\x06 \x01(\x03\"9\n\x0cGreetRequest\x12)\n\x08standing\x18\x01 \x01(\x0b\x32\x17.rakit.peer.v1.Standing\"b\n\rGreetResponse\x12)\n\x08standing\x18\x01 \x01(\x0b\x32\x17.rakit.peer.v1.Standing\x12&\n\x05hints\x18\x02 \x03(\x0b\x32\x17.rakit.peer.v1.PeerHint\",\n\x08PeerHint\x12\x0f\n\x07node_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x94\x01\n\x0f\x46ormationRecord\x12\x12\n\nstore_uuid\x18\x01 \x01(\t\x12)\n\x08\x66ounding\x18\x02 \x01(\x0b\x32\x17.rakit.peer.v1.Founding\x12+\n\x06member\x18\x03 \x01(\x0b\x32\x1b.rakit.peer.v1.JoinAccepted\x12\x15\n\rmetadata_seen\x18\x04 \x01(\x08\";\n\x0ePromiseRequest\x12)\n\x08\x66ounding\x18\x01 \x01(\x0b\x32\x17.rakit.peer.v1.Founding\"N\n\x0fPromiseResponse\x12\x10\n\x08promised\x18\x01 \x01(\x08\x12)\n\x08standing\x18\x02 \x01(\x0b\x32\x17.rakit.peer.v1.Standing\"\xbc\x01\n\x0bJoinRequest\x12,\n\x04node\x18\x01 \x01(\x0b\x32\x1e.rakit.peer.v1.NodeDescription\x12\x11\n\tforwarded\x18\x02 \x01(\x08\x12/\n\x0b\x64\x65stination\x18\x03 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x0f\n\x07node_id\x18\x04 \x01(\x03\x12\x12\n\nboot_epoch\x18\x05 \x01(\x03\x12\x16\n\x0eopened_counter\x18\x06 \x01(\x03\"\x8c\x01\n\x0cJoinResponse\x12/\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1b.rakit.peer.v1.JoinAcceptedH\x00\x12\x31\n\x07refused\x18\x02 \x01(\x0b\x32\x1e.rakit.peer.v1.MetadataRefusalH\x00\x12\x0e\n\x04wait\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x61nswer\"x\n\x0cJoinAccepted\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x03\x12\x1b\n\x13metadata_replica_id\x18\x03 \x01(\x03\x12&\n\x05peers\x18\x04 \x03(\x0b\x32\x17.rakit.peer.v1.PeerHint\"[\n\rGiveUpRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x03\x12\x12\n\nstore_uuid\x18\x03 \x01(\t\x12\x11\n\tforwarded\x18\x04 \x01(\x08\"D\n\x0eGiveUpResponse\x12\x0e\n\x06spared\x18\x01 \x01(\x08\x12\x11\n\tobjection\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x63ided\x18\x03 \x01(\x08\"P\n\x0cSpareRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x0f\n\x07node_id\x18\x02 \x01(\x03\"5\n\rSpareResponse\x12\x11\n\tobjection\x18\x01 \x01(\t\x12\x11\n\tgroup_ids\x18\x02 \x03(\x03\"q\n\rSubmitRequest\x12/\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x1e.rakit.peer.v1.MetadataCommand\x12/\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\"|\n\x0eSubmitResponse\x12/\n\x07\x61pplied\x18\x01 \x01(\x0b\x32\x1c.rakit.peer.v1.SubmitAppliedH\x00\x12/\n\x07refused\x18\x02 \x01(\x0b\x32\x1c.rakit.peer.v1.SubmitRefusedH\x00\x42\x08\n\x06\x61nswer\"M\n\rSubmitApplied\x12-\n\x06result\x18\x01 \x01(\x0b\x32\x1d.rakit.peer.v1.MetadataResult\x12\r\n\x05index\x18\x02 \x01(\x03\"z\n\rSubmitRefused\x12\x0f\n\x07unknown\x18\x01 \x01(\x08\x12\x16\n\x0eleader_node_id\x18\x02 \x01(\x03\x12\x0f\n\x07message\x18\x03 \x01(\t\x12/\n\x07refusal\x18\x04 \x01(\x0b\x32\x1e.rakit.peer.v1.MetadataRefusal*\xa5\x01\n\x0e\x46ormationState\x12\x1f\n\x1b\x46ORMATION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46ORMATION_STATE_EMPTY\x10\x01\x12\x1c\n\x18\x46ORMATION_STATE_PROMISED\x10\x02\x12\x1a\n\x16\x46ORMATION_STATE_MEMBER\x10\x03\x12\x1d\n\x19\x46ORMATION_STATE_REJOINING\x10\x04\x32\xa8\x02\n\x10\x46ormationService\x12\x42\n\x05Greet\x12\x1b.rakit.peer.v1.GreetRequest\x1a\x1c.rakit.peer.v1.GreetResponse\x12H\n\x07Promise\x12\x1d.rakit.peer.v1.PromiseRequest\x1a\x1e.rakit.peer.v1.PromiseResponse\x12?\n\x04Join\x12\x1a.rakit.peer.v1.JoinRequest\x1a\x1b.rakit.peer.v1.JoinResponse\x12\x45\n\x06GiveUp\x12\x1c.rakit.peer.v1.GiveUpRequest\x1a\x1d.rakit.peer.v1.GiveUpResponse2\xa0\x01\n\x13MetadataPeerService\x12\x45\n\x06Submit\x12\x1c.rakit.peer.v1.SubmitRequest\x1a\x1d.rakit.peer.v1.SubmitResponse\x12\x42\n\x05Spare\x12\x1b.rakit.peer.v1.SpareRequest\x1a\x1c.rakit.peer.v1.SpareResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$rakit/peer/v1/metadata_service.proto\x12\rrakit.peer.v1\x1a$rakit/peer/v1/metadata_command.proto\x1a rakit/peer/v1/node_service.proto\"\xca\x01\n\x08Standing\x12,\n\x04node\x18\x01 \x01(\x0b\x32\x1e.rakit.peer.v1.NodeDescription\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.rakit.peer.v1.FormationState\x12)\n\x08\x66ounding\x18\x03 \x01(\x0b\x32\x17.rakit.peer.v1.Founding\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x0f\n\x07node_id\x18\x05 \x01(\x03\x12\x12\n\nboot_epoch\x18\x06 \x01(\x03\"9\n\x0cGreetRequest\x12)\n\x08standing\x18\x01 \x01(\x0b\x32\x17.rakit.peer.v1.Standing\"b\n\rGreetResponse\x12)\n\x08standing\x18\x01 \x01(\x0b\x32\x17.rakit.peer.v1.Standing\x12&\n\x05hints\x18\x02 \x03(\x0b\x32\x17.rakit.peer.v1.PeerHint\",\n\x08PeerHint\x12\x0f\n\x07node_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x94\x01\n\x0f\x46ormationRecord\x12\x12\n\nstore_uuid\x18\x01 \x01(\t\x12)\n\x08\x66ounding\x18\x02 \x01(\x0b\x32\x17.rakit.peer.v1.Founding\x12+\n\x06member\x18\x03 \x01(\x0b\x32\x1b.rakit.peer.v1.JoinAccepted\x12\x15\n\rmetadata_seen\x18\x04 \x01(\x08\";\n\x0ePromiseRequest\x12)\n\x08\x66ounding\x18\x01 \x01(\x0b\x32\x17.rakit.peer.v1.Founding\"N\n\x0fPromiseResponse\x12\x10\n\x08promised\x18\x01 \x01(\x08\x12)\n\x08standing\x18\x02 \x01(\x0b\x32\x17.rakit.peer.v1.Standing\"\xd3\x01\n\x0bJoinRequest\x12,\n\x04node\x18\x01 \x01(\x0b\x32\x1e.rakit.peer.v1.NodeDescription\x12\x11\n\tforwarded\x18\x02 \x01(\x08\x12/\n\x0b\x64\x65stination\x18\x03 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x0f\n\x07node_id\x18\x04 \x01(\x03\x12\x12\n\nboot_epoch\x18\x05 \x01(\x03\x12\x16\n\x0eopened_counter\x18\x06 \x01(\x03\x12\x15\n\rfeature_level\x18\x07 \x01(\x05\"\x8c\x01\n\x0cJoinResponse\x12/\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1b.rakit.peer.v1.JoinAcceptedH\x00\x12\x31\n\x07refused\x18\x02 \x01(\x0b\x32\x1e.rakit.peer.v1.MetadataRefusalH\x00\x12\x0e\n\x04wait\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x61nswer\"x\n\x0cJoinAccepted\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x03\x12\x1b\n\x13metadata_replica_id\x18\x03 \x01(\x03\x12&\n\x05peers\x18\x04 \x03(\x0b\x32\x17.rakit.peer.v1.PeerHint\"[\n\rGiveUpRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x03\x12\x12\n\nstore_uuid\x18\x03 \x01(\t\x12\x11\n\tforwarded\x18\x04 \x01(\x08\"D\n\x0eGiveUpResponse\x12\x0e\n\x06spared\x18\x01 \x01(\x08\x12\x11\n\tobjection\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x63ided\x18\x03 \x01(\x08\"P\n\x0cSpareRequest\x12/\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\x12\x0f\n\x07node_id\x18\x02 \x01(\x03\"5\n\rSpareResponse\x12\x11\n\tobjection\x18\x01 \x01(\t\x12\x11\n\tgroup_ids\x18\x02 \x03(\x03\"q\n\rSubmitRequest\x12/\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x1e.rakit.peer.v1.MetadataCommand\x12/\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x1a.rakit.peer.v1.Destination\"|\n\x0eSubmitResponse\x12/\n\x07\x61pplied\x18\x01 \x01(\x0b\x32\x1c.rakit.peer.v1.SubmitAppliedH\x00\x12/\n\x07refused\x18\x02 \x01(\x0b\x32\x1c.rakit.peer.v1.SubmitRefusedH\x00\x42\x08\n\x06\x61nswer\"M\n\rSubmitApplied\x12-\n\x06result\x18\x01 \x01(\x0b\x32\x1d.rakit.peer.v1.MetadataResult\x12\r\n\x05index\x18\x02 \x01(\x03\"z\n\rSubmitRefused\x12\x0f\n\x07unknown\x18\x01 \x01(\x08\x12\x16\n\x0eleader_node_id\x18\x02 \x01(\x03\x12\x0f\n\x07message\x18\x03 \x01(\t\x12/\n\x07refusal\x18\x04 \x01(\x0b\x32\x1e.rakit.peer.v1.MetadataRefusal*\xa5\x01\n\x0e\x46ormationState\x12\x1f\n\x1b\x46ORMATION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46ORMATION_STATE_EMPTY\x10\x01\x12\x1c\n\x18\x46ORMATION_STATE_PROMISED\x10\x02\x12\x1a\n\x16\x46ORMATION_STATE_MEMBER\x10\x03\x12\x1d\n\x19\x46ORMATION_STATE_REJOINING\x10\x04\x32\xa8\x02\n\x10\x46ormationService\x12\x42\n\x05Greet\x12\x1b.rakit.peer.v1.GreetRequest\x1a\x1c.rakit.peer.v1.GreetResponse\x12H\n\x07Promise\x12\x1d.rakit.peer.v1.PromiseRequest\x1a\x1e.rakit.peer.v1.PromiseResponse\x12?\n\x04Join\x12\x1a.rakit.peer.v1.JoinRequest\x1a\x1b.rakit.peer.v1.JoinResponse\x12\x45\n\x06GiveUp\x12\x1c.rakit.peer.v1.GiveUpRequest\x1a\x1d.rakit.peer.v1.GiveUpResponse2\xa0\x01\n\x13MetadataPeerService\x12\x45\n\x06Submit\x12\x1c.rakit.peer.v1.SubmitRequest\x1a\x1d.rakit.peer.v1.SubmitResponse\x12\x42\n\x05Spare\x12\x1b.rakit.peer.v1.SpareRequest\x1a\x1c.rakit.peer.v1.SpareResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rakit.peer.v1.metadata_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FORMATIONSTATE']._serialized_start=2030
-  _globals['_FORMATIONSTATE']._serialized_end=2195
+  _globals['_FORMATIONSTATE']._serialized_start=2053
+  _globals['_FORMATIONSTATE']._serialized_end=2218
   _globals['_STANDING']._serialized_start=128
   _globals['_STANDING']._serialized_end=330
   _globals['_GREETREQUEST']._serialized_start=332
@@ -50,29 +50,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMISERESPONSE']._serialized_start=749
   _globals['_PROMISERESPONSE']._serialized_end=827
   _globals['_JOINREQUEST']._serialized_start=830
-  _globals['_JOINREQUEST']._serialized_end=1018
-  _globals['_JOINRESPONSE']._serialized_start=1021
-  _globals['_JOINRESPONSE']._serialized_end=1161
-  _globals['_JOINACCEPTED']._serialized_start=1163
-  _globals['_JOINACCEPTED']._serialized_end=1283
-  _globals['_GIVEUPREQUEST']._serialized_start=1285
-  _globals['_GIVEUPREQUEST']._serialized_end=1376
-  _globals['_GIVEUPRESPONSE']._serialized_start=1378
-  _globals['_GIVEUPRESPONSE']._serialized_end=1446
-  _globals['_SPAREREQUEST']._serialized_start=1448
-  _globals['_SPAREREQUEST']._serialized_end=1528
-  _globals['_SPARERESPONSE']._serialized_start=1530
-  _globals['_SPARERESPONSE']._serialized_end=1583
-  _globals['_SUBMITREQUEST']._serialized_start=1585
-  _globals['_SUBMITREQUEST']._serialized_end=1698
-  _globals['_SUBMITRESPONSE']._serialized_start=1700
-  _globals['_SUBMITRESPONSE']._serialized_end=1824
-  _globals['_SUBMITAPPLIED']._serialized_start=1826
-  _globals['_SUBMITAPPLIED']._serialized_end=1903
-  _globals['_SUBMITREFUSED']._serialized_start=1905
-  _globals['_SUBMITREFUSED']._serialized_end=2027
-  _globals['_FORMATIONSERVICE']._serialized_start=2198
-  _globals['_FORMATIONSERVICE']._serialized_end=2494
-  _globals['_METADATAPEERSERVICE']._serialized_start=2497
-  _globals['_METADATAPEERSERVICE']._serialized_end=2657
+  _globals['_JOINREQUEST']._serialized_end=1041
+  _globals['_JOINRESPONSE']._serialized_start=1044
+  _globals['_JOINRESPONSE']._serialized_end=1184
+  _globals['_JOINACCEPTED']._serialized_start=1186
+  _globals['_JOINACCEPTED']._serialized_end=1306
+  _globals['_GIVEUPREQUEST']._serialized_start=1308
+  _globals['_GIVEUPREQUEST']._serialized_end=1399
+  _globals['_GIVEUPRESPONSE']._serialized_start=1401
+  _globals['_GIVEUPRESPONSE']._serialized_end=1469
+  _globals['_SPAREREQUEST']._serialized_start=1471
+  _globals['_SPAREREQUEST']._serialized_end=1551
+  _globals['_SPARERESPONSE']._serialized_start=1553
+  _globals['_SPARERESPONSE']._serialized_end=1606
+  _globals['_SUBMITREQUEST']._serialized_start=1608
+  _globals['_SUBMITREQUEST']._serialized_end=1721
+  _globals['_SUBMITRESPONSE']._serialized_start=1723
+  _globals['_SUBMITRESPONSE']._serialized_end=1847
+  _globals['_SUBMITAPPLIED']._serialized_start=1849
+  _globals['_SUBMITAPPLIED']._serialized_end=1926
+  _globals['_SUBMITREFUSED']._serialized_start=1928
+  _globals['_SUBMITREFUSED']._serialized_end=2050
+  _globals['_FORMATIONSERVICE']._serialized_start=2221
+  _globals['_FORMATIONSERVICE']._serialized_end=2517
+  _globals['_METADATAPEERSERVICE']._serialized_start=2520
+  _globals['_METADATAPEERSERVICE']._serialized_end=2680
 # @@protoc_insertion_point(module_scope)

@@ -254,6 +254,7 @@ class JoinRequest(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     BOOT_EPOCH_FIELD_NUMBER: _builtins.int
     OPENED_COUNTER_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     forwarded: _builtins.bool
     """The request was forwarded once already."""
     node_id: _builtins.int
@@ -262,6 +263,8 @@ class JoinRequest(_message.Message):
     """As in Standing: of the process that asks."""
     opened_counter: _builtins.int
     """How many writes the asking store had when this start opened it (S7)."""
+    feature_level: _builtins.int
+    """What the version of the asking node reads, as in Hello; 0: the first."""
     @_builtins.property
     def node(self) -> _metadata_command_pb2.NodeDescription: ...
     @_builtins.property
@@ -277,10 +280,11 @@ class JoinRequest(_message.Message):
         node_id: _builtins.int = ...,
         boot_epoch: _builtins.int = ...,
         opened_counter: _builtins.int = ...,
+        feature_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "destination", b"destination", "forwarded", b"forwarded", "node", b"node", "node_id", b"node_id", "opened_counter", b"opened_counter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_epoch", b"boot_epoch", "destination", b"destination", "feature_level", b"feature_level", "forwarded", b"forwarded", "node", b"node", "node_id", b"node_id", "opened_counter", b"opened_counter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
