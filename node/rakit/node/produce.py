@@ -222,8 +222,8 @@ class ProducePath:
 async def answered(answer: asyncio.Future[Appended], deadline: float) -> Appended:
     """The outcome, or what is known of it shortly before the caller's own timer says less.
 
-    A timer alone: `asyncio.timeout` tells a time that is up from a caller that goes away, which a
-    future that is waited for by nobody else does as well, for a third of the price.
+    Nobody else may wait for the answer: when the time is up, that becomes its error. So it can be
+    told from a caller that goes away without `asyncio.timeout`, which costs three times as much.
     """
     timer = answer.get_loop().call_at(answer_by(deadline), _time_is_up, answer)
     try:
