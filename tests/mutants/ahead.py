@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rakit.multiraft import keys
-from rakit.multiraft.store import ahead, opening, wal
+from rakit.multiraft.store import ahead, files, opening, wal
 from rakit.multiraft.store.ahead import Ahead
 from rakit.multiraft.store.engine import RocksEngine
 from rakit.multiraft.store.journal import Journal
@@ -28,7 +28,7 @@ MUTANTS = [
         "the_rest_of_a_write_that_the_disk_took_in_part_is_dropped",
         31,
         "decision 0020",
-        (ahead._write, "while written < wanted:", "while False:"),
+        (files.write_pieces, "while written < wanted:", "while False:"),
         log("a_disk_that_takes_a_part_is_given_the_rest"),
     ),
     mutant(
@@ -36,7 +36,7 @@ MUTANTS = [
         31,
         "decision 0020",
         (
-            Ahead._put,
+            files.write_pieces,
             "range(0, len(pieces), _PIECES_MAX)",
             "range(0, min(1, len(pieces)), _PIECES_MAX)",
         ),
@@ -159,7 +159,7 @@ MUTANTS = [
         "a_sync_takes_all_that_waits",
         31,
         "safety S13",
-        (Ahead.sync, "if taken_bytes >= SYNC_BYTES_MAX:", "if False:"),
+        (Ahead._take, "if taken_bytes >= SYNC_BYTES_MAX:", "if False:"),
         log("what_a_sync_takes_at_a_time_is_bounded"),
     ),
     mutant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from tests.mutants import Mutant, ahead, hosts, lanes, logs, members, segments, votes
+from tests.mutants import Mutant, ahead, apart, hosts, lanes, logs, members, segments, votes
 
 DOCUMENT: Final = Path(__file__).resolve().parent.parent.parent / "docs/RAFT.md"
 MUTANTS: Final[dict[str, Mutant]] = {
@@ -18,6 +18,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
             *hosts.MUTANTS,
             *lanes.MUTANTS,
             *segments.MUTANTS,
+            *apart.MUTANTS,
             *ahead.MUTANTS,
         ],
         key=lambda one: one.family,

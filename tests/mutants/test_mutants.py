@@ -11,6 +11,7 @@ from rakit.raft.log import RaftLog
 from tests.mutants import (
     Mutant,
     ahead,
+    apart,
     hosts,
     in_force,
     lanes,
@@ -55,7 +56,7 @@ def test_the_table_has_every_mutant_and_is_as_the_command_writes_it() -> None:
 
 
 def test_no_two_mutants_have_one_name() -> None:
-    parts = (votes, logs, members, hosts, lanes, segments, ahead)
+    parts = (votes, logs, members, hosts, lanes, segments, ahead, apart)
     assert len(MUTANTS) == sum(len(part.MUTANTS) for part in parts)
 
 

@@ -9,6 +9,8 @@ unsynced    50 synced and 50 unsynced writes through the syncer
 opening     the store is opened, and the process ends between two families that become tables
 stopping    the same while the store is closed, after three more writes
 earlier     leaves a store as an earlier version would that was killed: RocksDB's own log
+behind      50 synced and 50 unsynced writes of a large and two small entries each, two groups in
+            turn; all of it is in tables, and of group 1 the vote record says that it is committed
 tables      writes of a small entry and a large row each, until there are tables
 history     steps of a random history, with syncs and upkeep now and then; see ``history``
 """
@@ -28,6 +30,8 @@ from pathlib import Path
 
 from rakit.multiraft import keys
 from rakit.multiraft.checksum import crc32c
+from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.records import StoredHardState, encode_hard_state
 from rakit.multiraft.store import (
     RocksStore,
     StoreConfig,
@@ -37,14 +41,18 @@ from rakit.multiraft.store import (
     retiring,
     segments,
 )
+from rakit.multiraft.store.directory import live_values, values_path
 from rakit.multiraft.store.engine import RocksEngine
 from rakit.multiraft.store.witness import SLOT_BYTES
+from rakit.multiraft.stored_entries import encode_entry
+from rakit.raft import Entry, EntryType, HardState
 from tests.multiraft.store.conformance import key
-from tests.multiraft.store.history import History
+from tests.multiraft.store.history import History, Kept, config_of
 from tests.multiraft.store.support import NODE, entries, wait_until, write_patiently
 
 COUNT = 200
 WITNESSED_AT = 101
+COMMIT_OF_2 = 60
 _BACKGROUND_BYTES_PER_S = 20 << 10
 #: A database that is let go of closes itself, which is no crash.
 HELD: list[object] = []
@@ -161,19 +169,43 @@ def tables(config: StoreConfig) -> RocksStore:
     return store
 
 
-def go_through_history(config: StoreConfig, seed: int, kept: list[int], steps: int) -> RocksStore:
+def behind(config: StoreConfig) -> RocksStore:
+    store = RocksStore.open(config, NODE)
+    for number in range(100):
+        store.write(of_two_groups(number))
+        if number == 49:
+            store.flush_wal()
+    flush(store)
+    return store
+
+
+def of_two_groups(number: int) -> WriteBatch:
+    """The write with this number of `behind`."""
+    batch = WriteBatch()
+    group_id, first = 1 + number % 2, 3 * (number // 2) + 1
+    for index, size in ((first, 10), (first + 1, 5000), (first + 2, 20)):
+        entry = Entry(1, index, EntryType.NORMAL, bytes([number]) * size)
+        batch.put(keys.entry(group_id, index), encode_entry(group_id, entry))
+    commit = first + 2 if group_id == 1 else min(first + 2, COMMIT_OF_2)
+    stored = StoredHardState(HardState(term=1, vote=1, commit=commit), 1)
+    batch.put(keys.hard_state(group_id), encode_hard_state(group_id, stored))
+    return batch
+
+
+def go_through_history(config: StoreConfig, seed: int, kept: list[Kept], steps: int) -> RocksStore:
     """Tells the numbers of the writes, and what was synced last."""
     rng = random.Random(f"upkeep {seed} {kept}")
     retiring.STEP_BYTES = 3000  # type: ignore[misc]  # pyright: ignore[reportConstantRedefinition]
     segments._SPARE_SEGMENTS = 0  # type: ignore[misc]  # pyright: ignore[reportPrivateUsage, reportConstantRedefinition]
     history = History(seed, kept)
-    store = RocksStore.open(replace(config, segment_bytes=64 << 10, reserve_bytes=0), NODE)
-    numbers, synced = list[int](), store.position()
+    store = RocksStore.open(config_of(config.directory), NODE)
+    numbers, synced, values = list[int](), store.position(), list[list[int]]()
     for _ in range(steps):
         numbers.append(write_patiently(store, history.step()))
         if rng.random() < 0.3:
             store.flush_wal()
             synced = store.position()
+            values = sizes_of_values(config.directory / "db")
             if rng.random() < 0.5:
                 store.save_witness(synced)
             store.maintain()
@@ -181,8 +213,23 @@ def go_through_history(config: StoreConfig, seed: int, kept: list[int], steps: i
             store.flush_wal()  # the power goes before it is done: whatever of it may be there
         if rng.random() < 0.7:
             store.upkeep()
-    sys.stdout.write(json.dumps([numbers, [synced.number, synced.wal, synced.length]]))
+    if rng.random() < 0.5:  # RocksDB is faster than the log
+        flush(store)
+    reached = [synced.number, synced.wal, synced.length]
+    sys.stdout.write(json.dumps([numbers, values, reached]))
     return store
+
+
+def flush(store: RocksStore) -> None:
+    """Bring into tables whatever was written, synced or not."""
+    engine = store._engine  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(engine, RocksEngine)
+    engine._flush()  # pyright: ignore[reportPrivateUsage]
+
+
+def sizes_of_values(database: Path) -> list[list[int]]:
+    """Segment, first write and length of each file that there is."""
+    return [[*each, values_path(database, *each).stat().st_size] for each in live_values(database)]
 
 
 if __name__ == "__main__":
@@ -195,10 +242,14 @@ if __name__ == "__main__":
         "earlier": earlier,
         "unsynced": unsynced,
         "tables": tables,
+        "behind": behind,
     }
     settings = StoreConfig.small(Path(sys.argv[1]))
     if sys.argv[2] == "history":
-        lives = [int(each) for each in sys.argv[4].split(",") if each]
+        lives = [
+            (life, {int(group_id): last for group_id, last in lasts.items()})
+            for life, lasts in json.loads(sys.argv[4])
+        ]
         kept_open = go_through_history(settings, int(sys.argv[3]), lives, int(sys.argv[5]))
     else:
         kept_open = kinds[sys.argv[2]](settings)

@@ -14,6 +14,7 @@ from pathlib import Path
 from rakit.multiraft import keys
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.store import RocksStore, StoreConfig, WriteStalledError
+from rakit.multiraft.store.apart import Reference
 from rakit.multiraft.store.engine import (
     DEFAULT,
     NO_SEGMENTS,
@@ -26,6 +27,7 @@ from rakit.multiraft.store.engine import (
 from rakit.multiraft.store.errors import Fault, classify
 from rakit.multiraft.store.witness import Witness
 from tests.multiraft.store.conformance import key
+from tests.multiraft.store.history import Kept
 
 NODE = "n1"
 WAIT_SECONDS = 20.0
@@ -67,6 +69,13 @@ def write_patiently(store: RocksStore, batch: WriteBatch) -> int:
     raise AssertionError("the store never came out of its stall")
 
 
+def settle(store: RocksStore) -> None:
+    """What the syncer does after a while."""
+    store.flush_wal()
+    store.save_witness(store.position())
+    store.maintain()
+
+
 def entries_in(store: RocksStore) -> list[int]:
     return [keys.number_of(k) for k, _ in store.scan(key(0), key(2**32))]
 
@@ -85,20 +94,22 @@ class Lived:
 
     #: The number of the write of each step.
     numbers: list[int]
+    #: The lengths of the files of values when the newest write was synced that was.
+    values: dict[tuple[int, int], int]
     #: The newest write that was synced, and where the log ended then.
     synced: int
     wal: int
     length: int
 
 
-def crash_history(directory: Path, seed: int, kept: Sequence[int], steps: int) -> Lived:
+def crash_history(directory: Path, seed: int, kept: Sequence[Kept], steps: int) -> Lived:
     """Let a child process go through some steps of a history and die by SIGKILL."""
-    arguments = [str(directory), "history", str(seed), ",".join(map(str, kept)), str(steps)]
+    arguments = [str(directory), "history", str(seed), json.dumps(kept), str(steps)]
     argv = [sys.executable, "-m", "tests.multiraft.store.child", *arguments]
     died = subprocess.run(argv, check=False, capture_output=True, text=True)
     assert died.returncode == -9, f"the child was to kill itself: {died.stderr}"
-    numbers, synced = json.loads(died.stdout)
-    return Lived(numbers, *synced)
+    numbers, values, synced = json.loads(died.stdout)
+    return Lived(numbers, {(segment, file): size for segment, file, size in values}, *synced)
 
 
 def copy_of(image: Path, target: Path) -> Path:
@@ -125,11 +136,25 @@ class FailingEngine:
         self.flush_gate = threading.Event()
         self.flush_gate.set()
 
-    def replay_log(self, durable: Callable[[Witness], None]) -> None:
-        self.real.replay_log(durable)
+    def replay_log(self, durable: Callable[[Witness], None]) -> int:
+        return self.real.replay_log(durable)
+
+    def reference(self, key: bytes, segment: int) -> Reference | None:
+        self._called("reference")
+        self._meet(key, key + b"\0", segment)
+        return self.real.reference(key, segment)
+
+    def sync_values(self) -> None:
+        self.real.sync_values()
+
+    def forget_log(self, before: int) -> None:
+        self._called("forget_log")
+        self.real.forget_log(before)
 
     def abandon(self) -> None:
-        self.real.abandon()
+        self.calls.append("abandon")
+        if "abandon" not in self.texts:  # else as if the process had ended before
+            self.real.abandon()
 
     def begin_log(self) -> None:
         self.real.begin_log()

@@ -30,6 +30,7 @@ from rakit.multiraft.store import (
     ahead,
 )
 from rakit.multiraft.store.ahead import Ahead, HoleError
+from rakit.multiraft.store.apart import Values
 from rakit.multiraft.store.directory import live_wals, wal_directory, wal_path
 from rakit.multiraft.store.engine import RocksEngine
 from rakit.multiraft.store.wal import (
@@ -64,7 +65,8 @@ def database(tmp_path: Path) -> Path:
 
 
 def begun(database: Path, last: int = 0) -> Ahead:
-    return Ahead(database, last, file_bytes_max=1000, waiting_bytes_max=10_000, fsync=True)
+    values = Values(database, bytes_min=1 << 20, direct_io=False, fsync=True)
+    return Ahead(database, values, last, file_bytes_max=1000, waiting_bytes_max=10_000, fsync=True)
 
 
 def operations(number: int, size: int = 300) -> list[Operation]:

@@ -18,6 +18,7 @@ from rakit.multiraft.store import (
     WriteStalledError,
 )
 from rakit.multiraft.store.ahead import Ahead, replay
+from rakit.multiraft.store.apart import Values
 from rakit.multiraft.store.directory import live_wals
 from tests.multiraft.store.conformance import key
 from tests.multiraft.store.loop import LoopDisk, require_disks
@@ -36,7 +37,8 @@ def disk(tmp_path: Path) -> Iterator[LoopDisk]:
 def test_a_power_cut_takes_nothing_from_a_log_that_was_synced(disk: LoopDisk) -> None:
     database = disk.mount_point / "db"
     database.mkdir()
-    log = Ahead(database, 0, file_bytes_max=1000, waiting_bytes_max=1 << 20, fsync=True)
+    values = Values(database, bytes_min=1 << 20, direct_io=False, fsync=True)
+    log = Ahead(database, values, 0, file_bytes_max=1000, waiting_bytes_max=1 << 20, fsync=True)
     for number in range(1, 21):
         log.append(log.encode(number, [(Op.PUT, b"key", bytes(300))], {}))
         log.sync()
@@ -47,13 +49,16 @@ def test_a_power_cut_takes_nothing_from_a_log_that_was_synced(disk: LoopDisk) ->
     assert [frame.number for frame, _ in replay(database, 0)] == list(range(1, 21))
 
 
-def test_without_fsync_a_power_cut_loses_writes_and_not_the_store(disk: LoopDisk) -> None:
+@pytest.mark.parametrize("size", [300, 5000])
+def test_without_fsync_a_power_cut_loses_writes_and_not_the_store(
+    disk: LoopDisk, size: int
+) -> None:
     config = StoreConfig.small(disk.mount_point / NODE, fsync=False)
     store = RocksStore.open(config, NODE)
     store.close()
     for _ in range(2):
         store = RocksStore.open(config, NODE)
-        write_some(store, 30)
+        write_some(store, 30, value=bytes(size))
         store.flush_wal()
         store.save_witness(store.position())
         disk.shut_down()
@@ -65,15 +70,17 @@ def test_without_fsync_a_power_cut_loses_writes_and_not_the_store(disk: LoopDisk
     store.close()
 
 
-def _cut_under_unsynced_writes(disk: LoopDisk, config: StoreConfig) -> tuple[list[int], LossKind]:
+def _cut_under_unsynced_writes(
+    disk: LoopDisk, config: StoreConfig, size: int = 300
+) -> tuple[list[int], LossKind]:
     """150 writes are synced, 50 more are not; returns what a start after the cut finds."""
     store = RocksStore.open(config, NODE)
-    write_some(store, 100)
+    write_some(store, 100, value=bytes(size))
     store.flush_wal()
     store.save_witness(store.position())
-    write_some(store, 50, start=100)
+    write_some(store, 50, start=100, value=bytes(size))
     store.flush_wal()
-    write_some(store, 50, start=150)
+    write_some(store, 50, start=150, value=bytes(size))
     disk.shut_down()
     with pytest.raises(StoreFailedError):
         store.flush_wal()
@@ -86,10 +93,13 @@ def _cut_under_unsynced_writes(disk: LoopDisk, config: StoreConfig) -> tuple[lis
     return found, loss
 
 
-def test_a_power_cut_keeps_what_was_synced_and_nothing_claims_more(disk: LoopDisk) -> None:
+@pytest.mark.parametrize("size", [300, 5000])
+def test_a_power_cut_keeps_what_was_synced_and_nothing_claims_more(
+    disk: LoopDisk, size: int
+) -> None:
     """One memtable holds it all, so that nothing but the log can bring anything back."""
     config = replace(StoreConfig.small(disk.mount_point / NODE), write_buffer_bytes=256 << 10)
-    found, loss = _cut_under_unsynced_writes(disk, config)
+    found, loss = _cut_under_unsynced_writes(disk, config, size)
     assert found == list(range(150)), "all that was synced, and no more"
     # Now and then the file has its new length and zeros in place of the data (S8).
     assert loss in (LossKind.NONE, LossKind.DAMAGED_TAIL_AFTER_WITNESS)

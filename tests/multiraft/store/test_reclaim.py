@@ -154,9 +154,9 @@ def test_s12_deleting_a_group_on_a_tight_disk_gives_its_room_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RocksStore.open(StoreConfig.small(tmp_path), NODE)
-    for index in range(400):
+    for index in range(600):
         batch = WriteBatch()
-        batch.put(keys.entry(7, index), bytes(5000))
+        batch.put(keys.entry(7, index), bytes(3500))
         write_patiently(store, batch)
     # Tables of any number: a busy machine flushes several buffers into one.
     wait_until(lambda: table_bytes(tmp_path / "db") >= 1_000_000)

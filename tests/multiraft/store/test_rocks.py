@@ -232,7 +232,7 @@ def test_a_look_for_a_key_reads_no_block_of_another_table(tmp_path: Path) -> Non
 
 def test_large_values_that_are_read_in_a_row_are_not_cached(tmp_path: Path) -> None:
     """What is read a second time comes from the disk, and is damaged there by then."""
-    config = StoreConfig(directory=tmp_path, reserve_bytes=32 << 20)
+    config = StoreConfig(directory=tmp_path, reserve_bytes=32 << 20, apart_bytes_min=1 << 20)
     store = RocksStore.open(config, NODE)
     for number in range(1, 4):
         store.write(entries(number, bytes([65 + number]) * (300 << 10)))

@@ -28,16 +28,16 @@ from rakit.multiraft.store.errors import Fault
 from rakit.multiraft.store.runs import Run
 from rakit.multiraft.store.segments import Segments
 from rakit.multiraft.store.space import Space
-from tests.multiraft.store.history import GROUPS, History
+from tests.multiraft.store.history import History, check, config_of
 from tests.multiraft.store.support import (
     NODE,
     STALL,
     FailingEngine,
     copy_of,
-    crash_history,
     crash_image,
     entries,
     open_breakable,
+    settle,
     write_patiently,
 )
 
@@ -45,42 +45,6 @@ KIB = 1 << 10
 STEPS = 250
 #: The last entry of group 1 after `fill`.
 FILLED = 12 * 15
-
-
-def config_of(directory: Path) -> StoreConfig:
-    """Segments of a few dozen batches."""
-    return replace(StoreConfig.small(directory), segment_bytes=64 * KIB, reserve_bytes=0)
-
-
-def settle(store: RocksStore) -> None:
-    """What the syncer does after a while."""
-    store.flush_wal()
-    store.save_witness(store.position())
-    store.maintain()
-
-
-def check(store: RocksStore, history: History, seed: int) -> None:
-    """Every way of reading gives what the history says."""
-    rows = history.rows()
-    assert dict(store.scan(*keys.prefix_range(keys.ENTRY))) == rows, "all groups in one walk"
-    rng = random.Random(seed)
-    for group_id in GROUPS:
-        bounds = keys.group_range(keys.ENTRY, group_id)
-        mine = sorted(key for key in rows if bounds[0] <= key < bounds[1])
-        found = [key for key, _ in store.scan(*bounds)]
-        assert found == mine, f"group {group_id} in one walk"
-        last = store.last_below(*bounds)
-        assert last == (None if not mine else (mine[-1], rows[mine[-1]]))
-        top = keys.number_of(mine[-1]) if mine else 5
-        for index in range(max(0, top - 80), top + 3):
-            key = keys.entry(group_id, index)
-            assert store.get(key) == rows.get(key), f"entry {index} of group {group_id}"
-        lo, hi = sorted(rng.randrange(top + 3) for _ in range(2))
-        part = keys.entry(group_id, lo), keys.entry(group_id, hi)
-        within = [key for key in mine if part[0] <= key < part[1]]
-        assert [key for key, _ in store.scan(*part)] == within
-        below = store.last_below(*part)
-        assert (below and below[0]) == (within[-1] if within else None)
 
 
 @pytest.fixture
@@ -161,40 +125,6 @@ def refuse_upkeep(store: RocksStore, engine: FailingEngine) -> None:
     store.upkeep()
     del engine.texts["write"]
     assert store.last_number == number
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_after_a_kill_or_a_power_cut_a_store_holds_a_prefix_of_its_writes(
-    tmp_path: Path, seed: int
-) -> None:
-    """Whatever is lost behind the last sync: what is left is as after one of the writes."""
-    rng = random.Random(seed)
-    directory = tmp_path / NODE
-    kept: list[int] = []
-    for life in range(4):
-        lived = crash_history(directory, seed, kept, steps=rng.randint(30, 120))
-        if life % 2:
-            cut_power(directory, lived.wal, lived.length, rng)
-        store = RocksStore.open(config_of(directory), NODE)
-        recovered = store.opened_counter
-        assert recovered >= lived.synced, "what was synced is there"
-        kept.append(sum(number <= recovered for number in lived.numbers))
-        history = History(seed, kept)
-        check(store, history, seed)
-        for _ in range(30):
-            settle(store)
-            store.upkeep()
-        check(store, history, seed)
-        store.close()
-
-
-def cut_power(directory: Path, synced_wal: int, synced_length: int, rng: random.Random) -> None:
-    """The newest file keeps what was synced of it, and at random some of what was not."""
-    newest = live_wals(directory / "db")[-1]
-    path = wal_path(directory / "db", newest)
-    least = synced_length if newest == synced_wal else 0
-    length = rng.randint(least, max(least, path.stat().st_size))
-    path.write_bytes(path.read_bytes()[:length])
 
 
 def append(store: RocksStore, group_id: int, first: int, count: int, size: int = 4 * KIB) -> None:

@@ -9,6 +9,8 @@ Rules:
 
 - The loop's thread appends, which touches no disk. The syncer's thread writes and syncs what was
   appended meanwhile, in one call of the system as a rule (group commit).
+- Values that lie apart (``apart``) are durable before the frame of their write is written: what the
+  log holds is all there.
 - A file is synced before the next one begins, so only the newest can end torn. The name of a new
   one is durable before anything in it counts as durable.
 - A file goes when RocksDB has all of its writes in tables, oldest first.
@@ -30,30 +32,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rakit.multiraft.store import wal
+from rakit.multiraft.store.apart import Value, Values
 from rakit.multiraft.store.directory import (
     PRIVATE_MODE,
     live_wals,
     wal_directory,
     wal_path,
 )
-from rakit.multiraft.store.files import sync_directory
+from rakit.multiraft.store.files import sync_directory, sync_file, write_pieces
 from rakit.multiraft.store.wal import Flaw, Frame, Operation
 from rakit.multiraft.store.witness import Witness
 
 logger = logging.getLogger(__name__)
 
-#: Pieces in one call of the system, which takes 1,024.
-_PIECES_MAX: Final = 1024
 #: Written and synced at a time, or a single write that is larger: 0.2 s of a disk of 40 MB/s.
 SYNC_BYTES_MAX: Final = 8 << 20
 _CLOSE_WAIT_SECONDS: Final = 1.0
+#: Beyond every write.
+_NUMBER_MAX: Final = 1 << 64
 
 
-#: A write's number, its frame in pieces, and the length of that.
-Appended = tuple[int, list[bytes], int]
+class Appended(NamedTuple):
+    """A write that waits for the disk."""
+
+    number: int
+    #: Its frame, and the length of that.
+    pieces: list[bytes]
+    frame_bytes: int
+    #: What of it lies apart.
+    values: Sequence[Value]
+    #: All of it.
+    size_bytes: int
 
 
 class HoleError(Exception):
@@ -81,7 +93,7 @@ def replay(database: Path, covered: int) -> Iterator[tuple[Frame, Witness]]:
         if number in unneeded:
             continue
         path = wal_path(database, number)
-        _sync_file(path)
+        sync_file(path)
         walk = wal.Walk(path, covered=covered)
         for frame in walk:
             if frame.previous != reached.number:
@@ -96,10 +108,43 @@ def replay(database: Path, covered: int) -> Iterator[tuple[Frame, Witness]]:
             raise HoleError(text, reached)
 
 
-def forget(database: Path) -> None:
-    """Delete all of the log: RocksDB has everything in tables."""
+def newest(database: Path) -> int:
+    """The newest write that the log has whole, to go by its headers; 0 if there is none."""
+    for number in reversed(live_wals(database)):
+        walk = wal.Walk(wal_path(database, number), covered=_NUMBER_MAX)
+        for _ in walk:
+            pass
+        if walk.last is not None:
+            return walk.last
+    return 0
+
+
+def end_at(database: Path, last: int) -> None:
+    """Take away what the log has behind its newest write: a torn end, files with nothing whole.
+
+    So that it can go on in a new file. ``last``: the newest write that there is.
+    """
+    numbers = live_wals(database)
+    for number in numbers:
+        path = wal_path(database, number)
+        if number > last:
+            path.unlink()
+            continue
+        if number == numbers[-1] or numbers[numbers.index(number) + 1] > last:
+            walk = wal.Walk(path, covered=_NUMBER_MAX)
+            for _ in walk:
+                pass
+            if walk.survey.flaw is Flaw.TORN:
+                with path.open("r+b") as file:
+                    file.truncate(walk.survey.valid_length)
+                    os.fsync(file.fileno())
+
+
+def forget(database: Path, before: int = _NUMBER_MAX) -> None:
+    """Delete the files of the log that begin before a write: RocksDB has all of it in tables."""
     for number in live_wals(database):
-        wal_path(database, number).unlink(missing_ok=True)
+        if number < before:
+            wal_path(database, number).unlink(missing_ok=True)
 
 
 class Ahead:
@@ -108,19 +153,21 @@ class Ahead:
     def __init__(
         self,
         database: Path,
+        values: Values,
         last: int,
         *,
         file_bytes_max: int,
         waiting_bytes_max: int,
         fsync: bool,
     ) -> None:
-        """``last``: the newest write that there is. The log itself must be empty."""
+        """``last``: the newest write that there is, and the log has nothing behind it."""
         directory = wal_directory(database)
         if not directory.is_dir():
             directory.mkdir(mode=PRIVATE_MODE)
             sync_directory(database)
-        assert not live_wals(database), "a log begins when the one before it is in tables"
+        assert max(live_wals(database), default=0) <= last, "a log goes on behind its end"
         self._database = database
+        self._values = values
         self._appended = last
         self._file_bytes_max = file_bytes_max
         self._waiting_bytes_max = waiting_bytes_max
@@ -159,16 +206,19 @@ class Ahead:
         number: int,
         operations: Sequence[Operation],
         segments: Mapping[int, Sequence[Operation]],
+        values: Sequence[Value] = (),
     ) -> Appended:
         """Make the frame of the next write, which ``append`` takes in."""
         assert number > self._appended, "writes are appended in the order of their numbers"
         pieces, size = wal.encode(number, self._appended, operations, segments)
-        return number, pieces, size
+        whole = size + sum(len(value.data) for value in values)
+        return Appended(number, pieces, size, values, whole)
 
     def append(self, frame: Appended) -> None:
         """Take in a write. The loop's thread; touches no disk, and cannot fail."""
-        self._appended, _, size = frame
-        self._appended_bytes += size
+        self._appended = frame.number
+        self._appended_bytes += frame.size_bytes
+        self._values.append(frame.values)
         self._waiting.append(frame)
 
     def sync(self, *, durably: bool = True) -> Witness:
@@ -181,29 +231,43 @@ class Ahead:
         if self._is_broken:
             raise OSError(errno.EIO, "an earlier write to the log failed")
         self._is_broken = True
+        taken, taken_bytes = self._take()
+        values = [value for each in taken for value in each.values]
+        self._values.write(values)
         pieces: list[bytes] = []
-        taken_bytes = 0
-        for _ in range(len(self._waiting)):
-            if taken_bytes >= SYNC_BYTES_MAX:
-                break
-            number, more, size = self._waiting.popleft()
+        for number, more, size, _, _ in taken:
             if self._descriptor < 0 or self._length >= self._file_bytes_max:
                 self._put(pieces)
                 pieces = []
                 self._begin(number)
             pieces += more
-            taken_bytes += size
             self._length += size
             self._written = number
         self._put(pieces)
         if durably and not self._fsync:
-            for each in live_wals(self._database):
-                with suppress(FileNotFoundError):  # some are deleted meanwhile
-                    _sync_file(wal_path(self._database, each))
-            sync_directory(wal_directory(self._database))
+            self._sync_all()
+        self._values.written(values)
         self._synced_bytes += taken_bytes
         self._is_broken = False
         return Witness(self._written, self._file, self._length)
+
+    def _take(self) -> tuple[list[Appended], int]:
+        """What is written next, and its bytes."""
+        taken: list[Appended] = []
+        taken_bytes = 0
+        for _ in range(len(self._waiting)):
+            if taken_bytes >= SYNC_BYTES_MAX:
+                break
+            taken.append(self._waiting.popleft())
+            taken_bytes += taken[-1].size_bytes
+        return taken, taken_bytes
+
+    def _sync_all(self) -> None:
+        self._values.sync()
+        for each in live_wals(self._database):
+            with suppress(FileNotFoundError):  # some are deleted meanwhile
+                sync_file(wal_path(self._database, each))
+        sync_directory(wal_directory(self._database))
 
     def _begin(self, number: int) -> None:
         """Begin the next file; the one before it is durable."""
@@ -219,8 +283,7 @@ class Ahead:
 
     def _put(self, pieces: Sequence[bytes]) -> None:
         """Write to the newest file, durably: its descriptor is one that syncs what is written."""
-        for start in range(0, len(pieces), _PIECES_MAX):
-            _write(self._descriptor, pieces[start : start + _PIECES_MAX])
+        write_pieces(self._descriptor, pieces)
 
     def release(self, covered: int) -> None:
         """Begin to delete the files whose writes RocksDB has in tables. The syncer's thread.
@@ -253,18 +316,3 @@ class Ahead:
         self._let_go()
         if self._deleting is not None:
             self._deleting.join(_CLOSE_WAIT_SECONDS)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write(descriptor: int, pieces: Sequence[bytes]) -> None:
-    wanted = sum(map(len, pieces))
-    written = os.writev(descriptor, pieces)
-    while written < wanted:  # a disk that is nearly full takes a part, and then says so
-        written += os.write(descriptor, b"".join(pieces)[written:])

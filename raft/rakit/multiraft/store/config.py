@@ -38,7 +38,11 @@ class StoreConfig:
     #: out, so what opening has to replay after a crash is bounded by these and a file.
     wal_file_bytes: int = 32 * MIB
 
-    #: Written to memory and not yet to the log: beyond it writes stall.
+    #: Values of entries from this size on are written once, to files of their segment, and not to
+    #: log and table (``apart``). Each sync of some is two, so smaller ones would wait for nothing.
+    apart_bytes_min: int = 64 * KIB
+
+    #: Written to memory and not yet to the log, values included: beyond it writes stall.
     wal_waiting_bytes_max: int = 64 * MIB
 
     #: Entries in one segment of the log, whose tables go together (``segments``). ``None`` is 2
@@ -72,6 +76,7 @@ class StoreConfig:
             "one memtable must take writes while another is flushed"
         )
         assert self.wal_file_bytes > 0, "a file of the log must be able to hold a write"
+        assert self.apart_bytes_min > KIB, "what refers to a value must be much smaller than it"
         assert self.wal_waiting_bytes_max > 0, "a write must be able to wait for its sync"
         assert self.segment_bytes is None or self.segment_bytes > 0, (
             "a segment must be able to hold an entry"
@@ -96,6 +101,7 @@ class StoreConfig:
             write_buffer_bytes=64 * KIB,
             write_buffer_count=32,  # tiny ones fill faster than any disk flushes: no stalls, please
             wal_file_bytes=32 * KIB,
+            apart_bytes_min=4 * KIB,
             segment_bytes=256 * KIB,
             block_cache_bytes=1 * MIB,
             scan_chunk_bytes=16 * KIB,

@@ -6,6 +6,7 @@
     DIR/ballast         room kept back for a full disk (``space``)
     DIR/db/             RocksDB
     DIR/db/wal/         the write-ahead log (``ahead``)
+    DIR/db/values/      large values of entries (``apart``)
     DIR/options/        how RocksDB is set up (``options``)
     DIR/cut/            damaged ends of the log that were cut off (``tail``)
     DIR/uncompacted     why no table is rewritten, if so (``uncompacted``)
@@ -89,6 +90,28 @@ def wal_path(database: Path, number: int) -> Path:
     return wal_directory(database) / f"{number:020}.wal"
 
 
+def values_directory(database: Path) -> Path:
+    """Where large values lie: with the database, which refers to them."""
+    return database / "values"
+
+
+def live_values(database: Path) -> list[tuple[int, int]]:
+    """Segment and first write of each file of values, ascending."""
+    try:
+        with os.scandir(values_directory(database)) as entries:
+            names = [entry.name for entry in entries]
+    except FileNotFoundError:
+        return []
+    stems = [name.removesuffix(".values") for name in names if name.endswith(".values")]
+    found = [stem.partition("-")[::2] for stem in stems]
+    return sorted((int(one), int(two)) for one, two in found if one.isdigit() and two.isdigit())
+
+
+def values_path(database: Path, segment: int, number: int) -> Path:
+    """The file of a segment's values that begins with a write."""
+    return values_directory(database) / f"{segment:010}-{number:020}.values"
+
+
 def rocksdb_log_bytes(database: Path) -> int:
     """What RocksDB's own log holds: nothing, but in a store that an earlier version has left."""
     return _size(path for path in database.glob("*.log") if path.stem.isdigit())
@@ -96,9 +119,9 @@ def rocksdb_log_bytes(database: Path) -> int:
 
 def size_of(database: Path) -> int:
     """What the files of a database take, as far as they do not vanish while we look."""
-    return _size(
-        chain(database.iterdir(), (wal_path(database, each) for each in live_wals(database)))
-    )
+    log = (wal_path(database, each) for each in live_wals(database))
+    values = (values_path(database, *each) for each in live_values(database))
+    return _size(chain(database.iterdir(), log, values))
 
 
 def _size(paths: Iterable[Path]) -> int:

@@ -1,8 +1,9 @@
 """The one module that talks to rocksdict, behind a typed interface that cannot be misused.
 
 RocksDB holds the rows, in memory and in tables. That a write survives before it is in a table is
-the business of our own log (``ahead``), which is written beside it: RocksDB's own is never used. So
-opening brings what the log has behind the tables into tables, too, and begins a new log.
+the business of our own log (``ahead``), which is written beside it: RocksDB's own is never used.
+Large values of segments lie in files (``apart``); RocksDB and the log have what refers to them.
+Opening brings what the log has behind the tables into tables, too, and begins a new log.
 
 Rules of the binding that are kept here, so that nobody else has to know them (each has a regression
 test):
@@ -50,8 +51,9 @@ from rocksdict import WriteBatch as RawBatch
 
 from rakit.multiraft import keys
 from rakit.multiraft.kv import Op
-from rakit.multiraft.store import ahead, options, uncompacted, wal
+from rakit.multiraft.store import ahead, apart, options, uncompacted, wal
 from rakit.multiraft.store.ahead import Ahead
+from rakit.multiraft.store.apart import GoneError, Reference, Values
 from rakit.multiraft.store.config import StoreConfig
 from rakit.multiraft.store.errors import Fault, classify
 from rakit.multiraft.store.space import reserve_bytes, room
@@ -144,12 +146,21 @@ class Engine(Protocol):
         """
         ...
 
-    def replay_log(self, durable: Callable[[Witness], None]) -> None:
+    def replay_log(self, durable: Callable[[Witness], None]) -> int:
         """Bring what the log has behind the tables into tables, all of it or nothing.
 
         Tells where it ends before families become tables one by one: none of it may be cut off
-        then (S8). Raises ``HoleError``.
+        then (S8). Raises ``HoleError``. Returns the newest write in the log, 0 if it has none: only
+        of writes behind it large values may be missing.
         """
+        ...
+
+    def reference(self, key: bytes, segment: int) -> Reference | None:
+        """Where the value of ``key`` lies apart; None if it does not, or is not there."""
+        ...
+
+    def sync_values(self) -> None:
+        """Make all large values durable that are there."""
         ...
 
     def abandon(self) -> None:
@@ -160,10 +171,15 @@ class Engine(Protocol):
         ...
 
     def begin_log(self) -> None:
-        """Let go of the log that opening has read back, and begin the one that is written to.
+        """Begin the log that is written to, behind the one that opening has read back.
 
-        Nothing is written before. What opening found is in tables, and was found good.
+        Nothing is written before. What opening found is in tables, and was found good. Files that
+        belong to nothing of it go.
         """
+        ...
+
+    def forget_log(self, before: int) -> None:
+        """Let go of the log that opening has read back: the files that begin before a write."""
         ...
 
     def flush_wal(self, *, durably: bool = True) -> Witness:
@@ -190,7 +206,7 @@ class Engine(Protocol):
         ...
 
     def table_bytes(self, segment: int) -> int:
-        """What the tables of a segment take: all of it, just after opening."""
+        """What a segment takes, in tables and values: all of it, just after opening."""
         ...
 
     def make_segment(self, number: int) -> None:
@@ -223,10 +239,11 @@ class RocksEngine:
 
     def __init__(self, path: Path, config: StoreConfig, *, create: bool) -> None:
         """Open the database at ``path`` or make it, and prove that the settings are in force."""
+        direct_io = options.probe_direct_io(path.parent)
         sections = options.settings(
             config,
             create=create,
-            direct_io=options.probe_direct_io(path.parent),
+            direct_io=direct_io,
             compacts=not uncompacted.reason(path.parent),
             reserve_bytes=reserve_bytes(config, room(path.parent).total_bytes),
         )
@@ -252,6 +269,9 @@ class RocksEngine:
         cast("_FillsCache", self._passing).fill_cache(False)
         self._large_count = 0
         self._ahead: Ahead | None = None
+        self._values = Values(
+            path, bytes_min=config.apart_bytes_min, direct_io=direct_io, fsync=config.fsync
+        )
         self._covered = 0
         self._next_look_s = 0.0
         self._patient, self._prompt = WriteOptions(), WriteOptions()
@@ -269,9 +289,12 @@ class RocksEngine:
     def abandon(self) -> None:
         """See ``Engine.abandon``."""
         self._segments.clear()
+        self._values.close()
+        if self._ahead is not None:
+            self._ahead.close()
         del self._db
 
-    def replay_log(self, durable: Callable[[Witness], None]) -> None:
+    def replay_log(self, durable: Callable[[Witness], None]) -> int:
         """See ``Engine.replay_log``."""
         with _translated():
             self._covered = self._newest_in_tables()
@@ -280,11 +303,12 @@ class RocksEngine:
                 self._replay(frame)
                 end = reached
             if end is None:
-                return
+                return ahead.newest(self._path)
             durable(end)
             with _meeting_tables():
                 self._flush()
             self._covered = end.number
+            return end.number
 
     def _replay(self, frame: Frame) -> None:
         placed = wal.decode(frame.payload)
@@ -300,14 +324,21 @@ class RocksEngine:
     def begin_log(self) -> None:
         """See ``Engine.begin_log``."""
         with _translated():
-            ahead.forget(self._path)
+            ahead.end_at(self._path, self._covered)
+            self._values.prepare(self._segments, self._covered)
             self._ahead = Ahead(
                 self._path,
+                self._values,
                 self._covered,
                 file_bytes_max=self._config.wal_file_bytes,
                 waiting_bytes_max=self._config.wal_waiting_bytes_max,
                 fsync=self._config.fsync,
             )
+
+    def forget_log(self, before: int) -> None:
+        """See ``Engine.forget_log``."""
+        with _translated():
+            ahead.forget(self._path, before)
 
     def _flush(self) -> None:
         for family, _ in self._segments.values():
@@ -330,10 +361,20 @@ class RocksEngine:
         """See ``Engine.get``."""
         read = self._passing if self._large_count % _LARGE_KEPT_EACH else self._keeping
         with _translated():
-            value = cast("bytes | None", self._family(segment).get(key, None, read))
-        is_large = value is not None and len(value) >= _LARGE_BYTES
-        self._large_count = self._large_count + 1 if is_large else 0
-        return value
+            row = cast("bytes | None", self._family(segment).get(key, None, read))
+            is_large = row is not None and len(row) >= _LARGE_BYTES
+            self._large_count = self._large_count + 1 if is_large else 0
+            return None if row is None else self._value(segment, row)
+
+    def _value(self, segment: int, row: bytes) -> bytes:
+        """What a row holds, or refers to."""
+        found = apart.reference(row) if segment != DEFAULT else None
+        if found is None:
+            return row
+        try:
+            return self._values.read(segment, found)
+        except GoneError as error:
+            raise EngineError(Fault.VALUE_GONE, str(error)) from error
 
     def chunk(
         self, lo: bytes, hi: bytes, bytes_max: int, segment: int = DEFAULT, *, bounded: bool = False
@@ -353,7 +394,12 @@ class RocksEngine:
                     key = cast("bytes", walk.key())
                     if key >= hi:
                         break
-                    value = cast("bytes", walk.value())
+                    try:
+                        value = self._value(segment, cast("bytes", walk.value()))
+                    except (EngineError, OSError):
+                        if pairs:
+                            break
+                        raise
                     pairs.append((key, value))
                     size += len(key) + len(value) + _PAIR_OVERHEAD_BYTES
                     if size >= bytes_max:
@@ -375,11 +421,23 @@ class RocksEngine:
                 if walk.valid() and cast("bytes", walk.key()) == hi:
                     walk.prev()
                 if walk.valid() and cast("bytes", walk.key()) >= lo:
-                    found = cast("bytes", walk.key()), cast("bytes", walk.value())
+                    row = cast("bytes", walk.value())
+                    found = cast("bytes", walk.key()), self._value(segment, row)
                 walk.status()
             finally:
                 del walk
         return found
+
+    def reference(self, key: bytes, segment: int) -> Reference | None:
+        """See ``Engine.reference``."""
+        with _translated():
+            row = cast("bytes | None", self._family(segment).get(key))
+        return apart.reference(row) if row is not None and segment != DEFAULT else None
+
+    def sync_values(self) -> None:
+        """See ``Engine.sync_values``."""
+        with _translated():
+            self._values.sync()
 
     def write(
         self,
@@ -390,8 +448,9 @@ class RocksEngine:
         """See ``Engine.write``."""
         if self._log.is_full:
             raise EngineError(Fault.STALL, "the log is behind: too much waits to be written to it")
-        frame = self._log.encode(number, operations, segments)
-        batch = self._batch(operations, segments)
+        divided, values = self._values.divide(number, segments)
+        frame = self._log.encode(number, operations, divided, values)
+        batch = self._batch(operations, divided)
         with _translated():
             self._db.write(batch, self._prompt)
         # A table may have it before the log has: then the log is not needed for it.
@@ -444,7 +503,8 @@ class RocksEngine:
     def table_bytes(self, segment: int) -> int:
         """See ``Engine.table_bytes``."""
         with _translated():
-            return self._family(segment).property_int_value(_TABLE_BYTES) or 0
+            tables = self._family(segment).property_int_value(_TABLE_BYTES) or 0
+            return tables + self._values.size_bytes(segment)
 
     def make_segment(self, number: int) -> None:
         """See ``Engine.make_segment``; proves that the settings are in force, too."""
@@ -460,6 +520,7 @@ class RocksEngine:
             self._segments[number][0].close()
             del self._segments[number]
             self._db.drop_column_family(options.segment_name(number))
+            self._values.drop(number)
 
     def close(self) -> None:
         """See ``Engine.close``. The default family is the last: its rows say that all is there."""
@@ -470,6 +531,7 @@ class RocksEngine:
             self._db.close()
             if self._ahead is not None:
                 self._ahead.close()
+            self._values.close()
 
 
 def _fill(batch: RawBatch, operations: Sequence[Operation], family: ColumnFamily | None) -> None:

@@ -123,6 +123,8 @@ class Fault(enum.Enum):
     STALL = "stall"
     DISK_FULL = "disk full"
     CORRUPTION = "corruption"
+    #: A large value is not where its row says.
+    VALUE_GONE = "a value is gone"
     #: Because of the disk, as a bad sector does, or of damage that a merge met at the start.
     TABLE_UNREAD = "a table could not be read"
     OTHER = "other"

@@ -7,7 +7,12 @@ this order (S10). Reading and deciding what a file means is left to the callers.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+#: Pieces in one call of the system, which takes 1,024.
+_PIECES_MAX: Final = 1024
 
 
 def sync_directory(directory: Path) -> None:
@@ -17,6 +22,25 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable, by whomever."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_pieces(descriptor: int, pieces: Sequence[bytes]) -> None:
+    """Write all of the pieces, one behind the other."""
+    for start in range(0, len(pieces), _PIECES_MAX):
+        some = pieces[start : start + _PIECES_MAX]
+        wanted = sum(map(len, some))
+        written = os.writev(descriptor, some)
+        while written < wanted:  # a disk that is nearly full takes a part, and then says so
+            written += os.write(descriptor, b"".join(some)[written:])
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -13,12 +13,16 @@ that deletes, so that a deleted row is not taken for a lost one.
     06 00             the low mark: the first number that must be there
     06 01 number      the row of a write, by earlier versions
     06 02             the store's uuid, which ties the database to the identity file beside it
-    FF number         the row of a write (empty value)
+    FF number         the row of a write: of each entry in it whose value lies apart (``apart``),
+                      group and index, 8 bytes each
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from rakit.multiraft import keys
 from rakit.multiraft.kv import Op
@@ -31,6 +35,10 @@ FIRST_NUMBER = 1
 _EARLIER_ROWS = bytes((keys.JOURNAL, 1))
 _EARLIER_ROWS_END = bytes((keys.JOURNAL, 2))
 _SCAN_BYTES = 1 << 20
+_PLACE: Final = struct.Struct(">QQ")
+
+#: Group and index of an entry.
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,15 @@ def recover(engine: Engine) -> Recovered:
     return Recovered(low, last, hole)
 
 
+def places_behind(engine: Engine, number: int) -> Iterator[Place]:
+    """The entries whose values lie apart, of writes behind this one that the journal has."""
+    at, end = keys.journal_row(number + 1), keys.JOURNAL_ROWS[1]
+    while rows := engine.chunk(at, end, _SCAN_BYTES):
+        for _, value in rows:
+            yield from _PLACE.iter_unpack(value)
+        at = rows[-1][0] + b"\0"
+
+
 class Journal:
     """Decides what joins each write: its row, and now and then the removal of old rows."""
 
@@ -72,15 +89,19 @@ class Journal:
         self._low = low
         self._removal: list[Operation] = []
 
-    def operations(self, number: int) -> list[Operation]:
+    def operations(self, number: int, apart: Sequence[Place] = ()) -> list[Operation]:
         """What the write with this number carries beside its own operations.
 
-        The same again when it has to be made again after a stall.
+        The same again when it has to be made again after a stall. ``apart``: its entries whose
+        values lie apart.
         """
-        return [(Op.PUT, keys.journal_row(number), b""), *self._removal]
+        places = b"".join([_PLACE.pack(*place) for place in apart])
+        return [(Op.PUT, keys.journal_row(number), places), *self._removal]
 
     def written(self, covered: int) -> None:
-        """A write was made, and there are tables up to ``covered``: old rows may go with the next.
+        """A write was made; up to ``covered`` there are tables, and a log that was synced.
+
+        Old rows may go with the next one.
 
         One row stays that is in a table, since the last key of a table is to tell.
         """

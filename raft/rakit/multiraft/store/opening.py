@@ -8,10 +8,12 @@
        walk the log from the witness on; cut or refuse        S8
     5  RocksDB opens: checks manifest and tables
        the rest of the log becomes tables, without a hole     S6, S7, S8
+       what tables have and the log has not: is it all there  S13
     6  the store's uuid inside the database matches           S11
     7  journal: no hole, and not behind the witness           S7
     8  only then: a segment to write to, if there is none that is not full,
        and one first write, synced, and a new witness
+       the log that was read back goes
 
 A store whose tail was cut goes on with a number that it cannot have reached before. What was cut
 off may have been synced, and peers may have heard so: they would take the store for one that was
@@ -33,7 +35,7 @@ from pathlib import Path
 
 from rakit.multiraft import keys
 from rakit.multiraft.kv import Op
-from rakit.multiraft.store import discarding, journal, tail, uncompacted
+from rakit.multiraft.store import discarding, journal, mending, tail, uncompacted
 from rakit.multiraft.store import identity as identities
 from rakit.multiraft.store.ahead import HoleError
 from rakit.multiraft.store.config import StoreConfig
@@ -52,7 +54,7 @@ from rakit.multiraft.store.errors import (
 from rakit.multiraft.store.identity import Identity
 from rakit.multiraft.store.journal import Journal
 from rakit.multiraft.store.reading import Reader
-from rakit.multiraft.store.segments import Segments
+from rakit.multiraft.store.segments import Placed, Segments
 from rakit.multiraft.store.space import Space, room
 from rakit.multiraft.store.witness import SLOT_COUNT, Witness, WitnessFile
 
@@ -168,12 +170,13 @@ def _give_birth(
         reader, segments = _load_segments(engine, config, directory)
         rows = Journal(number)
         uuid_row = (Op.PUT, journal.STORE_UUID, identity.store_uuid.encode())
-        witness = _first_write(engine, directory, number, [uuid_row, *rows.operations(number)])
+        placed = Placed([uuid_row, *rows.operations(number)])
+        witness = _first_write(engine, directory, number, placed)
         witness_file = WitnessFile.create(directory.witness, witness)
         born = replace(identity, database_created=True)
         identities.save(directory.identity, born)
     except BaseException:
-        _let_go(engine)
+        engine.abandon()
         raise
     space.restore()
     loss = LossReport(LossKind.NONE)
@@ -198,12 +201,17 @@ def _reopen(
         tail.apply(finding, directory.database, directory.cut)
     if rocksdb_log_bytes(directory.database):
         tail.doubt_what_rocksdb_replays(directory.cut)
-    engine = _start_engine(
+    witnessed = witness_file.current.number
+    engine, log_end = _start_engine(
         config, directory, identity, witness_file, space=space, open_engine=open_engine
     )
     try:
         found = _believe(engine, identity, witness_file.current)
         loss = tail.pending(directory.cut, identity.store_uuid) or LossReport(LossKind.NONE)
+        if loss.doubt:
+            tail.keep_values(directory.database, found, directory.cut)
+        if config.fsync:
+            engine.sync_values()  # of a life without, or what tables had before the log
         number = found + 1 + (_SKIP_AFTER_CUT if loss.doubt else 0)
         engine.begin_log()
         reader, segments = _load_segments(engine, config, directory)
@@ -213,11 +221,16 @@ def _reopen(
         rows.keep_from(found if ours and not loss.doubt else number)
         if not ours:
             rows.keep_none_of_earlier_versions()
-        witness = _first_write(engine, directory, number, rows.operations(number))
+        log_end = max(log_end, witnessed)
+        cut = mending.operations(engine, segments, log_end) if found > log_end else []
+        placed = segments.place([*rows.operations(number), *cut], number)
+        witness = _first_write(engine, directory, number, placed)
+        segments.written()
         for _ in range(SLOT_COUNT if witness_file.earlier_may_read else 1):
             witness_file.save(witness)
+        engine.forget_log(number)
     except BaseException:
-        _let_go(engine)
+        engine.abandon()
         raise
     space.restore()
     parts = (witness_file, rows, space, reader, segments)
@@ -244,7 +257,7 @@ def _start_engine(
     *,
     space: Space,
     open_engine: OpenEngine,
-) -> Engine:
+) -> tuple[Engine, int]:
     """Step 5, a second time without the ballast if the disk is too full for the first."""
     try:
         return _open_and_replay(config, directory, identity, witness, open_engine)
@@ -265,8 +278,10 @@ def _open_and_replay(
     identity: Identity,
     witness: WitnessFile,
     open_engine: OpenEngine,
-) -> Engine:
+) -> tuple[Engine, int]:
     """Opens the database, and once more after a hole in the log was cut off.
+
+    Returns the newest write in the log, too.
 
     Never are writes replayed twice into one memory: tables of it would say that all of them are
     there, and hold what the earlier ones left.
@@ -274,7 +289,7 @@ def _open_and_replay(
     for may_cut in (True, False):
         engine = open_engine(directory.database, config, create=False)
         try:
-            engine.replay_log(partial(_note_end, engine, identity, witness))
+            log_end = engine.replay_log(partial(_note_end, engine, identity, witness))
         except HoleError as hole:
             try:
                 cut = _cut_for(hole, engine, identity, directory, witness) if may_cut else None
@@ -287,7 +302,7 @@ def _open_and_replay(
             engine.abandon()
             raise
         else:
-            return engine
+            return engine, log_end
     raise AssertionError("what is left of a log that was cut has no hole")
 
 
@@ -377,23 +392,15 @@ def _believe(engine: Engine, identity: Identity, witness: Witness) -> int:
     return recovered.last
 
 
-def _let_go(engine: Engine) -> None:
-    """Close without hiding the error that is on its way."""
-    try:
-        engine.close()
-    except EngineError as error:
-        logger.warning("closing the database failed, too: %s", error)
-
-
 def _first_write(
     engine: Engine,
     directory: DataDirectory,
     number: int,
-    operations: list[tuple[int, bytes, bytes]],
+    placed: Placed,
 ) -> Witness:
     """Step 8: prove that the store takes writes and syncs before anybody relies on it."""
     try:
-        engine.write(number, operations)
+        engine.write(number, placed.default, placed.segments)
         return engine.flush_wal()
     except EngineError as error:
         # A compaction may have begun as soon as the database was open.

@@ -73,6 +73,6 @@ class Reader:
 
 def unreadable(error: EngineError) -> StoreCorruptError:
     """Either way the replica cannot go on; only damage is there again at every later start."""
-    if error.fault is Fault.CORRUPTION:
+    if error.fault in {Fault.CORRUPTION, Fault.VALUE_GONE}:
         return StoreCorruptError(f"a read failed: {error}")
     return StoreUnreadableError(f"a read failed: {error}")

@@ -32,7 +32,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from rakit.multiraft.kv import WriteBatch
+from rakit.multiraft.kv import Op, WriteBatch
 from rakit.multiraft.store import discarding, runs, tail, uncompacted
 from rakit.multiraft.store import identity as identities
 from rakit.multiraft.store.ahead import forget
@@ -220,7 +220,7 @@ class RocksStore:
         number = self._number + 1
         if self._stalled is None:
             # The small row first: behind a large one it would make RocksDB's batch grow once more.
-            operations: list[Operation] = [*self._journal.operations(number), *batch.ops]
+            operations = [*self._journal.operations(number, self._apart(batch)), *batch.ops]
             placed = self._segments.place(operations, number)
         else:
             refused, placed = self._stalled
@@ -232,9 +232,18 @@ class RocksStore:
             raise
         self._stalled = None
         self._segments.written()
-        self._journal.written(self._covered)
+        self._journal.written(min(self._covered, self._synced))
         self._reclaimer.note(placed.default)
         return number
+
+    def _apart(self, batch: WriteBatch) -> list[tuple[int, int]]:
+        """The entries whose values will lie apart: all entries go to a segment."""
+        least = self._config.apart_bytes_min
+        return [
+            runs.place_of(key)
+            for kind, key, value in batch.ops
+            if len(value) >= least and kind == Op.PUT and runs.is_entry(key)
+        ]
 
     @property
     def upkeep_is_urgent(self) -> bool:
@@ -272,7 +281,7 @@ class RocksStore:
             self._write(number, [*self._journal.operations(number), *operations])
         except WriteStalledError:
             return False
-        self._journal.written(self._covered)
+        self._journal.written(min(self._covered, self._synced))
         return True
 
     def _write(

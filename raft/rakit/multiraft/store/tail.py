@@ -30,7 +30,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rakit.multiraft.store import wal
-from rakit.multiraft.store.directory import live_wals, wal_directory, wal_path
+from rakit.multiraft.store.directory import (
+    live_values,
+    live_wals,
+    values_path,
+    wal_directory,
+    wal_path,
+)
 from rakit.multiraft.store.errors import LossKind, LossReport
 from rakit.multiraft.store.files import sync_directory, write_durably
 from rakit.multiraft.store.wal import Flaw, Survey
@@ -129,6 +135,17 @@ def pending(aside: Path, store_uuid: str) -> LossReport | None:
     detail = f"cut off after the witness: {', '.join(names)}"
     doubt = ",".join([store_uuid, *names]).encode()
     return LossReport(LossKind.DAMAGED_TAIL_AFTER_WITNESS, detail, doubt)
+
+
+def keep_values(database: Path, last: int, aside: Path) -> None:
+    """Keep files of values that belong to nothing but writes that were cut off."""
+    if not aside.is_dir():
+        return
+    for segment, number in live_values(database):
+        if number > last:
+            source = values_path(database, segment, number)
+            source.rename(aside / f"{source.name}{_KEPT}")
+            sync_directory(aside)
 
 
 def settle(aside: Path) -> None:

@@ -139,7 +139,8 @@ class Walk:
         """
         self._path = path
         self._covered = covered
-        self._last = after
+        #: The newest write so far.
+        self.last = after
         size = path.stat().st_size
         assert start <= size, "a survey starts inside the file"
         #: What was found so far.
@@ -163,7 +164,7 @@ class Walk:
                     return
                 at += HEADER_BYTES + length
                 self.survey = Survey(at, size, Flaw.NONE)
-                self._last = number
+                self.last = number
                 if is_covered:
                     file.seek(at)
                 else:
@@ -178,8 +179,8 @@ class Walk:
         if stored != crc32c(fields):
             return Flaw.DAMAGED
         crc, length, number, previous = _FIELDS.unpack(fields)
-        follows = previous == self._last
-        if self._last is None:
+        follows = previous == self.last
+        if self.last is None:
             follows = self.survey.valid_length > 0 or self._path.stem == f"{number:020}"
         if not follows:
             return Flaw.DAMAGED

@@ -31,9 +31,12 @@ from rakit.multiraft.store.files import write_durably
 SLOT_BYTES = 512
 SLOT_COUNT = 2
 
-_MAGIC = b"RKW2"
-#: Of earlier versions, whose log was RocksDB's own: the place in it says nothing here.
-_EARLIER_MAGIC = b"RKW1"
+_MAGIC = b"RKW3"
+#: Of earlier versions. One knew nothing of values that lie apart, the one before had RocksDB's own
+#: log: a place in that says nothing here.
+_MAGIC_OF_OUR_LOG = b"RKW2"
+_MAGIC_OF_ROCKSDB_S = b"RKW1"
+_EARLIER_MAGICS = (_MAGIC_OF_OUR_LOG, _MAGIC_OF_ROCKSDB_S)
 _FIELDS = struct.Struct(">4sQQQQ")  # magic, turn, number, WAL number, WAL length
 _CHECKSUM = struct.Struct(">I")
 
@@ -61,7 +64,7 @@ class WitnessFile:
         self._path = path
         self.turn = turn
         self.current = current
-        #: An earlier version, which knows nothing of the log, would read a slot and open the store.
+        #: An earlier version, which knows less of the files, would read a slot and open the store.
         self.earlier_may_read = earlier_may_read
 
     @classmethod
@@ -87,7 +90,8 @@ class WitnessFile:
             detail = f"{path.name} holds no valid slot: nothing proves how far the store had got"
             raise StoreDamagedError(LossReport(LossKind.LOST_ACKED, detail), is_lost=True)
         turn, witness = max(slots, key=lambda slot: slot[0])
-        return cls(path, turn, witness, earlier_may_read=_EARLIER_MAGIC in data)
+        earlier = any(magic in data for magic in _EARLIER_MAGICS)
+        return cls(path, turn, witness, earlier_may_read=earlier)
 
     def save(self, witness: Witness) -> None:
         """Make a newer witness durable."""
@@ -115,6 +119,7 @@ def _decode(slot: bytes) -> tuple[int, Witness] | None:
     fields = slot[: _FIELDS.size]
     (checksum,) = _CHECKSUM.unpack_from(slot, _FIELDS.size)
     magic, turn, number, wal, length = _FIELDS.unpack(fields)
-    if magic not in (_MAGIC, _EARLIER_MAGIC) or checksum != crc32c(fields):
+    if magic not in (_MAGIC, *_EARLIER_MAGICS) or checksum != crc32c(fields):
         return None
-    return turn, Witness(number, wal, length) if magic == _MAGIC else Witness(number, 0, 0)
+    is_rocksdb_s = magic == _MAGIC_OF_ROCKSDB_S
+    return turn, Witness(number, 0, 0) if is_rocksdb_s else Witness(number, wal, length)
