@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Until a write that RocksDB would not take is tried again, as a node does.
 STALL_RETRY_S: Final = 0.01
+#: The entries of a run are less than a node has in one.
+_SEGMENT: Final = 1
 
 
 class Log:
@@ -52,6 +54,7 @@ class Log:
         config = StoreConfig(directory=directory)
         self._engine = RocksEngine(directory / "db", config, create=True)
         self._engine.begin_log()
+        self._engine.make_segment(_SEGMENT)
         self._written = 0
         self._synced = synced
         self._loop = asyncio.get_running_loop()
@@ -62,8 +65,7 @@ class Log:
         """Writes the next entries, not yet durable; waits while RocksDB pushes back."""
         first = self._written + 1
         newest = self._written + len(entries)
-        rows: list[Operation] = [(Op.PUT, keys.journal_row(newest), b"")]
-        rows += [(Op.PUT, NUMBER.pack(first + at), entry) for at, entry in enumerate(entries)]
+        rows = [(int(Op.PUT), NUMBER.pack(first + at), entry) for at, entry in enumerate(entries)]
         while not self._is_taken(newest, rows):  # noqa: ASYNC110 - nobody tells of room
             await asyncio.sleep(STALL_RETRY_S)
         self._written = newest
@@ -71,7 +73,8 @@ class Log:
 
     def _is_taken(self, number: int, rows: Sequence[Operation]) -> bool:
         try:
-            self._engine.write(number, rows)
+            journal = [(int(Op.PUT), keys.journal_row(number), b"")]
+            self._engine.write(number, journal, {_SEGMENT: rows})
         except EngineError as error:
             if error.fault is not Fault.STALL:
                 raise
