@@ -46,7 +46,7 @@ MUTANTS = [
         "a_file_goes_with_a_write_that_no_table_has",
         31,
         "safety S6",
-        (Ahead._delete, "<= covered", "<= covered + 1"),
+        (Ahead.release, "last <= covered for", "last <= covered + 1 for"),
         log("s6_files_go_oldest_first_when_tables_have_all_of_their_writes"),
     ),
     mutant(

@@ -201,11 +201,15 @@ MUTANTS = [
         also=(ahead.newest, "return walk.last", "return walk.last or 0"),
     ),
     mutant(
-        "a_disk_that_cannot_tell_says_that_a_value_is_missing",
+        "a_value_that_cannot_be_read_stays_for_good",
         32,
         "safety S9",
-        (mending._is_missing, "error.fault is Fault.VALUE_GONE", "True"),
-        mended("s9_a_value_that_cannot_be_read_for_now_costs_no_start"),
+        (
+            mending._is_missing,
+            "error)\n        return True",
+            "error)\n        return not isinstance(error, EngineError)",
+        ),
+        mended("s9_a_value_that_cannot_be_read_costs_no_start_and_no_group"),
     ),
     mutant(
         "a_file_that_has_grown_passes_for_its_values",

@@ -292,13 +292,15 @@ class Ahead:
         """
         if self.is_releasing or not self._whole or self._whole[0][1] > covered:
             return
+        # None that becomes whole meanwhile: the newest one has a write in it then (S13, mending).
+        count = sum(last <= covered for _, last in self._whole)
         self._deleting = threading.Thread(
-            target=self._delete, args=(covered,), name="rakit-log", daemon=True
+            target=self._delete, args=(count,), name="rakit-log", daemon=True
         )
         self._deleting.start()
 
-    def _delete(self, covered: int) -> None:
-        while self._whole and self._whole[0][1] <= covered:
+    def _delete(self, count: int) -> None:
+        for _ in range(count):
             try:
                 self._whole[0][0].unlink(missing_ok=True)
             except OSError as error:

@@ -341,8 +341,8 @@ class RocksEngine:
             ahead.forget(self._path, before)
 
     def _flush(self) -> None:
-        for family, _ in self._segments.values():
-            family.flush()
+        for number in self._segments:  # no name for a family: a traceback would keep it open
+            self._segments[number][0].flush()
         self._db.flush()
 
     def _hold(self, number: int) -> None:

@@ -14,7 +14,7 @@ Rules:
 - What is cut off is the end of a group's log, from the first missing value on. Its commit index
   goes back with it: nothing was applied that was not durable (S13), so no checkpoint lies behind.
 - It reaches the disk with the first write, so that the next start finds it done or not begun.
-- What cannot be read here is left as it is, for loading the group to say (S9).
+- A row that cannot be read here is left as it is, for loading the group to say (S9).
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from rakit.multiraft.kv import Op
 from rakit.multiraft.records import decode_hard_state, encode_hard_state
 from rakit.multiraft.store import journal
 from rakit.multiraft.store.engine import Engine, EngineError, Operation
-from rakit.multiraft.store.errors import Fault
 from rakit.multiraft.store.runs import INDEX_END, entry_at
 from rakit.multiraft.store.segments import Segments
 from rakit.multiraft.stored_entries import decode_entry
@@ -65,16 +64,16 @@ def _is_missing(
         found = engine.reference(key, segment)
         if found is None or found.number <= log_end:
             return False  # another write has replaced or deleted it
-        value = engine.get(key, segment)
-        assert value is not None, "a row that was seen is there"
     except (EngineError, StoreCorruptError) as error:
-        if isinstance(error, EngineError) and error.fault is Fault.VALUE_GONE:
-            return True
         logger.error("entry %d of group %d is left: %s", index, group_id, error)  # noqa: TRY400
         return False
+    # From here on it may go, whatever is wrong with it: nobody was told of it.
     try:
+        value = engine.get(key, segment)
+        assert value is not None, "a row that was seen is there"
         decode_entry(group_id, index, value)
-    except StoreCorruptError:
+    except (EngineError, StoreCorruptError) as error:
+        logger.warning("entry %d of group %d: %s", index, group_id, error)
         return True
     return False
 
