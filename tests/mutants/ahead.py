@@ -116,7 +116,7 @@ MUTANTS = [
         "the_journal_is_in_tables_before_the_rest",
         31,
         "safety S7",
-        (RocksEngine._flush, "family.flush()", "self._db.flush()"),
+        (RocksEngine._flush, "self._segments[number][0].flush()", "self._db.flush()"),
         log("s7_the_default_family_becomes_tables_last"),
     ),
     mutant(
