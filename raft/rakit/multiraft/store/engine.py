@@ -398,7 +398,7 @@ class RocksEngine:
                         value = self._value(segment, cast("bytes", walk.value()))
                     except (EngineError, OSError):
                         if pairs:
-                            break
+                            break  # as before a bad block: the next chunk begins here and says so
                         raise
                     pairs.append((key, value))
                     size += len(key) + len(value) + _PAIR_OVERHEAD_BYTES
