@@ -10,6 +10,8 @@ Rules:
 
 - One system is alive at a time. Rounds are interleaved, every other one in reverse order, so that a
   machine that changes its speed changes it for all.
+- Memory is full of the file system's cache before each measurement (`memory`), or the machine's
+  spare pages would decide.
 - Each measurement is a process of its own (`worker`) with a cluster of its own on empty
   directories, and prints one line of JSON. What it started, it ends.
 - Only what was acknowledged counts, and only if it is there: in the end the records in the log are

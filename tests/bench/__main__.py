@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rakit.client.bench.machine import describe
-from tests.bench import plot, table
+from tests.bench import memory, plot, table
 from tests.bench.results import Case, Result, append, load, missing
 from tests.bench.schedule import cases
 from tests.bench.systems import SYSTEMS
@@ -69,7 +69,6 @@ def measured(case: Case, data: Path) -> Result:
         "warm_s": case.warm_s,
         "directory": str((data / case.system).resolve()),
     }
-    data.mkdir(parents=True, exist_ok=True)
     # Clients of others say much about nodes that are gone; it is for whoever looks for a reason.
     log = data / f"{case.system}.log"
     with log.open("wb") as said:
@@ -111,18 +110,22 @@ def run(wanted: argparse.Namespace) -> None:
     wanted.out.parent.mkdir(parents=True, exist_ok=True)
     every = cases(wanted.works, wanted.systems, wanted.rounds, wanted.seconds, wanted.warm)
     todo = missing(every, load(wanted.out))
+    wanted.data.mkdir(parents=True, exist_ok=True)
+    filler, filler_bytes = wanted.data / "filler", memory.size_bytes(memory.MEMORY.read_text())
     began_s = time.monotonic()
     for number, case in enumerate(todo):
         passed_s = time.monotonic() - began_s
         left = f", {passed_s / number * (len(todo) - number) / 60:.0f} min left" if number else ""
         what = f"{case.work} {case.system} {case.setting}".rstrip()
         print(f"{number + 1} of {len(todo)}{left}: {what}", file=sys.stderr, flush=True)
+        memory.fill(filler, filler_bytes)
         result = measured(case, wanted.data)
         append(wanted.out, result)
         if result.error:
             print(f"  failed: {result.error}", file=sys.stderr, flush=True)
         # What a system left to be written is not written while the next one is measured.
         os.sync()
+    filler.unlink(missing_ok=True)
 
 
 def main(given: Sequence[str]) -> int:

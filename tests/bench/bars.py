@@ -34,6 +34,8 @@ class Bar:
     goal: float | None
     against: Against = Against.PEERS
     more_is_better: bool = True
+    #: Of rakit's settings the one that is meant; None: the best.
+    setting: str | None = None
 
 
 def _less(
@@ -60,6 +62,8 @@ BARS = (
         0.75,
         0.95,
         Against.PIPELINE,
+        # What the pipeline is given.
+        setting="1 MiB",
     ),
     _less("1,000 single records/s, p50", ("latency-1000", "p50_ms"), 1, 2, Against.FSYNCING),
     _less("1,000 single records/s, p99", ("latency-1000", "p99_ms"), 1, 2, Against.FSYNCING),

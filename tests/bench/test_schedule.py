@@ -18,17 +18,20 @@ PRODUCE = "produce-1k-p1-x1-batch"
 
 def test_rounds_are_outside_and_every_other_one_goes_backwards() -> None:
     found = cases([PRODUCE], ["rakit", "kafka", "disk"], 3, 30, 10)
-    order = [(case.round, case.system) for case in found]
+    order = [(case.round, case.system, case.setting) for case in found]
+    ours, theirs = [("rakit", "1 MiB"), ("rakit", "3 MiB")], [("kafka", ""), ("disk", "")]
     assert order == [
-        *((0, "rakit"), (0, "kafka"), (0, "disk")),
-        *((1, "disk"), (1, "kafka"), (1, "rakit")),
-        *((2, "rakit"), (2, "kafka"), (2, "disk")),
+        *((0, *each) for each in [*ours, *theirs]),
+        *((1, *each) for each in [*reversed(theirs), *reversed(ours)]),
+        *((2, *each) for each in [*ours, *theirs]),
     ]
 
 
 def test_every_setting_of_a_client_is_measured() -> None:
     found = cases(["latency-1000"], ["kafka"], 1, 1, 1)
     assert [case.setting for case in found] == ["0", "1", "5"]
+    found = cases(["produce-16k-p1-x1-batch", PRODUCE], ["rakit"], 1, 1, 1)
+    assert [case.setting for case in found] == ["1 MiB", "3 MiB", "1 MiB", "3 MiB"]
 
 
 def test_who_has_one_interface_only_is_measured_with_that_and_once() -> None:

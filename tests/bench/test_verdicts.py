@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,17 @@ def test_the_peer_that_is_hardest_to_beat_decides_and_references_do_not() -> Non
     share = Bar("share", BATCH, "mb_per_s", 0.75, 0.95, Against.PIPELINE)
     found = judge([*ours, *limit], share)
     assert (found.other, found.reaches(0.75), found.reaches(0.95)) == ("pipeline", True, False)
+
+
+def test_a_bar_may_name_the_setting_that_its_rival_has() -> None:
+    small = results("rakit", BATCH, [80, 82, 78], setting="1 MiB")
+    large = results("rakit", BATCH, [120, 122, 118], setting="3 MiB")
+    limit = results("pipeline", BATCH, [100, 102, 98])
+    share = Bar("share", BATCH, "mb_per_s", 0.75, 0.95, Against.PIPELINE)
+    assert judge([*small, *large, *limit], share).ours == 120
+    found = judge([*small, *large, *limit], replace(share, setting="1 MiB"))
+    assert (found.ours, found.reaches(0.75), found.reaches(0.95)) == (80, True, False)
+    assert judge([*large, *limit], replace(share, setting="1 MiB")).ours is None
 
 
 def test_of_times_less_is_better() -> None:

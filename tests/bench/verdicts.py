@@ -2,7 +2,8 @@
 
 Rules:
 
-- A system's figure is that of its best setting: the one with the best median.
+- A system's figure is that of its best setting: the one with the best median. A bar may name
+  another of rakit's.
 - A ratio pairs results of the same round. It is taken against every system that a bar names, and
   the one with the lowest lower end decides: rakit is to be ahead of all of them.
 - A system that has one interface only stands in the rows of both (see `works`): where a work of
@@ -74,6 +75,8 @@ def figure_of(found: Sequence[Result], bar: Bar, system: str) -> Rounds | None:
     """A system's figure in a row, at its best setting; None if there is none."""
     name = stand_in(bar.work, system)
     settings = rounds_of(found, name, system, bar.figure) if name else {}
+    if bar.setting is not None and system == OURS:
+        return settings.get(bar.setting)
     return best(settings, more_is_better=bar.more_is_better)[1] if settings else None
 
 

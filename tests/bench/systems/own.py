@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -39,9 +39,12 @@ from tests.bench.systems.base import (
 from tests.bench.works import Interface, Kind, Work
 
 TOPIC = "bench"
+#: What a batch takes, where bytes and not records are what costs: larger ones are stored for less
+#: and acknowledged later.
+BATCHES = {"1 MiB": 1 << 20, "3 MiB": (3 << 20) + (64 << 10)}
+BULK_RECORD_BYTES = 1 << 10
 #: Creating a thousand partitions waits for a thousand leaders.
 CREATE_MS_MAX = 120_000
-BATCH_BYTES = 1 << 20
 
 
 class RakitCluster(Cluster):
@@ -66,8 +69,9 @@ class RakitCluster(Cluster):
 class RakitClient(Client):
     """One topic."""
 
-    def __init__(self, cluster: RakitCluster) -> None:
+    def __init__(self, cluster: RakitCluster, batch_bytes: int) -> None:
         self._cluster = cluster
+        self._batch_bytes = batch_bytes
         self._closing = AsyncExitStack()
         config = ClientConfig(
             tuple(cluster.addresses),
@@ -81,7 +85,7 @@ class RakitClient(Client):
 
     async def create(self, partitions: int) -> None:
         # Large enough for the largest work; what a topic takes costs nothing that it does not get.
-        config = ProduceSettings(1 << 20).topic_config
+        config = ProduceSettings(1 << 20, self._batch_bytes).topic_config
         await self._sdk.admin.create_topic(TOPIC, partitions, config=config)
         deadline_s = time.monotonic() + READY_S_MAX
         while time.monotonic() < deadline_s:
@@ -93,14 +97,17 @@ class RakitClient(Client):
 
     async def pump(self, work: Work, tally: Tally) -> None:
         batches = max(2, WINDOW_BATCHES // work.clients)
-        window = max(batches * (BATCH_BYTES + work.size_bytes), 4 << 20)
-        config = ProducerConfig(batch_bytes_max=BATCH_BYTES, unacknowledged_bytes_max=window)
+        # A single record may be as large as a batch, or a little larger with what is its own.
+        window = max(batches * (max(self._batch_bytes, work.size_bytes) + (1 << 10)), 4 << 20)
+        config = ProducerConfig(batch_bytes_max=self._batch_bytes, unacknowledged_bytes_max=window)
         async with AsyncExitStack() as stack:
             producers = [
                 await stack.enter_async_context(self._sdk.producer(config))
                 for _ in range(work.clients)
             ]
-            await asyncio.gather(*(_produce(each, work, tally) for each in producers))
+            await asyncio.gather(
+                *(_produce(each, work, self._batch_bytes, tally) for each in producers)
+            )
 
     @asynccontextmanager
     async def _single(self) -> AsyncGenerator[Single]:
@@ -180,10 +187,10 @@ class RakitClient(Client):
         return self._cluster.addresses.index(found.partitions[0].leader_address)
 
 
-async def _produce(producer: Producer, work: Work, tally: Tally) -> None:
+async def _produce(producer: Producer, work: Work, batch_bytes: int, tally: Tally) -> None:
     meter, count = Meter(), 0
     values = contents(work.size_bytes)
-    records = ProduceSettings(work.size_bytes, BATCH_BYTES).batch_records
+    records = ProduceSettings(work.size_bytes, batch_bytes).batch_records
     batches = [[values[(at + n) % len(values)] for n in range(records)] for at in range(4)]
     while not tally.is_over:
         meter.check()
@@ -225,10 +232,13 @@ class Rakit(System):
     fsyncs = True
     kinds = frozenset(Kind)
 
+    def settings(self, work: Work) -> Sequence[str]:
+        bulk = work.kind is Kind.PRODUCE and work.size_bytes >= BULK_RECORD_BYTES
+        return tuple(BATCHES) if bulk and work.interface is Interface.BATCH else ("",)
+
     def cluster(self, directory: Path) -> Cluster:
         return RakitCluster(directory)
 
     def client(self, cluster: Cluster, setting: str) -> Client:
-        del setting
         assert isinstance(cluster, RakitCluster), "its own nodes"
-        return RakitClient(cluster)
+        return RakitClient(cluster, BATCHES[setting or "1 MiB"])

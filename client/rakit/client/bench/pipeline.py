@@ -130,7 +130,8 @@ async def pipeline_processes(directory: Path) -> AsyncGenerator[Pipeline]:
         pids = [process.pid for process in reversed(processes)]
         yield Pipeline(addresses[-1], tuple(pids))
     finally:
-        for process in processes:
+        # The leader first, who would complain of a follower that is gone.
+        for process in reversed(processes):
             if process.returncode is None:
                 process.kill()
         for process in processes:
