@@ -3,7 +3,8 @@
 `Frames` owns the memory that a socket is read into. What is small is gathered in one buffer and
 copied out of it; a message that does not fit there gets memory of its own, into which the socket is
 read directly and which is handed over as it is, so that a megabyte is not moved once more. That
-memory may be given back, for the next one: to clear a fresh megabyte takes as long as to copy one.
+memory may be given back, for a next one: to clear a fresh megabyte takes as long as to copy one. The
+next one has often begun by then, so memory of several is kept.
 
 Rules:
 
@@ -19,14 +20,17 @@ the way is found by what it makes of the messages: entries carry a checksum of t
 from __future__ import annotations
 
 import struct
+from collections import deque
 from typing import Final, TypeAlias, cast
 
 Frame: TypeAlias = bytes | memoryview
 
 #: Gathers small messages; one that is longer, head included, is read into memory of its own.
 BUFFER_BYTES: Final = 64 << 10
-#: Memory of more than this is not kept for a next message. A stream keeps that of one.
-SPARE_BYTES_MAX: Final = 2 << 20
+#: What a stream keeps for next messages, in all.
+SPARE_BYTES_MAX: Final = 4 << 20
+#: Memory is taken in multiples of this, so that a message a little larger than the one before fits.
+SPARE_STEP_BYTES: Final = 64 << 10
 #: A stream whose peer has not been judged yet carries no longer message.
 HELLO_BYTES_MAX: Final = 4 << 10
 
@@ -55,8 +59,9 @@ class Frames:
         #: The message that gets memory of its own, and how much of it there is.
         self._large: memoryview | None = None
         self._large_bytes = 0
-        #: Was given back.
-        self._spare = bytearray()
+        #: What was given back, oldest first.
+        self._spares: deque[bytearray] = deque()
+        self._spare_bytes = 0
 
     def allow(self, message_bytes_max: int, *, behind_next: bool = False) -> None:
         """Takes longer messages, at once or only from behind the next one on."""
@@ -93,8 +98,21 @@ class Frames:
             memory.append(memory.pop())
         except BufferError:  # somebody looks at a part of it
             return
-        if len(memory) <= SPARE_BYTES_MAX:
-            self._spare = memory
+        if len(memory) > SPARE_BYTES_MAX:
+            return
+        self._spares.append(memory)
+        self._spare_bytes += len(memory)
+        while self._spare_bytes > SPARE_BYTES_MAX:
+            self._spare_bytes -= len(self._spares.popleft())
+
+    def _memory(self, size_bytes: int) -> bytearray:
+        """Memory for a large message: the newest that was given back, if it suffices."""
+        if self._spares:
+            memory = self._spares.pop()
+            self._spare_bytes -= len(memory)
+            if len(memory) >= size_bytes:
+                return memory
+        return bytearray(size_bytes + -size_bytes % SPARE_STEP_BYTES)
 
     def _cut(self) -> list[Frame]:
         messages: list[Frame] = []
@@ -113,10 +131,7 @@ class Frames:
                 self._message_bytes_max = self._next_bytes_max
                 continue
             if HEAD_BYTES + size > BUFFER_BYTES:
-                memory, self._spare = self._spare, bytearray()
-                if len(memory) < size:
-                    memory = bytearray(size)
-                self._large = memoryview(memory)[:size]
+                self._large = memoryview(self._memory(size))[:size]
                 self._large_bytes = end - start
                 self._large[: end - start] = self._view[start:end]
                 at = end

@@ -101,6 +101,21 @@ def test_memory_that_somebody_looks_at_is_not_used_again() -> None:
     assert bytes(part) == b"11111"
 
 
+def test_memory_of_several_messages_is_kept_within_a_limit() -> None:
+    """The next message has begun as a rule before the one before it is given back."""
+    frames = Frames()
+    frames.allow(SPARE_BYTES_MAX)
+    size = SPARE_BYTES_MAX // 4
+    read = [one(frames, framed(bytes([number]) * size)) for number in range(6)]
+    held = [each.obj for each in read]
+    for each in read:
+        frames.take_back(each)
+    again = [one(frames, framed(bytes([number]) * (size - 9))) for number in range(6)]
+    assert [each.obj for each in again[:4]] == held[:1:-1]
+    assert all(each.obj is not kept for each in again[4:] for kept in held)
+    assert [bytes(each) for each in again] == [bytes([at]) * (size - 9) for at in range(6)]
+
+
 def test_very_large_memory_is_not_kept() -> None:
     frames = Frames()
     frames.allow(4 * SPARE_BYTES_MAX)
