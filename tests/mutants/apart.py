@@ -33,6 +33,13 @@ MUTANTS = [
         apart("values_are_durable_before_the_log_speaks_of_them"),
     ),
     mutant(
+        "values_go_through_the_systems_cache",
+        32,
+        "decision 0023",
+        (Values.__init__, "os.O_DIRECT if direct_io else 0", "0"),
+        apart("it_passes_the_systems_cache_where_the_file_system_can"),
+    ),
+    mutant(
         "values_do_not_count_as_waiting",
         32,
         "safety S12",

@@ -23,6 +23,20 @@ MUTANTS = [
         frames("memory_that_somebody_looks_at_is_not_used_again"),
     ),
     mutant(
+        "a_small_message_is_read_into_memory_of_a_large_one",
+        29,
+        "contract 5",
+        (Frames._memory, " <= 2 * size_bytes", ""),
+        frames("memory_is_used_for_what_needs_most_of_it_only"),
+    ),
+    mutant(
+        "memory_that_is_used_again_counts_as_kept",
+        29,
+        "contract 5",
+        (Frames._memory, "self._spare_bytes -= len(memory)", "pass"),
+        frames("memory_of_several_messages_is_kept_within_a_limit"),
+    ),
+    mutant(
         "a_stream_that_has_ended_takes_a_living_ones_place",
         29,
         "decision 0018",

@@ -3,13 +3,14 @@
 `Frames` owns the memory that a socket is read into. What is small is gathered in one buffer and
 copied out of it; a message that does not fit there gets memory of its own, into which the socket is
 read directly and which is handed over as it is, so that a megabyte is not moved once more. That
-memory may be given back, for a next one: to clear a fresh megabyte takes as long as to copy one. The
-next one has often begun by then, so memory of several is kept.
+memory may be given back, for a later one: to clear a fresh megabyte takes as long as to copy one.
+The next one has often begun by then, so what several were read into is kept.
 
 Rules:
 
 - A length above the limit is refused before anything is set aside for it.
-- What is given back is used again only if nobody holds a part of it.
+- What is given back is used again only if nobody holds a part of it, and for a message that needs
+  most of it: those that wait to be read must not hold far more than they are counted for.
 - The limit starts at that of a hello: until its peer was judged, a stream may not ask for more. It
   may rise behind the next message only, which is cut off before anybody can have looked at it.
 
@@ -20,15 +21,14 @@ the way is found by what it makes of the messages: entries carry a checksum of t
 from __future__ import annotations
 
 import struct
-from collections import deque
 from typing import Final, TypeAlias, cast
 
 Frame: TypeAlias = bytes | memoryview
 
 #: Gathers small messages; one that is longer, head included, is read into memory of its own.
 BUFFER_BYTES: Final = 64 << 10
-#: What a stream keeps for next messages, in all.
-SPARE_BYTES_MAX: Final = 4 << 20
+#: What a stream keeps for later messages, in all: of four batches of a megabyte, or a full request.
+SPARE_BYTES_MAX: Final = 5 << 20
 #: Memory is taken in multiples of this, so that a message a little larger than the one before fits.
 SPARE_STEP_BYTES: Final = 64 << 10
 #: A stream whose peer has not been judged yet carries no longer message.
@@ -60,7 +60,7 @@ class Frames:
         self._large: memoryview | None = None
         self._large_bytes = 0
         #: What was given back, oldest first.
-        self._spares: deque[bytearray] = deque()
+        self._spares: list[bytearray] = []
         self._spare_bytes = 0
 
     def allow(self, message_bytes_max: int, *, behind_next: bool = False) -> None:
@@ -103,14 +103,14 @@ class Frames:
         self._spares.append(memory)
         self._spare_bytes += len(memory)
         while self._spare_bytes > SPARE_BYTES_MAX:
-            self._spare_bytes -= len(self._spares.popleft())
+            self._spare_bytes -= len(self._spares.pop(0))
 
     def _memory(self, size_bytes: int) -> bytearray:
-        """Memory for a large message: the newest that was given back, if it suffices."""
-        if self._spares:
-            memory = self._spares.pop()
-            self._spare_bytes -= len(memory)
-            if len(memory) >= size_bytes:
+        """Memory for a large message: the newest that was given back and fits, or fresh one."""
+        for at in range(len(self._spares) - 1, -1, -1):
+            if size_bytes <= len(self._spares[at]) <= 2 * size_bytes:
+                memory = self._spares.pop(at)
+                self._spare_bytes -= len(memory)
                 return memory
         return bytearray(size_bytes + -size_bytes % SPARE_STEP_BYTES)
 

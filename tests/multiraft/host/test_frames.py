@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle
 from typing import cast
 
@@ -79,13 +80,14 @@ def one(frames: Frames, data: bytes) -> memoryview:
 def test_memory_that_is_given_back_is_used_again(sizes: list[int]) -> None:
     frames = Frames()
     frames.allow(1 << 20)
-    largest = 0
-    held: object = None
+    kept: list[bytearray] = []
     for number, size in enumerate(sizes):
         message = one(frames, framed(bytes([number + 1]) * size))
         assert message == bytes([number + 1]) * size
-        assert (message.obj is held) == (size <= largest)
-        largest, held = len(cast("bytearray", message.obj)), message.obj
+        memory = cast("bytearray", message.obj)
+        fitting = [each for each in kept if size <= len(each) <= 2 * size]
+        assert memory is fitting[-1] if fitting else not any(memory is each for each in kept)
+        kept = [*(each for each in kept if each is not memory), memory]
         frames.take_back(message)
         with pytest.raises(ValueError, match="released"):
             len(message)
@@ -101,19 +103,55 @@ def test_memory_that_somebody_looks_at_is_not_used_again() -> None:
     assert bytes(part) == b"11111"
 
 
-def test_memory_of_several_messages_is_kept_within_a_limit() -> None:
-    """The next message has begun as a rule before the one before it is given back."""
-    frames = Frames()
-    frames.allow(SPARE_BYTES_MAX)
-    size = SPARE_BYTES_MAX // 4
-    read = [one(frames, framed(bytes([number]) * size)) for number in range(6)]
-    held = [each.obj for each in read]
+MEBIBYTE = 1 << 20
+
+
+def memory_of(frames: Frames, *sizes: int) -> list[object]:
+    """Reads messages of these sizes, gives all back, and returns what they were read into."""
+    read = [one(frames, framed(bytes([at]) * size)) for at, size in enumerate(sizes)]
+    assert [bytes(each) for each in read] == [bytes([at]) * size for at, size in enumerate(sizes)]
+    memory: list[object] = [each.obj for each in read]
     for each in read:
         frames.take_back(each)
-    again = [one(frames, framed(bytes([number]) * (size - 9))) for number in range(6)]
-    assert [each.obj for each in again[:4]] == held[:1:-1]
-    assert all(each.obj is not kept for each in again[4:] for kept in held)
-    assert [bytes(each) for each in again] == [bytes([at]) * (size - 9) for at in range(6)]
+    return memory
+
+
+def same(left: Sequence[object], right: Sequence[object]) -> bool:
+    return [id(each) for each in left] == [id(each) for each in right]
+
+
+def test_memory_of_several_messages_is_kept_within_a_limit() -> None:
+    frames = Frames()
+    frames.allow(SPARE_BYTES_MAX)
+    # Four of a little over a mebibyte fit, and their successors may be a little larger.
+    first = memory_of(frames, *[MEBIBYTE + 1] * 6)
+    for _ in range(8):
+        again = memory_of(frames, *[MEBIBYTE + 40] * 6)
+        assert same(again[:4], first[:1:-1])
+        assert not {id(each) for each in again[4:]} & {id(each) for each in first}
+        first = again
+
+
+@pytest.mark.parametrize("size", [MEBIBYTE // 2 - 1, 2 * MEBIBYTE])
+def test_memory_is_used_for_what_needs_most_of_it_only(size: int) -> None:
+    frames = Frames()
+    frames.allow(SPARE_BYTES_MAX)
+    fits = memory_of(frames, MEBIBYTE)
+    for _ in range(20):
+        assert same(memory_of(frames, size, MEBIBYTE)[1:], fits)
+    # It is kept until there is no room: the oldest goes.
+    memory_of(frames, *[size] * (SPARE_BYTES_MAX // size + 1))
+    assert not same(memory_of(frames, MEBIBYTE), fits)
+
+
+def test_one_very_large_message_costs_no_other_its_memory() -> None:
+    frames = Frames()
+    frames.allow(2 * SPARE_BYTES_MAX)
+    held = memory_of(frames, MEBIBYTE)
+    memory_of(frames, SPARE_BYTES_MAX + 1)
+    assert same(memory_of(frames, MEBIBYTE), held)
+    whole = memory_of(frames, SPARE_BYTES_MAX)
+    assert same(memory_of(frames, SPARE_BYTES_MAX), whole)
 
 
 def test_very_large_memory_is_not_kept() -> None:

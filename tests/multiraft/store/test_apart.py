@@ -22,6 +22,7 @@ from rakit.multiraft.store import (
     WriteStalledError,
     apart,
     journal,
+    options,
     wal,
 )
 from rakit.multiraft.store.apart import GoneError, Reference, Values
@@ -82,6 +83,35 @@ def test_a_large_value_is_written_once(tmp_path: Path) -> None:
     assert places_of(tmp_path, large) == [".values"]
     assert places_of(tmp_path, small) == [".sst"]
     assert places_of(tmp_path, other) == [".sst"]
+
+
+def is_cached(path: Path) -> bool:
+    """Whether the operating system can tell what is in a file without asking the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_it_passes_the_systems_cache_where_the_file_system_can(
+    tmp_path: Path, able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    able = able and options.probe_direct_io(tmp_path)
+
+    def probe(_: Path) -> bool:
+        return able
+
+    monkeypatch.setattr(options, "probe_direct_io", probe)
+    store = open_store(tmp_path)
+    write(store, 1)
+    store.flush_wal()
+    (file,) = files(tmp_path)
+    assert is_cached(file) is not able
+    store.close()
 
 
 @pytest.mark.parametrize("direct_io", [True, False])
