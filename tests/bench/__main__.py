@@ -111,21 +111,27 @@ def run(wanted: argparse.Namespace) -> None:
     every = cases(wanted.works, wanted.systems, wanted.rounds, wanted.seconds, wanted.warm)
     todo = missing(every, load(wanted.out))
     wanted.data.mkdir(parents=True, exist_ok=True)
-    filler, filler_bytes = wanted.data / "filler", memory.size_bytes(memory.MEMORY.read_text())
+    filler = wanted.data / "filler"
+    try:
+        _measure(todo, wanted, filler)
+    finally:
+        filler.unlink(missing_ok=True)
+
+
+def _measure(todo: Sequence[Case], wanted: argparse.Namespace, filler: Path) -> None:
     began_s = time.monotonic()
     for number, case in enumerate(todo):
         passed_s = time.monotonic() - began_s
         left = f", {passed_s / number * (len(todo) - number) / 60:.0f} min left" if number else ""
         what = f"{case.work} {case.system} {case.setting}".rstrip()
         print(f"{number + 1} of {len(todo)}{left}: {what}", file=sys.stderr, flush=True)
-        memory.fill(filler, filler_bytes)
+        memory.fill(filler, memory.to_fill_bytes(memory.MEMORY.read_text()))
         result = measured(case, wanted.data)
         append(wanted.out, result)
         if result.error:
             print(f"  failed: {result.error}", file=sys.stderr, flush=True)
         # What a system left to be written is not written while the next one is measured.
         os.sync()
-    filler.unlink(missing_ok=True)
 
 
 def main(given: Sequence[str]) -> int:

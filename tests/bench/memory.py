@@ -6,8 +6,9 @@ to find one, here 2.5 s for each GB. A system that writes through the cache pays
 it writes, one that passes the cache never, and so would the order of measurements and the time
 since the last large file was deleted decide between systems.
 
-So memory is filled before each measurement: a file without content is read, whose pages the kernel
-drops as soon as anybody wants room. What the measurement before has freed is all that it costs.
+So memory is filled before each measurement: as much is read of a file without content as is free.
+What is read is never read before, and never again: pages that were read twice count as useful to
+the kernel, and it would take those of the systems first.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ FREE_SHARE = 1 / 16
 PIECE_BYTES = 1 << 20
 
 
-def size_bytes(meminfo: str) -> int:
-    """What there is to fill: all that the kernel would give, but for what stays free."""
-    available_kib, total_kib = field_of(meminfo, "MemAvailable"), field_of(meminfo, "MemTotal")
-    return max(0, available_kib - int(FREE_SHARE * total_kib)) << 10
+def to_fill_bytes(meminfo: str) -> int:
+    """What is free, but for what stays so."""
+    free_kib, total_kib = field_of(meminfo, "MemFree"), field_of(meminfo, "MemTotal")
+    return max(0, free_kib - int(FREE_SHARE * total_kib)) << 10
 
 
-def fill(path: Path, size: int) -> None:
-    """Have the system's cache hold so many bytes of a file, which is made and stays."""
+def fill(path: Path, size_bytes: int) -> None:
+    """Make a file so much longer, and have the system's cache hold that part of it."""
     with path.open("ab") as file:
-        file.truncate(size)
+        begins = file.seek(0, 2)
+        file.truncate(begins + size_bytes)
     piece = bytearray(PIECE_BYTES)
     with path.open("rb", buffering=0) as file:
+        file.seek(begins)
         while file.readinto(piece):
             pass

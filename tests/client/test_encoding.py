@@ -70,6 +70,24 @@ def test_what_is_no_bytes_is_refused_whatever_the_size(wrong: object, size_bytes
         encode_columns(values, (), (), (), size_bytes)
 
 
+class Odd(bytes):
+    """Says nothing true of itself."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("size_bytes", [100, 64 * MIB])
+def test_of_a_subclass_of_bytes_the_bytes_count(size_bytes: int) -> None:
+    pieces = encode_columns([b"a", Odd(b"subclass"), None], (), (), (), size_bytes)
+    found = Records.FromString(b"".join(pieces))
+    assert list(found.values) == [b"a", b"subclass", b""]
+    assert list(found.null_values) == [2]
+
+
 @given(st.integers(0, 1 << 40), st.integers(0, 5), st.sampled_from([0, 1, 127, 128, 70_000]))
 def test_a_request_is_what_protobuf_makes_of_it(tag: int, partition: int, size: int) -> None:
     request = ProduceRequest(topic="t", partition=partition)

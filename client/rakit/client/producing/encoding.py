@@ -83,14 +83,10 @@ def _values_in_steps(
 
 def _values_by_hand(values: Sequence[bytes | None], nulls: MutableSequence[int]) -> list[bytes]:
     # A loop for each value would take several times as long as what the interpreter does by itself.
-    kinds = set(map(type, values))
-    for kind in kinds:
-        if kind is not type(None) and not issubclass(kind, bytes):
-            raise TypeError(f"the value of a record is bytes or None, not {kind.__name__}")
     there = cast("Sequence[bytes]", values)
-    if type(None) in kinds:
+    if set(map(type, values)) != {bytes}:
+        there = [_content(value) for value in values]
         nulls.extend([at for at, value in enumerate(values) if value is None])
-        there = [value or b"" for value in values]
     sizes = list(map(len, there))
     headings = {size: _VALUE_TAG + _varint(size) for size in set(sizes)}
     # Of one size they are, as a rule.
@@ -99,6 +95,15 @@ def _values_by_hand(values: Sequence[bytes | None], nulls: MutableSequence[int])
         pieces[::2] = [headings[size] for size in sizes]
     pieces[1::2] = there
     return pieces
+
+
+def _content(value: object) -> bytes:
+    """What a value holds; raises TypeError. A subclass may say anything of its length."""
+    if value is None:
+        return b""
+    if not isinstance(value, bytes):
+        raise TypeError(f"the value of a record is bytes or None, not {type(value).__name__}")
+    return b"".join((value,))
 
 
 def encode_request(tag: int, request: ProduceRequest, columns: Sequence[bytes]) -> list[bytes]:
