@@ -7,6 +7,7 @@ import fcntl
 import os
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,8 +89,12 @@ def test_a_large_value_is_written_once(tmp_path: Path) -> None:
 
 def flags_of(path: Path) -> int:
     """How this process has a file open, which it has once."""
-    opened = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
-    (descriptor,) = [int(each.name) for each in opened if each.readlink() == path]
+    found: list[int] = []
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile, as what lists them is
+            if each.readlink() == path:
+                found.append(int(each.name))
+    (descriptor,) = found
     return fcntl.fcntl(descriptor, fcntl.F_GETFL)
 
 
