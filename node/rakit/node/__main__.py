@@ -30,7 +30,7 @@ SWITCH_INTERVAL_S = 0.0005
 # glibc takes what is large from the system and gives it back at once, in fresh pages each time, a
 # third of what reading costs, until it sees something larger given back that nobody has touched
 # (M_MMAP_THRESHOLD in mallopt(3)). Then what is freed up to this size is used again.
-KEPT_BYTES = 4 << 20
+KEPT_BYTES = 8 << 20
 
 if __name__ == "__main__":
     sys.setswitchinterval(SWITCH_INTERVAL_S)

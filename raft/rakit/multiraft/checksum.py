@@ -1,19 +1,24 @@
 """CRC32C with types: the one place that touches the untyped library.
 
-The library takes bytes only (no bytearray, no memoryview) and runs at memory speed. Who has what it
-wants checked behind something else, and does not want to copy it, begins with the checksum that
-leads over that to where it wants to be: a CRC can be run backwards, because of the 256 values that
-a step adds no two have the same upper byte, so a result tells which one it was.
+The library takes bytes only (no bytearray, no memoryview) and runs at memory speed. For memory that
+lies elsewhere (`pages`) there is the function in C that it calls itself, which works without the
+interpreter's lock. Who has what it wants checked behind something else in bytes, and does not want
+to copy it, begins with the checksum that leads over that to where it wants to be: a CRC can be run
+backwards, because of the 256 values that a step adds no two have the same upper byte, so a result
+tells which one it was.
 
 It has no rules of its own; who stores or sends a checksum says what it covers.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 import google_crc32c
+
+from rakit.multiraft.pages import Lent
 
 _library: Final = cast("Any", google_crc32c)
 
@@ -21,6 +26,32 @@ _library: Final = cast("Any", google_crc32c)
 crc32c: Final = cast("Callable[[bytes], int]", _library.value)
 #: Checksum of what `crc` was made of, followed by more bytes.
 crc32c_extend: Final = cast("Callable[[int, bytes], int]", _library.extend)
+
+
+def _in_c() -> Callable[[int, object, int], int] | None:
+    """The function of the library in C, by way of its module in C, which is linked to it.
+
+    None where that holds it inside itself, or there is none: then bytes are made to be checked.
+    """
+    try:
+        function = ctypes.CDLL(_library._crc32c.__file__).crc32c_extend  # noqa: SLF001 where it is
+    except AttributeError:
+        return None
+    function.restype = ctypes.c_uint32
+    function.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t)
+    return cast("Callable[[int, object, int], int]", function)
+
+
+_extend_in_c: Final = _in_c()
+
+
+def crc32c_extend_lent(crc: int, lent: Lent, start: int) -> int:
+    """Checksum of what `crc` was made of, followed by a value in lent memory from `start` on."""
+    assert 0 <= start <= lent.size_bytes, "what is checked lies within its memory"
+    if _extend_in_c is None:
+        return crc32c_extend(crc, bytes(lent.whole()[start:]))
+    place = ctypes.byref(cast("Any", lent), start)
+    return _extend_in_c(crc, place, lent.size_bytes - start)
 
 
 #: The reflected polynomial of CRC32C (RFC 3720, appendix B.4).

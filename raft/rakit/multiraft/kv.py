@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, Protocol
 
+from rakit.raft import Payload
+
 #: What one operation costs beside its key and value, roughly, in the store's own batch format.
 OPERATION_OVERHEAD_BYTES: Final = 16
 
@@ -34,7 +36,7 @@ class WriteBatch:
 
     def __init__(self) -> None:
         #: (PUT, key, value), (DELETE, key, b"") or (DELETE_RANGE, lo, hi), half-open.
-        self.ops: list[tuple[int, bytes, bytes]] = []
+        self.ops: list[tuple[int, bytes, Payload]] = []
         #: Keys, values and a share for each operation: what the cap of a batch is measured in.
         self.size_bytes = 0
 
@@ -44,8 +46,8 @@ class WriteBatch:
     def __len__(self) -> int:
         return len(self.ops)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Sets the value of a key."""
+    def put(self, key: bytes, value: Payload) -> None:
+        """Sets the value of a key. A view is of what nobody changes any more."""
         self.ops.append((Op.PUT, key, value))
         self.size_bytes += len(key) + len(value) + OPERATION_OVERHEAD_BYTES
 

@@ -5,7 +5,8 @@ wire with the entry, and is stored by every replica: one and the same from there
 
 The payload of a large entry is a view of the value in which it is stored. A leader joins it there,
 from the pieces that were proposed; a follower, from the request; who reads it from the disk has it
-there. So each copies it once, and what is sent, cached, applied and stored is the same memory.
+there. So each copies it once, and what is sent, cached, applied and stored is the same memory. From
+64 KiB on it is memory of whole pages (`pages`), which the disk takes as it is.
 
 Rules:
 
@@ -22,7 +23,13 @@ import struct
 from collections.abc import Sequence
 from typing import Final, cast
 
-from rakit.multiraft.checksum import crc32c, crc32c_before, crc32c_extend
+from rakit.multiraft import pages
+from rakit.multiraft.checksum import (
+    crc32c,
+    crc32c_before,
+    crc32c_extend,
+    crc32c_extend_lent,
+)
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.raft import Entry, EntryID, EntryType, Payload
 
@@ -33,6 +40,8 @@ _HEAD: Final = struct.Struct(">IQB")
 ENTRY_HEAD_BYTES: Final = _HEAD.size
 #: From this size on a payload is a view of the stored value: below, a copy costs less.
 VIEWED_BYTES_MIN: Final = 16 << 10
+#: From this size on a stored value is put together in whole pages: about as entries lie apart.
+PAGED_BYTES_MIN: Final = 64 << 10
 _TYPES: Final = {kind.value: kind for kind in EntryType}
 
 
@@ -42,9 +51,11 @@ def join_payload(group_id: int, place: EntryID, pieces: Sequence[bytes]) -> tupl
     checksum = crc32c(_IDENTITY.pack(group_id, index, term, EntryType.NORMAL))
     for piece in pieces:
         checksum = crc32c_extend(checksum, piece)
-    if sum(map(len, pieces)) < VIEWED_BYTES_MIN:
+    size = sum(map(len, pieces))
+    if size < VIEWED_BYTES_MIN:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), checksum
-    value = b"".join((_HEAD.pack(checksum, term, EntryType.NORMAL), *pieces))
+    pieces = (_HEAD.pack(checksum, term, EntryType.NORMAL), *pieces)
+    value = _in_pages(pieces) if size >= PAGED_BYTES_MIN else b"".join(pieces)
     return memoryview(value)[ENTRY_HEAD_BYTES:], checksum
 
 
@@ -57,10 +68,26 @@ def arrived_entry(
         data = bytes(payload)
         taken = entry_crc32c(group_id, index, term, kind, data)
         return Entry(term, index, kind, data, checksum) if taken == checksum else None
-    value = b"".join((_HEAD.pack(checksum, term, kind), payload))
-    if _viewed_crc32c(group_id, index, value) != checksum:
+    pieces = (_HEAD.pack(checksum, term, kind), payload)
+    value: Payload
+    if len(payload) < PAGED_BYTES_MIN:
+        value = b"".join(pieces)
+        taken = _viewed_crc32c(group_id, index, value)
+    else:
+        value = _in_pages(pieces)
+        taken = _lent_crc32c(group_id, index, value)
+    if taken != checksum:
         return None
     return Entry(term, index, kind, memoryview(value)[ENTRY_HEAD_BYTES:], checksum)
+
+
+def _in_pages(pieces: Sequence[Payload]) -> memoryview:
+    """Puts a stored value together in memory that the disk takes as it is."""
+    value, at = pages.lend(sum(map(len, pieces))), 0
+    for piece in pieces:
+        value[at : at + len(piece)] = piece
+        at += len(piece)
+    return value.toreadonly()
 
 
 def entry_checksum(group_id: int, entry: Entry) -> int:
@@ -89,17 +116,34 @@ def _viewed_crc32c(group_id: int, index: int, value: bytes) -> int:
     return crc32c_extend(crc32c_before(before, value[:ENTRY_HEAD_BYTES]), value)
 
 
-def encode_entry(group_id: int, entry: Entry) -> bytes:
-    """Returns the stored value of an entry."""
+def _lent_crc32c(group_id: int, index: int, value: memoryview) -> int:
+    """The same of one that was put together in pages."""
+    _, term, kind = _HEAD.unpack_from(value)
+    before = crc32c(_IDENTITY.pack(group_id, index, term, kind))
+    lent = pages.lent_for(value)
+    assert lent is not None, "a value that lies in pages lies in memory that was lent for it"
+    return crc32c_extend_lent(before, lent, ENTRY_HEAD_BYTES)
+
+
+def encode_entry(group_id: int, entry: Entry) -> Payload:
+    """Returns the stored value of an entry, without a copy where its payload is a view of it."""
     head, data = _HEAD.pack(entry_checksum(group_id, entry), entry.term, entry.type), entry.data
-    if isinstance(data, memoryview):
-        value = cast("object", data.obj)
+    if isinstance(data, memoryview) and (value := _viewed_value(data)) is not None:
         size = len(head) + len(data)
         # The checksum in the head is that of the payload, so the payload is what follows: there
-        # are no other views of such bytes.
-        if isinstance(value, bytes) and len(value) == size and value.startswith(head):
+        # are no other views of such memory.
+        if len(value) == size and value[:ENTRY_HEAD_BYTES] == head:
             return value
     return b"".join((head, data))
+
+
+def _viewed_value(payload: memoryview) -> Payload | None:
+    """The value of which a payload may be a view."""
+    lent = pages.lent_for(payload)
+    if lent is not None:
+        return lent.whole()
+    value = cast("object", payload.obj)
+    return value if isinstance(value, bytes) else None
 
 
 def decode_entry(group_id: int, index: int, value: bytes) -> Entry:

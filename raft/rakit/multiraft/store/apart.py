@@ -16,7 +16,8 @@ Rules:
 - A value that waits for the disk is read from memory, any other one from its file.
 - Where the file system can, values go past the operating system's cache: whoever reads them soon
   has them from ours, and pages that nobody has touched before are dear in a virtual machine. So a
-  value begins at a block, and is copied once into memory that the disk can take.
+  value begins at a block. It is written from where it was put together, if that is whole pages
+  (``pages``), and else copied once into such.
 - Files go with their segment, and what belongs to none, or to no write that there is, at opening.
 - A value that is not there raises ``GoneError``. Whether it is the one that was written is told by
   the entry's own checksum, which whoever decodes it takes.
@@ -29,7 +30,6 @@ FF stands where an entry has its type, and is none, so a reference is told from 
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import struct
 import threading
@@ -39,7 +39,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from rakit.multiraft import pages
 from rakit.multiraft.kv import Op
+from rakit.multiraft.pages import PAGE_BYTES
 from rakit.multiraft.store.directory import (
     PRIVATE_MODE,
     live_values,
@@ -48,16 +50,17 @@ from rakit.multiraft.store.directory import (
 )
 from rakit.multiraft.store.files import sync_directory, sync_file
 from rakit.multiraft.store.wal import Operation
+from rakit.raft import Payload
 
 logger = logging.getLogger(__name__)
 
 _REFERENCE: Final = struct.Struct("<QIBQQ")
 _MARK: Final = 0xFF
 _MARK_AT: Final = 12
-#: What O_DIRECT asks of places, lengths and memory, of any disk.
-_BLOCK_BYTES: Final = 4096
-#: Written at a time.
-_STAGE_BYTES: Final = 4 << 20
+#: Written at a time, if no value is longer.
+_WRITE_BYTES: Final = 4 << 20
+#: So many pieces are written by one call, of any system.
+_WRITE_COUNT_MAX: Final = 1024
 #: Files that are kept open for reading.
 _OPEN_COUNT_MAX: Final = 64
 _CLOSE_WAIT_SECONDS: Final = 1.0
@@ -82,12 +85,12 @@ class Value(NamedTuple):
     segment: int
     file: int
     offset: int
-    data: bytes
+    data: Payload
 
     @property
     def end(self) -> int:
         """Where the next one begins."""
-        return self.offset + len(self.data) + -len(self.data) % _BLOCK_BYTES
+        return self.offset + len(self.data) + -len(self.data) % PAGE_BYTES
 
 
 #: A file: its segment and its first write.
@@ -116,11 +119,9 @@ class Values:
         self._place: _File = (0, 0)
         self._end = 0
         #: What was placed and is not in its file yet: bounded by what may wait for the log.
-        self._waiting: dict[tuple[int, int, int], bytes] = {}
+        self._waiting: dict[tuple[int, int, int], Payload] = {}
         self._written: _File = (0, 0)
         self._descriptor = -1
-        #: Memory that begins and ends with pages: taken when there is something to write.
-        self._stage: mmap.mmap | None = None
         #: Files that are open for reading, the one that was read last at the end. Of two threads:
         #: the syncer's takes out those of a segment that goes.
         self._open: dict[_File, int] = {}
@@ -186,30 +187,33 @@ class Values:
             self._put(list(group))
 
     def _put(self, values: Sequence[Value]) -> None:
-        """Write values that lie behind each other, through memory of whole pages."""
-        if self._stage is None:
-            self._stage = mmap.mmap(-1, _STAGE_BYTES)
-        at, filled = values[0].offset, 0
+        """Write values that lie behind each other, each from memory of whole pages."""
+        at, size = values[0].offset, 0
+        pieces: list[memoryview] = []
         for value in values:
-            rest = memoryview(value.data)
-            while rest:
-                taken = rest[: _STAGE_BYTES - filled]
-                self._stage[filled : filled + len(taken)] = taken
-                filled, rest = filled + len(taken), rest[len(taken) :]
-                if filled == _STAGE_BYTES:
-                    self._write_stage(at, filled)
-                    at, filled = at + filled, 0
-            padding = -filled % _BLOCK_BYTES
-            self._stage[filled : filled + padding] = bytes(padding)
-            filled += padding
-        self._write_stage(at, filled)
+            whole = pages.pages_of(value.data)
+            if whole is None:
+                copy = pages.lend(len(value.data))
+                copy[:] = value.data
+                whole = pages.pages_of(copy)
+                assert whole is not None, "what was lent for a value is whole pages"
+            pieces.append(whole)
+            size += len(whole)
+            if size >= _WRITE_BYTES or len(pieces) == _WRITE_COUNT_MAX:
+                self._write_pieces(at, pieces)
+                at, size, pieces = at + size, 0, []
+        if pieces:
+            self._write_pieces(at, pieces)
 
-    def _write_stage(self, at: int, length: int) -> None:
-        assert self._stage is not None, "what is written was put together"
-        with memoryview(self._stage) as view:
-            done = 0
-            while done < length:  # a disk that is nearly full takes a part, and then says so
-                done += os.pwrite(self._descriptor, view[done:length], at + done)
+    def _write_pieces(self, at: int, pieces: list[memoryview]) -> None:
+        """A disk that is nearly full takes a part, and then says so."""
+        while pieces:
+            done = os.pwritev(self._descriptor, pieces, at)
+            at += done
+            while pieces and done >= len(pieces[0]):
+                done -= len(pieces.pop(0))
+            if done:
+                pieces[0] = pieces[0][done:]
 
     def _begin(self, file: _File) -> None:
         self._let_go()
@@ -239,7 +243,7 @@ class Values:
         """The value. Raises ``GoneError``, or ``OSError`` when the disk cannot tell."""
         waiting = self._waiting.get((segment, found.file, found.offset))
         if waiting is not None:
-            return waiting
+            return bytes(waiting)
         try:
             descriptor = self._reading(segment, found.file)
         except FileNotFoundError as error:

@@ -537,12 +537,12 @@ class RocksEngine:
 def _fill(batch: RawBatch, operations: Sequence[Operation], family: ColumnFamily | None) -> None:
     for kind, key, value in operations:
         if kind == Op.PUT:
-            batch.put(key, value, family)
+            batch.put(key, bytes(value), family)
         elif kind == Op.DELETE:
             batch.delete(key, family)
         else:
             assert kind == Op.DELETE_RANGE, f"a write batch holds an unknown operation {kind}"
-            batch.delete_range(key, value, family)
+            batch.delete_range(key, bytes(value), family)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Reclaimer:
         for kind, lo, hi in operations:
             if kind == Op.DELETE_RANGE and lo[:1] == _WHOLE_LOG[0]:
                 with self._lock:
-                    self._remember(lo, hi)
+                    self._remember(lo, bytes(hi))
 
     def consider(self) -> None:
         """Begin to compact if room is tight and something was deleted. The syncer's thread."""

@@ -176,7 +176,7 @@ class Segments:
             elif kind == Op.PUT:
                 self._put(operation)
             else:
-                self._delete(key, value if kind == Op.DELETE_RANGE else key + b"\0")
+                self._delete(key, bytes(value) if kind == Op.DELETE_RANGE else key + b"\0")
         if self._unnoted_bytes >= self._note_bytes:
             self._note()
         if self.is_due:

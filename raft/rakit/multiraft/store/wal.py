@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Final
 
 from rakit.multiraft.checksum import crc32c, crc32c_extend
+from rakit.raft import Payload
 
-Operation = tuple[int, bytes, bytes]
+Operation = tuple[int, bytes, Payload]
 
 #: The number of the family that is no segment.
 DEFAULT: Final = 0
@@ -106,9 +107,10 @@ def _encode(
     for kind, key, value in operations:
         small += (pack(kind, family, len(key), len(value)), key)
         if len(value) < _LARGE_BYTES:
-            small.append(value)
+            small.append(bytes(value))
         else:
-            pieces += (b"".join(small), value)
+            # No copy of what is bytes already: large entries lie apart, and a reference is here.
+            pieces += (b"".join(small), bytes(value))
             small.clear()
 
 

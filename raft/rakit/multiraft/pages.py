@@ -1,0 +1,128 @@
+"""Memory for large values: whole pages, which a disk takes as they are, used again and again.
+
+A disk that is written to past the operating system's cache wants memory that begins and ends with
+pages. A value that lies in such memory from the moment it is put together is written from there;
+from anywhere else it is copied once more, by a thread that holds the interpreter meanwhile, which
+cost a sixth of what a node takes in (0024).
+
+Rules:
+
+- Memory is lent for one value, and is back when nobody holds any part of it any more: what waits
+  for the disk, for a socket or for a reader stays what it is. Python's own count of who looks at
+  memory says so; nobody gives anything back by hand.
+- Whoever borrows memory fills it before anybody else sees it. Others get it to read only.
+- Behind a value lie zeros, up to the end of its last page: they are written with it.
+- What is back is used for a value that needs most of it, so nothing holds far more than it counts
+  for. So much of it is kept, and no more; what has been back for longest goes first.
+
+It is one for the process, as the allocator is, and of all its threads: each step of its own is one
+that the interpreter does not divide.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections import deque
+from contextlib import suppress
+from functools import cache
+from typing import Any, Final, cast
+
+from rakit.raft import Payload
+
+#: What O_DIRECT asks of places, lengths and memory, of any disk.
+PAGE_BYTES: Final = 4096
+#: What is kept for later values, in all: as much as the newest entries let go of at a time, twice.
+KEPT_BYTES_MAX: Final = 8 << 20
+
+
+class Lent:
+    """Memory while it is lent for a value. Others see it by views, which keep it."""
+
+    #: What was lent, and how long the value is that lies at its beginning.
+    memory: mmap.mmap
+    size_bytes: int
+
+    def __del__(self) -> None:
+        """Take the memory back: no view of it is left."""
+        # Not where it was taken, but was not lent yet.
+        if hasattr(self, "memory"):
+            _back(self.memory)
+
+    def whole(self) -> memoryview:
+        """The value, to read."""
+        return _bytes_of(self)[: self.size_bytes].toreadonly()
+
+    def pages(self) -> memoryview:
+        """The value and the zeros behind it: whole pages."""
+        return _bytes_of(self)[: _end(self.size_bytes)].toreadonly()
+
+
+#: What is back, newest last.
+_kept: deque[mmap.mmap] = deque()
+
+
+def lend(size_bytes: int) -> memoryview:
+    """Memory for a value of this size, to be filled; what it held is not cleared."""
+    assert size_bytes > 0, "nothing needs no memory"
+    memory = _fitting(size_bytes)
+    lent: Lent = _kind(len(memory)).from_buffer(memory)
+    lent.memory, lent.size_bytes = memory, size_bytes
+    view, end = _bytes_of(lent), _end(size_bytes)
+    view[size_bytes:end] = bytes(end - size_bytes)
+    return view[:size_bytes]
+
+
+def lent_for(value: Payload) -> Lent | None:
+    """The memory that was lent for what this is a part of; None if it lies elsewhere."""
+    if not isinstance(value, memoryview):
+        return None
+    memory = cast("object", value.obj)
+    return memory if isinstance(memory, Lent) else None
+
+
+def pages_of(value: Payload) -> memoryview | None:
+    """A value as whole pages, zeros behind it, if it was put together in such."""
+    lent = lent_for(value)
+    return lent.pages() if lent is not None and lent.size_bytes == len(value) else None
+
+
+def kept_bytes() -> int:
+    """What is back and kept."""
+    return sum([len(memory) for memory in tuple(_kept)])
+
+
+def _fitting(size_bytes: int) -> mmap.mmap:
+    for _ in range(len(_kept)):
+        try:
+            memory = _kept.pop()
+        except IndexError:  # another thread has it
+            break
+        if size_bytes <= len(memory) <= size_bytes + size_bytes // 4 + PAGE_BYTES:
+            return memory
+        _kept.appendleft(memory)
+    # In an eighth of its size: a value a little longer than the one before may have its memory.
+    step = max(PAGE_BYTES, 1 << (size_bytes.bit_length() - 4))
+    return mmap.mmap(-1, size_bytes + -size_bytes % step)
+
+
+def _back(memory: mmap.mmap) -> None:
+    _kept.append(memory)
+    while kept_bytes() > KEPT_BYTES_MAX:
+        with suppress(IndexError):  # another thread has it
+            _kept.popleft()
+
+
+def _end(size_bytes: int) -> int:
+    return size_bytes + -size_bytes % PAGE_BYTES
+
+
+def _bytes_of(lent: Lent) -> memoryview:
+    # It is an array of ctypes as well, whose memory Python can look at.
+    return memoryview(cast("bytes", lent)).cast("B")
+
+
+@cache
+def _kind(length: int) -> Any:
+    """The type of memory of a length. There are eight for each doubling."""
+    return type("Lent", (Lent, ctypes.c_char * length), {})
