@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rakit.multiraft import pages, stored_entries
 from rakit.multiraft.store import ahead, journal, mending, opening, tail, witness
 from rakit.multiraft.store.ahead import Ahead
 from rakit.multiraft.store.apart import Value, Values
@@ -11,6 +12,8 @@ from tests.mutants import mutant, named_in
 
 apart = named_in("multiraft/store/test_apart.py")
 mended = named_in("multiraft/store/test_mending.py")
+paged = named_in("multiraft/test_pages.py")
+log_storage = named_in("multiraft/driver/test_log_storage.py")
 
 MUTANTS = [
     mutant(
@@ -40,6 +43,60 @@ MUTANTS = [
         apart("it_passes_the_systems_cache_where_the_file_system_can"),
     ),
     mutant(
+        "memory_is_lent_again_while_somebody_looks_at_it",
+        32,
+        "safety P9",
+        (pages.lend, "    return view[", "    _back(memory)\n    return view["),
+        paged("memory_is_nobody_elses_while_anybody_looks_at_a_part_of_it"),
+        paged("threads_never_share_memory"),
+    ),
+    mutant(
+        "what_lay_in_memory_before_is_written_with_a_value",
+        32,
+        "decision 0024",
+        (pages.lend, "    view[size_bytes:end] = bytes(end - size_bytes)\n", ""),
+        paged("a_value_is_whole_pages_with_zeros_behind_it"),
+    ),
+    mutant(
+        "memory_that_is_back_is_kept_without_a_limit",
+        32,
+        "contract 5",
+        (pages._back, "while kept_bytes() > KEPT_BYTES_MAX:", "while False:"),
+        paged("no_more_is_kept_than_its_limit_and_the_oldest_goes_first"),
+    ),
+    mutant(
+        "a_small_value_lies_in_memory_of_a_large_one",
+        32,
+        "contract 5",
+        (pages._fitting, " <= size_bytes + size_bytes // 4 + PAGE_BYTES", ""),
+        paged("what_is_back_is_used_again_by_what_needs_most_of_it"),
+    ),
+    mutant(
+        "a_part_of_a_value_passes_for_all_of_its_memory",
+        32,
+        "decision 0024",
+        (pages.pages_of, " and lent.size_bytes == len(value)", ""),
+        paged("a_part_of_a_value_is_no_whole_pages_but_knows_them"),
+    ),
+    mutant(
+        "a_value_that_lies_in_pages_is_copied",
+        32,
+        "decision 0024",
+        (Values._put, "pages.pages_of(value.data)", "None"),
+        apart("what_lies_in_pages_is_written_from_there"),
+    ),
+    mutant(
+        "what_arrives_in_pages_is_not_checked",
+        32,
+        "safety P9",
+        (
+            stored_entries.arrived_entry,
+            "taken = _lent_crc32c(group_id, index, value)",
+            "taken = checksum",
+        ),
+        log_storage("what_is_proposed_in_pieces_is_what_is_sent_stored_and_read"),
+    ),
+    mutant(
         "values_do_not_count_as_waiting",
         32,
         "safety S12",
@@ -50,7 +107,7 @@ MUTANTS = [
         "a_value_lies_behind_the_one_before_and_not_at_a_block",
         32,
         "decision 0023",
-        (Value.end.fget, " + -len(self.data) % _BLOCK_BYTES", ""),  # type: ignore[attr-defined]
+        (Value.end.fget, " + -len(self.data) % PAGE_BYTES", ""),  # type: ignore[attr-defined]
         apart("it_is_read_before_it_is_written_and_after"),
     ),
     mutant(

@@ -152,7 +152,7 @@ MUTANTS = [
         "an_entry_is_stored_behind_the_head_of_another",
         24,
         "safety P9",
-        (encode_entry, " and value.startswith(head)", ""),
+        (encode_entry, " and value[:ENTRY_HEAD_BYTES] == head", ""),
         log_storage("a_view_of_something_else_is_not_taken_for_the_stored_value"),
     ),
     mutant(

@@ -38,13 +38,13 @@ class Image:
             if kind == Op.PUT:
                 if key not in self.rows:
                     insort(self.order, key)
-                self.rows[key] = value
+                self.rows[key] = bytes(value)
             elif kind == Op.DELETE:
                 if self.rows.pop(key, None) is not None:
                     del self.order[bisect_left(self.order, key)]
             else:
                 assert kind == Op.DELETE_RANGE, "a batch holds puts, deletes and range deletes only"
-                first, last = bisect_left(self.order, key), bisect_left(self.order, value)
+                first, last = bisect_left(self.order, key), bisect_left(self.order, bytes(value))
                 for gone in self.order[first:last]:
                     del self.rows[gone]
                 del self.order[first:last]

@@ -109,9 +109,10 @@ class Checker:
     # ---------------------------------------------------------------- what is written
 
     def wrote(self, node_id: int, number: int, batch: WriteBatch) -> None:
-        for kind, key, value in batch.ops:
+        for kind, key, written in batch.ops:
             if kind != Op.PUT:
                 continue
+            value = bytes(written)
             if key[0] == keys.ENTRY:
                 self._entry_written(node_id, key, value)
             elif key[0] == keys.HARD_STATE:

@@ -43,6 +43,9 @@ class Lent:
     memory: mmap.mmap
     size_bytes: int
 
+    # A view has the hash of what it shows only if its memory has one.
+    __hash__ = object.__hash__
+
     def __del__(self) -> None:
         """Take the memory back: no view of it is left."""
         # Not where it was taken, but was not lent yet.
@@ -102,7 +105,7 @@ def _fitting(size_bytes: int) -> mmap.mmap:
             return memory
         _kept.appendleft(memory)
     # In an eighth of its size: a value a little longer than the one before may have its memory.
-    step = max(PAGE_BYTES, 1 << (size_bytes.bit_length() - 4))
+    step = max(PAGE_BYTES, 1 << max(0, size_bytes.bit_length() - 4))
     return mmap.mmap(-1, size_bytes + -size_bytes % step)
 
 

@@ -28,11 +28,11 @@ class MemoryDisk:
             if op == Op.PUT:
                 if key not in self._view:
                     insort(self._keys, key)
-                self._view[key] = value
+                self._view[key] = bytes(value)
             elif op == Op.DELETE:
                 self._remove(key, key + b"\0")
             else:
-                self._remove(key, value)
+                self._remove(key, bytes(value))
 
     def _remove(self, lo: bytes, hi: bytes) -> None:
         start, stop = bisect_left(self._keys, lo), bisect_left(self._keys, hi)

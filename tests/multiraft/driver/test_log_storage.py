@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rakit.multiraft import checksum as checksums
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
 from rakit.multiraft.checksum import crc32c, crc32c_before, crc32c_extend
@@ -34,6 +35,7 @@ from rakit.multiraft.records import (
 )
 from rakit.multiraft.stored_entries import (
     ENTRY_HEAD_BYTES,
+    PAGED_BYTES_MIN,
     VIEWED_BYTES_MIN,
     arrived_entry,
     decode_entry,
@@ -393,7 +395,7 @@ def test_every_flipped_bit_and_every_wrong_place_of_an_entry_is_noticed(
     group_id: int, entry: Entry, flip: int
 ) -> None:
     index = entry.index
-    value = encode_entry(group_id, entry)
+    value = bytes(encode_entry(group_id, entry))
     assert decode_entry(group_id, index, value) == entry
     bit = flip % (len(value) * 8)
     damaged = bytearray(value)
@@ -412,7 +414,7 @@ def test_every_flipped_bit_and_every_wrong_place_of_an_entry_is_noticed(
 def test_damage_to_any_part_of_an_entry_is_noticed_whatever_its_size(size: int) -> None:
     """A large one is checked in another way than a small one: to the same end."""
     entry = Entry(7, INDEX, data=bytes(range(1, 101)) * (size // 100))
-    value = encode_entry(GROUP, entry)
+    value = bytes(encode_entry(GROUP, entry))
     found = decode_entry(GROUP, INDEX, value)
     assert found == entry
     assert encode_entry(GROUP, found) == value
@@ -434,7 +436,8 @@ def test_damage_to_any_part_of_an_entry_is_noticed_whatever_its_size(size: int) 
 
 @given(
     sizes=st.lists(
-        st.sampled_from([0, 1, 100, VIEWED_BYTES_MIN - 101, VIEWED_BYTES_MIN]), min_size=1
+        st.sampled_from([0, 1, 100, VIEWED_BYTES_MIN - 101, VIEWED_BYTES_MIN, PAGED_BYTES_MIN]),
+        min_size=1,
     ),
     place=st.tuples(IDS, IDS),
 )
@@ -451,7 +454,7 @@ def test_what_is_proposed_in_pieces_is_what_is_sent_stored_and_read(
     assert entry_checksum(GROUP, plain) == checksum
     value = encode_entry(GROUP, entry)
     assert value == encode_entry(GROUP, plain)
-    assert decode_entry(GROUP, index, value) == plain
+    assert decode_entry(GROUP, index, bytes(value)) == plain
     # As protobuf hands it over, and as it lies within a request.
     for sent in (whole, memoryview(b"before" + whole + b"behind")[6 : 6 + len(whole)]):
         arrived = arrived_entry(GROUP, place, EntryType.NORMAL, sent, checksum)
@@ -464,17 +467,20 @@ def test_what_is_proposed_in_pieces_is_what_is_sent_stored_and_read(
         assert arrived_entry(GROUP, place, EntryType.CONF_CHANGE, sent, checksum) is None
 
 
-def test_a_large_payload_is_joined_once_and_stored_as_it_is() -> None:
-    payload, checksum = join_payload(GROUP, (7, INDEX), [b"head", bytes(VIEWED_BYTES_MIN)])
+@pytest.mark.parametrize("size", [VIEWED_BYTES_MIN, PAGED_BYTES_MIN])
+def test_a_large_payload_is_joined_once_and_stored_as_it_is(size: int) -> None:
+    payload, checksum = join_payload(GROUP, (7, INDEX), [b"head", bytes(size)])
     arrived = arrived_entry(GROUP, (7, INDEX), EntryType.NORMAL, payload, checksum)
     for entry in (Entry(7, INDEX, data=payload, checksum=checksum), arrived):
         assert entry is not None
         assert isinstance(entry.data, memoryview)
-        assert encode_entry(GROUP, entry) is entry.data.obj
+        value = encode_entry(GROUP, entry)
+        assert (value.obj if isinstance(value, memoryview) else value) is entry.data.obj
+        assert isinstance(value, memoryview) is (size >= PAGED_BYTES_MIN)
 
 
-def test_a_view_of_something_else_is_not_taken_for_the_stored_value() -> None:
-    size = VIEWED_BYTES_MIN
+@pytest.mark.parametrize("size", [VIEWED_BYTES_MIN, PAGED_BYTES_MIN])
+def test_a_view_of_something_else_is_not_taken_for_the_stored_value(size: int) -> None:
     payload, checksum = join_payload(GROUP, (7, INDEX), [bytes(size)])
     value = encode_entry(GROUP, Entry(7, INDEX, data=payload, checksum=checksum))
     for entry in (
@@ -485,19 +491,31 @@ def test_a_view_of_something_else_is_not_taken_for_the_stored_value() -> None:
         Entry(7, INDEX, data=memoryview(value)[ENTRY_HEAD_BYTES:-1]),
         Entry(7, INDEX, data=memoryview(bytearray(value))[ENTRY_HEAD_BYTES:]),
     ):
-        found = decode_entry(GROUP, entry.index, encode_entry(GROUP, entry))
+        found = decode_entry(GROUP, entry.index, bytes(encode_entry(GROUP, entry)))
         assert found == entry
+
+
+def test_lent_memory_is_checked_alike_without_the_function_in_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = bytes(range(256)) * 300
+    payload, checksum = join_payload(GROUP, (7, INDEX), [data])
+    assert checksum == entry_checksum(GROUP, Entry(7, INDEX, data=data))
+    assert arrived_entry(GROUP, (7, INDEX), EntryType.NORMAL, payload, checksum) is not None
+    monkeypatch.setattr(checksums, "_extend_in_c", None)
+    assert arrived_entry(GROUP, (7, INDEX), EntryType.NORMAL, payload, checksum) is not None
+    assert arrived_entry(GROUP, (7, INDEX), EntryType.NORMAL, payload, checksum ^ 1) is None
 
 
 def test_an_entry_of_an_unknown_type_is_damage_whatever_its_size() -> None:
     for data in (b"small", bytes(1 << 20)):
-        value = encode_entry(GROUP, Entry(7, INDEX, cast("EntryType", 9), data))
+        value = bytes(encode_entry(GROUP, Entry(7, INDEX, cast("EntryType", 9), data)))
         with pytest.raises(StoreCorruptError, match="unknown type 9"):
             decode_entry(GROUP, INDEX, value)
 
 
 def test_the_payload_of_a_large_stored_entry_is_not_copied() -> None:
-    value = encode_entry(GROUP, Entry(7, INDEX, data=bytes(1 << 20)))
+    value = bytes(encode_entry(GROUP, Entry(7, INDEX, data=bytes(1 << 20))))
     found = decode_entry(GROUP, INDEX, value)
     assert isinstance(found.data, memoryview)
     assert found.data.obj is value

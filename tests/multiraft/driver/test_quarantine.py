@@ -93,7 +93,7 @@ def misplace_an_entry(node: Node) -> None:
 def let_a_term_fall(node: Node) -> None:
     last = node.group.storage.last_index()
     node.disk.put(
-        keys.entry(GROUP, last), encode_entry(GROUP, Entry(1, last, data=b"from an old term"))
+        keys.entry(GROUP, last), bytes(encode_entry(GROUP, Entry(1, last, data=b"an old term's")))
     )
 
 

@@ -33,7 +33,7 @@ class DictDisk:
     def write(self, batch: WriteBatch) -> None:
         for op, key, value in batch.ops:
             assert op == Op.PUT, "the notes are rows"
-            self.rows[key] = value
+            self.rows[key] = bytes(value)
 
     def get(self, key: bytes) -> bytes | None:
         return self.rows.get(key)

@@ -102,7 +102,7 @@ class History:
         for _ in range(self._rng.randint(1, _APPENDED_MAX)):
             data = self._rng.randbytes(self._rng.randint(0, _VALUE_BYTES_MAX))
             index = log.last + 1
-            value = encode_entry(group_id, Entry(1, index, EntryType.NORMAL, data))
+            value = bytes(encode_entry(group_id, Entry(1, index, EntryType.NORMAL, data)))
             log.entries.append(value)
             self.written[keys.entry(group_id, index)] = self._steps
             batch.put(keys.entry(group_id, index), value)

@@ -148,7 +148,7 @@ def test_one_sync_covers_all_that_was_appended_in_as_many_files_as_it_takes(
 
 def test_a_write_of_very_many_pieces_is_one_write(database: Path) -> None:
     log = begun(database)
-    many = [(0, number.to_bytes(4, "big"), bytes(9000)) for number in range(3000)]
+    many: list[Operation] = [(0, number.to_bytes(4, "big"), bytes(9000)) for number in range(3000)]
     append(log, 1, many, {7: many[:2000]})
     log.sync()
     written = [decode(frame.payload) for frame in replayed(database)]

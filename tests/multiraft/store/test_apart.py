@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rakit.multiraft import keys
+from rakit.multiraft import keys, pages
 from rakit.multiraft.checksum import crc32c
 from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import Op, WriteBatch
@@ -127,7 +127,7 @@ def test_it_is_read_before_it_is_written_and_after(
 
     if not direct_io:
         monkeypatch.setattr("rakit.multiraft.store.options.probe_direct_io", buffered)
-    monkeypatch.setattr(apart, "_STAGE_BYTES", 32 * KIB)
+    monkeypatch.setattr(apart, "_WRITE_BYTES", 32 * KIB)
     rng = random.Random(7)
     sizes = [4096, 4097, 8191, 8192, 32 * KIB, 64 * KIB, 32 * KIB - 1, 200_000]
     sizes += [rng.randint(4096, 100_000) for _ in range(40)]
@@ -137,7 +137,7 @@ def test_it_is_read_before_it_is_written_and_after(
     for first in range(0, len(sizes), 6):
         batch = WriteBatch()
         for each in list(rows)[first : first + 6]:
-            batch.put(each, rows[each])
+            batch.put(each, rng.choice((bytes, in_pages))(rows[each]))
         store.write(batch)
     check(store, rows)
     store.flush_wal()
@@ -150,6 +150,48 @@ def test_it_is_read_before_it_is_written_and_after(
     check(store, rows)
     store.close()
     assert len(files(tmp_path)) > 1, "a file of an earlier life is not written to"
+
+
+def in_pages(value: bytes) -> memoryview:
+    """As entries put it together: it is written from there."""
+    memory = pages.lend(len(value))
+    memory[:] = value
+    return memory.toreadonly()
+
+
+def batch_of(values: Sequence[memoryview]) -> WriteBatch:
+    batch = WriteBatch()
+    for number, value in enumerate(values):
+        batch.put(key(number), value)
+    return batch
+
+
+def test_what_lies_in_pages_is_written_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is copied, zeros follow it, and its memory is back when it is written."""
+    whole, written = os.pwritev, list[object]()
+
+    def seen(descriptor: int, pieces: Sequence[memoryview], offset: int) -> int:
+        written.extend(piece.obj for piece in pieces)
+        assert all(len(piece) % 4096 == 0 for piece in pieces), "the disk takes whole pages"
+        return whole(descriptor, pieces, offset)
+
+    monkeypatch.setattr(os, "pwritev", seen)
+    store = open_store(tmp_path)
+    values = [in_pages(value_of(number, 70_000 + number)) for number in range(1, 4)]
+    store.write(batch_of(values))
+    kept = pages.kept_bytes()
+    store.flush_wal()
+    assert [id(each) for each in written] == [id(value.obj) for value in values]
+    (file,) = files(tmp_path)
+    zeros = b"".join(bytes(value) + bytes(-len(value) % 4096) for value in values)
+    assert file.read_bytes() == zeros
+    written.clear()
+    del values
+    store.write(entries(9, b"what was placed last is looked at until the next is"))
+    assert pages.kept_bytes() > kept
+    store.close()
 
 
 def check(store: RocksStore, rows: dict[bytes, bytes]) -> None:
@@ -247,7 +289,7 @@ def test_s12_a_value_that_cannot_be_written_poisons_the_store(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     write(store, 2)
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(StoreFailedError) as caught:
         store.flush_wal()
     assert caught.value.disk_full
@@ -263,13 +305,16 @@ def test_a_disk_that_takes_a_part_is_given_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(1)
-    whole = os.pwrite
+    whole = os.pwritev
 
-    def a_part(descriptor: int, data: memoryview, offset: int) -> int:
-        blocks = len(data) // 4096  # what is smaller is none of ours
-        return whole(descriptor, data[: 4096 * rng.randint(1, blocks)] if blocks else data, offset)
+    def a_part(descriptor: int, pieces: Sequence[memoryview], offset: int) -> int:
+        taken, left = list[memoryview](), 4096 * rng.randint(1, sum(map(len, pieces)) // 4096)
+        for piece in pieces:
+            taken.append(piece[:left])
+            left -= len(taken[-1])
+        return whole(descriptor, [piece for piece in taken if piece], offset)
 
-    monkeypatch.setattr(os, "pwrite", a_part)
+    monkeypatch.setattr(os, "pwritev", a_part)
     store = open_store(tmp_path)
     write(store, *range(20), size=50_000)
     store.close()

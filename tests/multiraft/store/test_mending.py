@@ -211,7 +211,7 @@ def test_what_a_file_holds_behind_the_log_counts_if_it_is_the_value(
         for _, key, value in of_two_groups(number).ops
         if len(value) > 4096 and key[0] == keys.ENTRY
     ]
-    blocks = b"".join(value.ljust(8192, b"\0") for value in values)
+    blocks = b"".join(bytes(value).ljust(8192, b"\0") for value in values)
     with path.open("ab") as end:
         end.write(blocks if grown == "whole" else bytes(len(blocks)))
     store = open_store(directory)
@@ -257,4 +257,4 @@ def test_s8_a_torn_end_of_the_log_goes_before_the_next_file_begins(
 def test_a_reference_is_no_entry() -> None:
     for number in range(100):
         for _, key, value in of_two_groups(number).ops:
-            assert key[0] != keys.ENTRY or apart.reference(value) is None
+            assert key[0] != keys.ENTRY or apart.reference(bytes(value)) is None

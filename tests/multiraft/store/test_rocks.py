@@ -317,4 +317,4 @@ def test_writing_large_batches_of_many_sizes_keeps_no_memory_of_python(store: Ro
         kept = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert kept < len(value)
+    assert kept < 2 * len(value), "the last value, and little for each size"

@@ -45,11 +45,11 @@ class MemoryDisk:
     def write(self, writes: WriteBatch) -> None:
         for op, key, value in writes.ops:
             if op == Op.PUT:
-                self.rows[key] = value
+                self.rows[key] = bytes(value)
             elif op == Op.DELETE:
                 self.rows.pop(key, None)
             else:
-                for held in [held for held in self.rows if key <= held < value]:
+                for held in [held for held in self.rows if key <= held < bytes(value)]:
                     del self.rows[held]
 
     def get(self, key: bytes) -> bytes | None:

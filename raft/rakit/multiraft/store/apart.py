@@ -57,10 +57,8 @@ logger = logging.getLogger(__name__)
 _REFERENCE: Final = struct.Struct("<QIBQQ")
 _MARK: Final = 0xFF
 _MARK_AT: Final = 12
-#: Written at a time, if no value is longer.
+#: Written at a time, if no value is longer: 1,024 pages, as many pieces as systems take at most.
 _WRITE_BYTES: Final = 4 << 20
-#: So many pieces are written by one call, of any system.
-_WRITE_COUNT_MAX: Final = 1024
 #: Files that are kept open for reading.
 _OPEN_COUNT_MAX: Final = 64
 _CLOSE_WAIT_SECONDS: Final = 1.0
@@ -199,7 +197,7 @@ class Values:
                 assert whole is not None, "what was lent for a value is whole pages"
             pieces.append(whole)
             size += len(whole)
-            if size >= _WRITE_BYTES or len(pieces) == _WRITE_COUNT_MAX:
+            if size >= _WRITE_BYTES:
                 self._write_pieces(at, pieces)
                 at, size, pieces = at + size, 0, []
         if pieces:

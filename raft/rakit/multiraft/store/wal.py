@@ -114,9 +114,9 @@ def _encode(
             small.clear()
 
 
-def decode(payload: bytes) -> dict[int, list[Operation]]:
+def decode(payload: bytes) -> dict[int, list[tuple[int, bytes, bytes]]]:
     """The operations of a write, by family and in order."""
-    found: dict[int, list[Operation]] = {DEFAULT: []}
+    found: dict[int, list[tuple[int, bytes, bytes]]] = {DEFAULT: []}
     at = 0
     while at < len(payload):
         kind, family, key_bytes, value_bytes = _OPERATION.unpack_from(payload, at)
