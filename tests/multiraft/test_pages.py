@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import mmap
 import random
-import threading
+import sys
 from collections.abc import Iterator
-from typing import cast
+from types import FrameType
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +21,8 @@ KIB = 1024
 
 @pytest.fixture(autouse=True)
 def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What other tests have given back is none of these'."""
+    """What other tests have given back is none of these', also what is garbage of theirs."""
+    gc.collect()
     monkeypatch.setattr(pages, "_kept", type(pages._kept)())  # pyright: ignore[reportPrivateUsage]
     yield
     assert pages.kept_bytes() <= KEPT_BYTES_MAX
@@ -28,6 +32,10 @@ def filled(data: bytes) -> memoryview:
     memory = pages.lend(len(data))
     memory[:] = data
     return memory.toreadonly()
+
+
+def kept_memory() -> list[mmap.mmap]:
+    return [each.memory for each in pages._kept]  # pyright: ignore[reportPrivateUsage]
 
 
 def of(value: memoryview) -> Lent:
@@ -102,13 +110,42 @@ def test_no_more_is_kept_than_its_limit_and_the_oldest_goes_first() -> None:
         del values[0]
         assert pages.kept_bytes() <= KEPT_BYTES_MAX
     assert pages.kept_bytes() > KEPT_BYTES_MAX // 2
-    kept = list(pages._kept)  # pyright: ignore[reportPrivateUsage]
+    kept = kept_memory()
     assert any(each is newest for each in kept)
     assert not any(each is oldest for each in kept)
-    # A value that is larger than all that is kept has its memory alone, and leaves nothing.
-    del kept
     filled(bytes(KEPT_BYTES_MAX + 1))
-    assert pages.kept_bytes() <= KEPT_BYTES_MAX
+    assert kept_memory() == kept, "what is larger than all that is kept goes by itself"
+
+
+def test_what_does_not_fit_stays_where_it_was() -> None:
+    sizes = [100_000, 200_000, 400_000]
+    values = [filled(bytes(size)) for size in sizes]
+    memory = [of(value).memory for value in values]
+    while values:
+        del values[0]
+    value = filled(bytes(200_000))
+    assert of(value).memory is memory[1]
+    assert kept_memory() == [memory[0], memory[2]]
+
+
+def test_garbage_that_is_saved_keeps_its_memory() -> None:
+    """Garbage is ended in any order: what ends last may save what has given its memory back."""
+
+    class Keeper:
+        saved: memoryview | None = None
+
+        def __init__(self, view: memoryview) -> None:
+            self.view, self.me = view, self
+
+        def __del__(self) -> None:
+            Keeper.saved = self.view
+
+    Keeper(filled(b"a" * 70_000))
+    gc.collect()
+    assert Keeper.saved is not None
+    others = [filled(b"b" * 70_000) for _ in range(2)]
+    assert bytes(Keeper.saved) == b"a" * 70_000
+    del others
 
 
 def test_what_is_lent_is_hardly_more_than_what_it_is_counted_for() -> None:
@@ -119,21 +156,32 @@ def test_what_is_lent_is_hardly_more_than_what_it_is_counted_for() -> None:
 
 
 def test_threads_never_share_memory() -> None:
-    """Each fills what it borrowed with its own bytes, and finds them there."""
-    wrong: list[int] = []
+    """Another thread may borrow between any two lines of one that is about to."""
+    place = pages._fitting.__code__  # pyright: ignore[reportPrivateUsage]
+    interrupted = 0
+    for stop in range(1, 40):
+        pages._kept.clear()  # pyright: ignore[reportPrivateUsage]
+        for value in [filled(bytes(70_000)) for _ in range(3)]:
+            del value
+        others: list[memoryview] = []
+        lines = iter(range(1, 1000))
 
-    def borrow(mark: int) -> None:
-        rng, held = random.Random(mark), list[memoryview]()
-        for _ in range(400):
-            held.append(filled(bytes([mark]) * rng.randint(50_000, 60_000)))
-            if len(held) > 3:
-                value = held.pop(rng.randrange(4))
-                if bytes(value) != bytes([mark]) * len(value):
-                    wrong.append(mark)
+        def on_line(_: FrameType, event: str, __: object) -> Any:
+            if event == "line" and next(lines) == stop:  # noqa: B023 used within its turn
+                sys.settrace(None)
+                others.append(filled(b"o" * 70_000))  # noqa: B023
+            return on_line
 
-    threads = [threading.Thread(target=borrow, args=(mark,)) for mark in range(1, 5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+        def on_call(frame: FrameType, *_: object) -> Any:
+            return on_line if frame.f_code is place else None
+
+        before = sys.gettrace()
+        sys.settrace(on_call)
+        try:
+            memory = pages.lend(70_000)
+        finally:
+            sys.settrace(before)
+        memory[:] = b"m" * 70_000
+        interrupted += len(others)
+        assert all(other == b"o" * 70_000 for other in others)
+    assert interrupted > 5, "it was met in many places"

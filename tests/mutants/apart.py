@@ -46,9 +46,31 @@ MUTANTS = [
         "memory_is_lent_again_while_somebody_looks_at_it",
         32,
         "safety P9",
-        (pages.lend, "    return view[", "    _back(memory)\n    return view["),
+        (
+            pages.lend,
+            "    return view[",
+            "    _kept.append(_Back(memory, lambda: None))\n    return view[",
+        ),
         paged("memory_is_nobody_elses_while_anybody_looks_at_a_part_of_it"),
+    ),
+    mutant(
+        "memory_is_looked_at_and_then_taken",
+        32,
+        "safety P9",
+        (pages._fitting, "each = _kept.pop()", "each = _kept[-1]"),
         paged("threads_never_share_memory"),
+        also=(
+            pages._fitting,
+            "            found = each.memory\n",
+            "            found = each.memory\n            each in _kept and _kept.remove(each)\n",
+        ),
+    ),
+    mutant(
+        "garbage_that_is_saved_has_lost_its_memory",
+        32,
+        "safety P9",
+        (pages._fitting, "if each.lent() is not None:", "if False:"),
+        paged("garbage_that_is_saved_keeps_its_memory"),
     ),
     mutant(
         "what_lay_in_memory_before_is_written_with_a_value",
@@ -70,6 +92,13 @@ MUTANTS = [
         "contract 5",
         (pages._fitting, " <= size_bytes + size_bytes // 4 + PAGE_BYTES", ""),
         paged("what_is_back_is_used_again_by_what_needs_most_of_it"),
+    ),
+    mutant(
+        "memory_that_does_not_fit_is_the_next_to_go",
+        32,
+        "contract 5",
+        (pages._fitting, "_kept.extend(reversed(passed))", "_kept.extendleft(passed)"),
+        paged("what_does_not_fit_stays_where_it_was"),
     ),
     mutant(
         "a_part_of_a_value_passes_for_all_of_its_memory",

@@ -1,8 +1,8 @@
 """CRC32C with types: the one place that touches the untyped library.
 
 The library takes bytes only (no bytearray, no memoryview) and runs at memory speed. For memory that
-lies elsewhere (`pages`) there is the function in C that it calls itself, which works without the
-interpreter's lock. Who has what it wants checked behind something else in bytes, and does not want
+lies elsewhere (`pages`) there is the function in C that it calls itself. Who has what it wants
+checked behind something else in bytes, and does not want
 to copy it, begins with the checksum that leads over that to where it wants to be: a CRC can be run
 backwards, because of the 256 values that a step adds no two have the same upper byte, so a result
 tells which one it was.
@@ -34,8 +34,9 @@ def _in_c() -> Callable[[int, object, int], int] | None:
     None where that holds it inside itself, or there is none: then bytes are made to be checked.
     """
     try:
-        function = ctypes.CDLL(_library._crc32c.__file__).crc32c_extend  # noqa: SLF001 where it is
-    except AttributeError:
+        # It keeps the interpreter's lock, as what copies a value does: to have it back costs more.
+        function = ctypes.PyDLL(_library._crc32c.__file__).crc32c_extend  # noqa: SLF001 where it is
+    except (AttributeError, OSError):
         return None
     function.restype = ctypes.c_uint32
     function.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t)

@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import weakref
 from collections import deque
 from contextlib import suppress
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from rakit.raft import Payload
 
@@ -34,6 +35,9 @@ from rakit.raft import Payload
 PAGE_BYTES: Final = 4096
 #: What is kept for later values, in all: as much as the newest entries let go of at a time, twice.
 KEPT_BYTES_MAX: Final = 8 << 20
+
+#: Memory and no file: the process's own.
+_FLAGS: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class Lent:
@@ -47,10 +51,10 @@ class Lent:
     __hash__ = object.__hash__
 
     def __del__(self) -> None:
-        """Take the memory back: no view of it is left."""
+        """Take the memory back: no view of it is left, or all are garbage that is collected."""
         # Not where it was taken, but was not lent yet.
         if hasattr(self, "memory"):
-            _back(self.memory)
+            _back(_Back(self.memory, weakref.ref(self)))
 
     def whole(self) -> memoryview:
         """The value, to read."""
@@ -61,8 +65,15 @@ class Lent:
         return _bytes_of(self)[: _end(self.size_bytes)].toreadonly()
 
 
+class _Back(NamedTuple):
+    """Memory that is back, and for what it was lent: what ends garbage may save a view of it."""
+
+    memory: mmap.mmap
+    lent: weakref.ref[Lent]
+
+
 #: What is back, newest last.
-_kept: deque[mmap.mmap] = deque()
+_kept: deque[_Back] = deque()
 
 
 def lend(size_bytes: int) -> memoryview:
@@ -92,25 +103,46 @@ def pages_of(value: Payload) -> memoryview | None:
 
 def kept_bytes() -> int:
     """What is back and kept."""
-    return sum([len(memory) for memory in tuple(_kept)])
+    # A list is made before it is filled: to make it may collect garbage, and bring memory back.
+    return sum([len(each.memory) for each in list(_kept)])
 
 
 def _fitting(size_bytes: int) -> mmap.mmap:
+    passed: list[_Back] = []
+    found: mmap.mmap | None = None
     for _ in range(len(_kept)):
         try:
-            memory = _kept.pop()
+            each = _kept.pop()
         except IndexError:  # another thread has it
             break
-        if size_bytes <= len(memory) <= size_bytes + size_bytes // 4 + PAGE_BYTES:
-            return memory
-        _kept.appendleft(memory)
+        if each.lent() is not None:
+            continue
+        if size_bytes <= len(each.memory) <= size_bytes + size_bytes // 4 + PAGE_BYTES:
+            found = each.memory
+            break
+        passed.append(each)
+    _kept.extend(reversed(passed))
+    return _fresh(size_bytes) if found is None else found
+
+
+def _fresh(size_bytes: int) -> mmap.mmap:
     # In an eighth of its size: a value a little longer than the one before may have its memory.
     step = max(PAGE_BYTES, 1 << max(0, size_bytes.bit_length() - 4))
-    return mmap.mmap(-1, size_bytes + -size_bytes % step)
+    length = size_bytes + -size_bytes % step
+    try:
+        return mmap.mmap(-1, length, flags=_FLAGS)
+    except OSError:
+        _kept.clear()
+    try:
+        return mmap.mmap(-1, length, flags=_FLAGS)
+    except OSError as error:
+        raise MemoryError(f"the system has no {length} bytes for a value: {error}") from error
 
 
-def _back(memory: mmap.mmap) -> None:
-    _kept.append(memory)
+def _back(back: _Back) -> None:
+    if len(back.memory) > KEPT_BYTES_MAX:
+        return
+    _kept.append(back)
     while kept_bytes() > KEPT_BYTES_MAX:
         with suppress(IndexError):  # another thread has it
             _kept.popleft()

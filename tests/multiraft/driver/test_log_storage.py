@@ -498,6 +498,7 @@ def test_a_view_of_something_else_is_not_taken_for_the_stored_value(size: int) -
 def test_lent_memory_is_checked_alike_without_the_function_in_c(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert checksums._extend_in_c is not None, "the library here lets it be found"  # pyright: ignore[reportPrivateUsage]
     data = bytes(range(256)) * 300
     payload, checksum = join_payload(GROUP, (7, INDEX), [data])
     assert checksum == entry_checksum(GROUP, Entry(7, INDEX, data=data))

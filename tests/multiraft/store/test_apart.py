@@ -170,6 +170,7 @@ def test_what_lies_in_pages_is_written_from_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is copied, zeros follow it, and its memory is back when it is written."""
+    monkeypatch.setattr(pages, "_kept", type(pages._kept)())  # pyright: ignore[reportPrivateUsage]
     whole, written = os.pwritev, list[object]()
 
     def seen(descriptor: int, pieces: Sequence[memoryview], offset: int) -> int:

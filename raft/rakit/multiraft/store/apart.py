@@ -29,6 +29,7 @@ FF stands where an entry has its type, and is none, so a reference is told from 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import struct
@@ -57,8 +58,9 @@ logger = logging.getLogger(__name__)
 _REFERENCE: Final = struct.Struct("<QIBQQ")
 _MARK: Final = 0xFF
 _MARK_AT: Final = 12
-#: Written at a time, if no value is longer: 1,024 pages, as many pieces as systems take at most.
+#: Written at a time, if no value is longer, and in how many pieces: what systems take at most.
 _WRITE_BYTES: Final = 4 << 20
+_PIECES_MAX: Final = 1024
 #: Files that are kept open for reading.
 _OPEN_COUNT_MAX: Final = 64
 _CLOSE_WAIT_SECONDS: Final = 1.0
@@ -205,8 +207,11 @@ class Values:
 
     def _write_pieces(self, at: int, pieces: list[memoryview]) -> None:
         """A disk that is nearly full takes a part, and then says so."""
+        assert len(pieces) <= _PIECES_MAX, "more pieces than a system writes at a time"
         while pieces:
             done = os.pwritev(self._descriptor, pieces, at)
+            if not done:
+                raise OSError(errno.ENOSPC, "the disk took nothing and said nothing")
             at += done
             while pieces and done >= len(pieces[0]):
                 done -= len(pieces.pop(0))
