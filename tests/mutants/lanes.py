@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from rakit.multiraft.framed import FramedStream
-from rakit.multiraft.frames import Frames
 from rakit.multiraft.lane_port import LanePort
 from rakit.multiraft.link import Link
 from rakit.multiraft.transport import Transport
 from tests.mutants import mutant, named_in
 
-frames = named_in("multiraft/host/test_frames.py")
 framed = named_in("multiraft/host/test_framed.py")
 ports = named_in("multiraft/host/test_lane_port.py")
 lanes = named_in("multiraft/host/test_lanes.py")
 
 MUTANTS = [
-    mutant(
-        "memory_that_somebody_looks_at_is_read_into",
-        29,
-        "safety P9",
-        (Frames.take_back, "memory.append(memory.pop())", "pass"),
-        frames("memory_that_somebody_looks_at_is_not_used_again"),
-    ),
-    mutant(
-        "a_small_message_is_read_into_memory_of_a_large_one",
-        29,
-        "contract 5",
-        (Frames._memory, " <= 2 * size_bytes", ""),
-        frames("memory_is_used_for_what_needs_most_of_it_only"),
-    ),
-    mutant(
-        "memory_that_is_used_again_counts_as_kept",
-        29,
-        "contract 5",
-        (Frames._memory, "self._spare_bytes -= len(memory)", "pass"),
-        frames("memory_of_several_messages_is_kept_within_a_limit"),
-    ),
     mutant(
         "a_stream_that_has_ended_takes_a_living_ones_place",
         29,

@@ -82,8 +82,6 @@ class FramedStream(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._frames = Frames()
         self._messages: deque[Frame] = deque()
-        #: What was read last, if its memory can be used again.
-        self._looked_at: memoryview | None = None
         self._received_bytes = 0
         self._is_paused = False
         self._ended = False
@@ -96,11 +94,8 @@ class FramedStream(asyncio.BufferedProtocol):
     async def read(self) -> Frame | None:
         """Returns the next message; None at the end.
 
-        Nobody may use it any more when the next is read: what is kept of it is copied before.
+        Whoever keeps a part of a large one keeps all of its memory.
         """
-        if self._looked_at is not None:
-            self._frames.take_back(self._looked_at)
-            self._looked_at = None
         while not self._messages:
             if self._ended:
                 return None
@@ -116,7 +111,6 @@ class FramedStream(asyncio.BufferedProtocol):
             self._is_paused = False
             if not self._ended:
                 self._connection.resume_reading()
-        self._looked_at = message if isinstance(message, memoryview) else None
         return message
 
     async def write(self, message: bytes) -> None:

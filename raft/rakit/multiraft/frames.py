@@ -2,15 +2,13 @@
 
 `Frames` owns the memory that a socket is read into. What is small is gathered in one buffer and
 copied out of it; a message that does not fit there gets memory of its own, into which the socket is
-read directly and which is handed over as it is, so that a megabyte is not moved once more. That
-memory may be given back, for a later one: to clear a fresh megabyte takes as long as to copy one.
-The next one has often begun by then, so what several were read into is kept.
+read directly and which is handed over as it is, so that a megabyte is not moved once more. It is
+lent (`pages`), and used again when nobody looks at the message any more: to clear a fresh megabyte
+takes as long as to copy one.
 
 Rules:
 
 - A length above the limit is refused before anything is set aside for it.
-- What is given back is used again only if nobody holds a part of it, and for a message that needs
-  most of it: those that wait to be read must not hold far more than they are counted for.
 - The limit starts at that of a hello: until its peer was judged, a stream may not ask for more. It
   may rise behind the next message only, which is cut off before anybody can have looked at it.
 
@@ -21,16 +19,14 @@ the way is found by what it makes of the messages: entries carry a checksum of t
 from __future__ import annotations
 
 import struct
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
+
+from rakit.multiraft import pages
 
 Frame: TypeAlias = bytes | memoryview
 
 #: Gathers small messages; one that is longer, head included, is read into memory of its own.
 BUFFER_BYTES: Final = 64 << 10
-#: What a stream keeps for later messages, in all: of four batches of a megabyte, or a full request.
-SPARE_BYTES_MAX: Final = 5 << 20
-#: Memory is taken in multiples of this, so that a message a little larger than the one before fits.
-SPARE_STEP_BYTES: Final = 64 << 10
 #: A stream whose peer has not been judged yet carries no longer message.
 HELLO_BYTES_MAX: Final = 4 << 10
 
@@ -59,9 +55,6 @@ class Frames:
         #: The message that gets memory of its own, and how much of it there is.
         self._large: memoryview | None = None
         self._large_bytes = 0
-        #: What was given back, oldest first.
-        self._spares: list[bytearray] = []
-        self._spare_bytes = 0
 
     def allow(self, message_bytes_max: int, *, behind_next: bool = False) -> None:
         """Takes longer messages, at once or only from behind the next one on."""
@@ -87,32 +80,7 @@ class Frames:
         if self._large_bytes < len(self._large):
             return []
         message, self._large = self._large, None
-        return [message]
-
-    def take_back(self, message: memoryview) -> None:
-        """Takes the memory of a message, which nobody may look at any more."""
-        memory = cast("bytearray", message.obj)
-        try:
-            # Whoever read it may hold it while waiting for the next one.
-            message.release()
-            memory.append(memory.pop())
-        except BufferError:  # somebody looks at a part of it
-            return
-        if len(memory) > SPARE_BYTES_MAX:
-            return
-        self._spares.append(memory)
-        self._spare_bytes += len(memory)
-        while self._spare_bytes > SPARE_BYTES_MAX:
-            self._spare_bytes -= len(self._spares.pop(0))
-
-    def _memory(self, size_bytes: int) -> bytearray:
-        """Memory for a large message: the newest that was given back and fits, or fresh one."""
-        for at in range(len(self._spares) - 1, -1, -1):
-            if size_bytes <= len(self._spares[at]) <= 2 * size_bytes:
-                memory = self._spares.pop(at)
-                self._spare_bytes -= len(memory)
-                return memory
-        return bytearray(size_bytes + -size_bytes % SPARE_STEP_BYTES)
+        return [message.toreadonly()]
 
     def _cut(self) -> list[Frame]:
         messages: list[Frame] = []
@@ -131,7 +99,7 @@ class Frames:
                 self._message_bytes_max = self._next_bytes_max
                 continue
             if HEAD_BYTES + size > BUFFER_BYTES:
-                self._large = memoryview(self._memory(size))[:size]
+                self._large = pages.lend(size)
                 self._large_bytes = end - start
                 self._large[: end - start] = self._view[start:end]
                 at = end

@@ -1,9 +1,9 @@
-"""Memory for large values: whole pages, which a disk takes as they are, used again and again.
+"""Memory for what is large: whole pages, which a disk takes as they are, used again and again.
 
 A disk that is written to past the operating system's cache wants memory that begins and ends with
 pages. A value that lies in such memory from the moment it is put together is written from there;
-from anywhere else it is copied once more, by a thread that holds the interpreter meanwhile, which
-cost a sixth of what a node takes in (0024).
+from anywhere else it is copied once more, by a thread that holds the interpreter meanwhile (0024).
+What comes from other nodes is read into such memory as well.
 
 Rules:
 
@@ -35,6 +35,9 @@ from rakit.raft import Payload
 PAGE_BYTES: Final = 4096
 #: What is kept for later values, in all: as much as the newest entries let go of at a time, twice.
 KEPT_BYTES_MAX: Final = 8 << 20
+
+#: From this size on the system is asked for pages of that size, which cost less in every copy.
+HUGE_PAGE_BYTES: Final = 2 << 20
 
 #: Memory and no file: the process's own.
 _FLAGS: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -130,9 +133,17 @@ def _fresh(size_bytes: int) -> mmap.mmap:
     step = max(PAGE_BYTES, 1 << max(0, size_bytes.bit_length() - 4))
     length = size_bytes + -size_bytes % step
     try:
-        return mmap.mmap(-1, length, flags=_FLAGS)
+        memory = mmap.mmap(-1, length, flags=_FLAGS)
     except OSError:
         _kept.clear()
+        memory = _last_resort(length)
+    if length >= HUGE_PAGE_BYTES:
+        with suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def _last_resort(length: int) -> mmap.mmap:
     try:
         return mmap.mmap(-1, length, flags=_FLAGS)
     except OSError as error:

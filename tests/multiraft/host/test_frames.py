@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import cycle
-from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rakit.multiraft import pages
 from rakit.multiraft.frames import (
     BUFFER_BYTES,
     HEAD_BYTES,
     HELLO_BYTES_MAX,
-    SPARE_BYTES_MAX,
     Frames,
     FrameTooLongError,
     head,
@@ -77,93 +75,23 @@ def one(frames: Frames, data: bytes) -> memoryview:
 
 
 @given(st.lists(st.integers(BUFFER_BYTES, 4 * BUFFER_BYTES), min_size=1, max_size=8))
-def test_memory_that_is_given_back_is_used_again(sizes: list[int]) -> None:
+def test_a_large_message_is_read_into_memory_that_is_lent(sizes: list[int]) -> None:
     frames = Frames()
     frames.allow(1 << 20)
-    kept: list[bytearray] = []
     for number, size in enumerate(sizes):
         message = one(frames, framed(bytes([number + 1]) * size))
         assert message == bytes([number + 1]) * size
-        memory = cast("bytearray", message.obj)
-        fitting = [each for each in kept if size <= len(each) <= 2 * size]
-        assert memory is fitting[-1] if fitting else not any(memory is each for each in kept)
-        kept = [*(each for each in kept if each is not memory), memory]
-        frames.take_back(message)
-        with pytest.raises(ValueError, match="released"):
-            len(message)
+        assert message.readonly
+        assert pages.lent_for(message) is not None
 
 
-def test_memory_that_somebody_looks_at_is_not_used_again() -> None:
+def test_a_message_stays_what_it_is_while_somebody_looks_at_a_part_of_it() -> None:
     frames = Frames()
     frames.allow(1 << 20)
-    first = one(frames, framed(b"1" * (2 * BUFFER_BYTES)))
-    part = first[5:10]
-    frames.take_back(first)
-    assert one(frames, framed(b"2" * (2 * BUFFER_BYTES))) == b"2" * (2 * BUFFER_BYTES)
+    part = one(frames, framed(b"1" * (2 * BUFFER_BYTES)))[5:10]
+    others = [one(frames, framed(b"2" * (2 * BUFFER_BYTES))) for _ in range(3)]
+    assert all(other == b"2" * (2 * BUFFER_BYTES) for other in others)
     assert bytes(part) == b"11111"
-
-
-MEBIBYTE = 1 << 20
-
-
-def memory_of(frames: Frames, *sizes: int) -> list[object]:
-    """Reads messages of these sizes, gives all back, and returns what they were read into."""
-    read = [one(frames, framed(bytes([at]) * size)) for at, size in enumerate(sizes)]
-    assert [bytes(each) for each in read] == [bytes([at]) * size for at, size in enumerate(sizes)]
-    memory: list[object] = [each.obj for each in read]
-    for each in read:
-        frames.take_back(each)
-    return memory
-
-
-def same(left: Sequence[object], right: Sequence[object]) -> bool:
-    return [id(each) for each in left] == [id(each) for each in right]
-
-
-def test_memory_of_several_messages_is_kept_within_a_limit() -> None:
-    frames = Frames()
-    frames.allow(SPARE_BYTES_MAX)
-    # Four of a little over a mebibyte fit, and their successors may be a little larger.
-    first = memory_of(frames, *[MEBIBYTE + 1] * 6)
-    for _ in range(8):
-        again = memory_of(frames, *[MEBIBYTE + 40] * 6)
-        assert same(again[:4], first[:1:-1])
-        assert not {id(each) for each in again[4:]} & {id(each) for each in first}
-        first = again
-
-
-@pytest.mark.parametrize("size", [MEBIBYTE // 2 - 1, 2 * MEBIBYTE])
-def test_memory_is_used_for_what_needs_most_of_it_only(size: int) -> None:
-    frames = Frames()
-    frames.allow(SPARE_BYTES_MAX)
-    fits = memory_of(frames, MEBIBYTE)
-    for _ in range(20):
-        assert same(memory_of(frames, size, MEBIBYTE)[1:], fits)
-    # It is kept until there is no room: the oldest goes.
-    memory_of(frames, *[size] * (SPARE_BYTES_MAX // size + 1))
-    again = memory_of(frames, *[MEBIBYTE] * (SPARE_BYTES_MAX // MEBIBYTE))
-    assert all(each is not fits[0] for each in again)
-
-
-def test_one_very_large_message_costs_no_other_its_memory() -> None:
-    frames = Frames()
-    frames.allow(2 * SPARE_BYTES_MAX)
-    held = memory_of(frames, MEBIBYTE)
-    memory_of(frames, SPARE_BYTES_MAX + 1)
-    assert same(memory_of(frames, MEBIBYTE), held)
-    whole = memory_of(frames, SPARE_BYTES_MAX)
-    assert same(memory_of(frames, SPARE_BYTES_MAX), whole)
-
-
-def test_very_large_memory_is_not_kept() -> None:
-    frames = Frames()
-    frames.allow(4 * SPARE_BYTES_MAX)
-    first = one(frames, framed(bytes(SPARE_BYTES_MAX + 1)))
-    held = first.obj
-    frames.take_back(first)
-    with pytest.raises(ValueError, match="released"):
-        len(first)
-    assert one(frames, framed(bytes(SPARE_BYTES_MAX))).obj is not held
 
 
 def test_before_the_hello_was_judged_only_a_hello_fits() -> None:
