@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import mmap
+import os
 import random
 import sys
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
 from typing import Any, cast
 
 import pytest
@@ -155,33 +157,79 @@ def test_what_is_lent_is_hardly_more_than_what_it_is_counted_for() -> None:
         assert len(of(pages.lend(size)).memory) <= size + size // 4 + 2 * PAGE_BYTES
 
 
+def at_line(stop: int, of: CodeType, act: Callable[[], None]) -> Callable[[], None]:
+    """Has something happen between two lines of a function, by its own thread; returns the end."""
+    lines, before = iter(range(1, 1000)), sys.gettrace()
+
+    def on_line(_: FrameType, event: str, __: object) -> Any:
+        if event == "line" and next(lines) == stop:
+            sys.settrace(before)
+            act()
+        return on_line
+
+    def on_call(frame: FrameType, *_: object) -> Any:
+        return on_line if frame.f_code is of else None
+
+    sys.settrace(on_call)
+    return lambda: sys.settrace(before)
+
+
 def test_threads_never_share_memory() -> None:
     """Another thread may borrow between any two lines of one that is about to."""
-    place = pages._fitting.__code__  # pyright: ignore[reportPrivateUsage]
-    interrupted = 0
+    met = 0
     for stop in range(1, 40):
         pages._kept.clear()  # pyright: ignore[reportPrivateUsage]
         for value in [filled(bytes(70_000)) for _ in range(3)]:
             del value
         others: list[memoryview] = []
-        lines = iter(range(1, 1000))
 
-        def on_line(_: FrameType, event: str, __: object) -> Any:
-            if event == "line" and next(lines) == stop:  # noqa: B023 used within its turn
-                sys.settrace(None)
-                others.append(filled(b"o" * 70_000))  # noqa: B023
-            return on_line
+        def borrow(into: list[memoryview] = others) -> None:
+            into.append(filled(b"o" * 70_000))
 
-        def on_call(frame: FrameType, *_: object) -> Any:
-            return on_line if frame.f_code is place else None
-
-        before = sys.gettrace()
-        sys.settrace(on_call)
+        end = at_line(stop, pages._fitting.__code__, borrow)  # pyright: ignore[reportPrivateUsage]
         try:
             memory = pages.lend(70_000)
         finally:
-            sys.settrace(before)
+            end()
         memory[:] = b"m" * 70_000
-        interrupted += len(others)
+        met += len(others)
         assert all(other == b"o" * 70_000 for other in others)
-    assert interrupted > 5, "it was met in many places"
+    assert met > 5, "it was met in many places"
+
+
+def test_no_more_is_kept_also_if_much_comes_back_while_memory_is_looked_for() -> None:
+    most = 0
+    for stop in range(1, 60):
+        pages._kept.clear()  # pyright: ignore[reportPrivateUsage]
+        held = [filled(bytes(1 << 20)) for _ in range(8)]
+        for value in [filled(bytes(1 << 20)) for _ in range(8)]:
+            del value
+        end = at_line(stop, pages._fitting.__code__, held.clear)  # pyright: ignore[reportPrivateUsage]
+        try:
+            value = pages.lend(3 << 20)
+        finally:
+            end()
+        most = max(most, pages.kept_bytes())
+        del value
+    assert 0 < most <= KEPT_BYTES_MAX
+
+
+def test_where_the_system_has_no_memory_what_is_kept_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    value = filled(bytes(70_000))
+    del value
+    real, refusals = mmap.mmap, [1]
+
+    def refusing(*args: Any, **kwargs: Any) -> mmap.mmap:
+        if refusals and pages.kept_bytes() >= refusals[0]:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(mmap, "mmap", refusing)
+    assert bytes(filled(b"a" * 200_000)) == b"a" * 200_000
+    assert pages.kept_bytes() > 0, "what was lent is back"
+    refusals[0] = 0
+    with pytest.raises(MemoryError, match="the system has no 3145728 bytes for a value"):
+        pages.lend(3 << 20)
+    assert pages.kept_bytes() == 0

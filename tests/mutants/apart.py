@@ -83,8 +83,15 @@ MUTANTS = [
         "memory_that_is_back_is_kept_without_a_limit",
         32,
         "contract 5",
-        (pages._back, "while kept_bytes() > KEPT_BYTES_MAX:", "while False:"),
+        (pages._back, "    _trim(KEPT_BYTES_MAX - len(back.memory))\n", ""),
         paged("no_more_is_kept_than_its_limit_and_the_oldest_goes_first"),
+    ),
+    mutant(
+        "memory_that_comes_back_meanwhile_is_kept_beyond_the_limit",
+        32,
+        "contract 5",
+        (pages._fitting, "        _trim(KEPT_BYTES_MAX)", "        pass"),
+        paged("no_more_is_kept_also_if_much_comes_back_while_memory_is_looked_for"),
     ),
     mutant(
         "a_small_value_lies_in_memory_of_a_large_one",

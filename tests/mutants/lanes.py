@@ -5,6 +5,7 @@ from __future__ import annotations
 from rakit.multiraft.framed import FramedStream
 from rakit.multiraft.lane_port import LanePort
 from rakit.multiraft.link import Link
+from rakit.multiraft.session import Session
 from rakit.multiraft.transport import Transport
 from tests.mutants import mutant, named_in
 
@@ -13,6 +14,20 @@ ports = named_in("multiraft/host/test_lane_port.py")
 lanes = named_in("multiraft/host/test_lanes.py")
 
 MUTANTS = [
+    mutant(
+        "a_message_is_held_while_the_next_is_waited_for",
+        29,
+        "contract 5",
+        (Session._read_one, "        data = received(", "        self.data = data = received("),
+        lanes("nothing_of_a_message_is_held_while_the_next_is_waited_for"),
+    ),
+    mutant(
+        "a_message_that_never_is_whole_is_kept",
+        29,
+        "contract 5",
+        (FramedStream.connection_lost, "        self._frames.drop()\n", ""),
+        framed("on_either_loop"),
+    ),
     mutant(
         "a_stream_that_has_ended_takes_a_living_ones_place",
         29,

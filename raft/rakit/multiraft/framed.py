@@ -13,7 +13,8 @@ Rules:
   peer that cannot be reached this way stays on gRPC.
 - One task reads a stream and one writes it. A write waits while much has not left yet, and nothing
   is read from the socket while much waits for the reader.
-- A message may be looked at until the next one is read: its memory may be used again then.
+- A message may be looked at as long as anybody likes; who keeps a part of a large one keeps all of
+  its memory.
 - A stream that ended reads as its end; what is written to it then goes nowhere, as what was
   written a moment before did. Raft sends it again.
 - Whether a peer is gone is found by the control lane, which has pings of its own; the data lane
@@ -217,6 +218,7 @@ class FramedStream(asyncio.BufferedProtocol):
         if exc is not None:
             _log.info("a data lane broke: %s", exc)
         self._end()
+        self._frames.drop()
         if not self.lost.done():
             self.lost.set_result(None)
 

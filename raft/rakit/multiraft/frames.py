@@ -82,6 +82,10 @@ class Frames:
         message, self._large = self._large, None
         return [message.toreadonly()]
 
+    def drop(self) -> None:
+        """Lets go of a message that will never be whole; nothing is read after that."""
+        self._large = None
+
     def _cut(self) -> list[Frame]:
         messages: list[Frame] = []
         at, end = 0, self._filled_bytes

@@ -124,7 +124,9 @@ def _fitting(size_bytes: int) -> mmap.mmap:
             found = each.memory
             break
         passed.append(each)
-    _kept.extend(reversed(passed))
+    if passed:
+        _kept.extend(reversed(passed))
+        _trim(KEPT_BYTES_MAX)  # others may have brought theirs back meanwhile
     return _fresh(size_bytes) if found is None else found
 
 
@@ -138,7 +140,7 @@ def _fresh(size_bytes: int) -> mmap.mmap:
         _kept.clear()
         memory = _last_resort(length)
     if length >= HUGE_PAGE_BYTES:
-        with suppress(OSError):  # a system without them
+        with suppress(OSError, AttributeError):  # a system without them
             memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
@@ -153,10 +155,15 @@ def _last_resort(length: int) -> mmap.mmap:
 def _back(back: _Back) -> None:
     if len(back.memory) > KEPT_BYTES_MAX:
         return
+    _trim(KEPT_BYTES_MAX - len(back.memory))
     _kept.append(back)
-    while kept_bytes() > KEPT_BYTES_MAX:
-        with suppress(IndexError):  # another thread has it
-            _kept.popleft()
+
+
+def _trim(bytes_max: int) -> None:
+    kept = kept_bytes()
+    with suppress(IndexError):  # another thread has it
+        while kept > bytes_max:
+            kept -= len(_kept.popleft().memory)
 
 
 def _end(size_bytes: int) -> int:

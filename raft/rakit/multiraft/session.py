@@ -116,15 +116,26 @@ class Session:
         raise SessionEndedError(self._end_reason)
 
     async def _read(self, stream: Stream) -> None:
-        while (data := received(await stream.read())) is not None:
-            request, envelopes = codec.read_request(data)
-            if request.HasField("ping"):
-                self._pong = self._events.pinged(self.node_id, request.ping)
-                self._wake.ring()
-            if request.HasField("leaderships"):
-                self._events.announced(self.node_id, request.leaderships)
-            if request.number:
-                await self._take(request.number, envelopes, len(data))
+        while await self._read_one(stream):
+            pass
+
+    async def _read_one(self, stream: Stream) -> bool:
+        """False at the end. Nothing of a message is held while the next one is waited for."""
+        data = received(await stream.read())
+        if data is None:
+            return False
+        size_bytes = len(data)
+        request, envelopes = codec.read_request(data)
+        # Its memory is of use to others while this waits for room.
+        del data
+        if request.HasField("ping"):
+            self._pong = self._events.pinged(self.node_id, request.ping)
+            self._wake.ring()
+        if request.HasField("leaderships"):
+            self._events.announced(self.node_id, request.leaderships)
+        if request.number:
+            await self._take(request.number, envelopes, size_bytes)
+        return True
 
     async def _take(self, number: int, envelopes: list[Envelope], size_bytes: int) -> None:
         if number != self._received + 1:

@@ -9,13 +9,16 @@ import asyncio
 import dataclasses
 import logging
 import socket
+import weakref
+from contextlib import suppress
 from enum import Enum
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import grpc.aio
 import pytest
 
+from rakit.multiraft import pages
 from rakit.multiraft.config import LinkConfig
 from rakit.multiraft.framed import FramedStream, LaneServer, dial
 from rakit.multiraft.frames import head
@@ -592,3 +595,40 @@ async def test_a_session_ends_though_its_peer_takes_nothing(make: MakeEnd) -> No
     async with asyncio.timeout(5):
         with pytest.RaisesGroup(pytest.RaisesExc(SessionEndedError, match="took its place")):
             await running
+
+
+async def test_nothing_of_a_message_is_held_while_the_next_is_waited_for(make: MakeEnd) -> None:
+    end = await make(2)
+    data = encoded(1, [append(1 << 20)])
+    lent: list[weakref.ref[object]] = []
+
+    class Once:
+        """A stream that carries one large message, and then nothing."""
+
+        def __init__(self) -> None:
+            self.waiting = asyncio.Event()
+
+        async def read(self) -> memoryview:
+            if lent:
+                self.waiting.set()
+                await asyncio.Event().wait()
+            message = pages.lend(len(data))
+            message[:] = data
+            lent.append(weakref.ref(cast("object", message.obj)))
+            return message.toreadonly()
+
+        async def write(self, message: bytes) -> None:
+            del message
+
+        async def abort(self, code: object, details: str) -> NoReturn:
+            raise AssertionError(f"{code}: {details}")
+
+    stream = Once()
+    serving = Session(1, DATA, PATIENT, end)
+    running = asyncio.create_task(serving.run(stream))
+    await stream.waiting.wait()
+    assert len(end.arrivals) == 1
+    assert lent[0]() is None, "its memory is back"
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
