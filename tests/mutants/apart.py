@@ -97,7 +97,7 @@ MUTANTS = [
         "a_small_value_lies_in_memory_of_a_large_one",
         32,
         "contract 5",
-        (pages._fitting, " <= size_bytes + size_bytes // 4 + PAGE_BYTES", ""),
+        (pages._fitting, " <= most_bytes", ""),
         paged("what_is_back_is_used_again_by_what_needs_most_of_it"),
     ),
     mutant(

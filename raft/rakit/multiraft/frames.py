@@ -103,7 +103,7 @@ class Frames:
                 self._message_bytes_max = self._next_bytes_max
                 continue
             if HEAD_BYTES + size > BUFFER_BYTES:
-                self._large = pages.lend(size)
+                self._large = pages.lend(size, briefly=True)
                 self._large_bytes = end - start
                 self._large[: end - start] = self._view[start:end]
                 at = end

@@ -79,10 +79,14 @@ class _Back(NamedTuple):
 _kept: deque[_Back] = deque()
 
 
-def lend(size_bytes: int) -> memoryview:
-    """Memory for a value of this size, to be filled; what it held is not cleared."""
+def lend(size_bytes: int, *, briefly: bool = False) -> memoryview:
+    """Memory for a value of this size, to be filled; what it held is not cleared.
+
+    What is needed ``briefly`` may have up to twice as much: messages differ more than values.
+    """
     assert size_bytes > 0, "nothing needs no memory"
-    memory = _fitting(size_bytes)
+    spare_bytes = size_bytes if briefly else size_bytes // 4
+    memory = _fitting(size_bytes, size_bytes + spare_bytes + PAGE_BYTES)
     lent: Lent = _kind(len(memory)).from_buffer(memory)
     lent.memory, lent.size_bytes = memory, size_bytes
     view, end = _bytes_of(lent), _end(size_bytes)
@@ -110,7 +114,7 @@ def kept_bytes() -> int:
     return sum([len(each.memory) for each in list(_kept)])
 
 
-def _fitting(size_bytes: int) -> mmap.mmap:
+def _fitting(size_bytes: int, most_bytes: int) -> mmap.mmap:
     passed: list[_Back] = []
     found: mmap.mmap | None = None
     for _ in range(len(_kept)):
@@ -120,7 +124,7 @@ def _fitting(size_bytes: int) -> mmap.mmap:
             break
         if each.lent() is not None:
             continue
-        if size_bytes <= len(each.memory) <= size_bytes + size_bytes // 4 + PAGE_BYTES:
+        if size_bytes <= len(each.memory) <= most_bytes:
             found = each.memory
             break
         passed.append(each)
