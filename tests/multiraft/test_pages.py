@@ -104,6 +104,15 @@ def test_what_is_back_is_used_again_by_what_needs_most_of_it() -> None:
     assert again == b"c" * 69_000
 
 
+def test_what_is_needed_briefly_may_have_twice_as_much() -> None:
+    first = filled(bytes(400_000))
+    memory = of(first).memory
+    del first
+    for size, fits in ((150_000, False), (250_000, True)):
+        assert (of(pages.lend(size, briefly=True)).memory is memory) is fits
+    assert of(pages.lend(250_000)).memory is not memory
+
+
 def test_no_more_is_kept_than_its_limit_and_the_oldest_goes_first() -> None:
     values = [filled(bytes([number]) * (1 << 20)) for number in range(20)]
     newest = of(values[-1]).memory

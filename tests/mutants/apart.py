@@ -101,6 +101,13 @@ MUTANTS = [
         paged("what_is_back_is_used_again_by_what_needs_most_of_it"),
     ),
     mutant(
+        "a_message_gets_memory_like_a_value",
+        32,
+        "decision 0024",
+        (pages.lend, "size_bytes if briefly else size_bytes // 4", "size_bytes // 4"),
+        paged("what_is_needed_briefly_may_have_twice_as_much"),
+    ),
+    mutant(
         "memory_that_does_not_fit_is_the_next_to_go",
         32,
         "contract 5",
