@@ -12,8 +12,9 @@ Rules:
   memory says so; nobody gives anything back by hand.
 - Whoever borrows memory fills it before anybody else sees it. Others get it to read only.
 - Behind a value lie zeros, up to the end of its last page: they are written with it.
-- What is back is used for a value that needs most of it, so nothing holds far more than it counts
-  for. So much of it is kept, and no more; what has been back for longest goes first.
+- What is back is used for a value that needs most of it, or for a message that needs half, so
+  nothing holds far more than it counts for. So much of it is kept, and no more; what has been back
+  for longest goes first.
 
 It is one for the process, as the allocator is, and of all its threads: each step of its own is one
 that the interpreter does not divide.
