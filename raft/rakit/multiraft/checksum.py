@@ -13,6 +13,7 @@ It has no rules of its own; who stores or sends a checksum says what it covers.
 from __future__ import annotations
 
 import ctypes
+import importlib
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -35,8 +36,9 @@ def _in_c() -> Callable[[int, object, int], int] | None:
     """
     try:
         # It keeps the interpreter's lock, as what copies a value does: to have it back costs more.
-        function = ctypes.PyDLL(_library._crc32c.__file__).crc32c_extend  # noqa: SLF001 where it is
-    except (AttributeError, OSError):
+        module = cast("Any", importlib.import_module("google_crc32c._crc32c"))
+        function = ctypes.PyDLL(module.__file__).crc32c_extend
+    except (ImportError, AttributeError, OSError):
         return None
     function.restype = ctypes.c_uint32
     function.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t)
