@@ -40,7 +40,7 @@ def test_what_goes_in_comes_out(
     data: st.DataObject,
 ) -> None:
     columns = columns_of(rows)
-    server_columns.check(columns)
+    server_columns.check(columns, columns.values)
     whole = [
         Record("t", 3, base + at, key, value, headers, time or 77, 77)
         for at, (key, value, headers, time) in enumerate(rows)

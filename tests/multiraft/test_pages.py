@@ -75,6 +75,77 @@ def test_a_part_of_a_value_is_no_whole_pages_but_knows_them() -> None:
         assert pages.pages_of(other) is None
 
 
+@pytest.mark.parametrize("size", [70_000, 69_632 + 13, 8 * PAGE_BYTES])
+@pytest.mark.parametrize("before", [13, 14, 90, PAGE_BYTES + 12, PAGE_BYTES + 13, 3 * PAGE_BYTES])
+def test_the_end_of_a_message_becomes_a_value_where_it_lies(before: int, size: int) -> None:
+    payload, head = random.Random(size).randbytes(size), b"thirteen-byte"
+    used = filled(b"\xff" * (before + size + 2 * PAGE_BYTES))
+    memory = of(used).memory
+    del used
+    message = pages.lend(before + size, page_at=before - len(head))
+    message[:] = b"m" * before + payload
+    assert of(message).memory is memory, "it was used, so the zeros are not there by themselves"
+    assert of(message).whole() == message
+    assert pages.pages_of(message.toreadonly()[:-1]) is None
+    part = message.toreadonly()[before:]
+    value = pages.become(part, head)
+    assert value is not None
+    assert value.readonly
+    assert value == head + payload
+    assert pages.lent_for(value) is of(part)
+    whole = pages.pages_of(value)
+    assert whole is not None
+    assert pages.address_of(whole) % PAGE_BYTES == 0
+    assert whole == head + payload + bytes(-(len(head) + size) % PAGE_BYTES)
+    for other in (part, part[PAGE_BYTES:]):
+        assert pages.become(other, b"another-value") is None, "it is one already"
+    assert value == head + payload
+
+
+def test_a_message_is_no_whole_pages_before_it_is_a_value() -> None:
+    message = pages.lend(70_000, page_at=50)
+    assert pages.pages_of(message.toreadonly()) is None
+    in_place = pages.lend(70_000, page_at=PAGE_BYTES)
+    in_place[:] = b"m" * 70_000
+    whole = pages.pages_of(in_place.toreadonly())
+    assert whole is not None
+    assert whole == b"m" * 70_000 + bytes(-70_000 % PAGE_BYTES)
+
+
+def test_what_does_not_lie_in_place_becomes_nothing() -> None:
+    content, head = random.Random(3).randbytes(80_000), b"thirteen-byte"
+    in_place = pages.lend(len(content), page_at=100 - len(head))
+    beside = pages.lend(len(content), page_at=101 - len(head))
+    at_once = pages.lend(len(content), page_at=13 - len(head))
+    no_place = pages.lend(len(content))
+    for memory, parts in (
+        (in_place, (slice(101, None), slice(100, -1), slice(100, 70_000))),
+        (beside, (slice(100, None), slice(102, None), slice(101, -1))),
+        (at_once, (slice(0, None), slice(100, None), slice(13, -1))),
+        (no_place, (slice(13, None), slice(PAGE_BYTES + 13, None))),
+    ):
+        memory[:] = content
+        for part in parts:
+            assert pages.become(memory[part].toreadonly(), head) is None
+        assert memory == content
+    assert pages.become(memoryview(content)[100:], head) is None
+    with pytest.raises(AssertionError, match="a place in what is not empty"):
+        pages.lend(100, page_at=100)
+
+
+def test_an_address_is_where_bytes_lie() -> None:
+    data = random.Random(1).randbytes(1000)
+    for holder in (data, bytearray(data)):
+        view = memoryview(holder)[17:900]
+        assert ctypes.string_at(pages.address_of(view), len(view)) == data[17:900]
+    count = sys.getrefcount(data)
+    for _ in range(100):
+        pages.address_of(memoryview(data))
+    assert sys.getrefcount(data) == count, "nothing holds what was looked at"
+    with pytest.raises(TypeError):
+        pages.address_of(cast("memoryview", 5))
+
+
 def test_memory_is_nobody_elses_while_anybody_looks_at_a_part_of_it() -> None:
     value = filled(b"a" * 70_000)
     part, lent = value[60_000:60_001], of(value)

@@ -76,7 +76,7 @@ MUTANTS = [
         "what_lay_in_memory_before_is_written_with_a_value",
         32,
         "decision 0024",
-        (pages.lend, "    view[size_bytes:end] = bytes(end - size_bytes)\n", ""),
+        (pages.lend, "    view[end : _end(end)] = bytes(_end(end) - end)\n", ""),
         paged("a_value_is_whole_pages_with_zeros_behind_it"),
     ),
     mutant(
@@ -118,7 +118,7 @@ MUTANTS = [
         "a_part_of_a_value_passes_for_all_of_its_memory",
         32,
         "decision 0024",
-        (pages.pages_of, " and lent.size_bytes == len(value)", ""),
+        (pages.pages_of, " or lent.size_bytes != len(value)", ""),
         paged("a_part_of_a_value_is_no_whole_pages_but_knows_them"),
     ),
     mutant(
@@ -134,7 +134,7 @@ MUTANTS = [
         "safety P9",
         (
             stored_entries.arrived_entry,
-            "taken = _lent_crc32c(group_id, index, value)",
+            "taken = entry_crc32c(group_id, index, term, kind, data)",
             "taken = checksum",
         ),
         log_storage("what_is_proposed_in_pieces_is_what_is_sent_stored_and_read"),

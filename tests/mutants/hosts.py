@@ -145,7 +145,11 @@ MUTANTS = [
         "a_flipped_bit_of_an_entry_is_not_noticed",
         24,
         "nats-io/nats-server#7549",
-        (decode_entry, "if taken != checksum:", "if False:"),
+        (
+            decode_entry,
+            "if entry_crc32c(group_id, index, term, kind, data) != checksum:",
+            "if False:",
+        ),
         log_storage("damage_to_any_part_of_an_entry_is_noticed_whatever_its_size"),
     ),
     mutant(

@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from tests.mutants import Mutant, ahead, apart, hosts, lanes, logs, members, segments, votes
+from tests.mutants import (
+    Mutant,
+    ahead,
+    apart,
+    hosts,
+    lanes,
+    logs,
+    members,
+    places,
+    segments,
+    votes,
+)
 
 DOCUMENT: Final = Path(__file__).resolve().parent.parent.parent / "docs/RAFT.md"
 MUTANTS: Final[dict[str, Mutant]] = {
@@ -19,6 +30,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
             *lanes.MUTANTS,
             *segments.MUTANTS,
             *apart.MUTANTS,
+            *places.MUTANTS,
             *ahead.MUTANTS,
         ],
         key=lambda one: one.family,

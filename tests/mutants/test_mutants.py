@@ -19,6 +19,7 @@ from tests.mutants import (
     members,
     mutant,
     named_in,
+    places,
     segments,
     votes,
 )
@@ -56,7 +57,7 @@ def test_the_table_has_every_mutant_and_is_as_the_command_writes_it() -> None:
 
 
 def test_no_two_mutants_have_one_name() -> None:
-    parts = (votes, logs, members, hosts, lanes, segments, ahead, apart)
+    parts = (votes, logs, members, hosts, lanes, segments, ahead, apart, places)
     assert len(MUTANTS) == sum(len(part.MUTANTS) for part in parts)
 
 

@@ -24,7 +24,7 @@ from rakit.node.partition.partition import PartitionContext
 from rakit.node.partition.producers import PRODUCER_IDLE_MS_MAX
 from rakit.node.partition.retention import Upkeep
 from rakit.node.partitions import Partitions
-from rakit.raft import Role
+from rakit.raft import Payload, Role
 from tests.node.metadata.support import Log
 from tests.node.partition.fakes import FakeHost, FakeProposal, FakeReplica, MemoryDisk, batch
 
@@ -115,7 +115,7 @@ class Node:
         host = self.hosts.get(group_id)
         return None if host is None else host.group(group_id)
 
-    def propose(self, group_id: int, *pieces: bytes) -> FakeProposal:
+    def propose(self, group_id: int, *pieces: Payload) -> FakeProposal:
         return self.hosts[group_id].propose(group_id, *pieces)
 
     async def read_barrier(self, group_id: int) -> int:

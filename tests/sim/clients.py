@@ -57,7 +57,7 @@ class Oracle:
 
     def stored(self, sent: Sent, answer: Stored) -> None:
         """Somebody was told where a batch is; the node that said so has applied it."""
-        content = sent.batch.content
+        content = bytes(sent.batch.content)
         base = self.ledger.page(sent.group_id).at.get(content)
         end = answer.base_offset + sent.batch.record_count
         if base != answer.base_offset or answer.end_offset != end:

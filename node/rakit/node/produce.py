@@ -131,7 +131,7 @@ class Dispatch:
             restart=restart,
             group_id=group_id,
             record_count=batch.record_count,
-            content=batch.content,
+            content=bytes(batch.content),
             compressed=batch.compressed,
             content_crc32c=batch.crc32c,
             sent_crc32c=sent_crc32c(group_id, batch),

@@ -54,6 +54,22 @@ def split(data: Payload) -> tuple[bytes, list[tuple[bytes, list[memoryview]]]]:
     return b"".join(rest), messages
 
 
+def payload_at(beginning: Payload, size_bytes: int) -> int:
+    """Returns where the payload begins that is all the rest of a request of this size.
+
+    To be told by its first bytes; 0 where they do not tell it, or it is not so.
+    """
+    try:
+        for tag, _, value, end in _fields(beginning, 0, size_bytes):
+            if tag == _MESSAGES and end == size_bytes:
+                for inner, _, at, to in _fields(beginning, value, end):
+                    if inner == _PAYLOAD:
+                        return at if to == end else 0
+    except MalformedFrameError:
+        pass
+    return 0
+
+
 def _split_message(data: memoryview, at: int, to: int) -> tuple[bytes, list[memoryview]]:
     small: list[memoryview] = []
     payloads: list[memoryview] = []

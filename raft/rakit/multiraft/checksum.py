@@ -1,11 +1,7 @@
 """CRC32C with types: the one place that touches the untyped library.
 
-The library takes bytes only (no bytearray, no memoryview) and runs at memory speed. For memory that
-lies elsewhere (`pages`) there is the function in C that it calls itself. Who has what it wants
-checked behind something else in bytes, and does not want
-to copy it, begins with the checksum that leads over that to where it wants to be: a CRC can be run
-backwards, because of the 256 values that a step adds no two have the same upper byte, so a result
-tells which one it was.
+The library takes bytes only (no bytearray, no memoryview) and runs at memory speed. For what lies
+elsewhere, or within bytes, there is the function in C that it calls itself.
 
 It has no rules of its own; who stores or sends a checksum says what it covers.
 """
@@ -19,7 +15,8 @@ from typing import Any, Final, cast
 
 import google_crc32c
 
-from rakit.multiraft.pages import Lent
+from rakit.multiraft.pages import address_of
+from rakit.raft import Payload
 
 _library: Final = cast("Any", google_crc32c)
 
@@ -29,7 +26,7 @@ crc32c: Final = cast("Callable[[bytes], int]", _library.value)
 crc32c_extend: Final = cast("Callable[[int, bytes], int]", _library.extend)
 
 
-def _in_c() -> Callable[[int, object, int], int] | None:
+def _in_c() -> Callable[[int, int, int], int] | None:
     """The function of the library in C, by way of its module in C, which is linked to it.
 
     None where that holds it inside itself, or there is none: then bytes are made to be checked.
@@ -42,41 +39,16 @@ def _in_c() -> Callable[[int, object, int], int] | None:
         return None
     function.restype = ctypes.c_uint32
     function.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t)
-    return cast("Callable[[int, object, int], int]", function)
+    return cast("Callable[[int, int, int], int]", function)
 
 
 _extend_in_c: Final = _in_c()
 
 
-def crc32c_extend_lent(crc: int, lent: Lent, start: int) -> int:
-    """Checksum of what `crc` was made of, followed by a value in lent memory from `start` on."""
-    assert 0 <= start <= lent.size_bytes, "what is checked lies within its memory"
+def crc32c_extend_payload(crc: int, data: Payload) -> int:
+    """Checksum of what `crc` was made of, followed by more bytes, wherever they lie."""
+    if isinstance(data, bytes):
+        return crc32c_extend(crc, data)
     if _extend_in_c is None:
-        return crc32c_extend(crc, bytes(lent.whole()[start:]))
-    place = ctypes.byref(cast("Any", lent), start)
-    return _extend_in_c(crc, place, lent.size_bytes - start)
-
-
-#: The reflected polynomial of CRC32C (RFC 3720, appendix B.4).
-_POLYNOMIAL: Final = 0x82F63B78
-_ONES: Final = 0xFFFFFFFF
-
-
-def _step(byte: int) -> int:
-    """Returns what a step of the checksum adds for a byte."""
-    for _ in range(8):
-        byte = byte >> 1 ^ (_POLYNOMIAL if byte & 1 else 0)
-    return byte
-
-
-_STEPS: Final = [_step(byte) for byte in range(256)]
-_BYTE_OF: Final = {step >> 24: byte for byte, step in enumerate(_STEPS)}
-
-
-def crc32c_before(crc: int, data: bytes) -> int:
-    """Returns the checksum that, extended by `data`, gives `crc`. For a few bytes: it is slow."""
-    state = crc ^ _ONES
-    for byte in reversed(data):
-        index = _BYTE_OF[state >> 24]
-        state = (state ^ _STEPS[index]) << 8 | index ^ byte
-    return state ^ _ONES
+        return crc32c_extend(crc, bytes(data))
+    return _extend_in_c(crc, address_of(data), len(data))

@@ -82,12 +82,16 @@ def encode_response(
 
 
 def read_request(data: Payload) -> tuple[wire.ExchangeRequest, list[Envelope]]:
-    """Returns a request and the messages in it; raises `MalformedMessageError`."""
+    """Returns a request and the messages in it; raises `MalformedMessageError`.
+
+    One that was lent memory is used up: its last entry may lie in it from now on.
+    """
     if len(data) < _BULK_REQUEST_BYTES_MIN:
         request = decode_request(bytes(data))
         return request, envelopes_of(request)
     try:
         rest, messages = bulk.split(data)
+        # In their order: the last payload may take the place of what stands before it.
         found = [
             _decode(wire.GroupMessage.FromString(head), payloads) for head, payloads in messages
         ]

@@ -65,6 +65,7 @@ from rakit.raft import (
     Message,
     MessageType,
     NotLeaderError,
+    Payload,
     ProposalDroppedError,
     ReadLimitError,
     Role,
@@ -308,7 +309,7 @@ class Driver:
 
     # Requests.
 
-    def propose(self, group_id: int, pieces: Sequence[bytes], token: object) -> EntryID:
+    def propose(self, group_id: int, pieces: Sequence[Payload], token: object) -> EntryID:
         """Appends an entry and returns its id; one `Completion` with `token` follows.
 
         Raises `NotLeadingError`, `OverloadedError` or `UnknownGroupError`: then nothing happened.

@@ -4,7 +4,8 @@
 copied out of it; a message that does not fit there gets memory of its own, into which the socket is
 read directly and which is handed over as it is, so that a megabyte is not moved once more. It is
 lent (`pages`), and used again when nobody looks at the message any more: to clear a fresh megabyte
-takes as long as to copy one.
+takes as long as to copy one. Where its first bytes say that all the rest is the payload of one
+entry, it is placed so that the entry can be stored from there (`stored_entries`).
 
 Rules:
 
@@ -12,8 +13,8 @@ Rules:
 - The limit starts at that of a hello: until its peer was judged, a stream may not ask for more. It
   may rise behind the next message only, which is cut off before anybody can have looked at it.
 
-Left out: sockets (`framed`), and what is in the messages (`codec`). A length that was damaged on
-the way is found by what it makes of the messages: entries carry a checksum of their own.
+Left out: sockets (`framed`), and what else is in the messages (`codec`). A length that was damaged
+on the way is found by what it makes of the messages: entries carry a checksum of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from __future__ import annotations
 import struct
 from typing import Final, TypeAlias
 
-from rakit.multiraft import pages
+from rakit.multiraft import bulk, pages
+from rakit.multiraft.stored_entries import ENTRY_HEAD_BYTES, PAGED_BYTES_MIN
 
 Frame: TypeAlias = bytes | memoryview
 
@@ -103,12 +105,22 @@ class Frames:
                 self._message_bytes_max = self._next_bytes_max
                 continue
             if HEAD_BYTES + size > BUFFER_BYTES:
-                self._large = pages.lend(size, briefly=True)
-                self._large_bytes = end - start
-                self._large[: end - start] = self._view[start:end]
+                beginning = self._view[start:end]
+                self._large, self._large_bytes = _memory_for(beginning, size), end - start
+                self._large[: end - start] = beginning
                 at = end
             break
         self._filled_bytes = end - at
         if at and self._filled_bytes:
             self._buffer[: self._filled_bytes] = self._buffer[at:end]
         return messages
+
+
+def _memory_for(beginning: memoryview, size_bytes: int) -> memoryview:
+    """Memory for a message that begins so: for what stays, if it is in place for being stored."""
+    at = bulk.payload_at(beginning, size_bytes)
+    before, payload_bytes = at - ENTRY_HEAD_BYTES, size_bytes - at
+    # What stands before it stays with it.
+    if before < 0 or payload_bytes < PAGED_BYTES_MIN or before > payload_bytes // 8:
+        return pages.lend(size_bytes, briefly=True)
+    return pages.lend(size_bytes, page_at=before)

@@ -52,7 +52,7 @@ from rakit.multiraft.step_loop import Rim, StepLoop
 from rakit.multiraft.store.errors import StoreFailedError
 from rakit.multiraft.store.rocks import RocksStore
 from rakit.multiraft.transport import RaftPeerServicer
-from rakit.raft import ConfChange, ConfState, EntryID, Role
+from rakit.raft import ConfChange, ConfState, EntryID, Payload, Role
 
 _log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ class Host:
         self.driver.quarantine(group_id, reason, for_good=for_good)
         self._steps.wake()
 
-    def propose(self, group_id: int, *pieces: bytes) -> Proposal:
+    def propose(self, group_id: int, *pieces: Payload) -> Proposal:
         """Appends an entry, of these pieces in a row, to a group that this node leads.
 
         Raises `NotLeadingError`, `OverloadedError`, `UnknownGroupError`: nothing was appended.

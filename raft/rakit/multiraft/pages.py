@@ -12,6 +12,8 @@ Rules:
   memory says so; nobody gives anything back by hand.
 - Whoever borrows memory fills it before anybody else sees it. Others get it to read only.
 - Behind a value lie zeros, up to the end of its last page: they are written with it.
+- A message may be placed so that its end lies where a value would. That can become one there, once
+  (`become`), with a head before it, which is written over what of the message is done with.
 - What is back is used for a value that needs most of it, or for a message that needs half, so
   nothing holds far more than it counts for. So much of it is kept, and no more; what has been back
   for longest goes first.
@@ -47,9 +49,12 @@ _FLAGS: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 class Lent:
     """Memory while it is lent for a value. Others see it by views, which keep it."""
 
-    #: What was lent, and how long the value is that lies at its beginning.
+    #: What was lent, where the value lies in it, and how long that is.
     memory: mmap.mmap
+    start: int
     size_bytes: int
+    #: Where the end of a message may become a value.
+    place: int | None
 
     # A view has the hash of what it shows only if its memory has one.
     __hash__ = object.__hash__
@@ -62,11 +67,11 @@ class Lent:
 
     def whole(self) -> memoryview:
         """The value, to read."""
-        return _bytes_of(self)[: self.size_bytes].toreadonly()
+        return _bytes_of(self)[self.start : self.start + self.size_bytes].toreadonly()
 
     def pages(self) -> memoryview:
         """The value and the zeros behind it: whole pages."""
-        return _bytes_of(self)[: _end(self.size_bytes)].toreadonly()
+        return _bytes_of(self)[self.start : _end(self.start + self.size_bytes)].toreadonly()
 
 
 class _Back(NamedTuple):
@@ -80,19 +85,78 @@ class _Back(NamedTuple):
 _kept: deque[_Back] = deque()
 
 
-def lend(size_bytes: int, *, briefly: bool = False) -> memoryview:
+def lend(size_bytes: int, *, briefly: bool = False, page_at: int | None = None) -> memoryview:
     """Memory for a value of this size, to be filled; what it held is not cleared.
 
     What is needed ``briefly`` may have up to twice as much: messages differ more than values.
+    From byte ``page_at`` on it may become another value: that one lies at the beginning of a page.
     """
-    assert size_bytes > 0, "nothing needs no memory"
+    at = page_at or 0
+    assert 0 <= at < size_bytes, "a place in what is not empty"
+    start = -at % PAGE_BYTES
+    end = start + size_bytes
     spare_bytes = size_bytes if briefly else size_bytes // 4
-    memory = _fitting(size_bytes, size_bytes + spare_bytes + PAGE_BYTES)
+    memory = _fitting(end, end + spare_bytes + PAGE_BYTES)
     lent: Lent = _kind(len(memory)).from_buffer(memory)
-    lent.memory, lent.size_bytes = memory, size_bytes
-    view, end = _bytes_of(lent), _end(size_bytes)
-    view[size_bytes:end] = bytes(end - size_bytes)
-    return view[:size_bytes]
+    lent.memory, lent.start, lent.size_bytes = memory, start, size_bytes
+    lent.place = None if page_at is None else start + page_at
+    view = _bytes_of(lent)
+    view[end : _end(end)] = bytes(_end(end) - end)
+    return view[start:end]
+
+
+def become(part: memoryview, head: bytes) -> memoryview | None:
+    """The end of a message as a value behind a head, if its memory was lent for that.
+
+    None: it was not, and nothing is changed. Else what stood before it is gone.
+    """
+    lent = lent_for(part)
+    if lent is None:
+        return None
+    at = address_of(part) - ctypes.addressof(cast("Any", lent))
+    start, end = at - len(head), at + len(part)
+    if start != lent.place or end != lent.start + lent.size_bytes:
+        return None
+    _bytes_of(lent)[start:at] = head
+    lent.start, lent.size_bytes, lent.place = start, end - start, None
+    return lent.whole()
+
+
+def address_of(view: memoryview) -> int:
+    """Where bytes lie that can be looked at, for what is written in C: as long as they are held."""
+    buffer = _Buffer()
+    _get_buffer(view, ctypes.byref(buffer), _SIMPLE)
+    _release_buffer(ctypes.byref(buffer))
+    return buffer.address or 0
+
+
+class _Buffer(ctypes.Structure):
+    """Py_buffer, of Python's own interface for C."""
+
+    _fields_ = (
+        ("address", ctypes.c_void_p),
+        ("object", ctypes.c_void_p),
+        ("length", ctypes.c_ssize_t),
+        ("item_bytes", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("dimensions", ctypes.c_int),
+        ("format", ctypes.c_void_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+    address: int | None
+
+
+_SIMPLE: Final = 0
+#: A handle of its own: what others make of Python's functions is nothing to us, nor ours to them.
+_python: Final = ctypes.PyDLL(None)
+_get_buffer: Final = cast("Any", _python.PyObject_GetBuffer)
+_get_buffer.argtypes = (ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
+_release_buffer: Final = cast("Any", _python.PyBuffer_Release)
+_release_buffer.argtypes = (ctypes.c_void_p,)
+_release_buffer.restype = None
 
 
 def lent_for(value: Payload) -> Lent | None:
@@ -106,7 +170,9 @@ def lent_for(value: Payload) -> Lent | None:
 def pages_of(value: Payload) -> memoryview | None:
     """A value as whole pages, zeros behind it, if it was put together in such."""
     lent = lent_for(value)
-    return lent.pages() if lent is not None and lent.size_bytes == len(value) else None
+    if lent is None or lent.start % PAGE_BYTES or lent.size_bytes != len(value):
+        return None
+    return lent.pages()
 
 
 def kept_bytes() -> int:

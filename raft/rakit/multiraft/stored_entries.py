@@ -5,8 +5,10 @@ wire with the entry, and is stored by every replica: one and the same from there
 
 The payload of a large entry is a view of the value in which it is stored. A leader joins it there,
 from the pieces that were proposed; a follower, from the request; who reads it from the disk has it
-there. So each copies it once, and what is sent, cached, applied and stored is the same memory. From
-64 KiB on it is memory of whole pages (`pages`), which the disk takes as it is.
+there. So each copies it once at most, and what is sent, cached, applied and stored is the same
+memory. From 64 KiB on it is memory of whole pages (`pages`), which the disk takes as it is. A
+request that ends with the payload of such an entry was read to where that is in place (`frames`): a
+follower does not copy it at all.
 
 Rules:
 
@@ -24,12 +26,7 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from rakit.multiraft import pages
-from rakit.multiraft.checksum import (
-    crc32c,
-    crc32c_before,
-    crc32c_extend,
-    crc32c_extend_lent,
-)
+from rakit.multiraft.checksum import crc32c, crc32c_extend_payload
 from rakit.multiraft.errors import StoreCorruptError
 from rakit.raft import Entry, EntryID, EntryType, Payload
 
@@ -45,15 +42,15 @@ PAGED_BYTES_MIN: Final = 64 << 10
 _TYPES: Final = {kind.value: kind for kind in EntryType}
 
 
-def join_payload(group_id: int, place: EntryID, pieces: Sequence[bytes]) -> tuple[Payload, int]:
+def join_payload(group_id: int, place: EntryID, pieces: Sequence[Payload]) -> tuple[Payload, int]:
     """Returns the payload and the checksum of a NORMAL entry that will have this place."""
     term, index = place
     checksum = crc32c(_IDENTITY.pack(group_id, index, term, EntryType.NORMAL))
     for piece in pieces:
-        checksum = crc32c_extend(checksum, piece)
+        checksum = crc32c_extend_payload(checksum, piece)
     size = sum(map(len, pieces))
     if size < VIEWED_BYTES_MIN:
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces), checksum
+        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces), checksum
     pieces = (_HEAD.pack(checksum, term, EntryType.NORMAL), *pieces)
     value = _in_pages(pieces) if size >= PAGED_BYTES_MIN else b"".join(pieces)
     return memoryview(value)[ENTRY_HEAD_BYTES:], checksum
@@ -62,23 +59,28 @@ def join_payload(group_id: int, place: EntryID, pieces: Sequence[bytes]) -> tupl
 def arrived_entry(
     group_id: int, place: EntryID, kind: EntryType, payload: Payload, checksum: int
 ) -> Entry | None:
-    """Returns the entry that a peer sent; None if its checksum is another."""
+    """Returns the entry that a peer sent; None if its checksum is another.
+
+    It may take over the payload's memory, and write to what stood before it in its message: whoever
+    reads a message has read that by then.
+    """
     term, index = place
+    head = _HEAD.pack(checksum, term, kind)
+    data: Payload
     if len(payload) < VIEWED_BYTES_MIN:
         data = bytes(payload)
-        taken = entry_crc32c(group_id, index, term, kind, data)
-        return Entry(term, index, kind, data, checksum) if taken == checksum else None
-    pieces = (_HEAD.pack(checksum, term, kind), payload)
-    value: Payload
-    if len(payload) < PAGED_BYTES_MIN:
-        value = b"".join(pieces)
-        taken = _viewed_crc32c(group_id, index, value)
+    elif len(payload) < PAGED_BYTES_MIN:
+        data = memoryview(b"".join((head, payload)))[ENTRY_HEAD_BYTES:]
     else:
-        value = _in_pages(pieces)
-        taken = _lent_crc32c(group_id, index, value)
-    if taken != checksum:
-        return None
-    return Entry(term, index, kind, memoryview(value)[ENTRY_HEAD_BYTES:], checksum)
+        data = _in_place(head, payload)[ENTRY_HEAD_BYTES:]
+    taken = entry_crc32c(group_id, index, term, kind, data)
+    return Entry(term, index, kind, data, checksum) if taken == checksum else None
+
+
+def _in_place(head: bytes, payload: Payload) -> memoryview:
+    """Returns the stored value of a payload that arrived: its own memory, if it lies in place."""
+    found = pages.become(payload, head) if isinstance(payload, memoryview) else None
+    return _in_pages((head, payload)) if found is None else found
 
 
 def _in_pages(pieces: Sequence[Payload]) -> memoryview:
@@ -93,36 +95,16 @@ def _in_pages(pieces: Sequence[Payload]) -> memoryview:
 def entry_checksum(group_id: int, entry: Entry) -> int:
     """Returns the checksum of an entry in its place; taken once, then remembered with it."""
     if entry.checksum is None:
-        checksum = entry_crc32c(group_id, entry.index, entry.term, entry.type, bytes(entry.data))
+        checksum = entry_crc32c(group_id, entry.index, entry.term, entry.type, entry.data)
         # Entries are frozen; this is no part of what they are.
         object.__setattr__(entry, "checksum", checksum)
         return checksum
     return entry.checksum
 
 
-def entry_crc32c(group_id: int, index: int, term: int, kind: int, data: bytes) -> int:
+def entry_crc32c(group_id: int, index: int, term: int, kind: int, data: Payload) -> int:
     """Takes the checksum of an entry, stored or sent: over group, index, term, type, payload."""
-    return crc32c_extend(crc32c(_IDENTITY.pack(group_id, index, term, kind)), data)
-
-
-def _viewed_crc32c(group_id: int, index: int, value: bytes) -> int:
-    """Takes the checksum of a stored entry without a copy of its payload, which is what costs.
-
-    The checksum takes whole bytes, so it begins where the head leads to what stands before the
-    payload.
-    """
-    _, term, kind = _HEAD.unpack_from(value)
-    before = crc32c(_IDENTITY.pack(group_id, index, term, kind))
-    return crc32c_extend(crc32c_before(before, value[:ENTRY_HEAD_BYTES]), value)
-
-
-def _lent_crc32c(group_id: int, index: int, value: memoryview) -> int:
-    """The same of one that was put together in pages."""
-    _, term, kind = _HEAD.unpack_from(value)
-    before = crc32c(_IDENTITY.pack(group_id, index, term, kind))
-    lent = pages.lent_for(value)
-    assert lent is not None, "a value that lies in pages lies in memory that was lent for it"
-    return crc32c_extend_lent(before, lent, ENTRY_HEAD_BYTES)
+    return crc32c_extend_payload(crc32c(_IDENTITY.pack(group_id, index, term, kind)), data)
 
 
 def encode_entry(group_id: int, entry: Entry) -> Payload:
@@ -151,14 +133,9 @@ def decode_entry(group_id: int, index: int, value: bytes) -> Entry:
     if len(value) < ENTRY_HEAD_BYTES:
         raise StoreCorruptError(f"entry {index} of group {group_id} is cut to {len(value)} bytes")
     checksum, term, kind = _HEAD.unpack_from(value)
-    data: Payload
-    if len(value) < VIEWED_BYTES_MIN:
-        data = value[ENTRY_HEAD_BYTES:]
-        taken = entry_crc32c(group_id, index, term, kind, data)
-    else:
-        data = memoryview(value)[ENTRY_HEAD_BYTES:]
-        taken = _viewed_crc32c(group_id, index, value)
-    if taken != checksum:
+    viewed = len(value) >= VIEWED_BYTES_MIN
+    data = memoryview(value)[ENTRY_HEAD_BYTES:] if viewed else value[ENTRY_HEAD_BYTES:]
+    if entry_crc32c(group_id, index, term, kind, data) != checksum:
         raise StoreCorruptError(f"entry {index} of group {group_id} fails its checksum")
     if kind not in _TYPES:
         raise StoreCorruptError(f"entry {index} of group {group_id} is of the unknown type {kind}")

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rakit.multiraft import checksum as checksums
 from rakit.multiraft import keys
 from rakit.multiraft.checkpoint import Checkpoint
-from rakit.multiraft.checksum import crc32c, crc32c_before, crc32c_extend
+from rakit.multiraft.checksum import crc32c, crc32c_extend, crc32c_extend_payload
 from rakit.multiraft.errors import StoreCorruptError, StoreUnreadableError
 from rakit.multiraft.kv import WriteBatch
 from rakit.multiraft.log_storage import INDEX_END, GroupLog, stored_rows
@@ -527,11 +527,19 @@ def test_the_payload_of_a_large_stored_entry_is_not_copied() -> None:
     assert payload_bytes([found]) == payload_bytes([same])
 
 
-@given(data=st.binary(max_size=40), behind=st.binary(max_size=40), start=st.integers(0, 2**32 - 1))
-def test_a_checksum_can_be_run_backwards(data: bytes, behind: bytes, start: int) -> None:
-    assert crc32c_before(crc32c_extend(start, data), data) == start
-    assert crc32c_extend(crc32c_before(start, data), data) == start
-    assert crc32c_extend(crc32c_before(crc32c(b""), data), data + behind) == crc32c(behind)
+@pytest.mark.parametrize("in_c", [True, False])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=90), start=st.integers(0, 2**32 - 1), at=st.integers(0, 90))
+def test_a_checksum_is_the_same_wherever_bytes_lie(
+    data: bytes, start: int, at: int, monkeypatch: pytest.MonkeyPatch, *, in_c: bool
+) -> None:
+    if not in_c:
+        monkeypatch.setattr(checksums, "_extend_in_c", None)
+    expected = crc32c_extend(start, data[at:])
+    for held in (data, bytearray(data)):
+        assert crc32c_extend_payload(start, memoryview(held)[at:]) == expected
+    assert crc32c_extend_payload(start, data[at:]) == expected
+    assert crc32c_extend_payload(0, memoryview(data)) == crc32c(data)
 
 
 def test_records_come_back_and_belong_to_their_key() -> None:

@@ -91,6 +91,31 @@ def test_small_and_large_requests_are_read_alike(sizes: tuple[int, ...]) -> None
                 assert len(held) <= most
 
 
+@settings(report_multiple_bugs=False)
+@given(st.integers(0, 1 << 40), st.integers(40_000, 200_000), st.integers(0, 5000))
+def test_the_payload_that_ends_a_request_is_found_by_its_first_bytes(
+    number: int, size: int, there: int
+) -> None:
+    append, vote = large(size)
+    data = encoded(number, [append])
+    assert bulk.payload_at(data[: 100 + there], len(data)) == len(data) - size
+    short = data[: min(there, len(data) - size - 1)]
+    assert bulk.payload_at(short, len(data)) == 0, "its heading is not all there"
+    for others in (large(size, size)[:1], [append, append], [append, vote]):
+        data = encoded(number, others)
+        assert bulk.payload_at(data[: 100 + there], len(data)) == 0
+    behind = encoded(number, [vote, append])
+    assert bulk.payload_at(behind[:200], len(behind)) == len(behind) - size
+
+
+@given(st.binary(max_size=60), st.integers(0, 1000))
+def test_what_is_no_request_has_no_payload_to_be_found(data: bytes, more: int) -> None:
+    at = bulk.payload_at(data, len(data) + more)
+    assert 0 <= at <= len(data)
+    if at and not more:
+        assert bulk.split(data)[1][-1][1] == [data[at:]]
+
+
 def test_damage_in_bulk_is_found() -> None:
     data = bytearray(encoded(4, large(100_000)))
     data[50_000] ^= 4

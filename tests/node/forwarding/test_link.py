@@ -54,7 +54,7 @@ class Leader:
             raise RakitError(self.refuse, "refused")
         answer: asyncio.Future[Appended] = self.doomed or asyncio.Future()
         self.doomed = None
-        self.taken.append((batch.content, answer))
+        self.taken.append((bytes(batch.content), answer))
         self.changed.set()
         return answer
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from contextlib import suppress
 
 import pytest
 
 from rakit.api.v1 import error_pb2
 from rakit.node.errors import RakitError
 from rakit.node.partition.answers import Appended, DoomedAnswer
+from rakit.node.partition.batches import Batch
 from rakit.node.produce import answered
-from tests.node.forwarding.world import TAKEN
+from tests.node.forwarding.world import GROUP, OTHER, TAKEN, World
 
 NO_LEADER = error_pb2.ERROR_REASON_NO_LEADER
 UNKNOWN = error_pb2.ERROR_REASON_OUTCOME_UNKNOWN
@@ -48,3 +50,11 @@ async def test_time_that_is_up_leaves_nothing_to_the_collector() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+async def test_a_batch_that_lies_in_its_request_travels_as_bytes_to_another_node() -> None:
+    world, data = World(), b"before" + b"c" * 100_000
+    lying = Batch(memoryview(data)[6:], compressed=False, record_count=1, crc32c=5)
+    with suppress(TypeError):  # of protobuf, which takes nothing but bytes
+        world.dispatch.send(OTHER, GROUP, lying, None, None).cancel()
+    assert [each.content for each in world.sent] == [data[6:]]

@@ -119,7 +119,7 @@ class World:
         """The partitions of this node."""
         del group_id, stamp, expected_offset
         self.gather.append(gather)
-        return self.take(ME, batch.content, 0, restart=False)
+        return self.take(ME, bytes(batch.content), 0, restart=False)
 
     def take(
         self, node_id: int, content: bytes, lane: int, *, restart: bool

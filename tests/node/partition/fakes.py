@@ -18,7 +18,7 @@ from rakit.node.partition.machine import PartitionMachine
 from rakit.node.partition.pending import Draft, Outlook
 from rakit.node.partition.producers import Stamp
 from rakit.node.partition.settings import TopicSettings
-from rakit.raft import CompactedError, ConfState, Entry, EntryID, EntryType, Role
+from rakit.raft import CompactedError, ConfState, Entry, EntryID, EntryType, Payload, Role
 
 GROUP = 7
 MEMBERS = tuple(replica_id(node, 1) for node in (1, 2, 3))
@@ -220,7 +220,7 @@ class FakeHost:
         assert group_id == self.group_id
         return self.replica
 
-    def propose(self, group_id: int, *pieces: bytes) -> FakeProposal:
+    def propose(self, group_id: int, *pieces: Payload) -> FakeProposal:
         assert group_id == self.group_id
         if self.refuse is not None:
             raise self.refuse

@@ -94,6 +94,33 @@ def test_s24_the_checksum_is_the_same_however_the_columns_were_compressed() -> N
     assert sums == {admitted(ProduceRequest(columns=COLUMNS)).crc32c}
 
 
+def test_columns_of_large_values_are_stored_as_they_lie_in_the_request() -> None:
+    columns = Records(values=[b"v" * 20_000, b""], keys=[b"k", b""], null_values=[1])
+    data = columns.SerializeToString()
+    batch = admit(request_of(ProduceRequest(columns=Records())), LIMITS, memoryview(data))
+    assert isinstance(batch.content, memoryview)
+    assert batch.content.obj is data
+    assert batch == Batch(data, compressed=False, record_count=2, crc32c=crc32c(data))
+    assert batch == admit(request_of(ProduceRequest(columns=columns)), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        (Records(values=[b"v" * 20_000], keys=[b"a", b"b"]), "Column keys has 2 elements"),
+        (Records(values=[b"v" * 20_000], null_values=[0]), "values holds 20000 bytes there"),
+        (Records(values=[b"v" * 20_000], base_timestamp_ms=-1), "has the timestamp -1"),
+        (Records(values=[b"v" * 70_000]), "the limit is 65536"),
+    ],
+)
+def test_columns_of_large_values_that_do_not_fit_together_are_refused(
+    columns: Records, text: str
+) -> None:
+    empty = request_of(ProduceRequest(columns=Records()))
+    with pytest.raises(RakitError, match=text):
+        admit(empty, LIMITS, memoryview(columns.SerializeToString()))
+
+
 def test_rows_become_the_same_bytes_each_time() -> None:
     rows = Rows(records=[Record(key=b"k", value=b"v", timestamp_ms=5), Record(value=b"w")])
     first, second = admitted(ProduceRequest(rows=rows)), admitted(ProduceRequest(rows=rows))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Sized
 
 import pytest
 import zstandard
-from hypothesis import given
+from google.protobuf.message import DecodeError
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rakit.api.v1 import error_pb2, record_pb2
@@ -15,7 +16,7 @@ from rakit.api.v1.record_pb2 import CompressedRecords, Header, Record, Records, 
 from rakit.node.errors import RakitError
 from rakit.node.partition import columns as columns_module
 from rakit.node.partition.batches import BatchLimits, admit_rows
-from rakit.node.partition.columns import to_columns
+from rakit.node.partition.columns import check, large_values, to_columns
 from rakit.node.partition.steps import at_once
 from rakit.node.partition.stored import StoredBatch, recode, to_rows
 from rakit.peer.v1.opaque_pb2 import OpaqueBatch
@@ -150,3 +151,84 @@ def test_a_stored_batch_that_does_not_decode_is_reported_never_shortened(
         to_rows(batch)
     assert caught.value.reason == error_pb2.ERROR_REASON_CORRUPT_RECORD
     assert "The batch at offset 10 cannot be read on this replica" in caught.value.message
+
+
+@pytest.fixture
+def every_value_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns_module, "LARGE_VALUE_BYTES_MIN", 1)
+
+
+def verdict(columns: Records, values: Sequence[Sized]) -> str:
+    try:
+        check(columns, values)
+    except RakitError as error:
+        return f"{error.reason} {error}"
+    return "in order"
+
+
+indexes = st.lists(st.integers(-1, 5), max_size=3)
+any_columns = st.builds(
+    Records,
+    values=st.lists(st.sampled_from([b"", b"a", b"b" * 130, b"c" * 70_000]), max_size=4),
+    keys=st.lists(st.binary(max_size=2), max_size=4),
+    timestamp_deltas_ms=st.lists(st.integers(-3, 3), max_size=4),
+    headers=st.lists(
+        st.builds(record_pb2.Headers, headers=st.lists(headers, max_size=1)), max_size=3
+    ),
+    null_keys=indexes,
+    null_values=indexes,
+    base_timestamp_ms=st.integers(0, 3),
+)
+
+
+@pytest.mark.usefixtures("every_value_is_large")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(any_columns, st.binary(max_size=6), st.integers(0, 8), st.booleans())
+def test_columns_of_large_values_are_what_protobuf_says_they_are(
+    written: Records, tail: bytes, cut: int, in_view: bool
+) -> None:
+    """As a client wrote them, cut short, with something behind."""
+    data = written.SerializeToString()
+    data = data[: len(data) - cut] + tail
+    found = large_values(memoryview(b"before" + data)[6:] if in_view else data)
+    if found is None:
+        # It leaves to protobuf what is amiss and what has no value in front, nothing else.
+        try:
+            parsed = Records.FromString(data)
+        except DecodeError:
+            return
+        assert not written.values or cut or tail or not parsed.values
+        return
+    others, values = found
+    parsed = Records.FromString(data)
+    assert [len(value) for value in values] == [len(value) for value in parsed.values]
+    assert verdict(others, values) == verdict(parsed, parsed.values)
+    parsed.ClearField("values")
+    assert others == parsed
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x12\x01k\x0a\x01v",
+        b"\x0a\x01v\x12\x01k\x0a\x01w",
+        b"\x0a\x05v",
+        b"\x0a\x80\x80\x80\x80\x00",
+        b"\x0a\x80",
+        b"\x0a\x01v\x12\x09k",
+        b"\x0a",
+    ],
+)
+@pytest.mark.usefixtures("every_value_is_large")
+def test_what_no_encoder_writes_is_left_to_protobuf(data: bytes) -> None:
+    assert large_values(data) is None
+
+
+def test_small_values_are_left_to_protobuf() -> None:
+    least = columns_module.LARGE_VALUE_BYTES_MIN
+    large = Records(values=[b"v" * least] * 4)
+    assert large_values(large.SerializeToString()) is not None
+    small = Records(values=[b"v" * (least - 10)] * 5000)
+    assert large_values(small.SerializeToString()) is None
+    assert large_values(Records(values=[b"v"]).SerializeToString()) is None

@@ -20,6 +20,7 @@ from rakit.node.partition.producers import Stamp
 from rakit.node.partition.settings import TopicSettings
 from rakit.node.partition.stored import batches_of
 from rakit.node.produce import answered
+from rakit.raft import Payload
 from tests.node.partition.fakes import GROUP, SETTINGS, FakeHost, FakeProposal, batch
 from tests.node.partition.test_lost_entries import give_up
 
@@ -33,7 +34,7 @@ class TellingHost(FakeHost):
         super().__init__()
         self.proposed = asyncio.Event()
 
-    def propose(self, group_id: int, *pieces: bytes) -> FakeProposal:
+    def propose(self, group_id: int, *pieces: Payload) -> FakeProposal:
         self.proposed.set()
         return super().propose(group_id, *pieces)
 

@@ -126,7 +126,7 @@ def whole(found: twins.Produced) -> OpaqueProduceRequest:
     request.CopyFrom(found.message)
     if found.columns is not None:
         assert request.columns == b"", "columns that were taken out are not there any more"
-        request.columns = found.columns
+        request.columns = bytes(found.columns)
     return request
 
 

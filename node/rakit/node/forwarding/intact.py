@@ -12,7 +12,7 @@ import struct
 from typing import Final
 
 from rakit.api.v1 import error_pb2
-from rakit.multiraft.checksum import crc32c, crc32c_extend
+from rakit.multiraft.checksum import crc32c, crc32c_extend, crc32c_extend_payload
 from rakit.node.errors import RakitError
 from rakit.node.partition.batches import Batch
 from rakit.peer.v1.node_service_pb2 import ForwardedBatch
@@ -24,7 +24,7 @@ _PLACE: Final = struct.Struct(">qi?")
 def sent_crc32c(group_id: int, batch: Batch) -> int:
     """Returns the checksum that a batch travels with."""
     # What is not compressed has been gone over when it was checked.
-    content = crc32c(batch.content) if batch.compressed else batch.crc32c
+    content = crc32c_extend_payload(0, batch.content) if batch.compressed else batch.crc32c
     place = _PLACE.pack(group_id, batch.record_count, batch.compressed)
     return crc32c_extend(content, place)
 

@@ -46,7 +46,7 @@ from rakit.node.partition.answers import (
     refused,
 )
 from rakit.node.partition.batches import Batch
-from rakit.node.partition.commands import Maintenance
+from rakit.node.partition.commands import Content, Maintenance
 from rakit.node.partition.gathering import BATCH_BYTES_MAX, Gathering, Request
 from rakit.node.partition.pending import Draft, Known, Outlook, Refusal, Run, Wait
 from rakit.node.partition.producers import Stamp
@@ -76,7 +76,7 @@ class Appender:
     def __init__(
         self,
         applied: LogState,
-        propose: Callable[[*tuple[bytes, ...]], Proposal],
+        propose: Callable[[*tuple[Content, ...]], Proposal],
         clock_ms: Callable[[], int],
         majority: Callable[[], int],
         still_leads: Callable[[], Awaitable[bool]],

@@ -1,10 +1,10 @@
 """The gate for batches: what passes here is stored as it is, for ever.
 
 Every batch is parsed once as the public type, and decompressed within bounds, on the node that the
-client talks to. So a bad column, a wrong count or a decompression bomb is refused with a reason and
-never gets into a log, where each reader would stumble over it again (contract 4). The bytes that
-the client sent are then passed on unchanged: nothing is encoded again, and fields that this version
-does not know survive.
+client talks to; of large values only the lengths are looked at (`columns`). So a bad column, a
+wrong count or a decompression bomb is refused with a reason and never gets into a log, where each
+reader would stumble over it again (contract 4). The bytes that the client sent are then passed on
+unchanged: nothing is encoded again, and fields that this version does not know survive.
 
 The checksum is taken over the uncompressed columns, so that a retry is recognised also when it was
 compressed anew (S24). It covers nothing that the server adds.
@@ -24,13 +24,14 @@ from google.protobuf.message import DecodeError
 
 from rakit.api.v1 import error_pb2
 from rakit.api.v1.record_pb2 import CompressedRecords, Record, Records, Rows
-from rakit.multiraft.checksum import crc32c
+from rakit.multiraft.checksum import crc32c, crc32c_extend_payload
 from rakit.node.errors import RakitError
 from rakit.node.partition import codecs
-from rakit.node.partition.columns import check, empty_batch, to_columns
+from rakit.node.partition.columns import check, empty_batch, large_values, to_columns
 from rakit.node.partition.steps import Steps, at_once
 from rakit.node.partition.wire import count_fields
 from rakit.peer.v1.opaque_pb2 import OpaqueProduceRequest
+from rakit.raft import Payload
 
 #: Records of two bytes would otherwise make four million of one batch, and turning those into rows
 #: would hold the event loop, and with it every heartbeat of the node, for seconds.
@@ -52,8 +53,9 @@ class BatchLimits:
 class Batch:
     """A batch that was checked and may be stored."""
 
-    #: A serialised `Records`, or `CompressedRecords` when `compressed` is set.
-    content: bytes
+    #: A serialised `Records`, or `CompressedRecords` when `compressed` is set. A view keeps the
+    #: whole request in which it lies.
+    content: Payload
     compressed: bool
     record_count: int
     #: Of the uncompressed columns.
@@ -61,7 +63,7 @@ class Batch:
 
 
 def admit(
-    request: OpaqueProduceRequest, limits: BatchLimits, columns: bytes | None = None
+    request: OpaqueProduceRequest, limits: BatchLimits, columns: Payload | None = None
 ) -> Batch:
     """Returns the request's batch, checked; raises `RakitError` with what is wrong with it.
 
@@ -108,8 +110,14 @@ def admit_rows(records: Sequence[Record], limits: BatchLimits) -> Steps[Batch]:
     return Batch(content, False, len(records), crc32c(content))
 
 
-def _admit_columns(content: bytes, limits: BatchLimits) -> Batch:
+def _admit_columns(content: Payload, limits: BatchLimits) -> Batch:
     _check_plain_size(content, limits)
+    if (found := large_values(content)) is not None:
+        others, values = found
+        _within("The batch holds {} records", len(values), RECORD_COUNT_MAX)
+        check(others, values)
+        return Batch(content, False, len(values), crc32c_extend_payload(0, content))
+    content = bytes(content)
     try:
         columns = Records.FromString(content)
     except DecodeError as error:
@@ -119,7 +127,7 @@ def _admit_columns(content: bytes, limits: BatchLimits) -> Batch:
             " valid UTF-8).",
         ) from error
     _within("The batch holds {} records", len(columns.values), RECORD_COUNT_MAX)
-    check(columns)
+    check(columns, columns.values)
     return Batch(content, False, len(columns.values), crc32c(content))
 
 
@@ -150,7 +158,7 @@ def _admit_compressed(content: bytes, limits: BatchLimits) -> Batch:
             f"The {codecs.codec_name(outer.codec)} data decompresses, but not to a"
             " rakit.api.v1.Records message (or a header's name in it is not valid UTF-8)."
         ) from error
-    check(columns)
+    check(columns, columns.values)
     if len(columns.values) != outer.record_count:
         raise _mismatch(
             f"The batch says that it holds {outer.record_count} records, but it holds"
@@ -179,7 +187,7 @@ def _decompressed(outer: CompressedRecords) -> bytes:
         raise _corrupt(f"The data is not one complete {name} frame: {error}.") from error
 
 
-def _check_plain_size(content: bytes, limits: BatchLimits) -> None:
+def _check_plain_size(content: Payload, limits: BatchLimits) -> None:
     limit = min(limits.encoded_bytes_max, limits.decompressed_bytes_max)
     _within("The batch is {} bytes long", len(content), limit)
 

@@ -13,21 +13,34 @@ the same bytes, because those bytes are what a retry is recognised by (S24). It 
 it compares lengths and loops over index lists only; the one look at every record, for the range of
 its times, is left to built-ins. The parse before it has checked that header names are UTF-8. Fields
 that this version does not know are left alone: they are in the stored bytes and come out again.
+
+Protobuf copies each value when it parses columns. Of large values only their lengths are of
+interest here: `large_values` looks at these itself, and leaves what follows them to protobuf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence, Sized
 from itertools import pairwise
-from typing import TypeVar
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError
 
 from rakit.api.v1 import error_pb2
 from rakit.api.v1.record_pb2 import Headers, Record, Records
 from rakit.node.errors import RakitError
 from rakit.node.partition.producers import INTEGER_MAX
 from rakit.node.partition.steps import STEP_ROWS, Steps
+from rakit.node.partition.wire import heading
+from rakit.raft import Payload
 
 CellT = TypeVar("CellT")
+
+#: From this size of a batch for each value on it costs less to look at lengths than to copy values.
+LARGE_VALUE_BYTES_MIN: Final = 8 << 10
+_VALUES_KEY: Final = heading(Records.VALUES_FIELD_NUMBER, 0)[0]
+#: Of the length of a value; protobuf reads one more, of which it believes a part.
+_LENGTH_BYTES_MAX: Final = 4
 
 
 def to_columns(records: Sequence[Record]) -> Steps[Records]:
@@ -71,9 +84,44 @@ def _extend(
         yield
 
 
-def check(columns: Records) -> None:
-    """Raises INVALID_BATCH for columns that do not fit together, EMPTY_BATCH for no record."""
-    count = len(columns.values)
+def large_values(content: Payload) -> tuple[Records, Sequence[Sized]] | None:
+    """The other columns of a serialised `Records`, parsed, and for each value what has its length.
+
+    None where the values are not large, do not stand first and together, as every encoder writes
+    them, or where something is amiss: then protobuf has the say.
+    """
+    values: list[range] = []
+    at, end = 0, len(content)
+    left = end // LARGE_VALUE_BYTES_MIN
+    while at < end and content[at] == _VALUES_KEY:
+        size, shift, at = 0, 0, at + 1
+        for place in range(at, min(at + _LENGTH_BYTES_MAX, end)):
+            size |= (content[place] & 0x7F) << shift
+            if content[place] < 0x80:
+                break
+            shift += 7
+        else:
+            return None
+        at = place + 1 + size
+        left -= 1
+        if at > end or left < 0:
+            return None
+        values.append(range(size))
+    if not values:
+        return None
+    try:
+        others = Records.FromString(bytes(content[at:]))
+    except DecodeError:
+        return None
+    return None if others.values else (others, values)
+
+
+def check(columns: Records, values: Sequence[Sized]) -> None:
+    """Raises INVALID_BATCH for columns that do not fit together, EMPTY_BATCH for no record.
+
+    The values are given beside the other columns.
+    """
+    count = len(values)
     lengths = {
         "keys": len(columns.keys),
         "timestamp_deltas_ms": len(columns.timestamp_deltas_ms),
@@ -92,7 +140,7 @@ def check(columns: Records) -> None:
             "null_keys must be empty when the column keys is empty: every key is null then."
         )
     _check_nulls("null_keys", columns.null_keys, "keys", columns.keys)
-    _check_nulls("null_values", columns.null_values, "values", columns.values)
+    _check_nulls("null_values", columns.null_values, "values", values)
     base = columns.base_timestamp_ms
     # One copy into a list, which is searched twice as fast as the message's own container.
     deltas = columns.timestamp_deltas_ms[:] or [0]
@@ -100,7 +148,7 @@ def check(columns: Records) -> None:
 
 
 def _check_nulls(
-    name: str, nulls: Sequence[int], column_name: str, column: Sequence[bytes]
+    name: str, nulls: Sequence[int], column_name: str, column: Sequence[Sized]
 ) -> None:
     if not nulls:
         return

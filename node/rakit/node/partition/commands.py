@@ -123,7 +123,7 @@ Command: TypeAlias = Append | Appends | Maintenance
 Content: TypeAlias = Payload
 
 
-def append_pieces(append: Append, content: bytes) -> tuple[bytes, bytes]:
+def append_pieces(append: Append, content: Content) -> tuple[bytes, Content]:
     """Returns the two pieces of the entry payload that holds the batch: a head, and its content.
 
     The two outer layers are written by hand, so that a large content is not copied for each message
@@ -133,9 +133,9 @@ def append_pieces(append: Append, content: bytes) -> tuple[bytes, bytes]:
     return heading(_APPEND, len(head) + len(content)) + head, content
 
 
-def encode_appends(appends: Appends, contents: Sequence[bytes]) -> bytes:
+def encode_appends(appends: Appends, contents: Sequence[Content]) -> bytes:
     """Returns the payload of the entry that holds these batches."""
-    pieces: list[bytes] = []
+    pieces: list[Content] = []
     for append, content in zip(appends.batches, contents, strict=True):
         head = _head(append, len(content))
         pieces += heading(_BATCHES, len(head) + len(content)), head, content

@@ -39,6 +39,7 @@ from rakit.node.partition.commands import (
     Append,
     Appends,
     Command,
+    Content,
     Maintenance,
     append_pieces,
     encode,
@@ -67,7 +68,7 @@ class Draft:
 
     command: Command
     #: Of its payload, in a row.
-    pieces: tuple[bytes, ...]
+    pieces: tuple[Content, ...]
 
     @property
     def batches(self) -> tuple[Append, ...]:

@@ -14,7 +14,7 @@ from rakit.multiraft.kv import KeyValue
 from rakit.multiraft.machine import StateMachine
 from rakit.node.partition.appender import Proposal
 from rakit.node.partition.reader import Log
-from rakit.raft import ConfState, Role
+from rakit.raft import ConfState, Payload, Role
 
 
 class Replica(Protocol):
@@ -73,7 +73,7 @@ class ReplicaHost(Protocol):
         """Returns the working replica of a group on this node."""
         ...
 
-    def propose(self, group_id: int, *pieces: bytes) -> Proposal:
+    def propose(self, group_id: int, *pieces: Payload) -> Proposal:
         """Appends an entry, these pieces in a row, to the leader's log.
 
         Raises `ProposalRefusedError`.

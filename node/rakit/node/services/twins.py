@@ -9,8 +9,8 @@ Seeing it costs a look at the outermost fields. Where everything in the message 
 nothing was dropped and there is nothing to see; a large message, which that would copy, is looked
 at instead.
 
-Large columns are taken out of a request before it is parsed: a copy less, into memory that would
-have to be cleared first.
+Large columns are taken out of a request before it is parsed, and stay where they are: a copy less,
+into memory that would have to be cleared first.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from rakit.peer.v1.opaque_pb2 import (
     OpaqueProduceRequest,
     OpaqueProduceStreamRequest,
 )
+from rakit.raft import Payload
 
 #: Up to this size a message is summed up, beyond it looked at: about the same time.
 SUMMED_BYTES_MAX: Final = 8 << 10
@@ -62,7 +63,7 @@ class Produced:
 
     message: OpaqueProduceRequest
     #: The message's columns, which are empty there then; None: what the message has is all.
-    columns: bytes | None = None
+    columns: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def _lifted(data: bytes, start: int, end: int) -> Produced | None:
     key, begins, ends = place
     rest = b"".join((data[start:key], _NO_COLUMNS, data[ends:end]))
     try:
-        return Produced(OpaqueProduceRequest.FromString(rest), data[begins:ends])
+        return Produced(OpaqueProduceRequest.FromString(rest), memoryview(data)[begins:ends])
     except DecodeError:
         return None
 
