@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable
+from functools import cache
+from itertools import count
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Final
 
 import pytest
@@ -11,6 +16,7 @@ import pytest
 from rakit.raft import RaftError
 
 _LEFT_OUT: Final = "another case has failed"
+_RUNS: Final = count(1)
 TESTS: Final = Path(__file__).resolve().parent.parent
 #: No cache that the outer run would find, and no second guard of what the outer run guards.
 _QUIETLY: Final = (
@@ -64,6 +70,18 @@ class _Failures:
             self.found.setdefault(name, []).append(call.excinfo.value)
 
 
+@cache
+def _place() -> Path:
+    """Where runs put their files: they are there to the end of the process.
+
+    A test that fails leaves a store open until it is garbage. If its directory is gone by then,
+    RocksDB takes a second to close each: together they took longer than a test may.
+    """
+    place = Path(mkdtemp(prefix="rakit-mutants-"))
+    atexit.register(rmtree, place, ignore_errors=True)
+    return place
+
+
 def _name(item: pytest.Item) -> str:
     path = item.path.relative_to(TESTS).as_posix()
     return f"{path}::{item.name.partition('[')[0]}"
@@ -73,6 +91,7 @@ def failures(tests: Iterable[str]) -> dict[str, list[BaseException]]:
     """Runs tests by their names below `tests/`; returns those that failed, and by what."""
     names = sorted(set(tests))
     seen = _Failures()
-    pytest.main([*_QUIETLY, *(str(TESTS / name) for name in names)], plugins=[seen])
+    place = f"--basetemp={_place()}/{next(_RUNS)}"
+    pytest.main([*_QUIETLY, place, *(str(TESTS / name) for name in names)], plugins=[seen])
     assert seen.ran == set(names), f"{set(names) ^ seen.ran} did not run"
     return seen.found
