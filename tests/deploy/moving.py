@@ -54,6 +54,8 @@ async def main(hosts: Path, first: str, second: str, of: str) -> None:
         ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test.Where/Ask")
         assert await ask(b"") == first.encode()
         await server.stop(0)
+        # A call on the connection that is ending would end with it.
+        await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
         server = await serve(second)
         point(hosts, second)
         # It fails while the channel still knows the old address only; then it connects.
