@@ -5,14 +5,16 @@ from __future__ import annotations
 from rakit.multiraft import loading, quiesce, stepping
 from rakit.multiraft.driver import Driver
 from rakit.multiraft.floor import Floor
+from rakit.multiraft.group import Group
 from rakit.multiraft.log_storage import GroupLog
 from rakit.multiraft.roster import Roster
 from rakit.multiraft.store.rocks import RocksStore
 from rakit.multiraft.stored_entries import decode_entry, encode_entry
 from rakit.multiraft.succession import Succession
-from rakit.multiraft.tail_cache import GroupTail
+from rakit.multiraft.tail_cache import GroupTail, TailCache
 from rakit.multiraft.waiters import Proposals
 from rakit.raft import leader, raft, status
+from rakit.raft.raw_node import RawNode
 from tests.mutants import mutant, named_in
 
 answers = named_in("multiraft/driver/test_answers.py")
@@ -20,6 +22,8 @@ capacity = named_in("multiraft/driver/test_capacity.py")
 checkpoints = named_in("multiraft/driver/test_checkpoints.py")
 joint_phase = named_in("multiraft/driver/test_joint_phase.py")
 durability = named_in("multiraft/driver/test_durability.py")
+cached = named_in("multiraft/driver/test_tail_cache.py")
+raw_node = named_in("raft/test_raw_node.py")
 log_storage = named_in("multiraft/driver/test_log_storage.py")
 quarantine = named_in("multiraft/driver/test_quarantine.py")
 quiet = named_in("multiraft/driver/test_quiesce.py")
@@ -54,6 +58,73 @@ MUTANTS = [
         "cockroachdb/cockroach#63473",
         (GroupTail.truncate, "del held[keep:]", "pass"),
         log_storage("the_log_equals_a_list"),
+    ),
+    mutant(
+        "what_is_to_be_applied_is_dropped_from_memory_like_anything",
+        12,
+        "decision 0026",
+        (TailCache._drop_oldest, "if index >= needed_from[tail]:", "if False:"),
+        cached("the_cache_drops_first_what_its_group_needs_no_more"),
+    ),
+    mutant(
+        "what_is_needed_takes_any_amount_of_memory",
+        12,
+        "contract 5",
+        (TailCache._evict, " or self.size_bytes > self._needed_bytes_max", ""),
+        cached("what_is_needed_may_take_more_but_not_any_amount"),
+    ),
+    mutant(
+        "a_full_cache_asks_with_each_append_what_is_needed",
+        12,
+        "decision 0026",
+        (TailCache._next_look, "self.size_bytes + self._bytes_max // 8", "self.size_bytes"),
+        cached("a_full_cache_asks_seldom_and_few_what_they_need"),
+    ),
+    mutant(
+        "what_a_log_has_lost_stands_before_what_others_need_no_more",
+        12,
+        "decision 0026",
+        (TailCache._drop_oldest, "min(index, tail.last_index)", "index"),
+        cached("what_a_log_has_let_go_of_keeps_nothing"),
+    ),
+    mutant(
+        "so_many_small_appends_go_at_a_time",
+        12,
+        "contract 5",
+        (
+            TailCache._drop_oldest,
+            "len(needed) <= kept_count_max:",
+            "len(needed) + len(through) <= kept_count_max:",
+        ),
+        cached("small_appends_stay_within_the_bound_as_well"),
+    ),
+    mutant(
+        "a_look_is_as_far_away_as_it_was_when_more_was_needed",
+        12,
+        "decision 0026",
+        (TailCache.removed, "min(self._evicts_above, self._next_look())", "self._evicts_above"),
+        cached("what_is_needed_no_more_makes_room"),
+    ),
+    mutant(
+        "a_closed_log_is_held_by_who_spoke_for_it",
+        12,
+        "decision 0026",
+        (GroupLog.close, "        self._tail.needed_from = nothing\n", ""),
+        log_storage("a_closed_log_lets_go_of_who_spoke_for_it"),
+    ),
+    mutant(
+        "a_member_that_is_down_keeps_entries_in_memory",
+        12,
+        "decision 0026",
+        (RawNode.unsent_from, " if peer.recent_active", ""),
+        raw_node("what_is_still_to_be_sent_is_told_by_the_leader"),
+    ),
+    mutant(
+        "nobody_says_what_is_to_be_sent",
+        12,
+        "decision 0026",
+        (Group._needed_from, "self.raw.unsent_from(first)", "1 << 64"),
+        capacity("what_is_still_to_be_sent_stays_in_memory"),
     ),
     mutant(
         "terms_are_remembered_over_a_truncation",

@@ -291,6 +291,24 @@ def test_the_holders_of_an_entry_are_counted_by_the_leader() -> None:
     assert node.node.holder_count(3) == 0
 
 
+def test_what_is_still_to_be_sent_is_told_by_the_leader() -> None:
+    node = leader()
+    for _ in range(2):
+        node.node.propose(b"x")
+    assert [node.node.unsent_from(first) for first in (1, 3, 4)] == [3, 3, 5]
+    node.take()
+    assert node.node.unsent_from(3) == 5, "what was sent is not read again"
+    node.node.step(Message(APP_RESP, 1, 2, node.term, index=4, reject=True, reject_hint=2))
+    assert node.node.unsent_from(1) == 3, "its log ends there"
+    for _ in range(40):
+        node.node.tick()
+        node.node.step(Message(APP_RESP, 1, 3, node.term, index=4))
+    assert node.node.basic_status().role is Role.LEADER
+    assert node.node.unsent_from(1) == 5, "who is not heard of is sent nothing"
+    node.node.step_down()
+    assert node.node.unsent_from(1) == 5
+
+
 def test_s14_a_leader_is_ready_when_it_has_applied_its_own_first_entry() -> None:
     node = Single([1])
     node.win()

@@ -162,6 +162,7 @@ class World:
             inflight_bytes_max=2000,
             batch_bytes_max=plan.batch_bytes,
             tail_cache_bytes_max=_tail_cache_bytes(self.seed),
+            tail_cache_needed_bytes_max=2 * _tail_cache_bytes(self.seed),
             read_ahead_bytes_max=1500,
             send_bytes_max=800,
             apply_bytes_max=600,

@@ -35,6 +35,8 @@ class DriverConfig:
     batch_bytes_max: int = 4 * _MIB
     #: Bytes of recent entries kept in memory, over all groups, for sending and reading.
     tail_cache_bytes_max: int = 32 * _MIB
+    #: The same, as long as all of them are still to be applied or sent.
+    tail_cache_needed_bytes_max: int = 64 * _MIB
     #: Appends that the tail cache remembers, over all groups, whatever their size.
     tail_cache_appends_max: int = 65_536
     #: Bytes of entries that were read from the disk and did not fit into their answers.

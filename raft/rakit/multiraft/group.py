@@ -148,6 +148,11 @@ class Group:
         self.dead_at_rest = NOBODY
         #: (role, leader, term, ready) as last announced.
         self.announced: tuple[Role, int, int, bool] = (Role.FOLLOWER, 0, self.term, False)
+        storage.keep(self._needed_from)
+
+    def _needed_from(self, first: int) -> int:
+        """Index of the first entry from `first` on that is still to be applied, or to be sent."""
+        return min(max(self.applied + 1, first), self.raw.unsent_from(first))
 
     @property
     def commit(self) -> int:

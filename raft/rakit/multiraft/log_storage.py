@@ -28,7 +28,7 @@ raises `StoreCorruptError`, and the group is quarantined by whoever sees it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from rakit.multiraft import keys
@@ -45,7 +45,7 @@ from rakit.multiraft.records import (
     encode_hard_state,
 )
 from rakit.multiraft.stored_entries import decode_entry, encode_entry
-from rakit.multiraft.tail_cache import TailCache
+from rakit.multiraft.tail_cache import TailCache, nothing
 from rakit.raft import (
     ENTRY_OVERHEAD_BYTES,
     CompactedError,
@@ -394,9 +394,19 @@ class GroupLog:
         while len(self._terms) > 1 and self._terms[1][0] <= index:
             del self._terms[0]
 
+    def keep(self, needed_from: Callable[[int], int]) -> None:
+        """Asks, when memory is short, from which index on entries are still to be read.
+
+        It is given the first that there is in memory: what has to come from the disk counts for
+        nothing.
+        """
+        tail = self._tail
+        tail.needed_from = lambda: needed_from(tail.first_index)
+
     def close(self) -> None:
-        """Gives back what the log holds of the node's memory."""
+        """Gives back what the log holds of the node's memory, and lets go of who spoke for it."""
         self._forget()
+        self._tail.needed_from = nothing
 
     def _forget(self) -> None:
         self._tail.clear()

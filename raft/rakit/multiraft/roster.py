@@ -58,7 +58,11 @@ class Roster:
         self._disk = disk
         self._factory = factory
         self._rng = rng
-        self._cache = TailCache(config.tail_cache_bytes_max, config.tail_cache_appends_max)
+        self._cache = TailCache(
+            config.tail_cache_bytes_max,
+            config.tail_cache_appends_max,
+            config.tail_cache_needed_bytes_max,
+        )
         self._ahead = ReadAhead(config.read_ahead_bytes_max)
         self._tombstones: dict[int, int] = {}
         #: Whether the census may have missed a group, for damage.

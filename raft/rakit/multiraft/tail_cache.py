@@ -1,4 +1,4 @@
-"""The newest entries of every log of a node, in memory, within one bound for all of them.
+"""The newest entries of every log of a node, in memory, within bounds for all of them.
 
 Followers that keep up and readers at the tail are served from here, so that a healthy cluster
 reads nothing from its disks. The cache keeps the entry objects that the core and the network
@@ -8,35 +8,56 @@ Rules:
 
 - A group's cached entries are contiguous and end with its last entry; truncation removes them
   here in the same step in which it removes them from the log (cockroachdb/cockroach#63473).
-- Over the bound, the oldest appends of the node go first, whoever made them, an eighth of the
-  bound at a time, so that the cost of dropping is spread over many appends.
+- There are two bounds: for what groups need no more, and for that and what they still need, to
+  apply it or to send it. The latter they will read, and from the disk that takes more than what it
+  saves: who falls behind a little would fall behind further.
+- Over a bound, the oldest appends of the node go first, whoever made them, down to an eighth below
+  it, so that the cost of dropping is spread over many. Who needs what is asked as seldom.
 - Losing an entry here is never an error: the log reads the disk.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 from rakit.raft import ENTRY_OVERHEAD_BYTES, Entry
 
 #: What an entry takes in memory beside its payload (objects, list slot), roughly.
 ENTRY_MEMORY_BYTES: Final = 200
+#: Of the oldest appends so many may be needed; then what lies behind them is not looked at.
+_ASKED_COUNT_MAX: Final = 1024
 
 
 class GroupTail:
     """The cached end of one log."""
 
-    __slots__ = ("_cache", "_entries")
+    __slots__ = ("_cache", "_entries", "needed_from")
 
     def __init__(self, cache: TailCache) -> None:
         self._cache = cache
         self._entries: list[Entry] = []
+        #: Index of the first entry that the group is still to read.
+        self.needed_from: Callable[[], int] = nothing
 
     @property
     def first_index(self) -> int:
         """Index of the first cached entry; 0 when nothing is cached."""
         return self._entries[0].index if self._entries else 0
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry, which is the log's; 0 when nothing is cached."""
+        return self._entries[-1].index if self._entries else 0
+
+    def memory_bytes(self, after: int, through: int) -> int:
+        """What the cached entries behind `after` and up to `through` take."""
+        held = self._entries
+        if not held:
+            return 0
+        first = held[0].index
+        return _memory_bytes(held[max(0, after + 1 - first) : max(0, through + 1 - first)])
 
     def append(self, entries: list[Entry]) -> None:
         """Takes entries that continue the log; a gap starts the tail anew."""
@@ -89,17 +110,37 @@ class GroupTail:
         self._entries.clear()
 
 
+#: A tail, and the last index of what was appended to it at once.
+_Append: TypeAlias = tuple[GroupTail, int]
+
+
+def nothing() -> int:
+    """The first index that is needed of a log that nobody speaks for: none."""
+    return 1 << 64
+
+
 class TailCache:
-    """The bound over all tails of a node, in bytes and in appends."""
+    """The bounds over all tails of a node, in bytes and in appends."""
 
-    __slots__ = ("_appends", "_appends_max", "_bytes_max", "size_bytes")
+    __slots__ = (
+        "_appends",
+        "_appends_max",
+        "_bytes_max",
+        "_evicts_above",
+        "_needed_bytes_max",
+        "size_bytes",
+    )
 
-    def __init__(self, bytes_max: int, appends_max: int) -> None:
+    def __init__(self, bytes_max: int, appends_max: int, needed_bytes_max: int = 0) -> None:
         self._bytes_max = bytes_max
         self._appends_max = appends_max
-        #: (tail, last index) of each append, oldest first. Stale ones (truncated, trimmed) drop
-        #: at most what is older than themselves in time, which is harmless.
-        self._appends: deque[tuple[GroupTail, int]] = deque()
+        #: Of everything, as long as it is needed.
+        self._needed_bytes_max = max(needed_bytes_max, bytes_max)
+        #: From where on it is worth a look what is needed.
+        self._evicts_above = bytes_max
+        #: (tail, last index) of each append, oldest first. What was truncated or trimmed since may
+        #: still stand there: then there is less to drop, or nothing.
+        self._appends: deque[_Append] = deque()
         self.size_bytes = 0
 
     @property
@@ -112,23 +153,58 @@ class TailCache:
         return GroupTail(self)
 
     def added(self, tail: GroupTail, entries: list[Entry]) -> None:
-        """Counts an append of `tail` and, over the bound, drops the oldest ones of the node."""
+        """Counts an append of `tail` and, over a bound, drops the oldest ones of the node."""
         self.size_bytes += _memory_bytes(entries)
         self._appends.append((tail, entries[-1].index))
-        if self.size_bytes > self._bytes_max or len(self._appends) > self._appends_max:
+        if self.size_bytes > self._evicts_above or len(self._appends) > self._appends_max:
             self._evict()
 
     def removed(self, entries: list[Entry]) -> None:
         """Uncounts entries that a tail dropped."""
         self.size_bytes -= _memory_bytes(entries)
+        self._evicts_above = min(self._evicts_above, self._next_look())
+
+    def _next_look(self) -> int:
+        """An eighth above what is held there is something new to be seen."""
+        looks_above = max(self._bytes_max, self.size_bytes + self._bytes_max // 8)
+        return min(looks_above, self._needed_bytes_max)
 
     def _evict(self) -> None:
-        bytes_target = self._bytes_max * 7 // 8
-        appends_target = self._appends_max * 7 // 8
-        while self._appends and (
-            self.size_bytes > bytes_target or len(self._appends) > appends_target
-        ):
-            tail, index = self._appends.popleft()
+        too_many = len(self._appends) > self._appends_max
+        self._drop_oldest(self._bytes_max, _ASKED_COUNT_MAX)
+        still_too_many = too_many and len(self._appends) > self._appends_max * 7 // 8
+        if still_too_many or self.size_bytes > self._needed_bytes_max:
+            self._drop_oldest(self._needed_bytes_max, 0)
+        self._evicts_above = self._next_look()
+
+    def _drop_oldest(self, bytes_max: int, kept_count_max: int) -> None:
+        """Drops appends, up to an eighth below a bound, but so many that are needed.
+
+        Each tail is cut once, however many of its appends go.
+        """
+        needed_from: dict[GroupTail, int] = {}
+        needed: list[_Append] = []
+        through: dict[GroupTail, int] = {}
+        size, count_target = self.size_bytes, self._appends_max * 7 // 8
+        while self._appends and len(needed) <= kept_count_max:
+            count = len(self._appends) + len(needed)
+            if size <= bytes_max * 7 // 8 and count <= count_target:
+                break
+            tail, index = append = self._appends.popleft()
+            # Of what is gone nothing is needed.
+            index = min(index, tail.last_index)
+            if kept_count_max:
+                if tail not in needed_from:
+                    needed_from[tail] = tail.needed_from()
+                if index >= needed_from[tail]:
+                    needed.append(append)
+                    continue
+            dropped = through.get(tail, 0)
+            if index > dropped:
+                size -= tail.memory_bytes(dropped, index)
+                through[tail] = index
+        self._appends.extendleft(reversed(needed))
+        for tail, index in through.items():
             tail.drop_through(index)
 
 

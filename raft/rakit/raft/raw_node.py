@@ -401,6 +401,19 @@ class RawNode:
             return 0
         return sum([progress.match >= index for progress in r.tracker.progress.values()])
 
+    def unsent_from(self, first: int) -> int:
+        """Returns the first index from `first` on that some member is still to be sent.
+
+        One behind the log's last where there is none, or where this replica does not lead. Who is
+        to be sent older ones reads those before, and who is not heard of is sent nothing.
+        """
+        r = self._raft
+        behind = r.log.last_index + 1
+        if r.role is not Role.LEADER:
+            return behind
+        peers = [peer for _, peer in r.tracker.peers if peer.recent_active]
+        return min([peer.next for peer in peers if peer.next >= first], default=behind)
+
     def is_level(self) -> bool:
         """Tells whether every entry of this log is applied here and held by every member."""
         r = self._raft

@@ -24,6 +24,7 @@ CONFIG = DriverConfig(
     send_bytes_max=16 * KIB,
     step_bytes_max=64 * KIB,
     tail_cache_bytes_max=1,
+    tail_cache_needed_bytes_max=1,
 )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 
-from rakit.multiraft import keys
+from rakit.multiraft import keys, log_storage
 from rakit.multiraft.driver import DriverConfig, Envelope
 from rakit.multiraft.kv import Op
 from rakit.multiraft.machine import GroupKind, GroupMeta, node_of, replica_id
@@ -199,6 +201,33 @@ def test_a_replacement_that_finds_no_room_leaves_the_old_tail_uncommitted(surviv
     cluster.heal()
     cluster.await_applied(old, new)
     cluster.check_replicas_agree()
+
+
+def read_back(*_where: object, by_key: bool) -> NoReturn:
+    del by_key
+    pytest.fail("an entry was read from the disk")
+
+
+def test_what_is_still_to_be_sent_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DriverConfig(tail_cache_bytes_max=50 * KIB, tail_cache_needed_bytes_max=500 * KIB)
+    cluster = Cluster(config=config)
+    leader = cluster.create_and_elect()
+    ahead, behind = cluster.followers()
+    leader.driver.lane_shut(behind.node_id)
+    for number in range(40):
+        cluster.propose(leader, bytes([number]) * 4 * KIB)
+        cluster.pump()
+    cluster.await_applied(ahead, leader)
+    assert 160 * KIB < leader.driver.tail_cache_bytes < 200 * KIB
+    assert ahead.driver.tail_cache_bytes <= 50 * KIB, "it has sent and applied everything"
+    monkeypatch.setattr(log_storage, "stored_rows", read_back)
+    leader.driver.lane_open(behind.node_id)
+    cluster.pump()
+    cluster.await_applied(behind, leader)
+    for number in range(10):
+        cluster.propose(leader, bytes([number]) * 4 * KIB)
+        cluster.pump()
+    assert leader.driver.tail_cache_bytes <= 50 * KIB
 
 
 def test_the_tail_cache_stays_within_its_bound_and_readers_fall_back_to_the_disk() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import cast
@@ -360,27 +361,20 @@ def test_size_counts_the_applied_entries_that_are_kept() -> None:
     assert stored.log.size_bytes == 500
 
 
-def test_the_cache_drops_the_oldest_appends_of_all_groups() -> None:
-    cache = TailCache(4000, 1000)
-    first, second = cache.tail(), cache.tail()
-    first.append([Entry(1, 1, data=b"x" * 800)])
-    for index in range(1, 4):
-        second.append([Entry(1, index, data=b"x" * 800)])
-    assert first.first_index == 1
-    second.append([Entry(1, 4, data=b"x" * 800)])
-    assert first.first_index == 0
-    assert second.first_index == 2
-    assert cache.size_bytes <= 3500
+def test_a_closed_log_lets_go_of_who_spoke_for_it() -> None:
+    stored = Log()
 
+    class Speaker:
+        def needed_from(self, first: int) -> int:
+            return first
 
-def test_the_cache_forgets_appends_beyond_its_count() -> None:
-    cache = TailCache(10**6, 16)
-    tail = cache.tail()
-    for index in range(1, 1000):
-        tail.append([Entry(1, index)])
-        tail.drop_through(index)
-    assert cache.appends_count <= 16
-    assert cache.size_bytes == 0
+    speaker = Speaker()
+    spoke = weakref.ref(speaker)
+    stored.log.keep(speaker.needed_from)
+    del speaker
+    assert spoke() is not None
+    stored.log.close()
+    assert spoke() is None
 
 
 IDS = st.integers(1, 2**53 - 1)

@@ -40,7 +40,7 @@ from rakit.node.partition import retention
 from rakit.node.partition.answers import Appended, not_leading, outcome_unknown, refused
 from rakit.node.partition.appender import Appender, Proposal
 from rakit.node.partition.batches import Batch
-from rakit.node.partition.commands import Fence
+from rakit.node.partition.commands import Content, Fence
 from rakit.node.partition.digest import Digest, digest
 from rakit.node.partition.inquiry import ProducerAnswer, look_up
 from rakit.node.partition.machine import PartitionMachine
@@ -330,7 +330,7 @@ class Partition:
             self._appender = (replica.term, appender)
         return self._appender[1]
 
-    def _propose(self, replica: Replica, term: int, *pieces: bytes) -> Proposal:
+    def _propose(self, replica: Replica, term: int, *pieces: Content) -> Proposal:
         """Proposes for one leadership, in which alone its appender's outlook is true."""
         if self._host.group(self.group_id) is not replica or replica.term != term:
             raise NotLeadingError(0, term)
