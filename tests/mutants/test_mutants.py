@@ -12,6 +12,7 @@ from tests.mutants import (
     Mutant,
     ahead,
     apart,
+    held,
     hosts,
     in_force,
     lanes,
@@ -57,7 +58,7 @@ def test_the_table_has_every_mutant_and_is_as_the_command_writes_it() -> None:
 
 
 def test_no_two_mutants_have_one_name() -> None:
-    parts = (votes, logs, members, hosts, lanes, segments, ahead, apart, places)
+    parts = (votes, logs, members, held, hosts, lanes, segments, ahead, apart, places)
     assert len(MUTANTS) == sum(len(part.MUTANTS) for part in parts)
 
 

@@ -22,7 +22,8 @@ def at_rest(world: World) -> bool:
         not node.up for node_id, node in world.nodes.items() if node_id not in world.lost
     ):
         return False
-    if any(node.driver.bases_under_way_count for node in world.nodes.values() if node.driver):
+    drivers = [node.driver for node in world.nodes.values() if node.driver]
+    if any(each.bases_under_way_count or each.holds_writes for each in drivers):
         return False
     if any(
         node.driver.group(group_id) is not None

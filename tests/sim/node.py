@@ -125,7 +125,8 @@ class SimNode:
         driver, number = self.driver, effects.number
         assert driver is not None, "a node that is down writes nothing"
         try:
-            self.disk.write(number, effects.batch)
+            if effects.batch:  # the host hands in no other
+                self.disk.write(number, effects.batch)
         except WriteStalledError:
             self.held = effects
             self.wiring.stalled(self.node_id)

@@ -5,7 +5,8 @@
     feedback   written(n), synced(n)                                     numbers of effects
 
 A shell feeds it and carries out the effects; the simulator is such a shell. Everything that the
-groups of a node have to write at one moment goes into one batch and is made durable by one sync.
+groups of a node have to write at one moment goes into one batch and is made durable by one sync;
+what need not be durable waits for such a moment.
 
 Rules:
 
@@ -21,10 +22,11 @@ Rules:
   and stops the node.
 
 The parts: `roster` makes and unmakes replicas, `floor` holds who is awake and who has something to
-do, `stepping` turns Readys into effects, `landing` remembers what waits for which batch,
-`succession` decides about campaigns and resignations, `quiesce` lets idle groups rest, `lanes`
-keeps leaders from reading what could not be sent, `base_gathering` and `base_serving` carry bases
-that are too large for one message.
+do, `stepping` turns Readys into effects, `held_writes` keeps what need not be durable until
+something must be, `landing` remembers what waits for which batch, `succession` decides about
+campaigns and resignations, `quiesce` lets idle groups rest, `lanes` keeps leaders from reading what
+could not be sent, `base_gathering` and `base_serving` carry bases that are too large for one
+message.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from rakit.multiraft.errors import (
 )
 from rakit.multiraft.floor import GROUP_FATAL, Floor
 from rakit.multiraft.group import Group
+from rakit.multiraft.held_writes import HeldWrites
 from rakit.multiraft.kv import KeyValue
 from rakit.multiraft.landing import Landing
 from rakit.multiraft.lanes import Lanes
@@ -112,6 +115,7 @@ class Driver:
         self._lanes = Lanes()
         self._gathering = BaseGathering(config, self._floor)
         self._serving = BaseServing(config, self._floor, self._lanes)
+        self._held = HeldWrites()
         self._contexts = ReadContexts(rng.getrandbits(64))
         self._number = 0
 
@@ -131,6 +135,20 @@ class Driver:
     def awake_count(self) -> int:
         """How many replicas are ticked; the others are quiet."""
         return len(self._floor.awake)
+
+    @property
+    def holds_writes(self) -> bool:
+        """Whether something that need not be durable waits to be written."""
+        return bool(self._held)
+
+    @property
+    def held_is_due(self) -> bool:
+        """Whether that goes with the next step."""
+        return self._held.is_due
+
+    def write_held(self) -> None:
+        """Has that written with the next step, instead of with the one after the next tick."""
+        self._held.end_the_wait()
 
     @property
     def tail_cache_bytes(self) -> int:
@@ -277,6 +295,7 @@ class Driver:
         self._succession.tick(floor.now)
         self._gathering.tick()
         self._serving.tick()
+        self._held.end_the_wait()
 
     def _tick_reads(self, group: Group) -> None:
         lose_reads(group, group.reads.expire(self._floor.now), self._floor.pending)
@@ -438,14 +457,15 @@ class Driver:
     def advance(self) -> Effects | None:
         """Returns what is to be done now, for all groups at once; None if there is nothing."""
         floor = self._floor
-        while not (floor.idle and self._serving.idle):
+        while not (floor.idle and self._serving.idle) or self._held.is_due:
             effects, floor.pending = floor.pending, Effects(0)
             effects.number = self._number + 1
             waiting = self._step_dirty(effects)
             self._serving.serve(effects, self._config.step_bytes_max)
             effects.sends += floor.take_farewells()
-            if effects:
+            if effects or self._held.is_due:
                 self._number = effects.number
+                self._held.join(effects)
                 self._landing.wait_for_sync(effects.number, waiting)
                 return effects
         return None
@@ -530,7 +550,10 @@ class Driver:
         group.reads.asked(context, self._floor.now + retry_ticks, leading=leading)
 
     def written(self, number: int) -> None:
-        """Notes that the batch of effects `number` is on its way to the disk and readable."""
+        """Notes that the batch of effects `number` is on its way to the disk and readable.
+
+        What is held of it is neither, and nobody counts on that.
+        """
         assert number <= self._number, f"batch {number} was written before it was made"
         self._landing.written(number)
         self._gathering.written(number)

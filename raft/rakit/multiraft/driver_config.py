@@ -31,7 +31,8 @@ class DriverConfig:
     campaigns_count_max: int = 64
     #: Ticks that a read request waits for a leader's confirmation before it is given up.
     read_timeout_ticks: int = 40
-    #: Bytes of one write batch; a write holds the interpreter for its whole duration.
+    #: Bytes of one write batch, beside what was held for it; a write holds the interpreter for its
+    #: whole duration.
     batch_bytes_max: int = 4 * _MIB
     #: Bytes of recent entries kept in memory, over all groups, for sending and reading.
     tail_cache_bytes_max: int = 32 * _MIB

@@ -467,6 +467,7 @@ class Host:
         if not self.failed.done():
             self.failed.set_result(error)
         self._give_up("the store failed")
+        self._something_changed.set()
 
     def _give_up(self, why: str) -> None:
         """Answers everybody who waits: the outcome is unknown."""
@@ -494,9 +495,11 @@ class Host:
             _log.warning("%d leaderships were not handed over in time", led())
 
     async def _flush(self) -> None:
+        self.driver.write_held()
         self._steps.wake()
         flushed = await self._wait_until(
-            lambda: self._steps.flushed and not self._waiting, self.config.stop_flush_ms_max
+            lambda: not self.driver.held_is_due and self._steps.flushed and not self._waiting,
+            self.config.stop_flush_ms_max,
         )
         if not flushed:
             _log.warning("stopped with %d proposals unanswered", len(self._waiting))

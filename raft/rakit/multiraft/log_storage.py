@@ -19,7 +19,8 @@ Invariants:
   the older checkpoints together (S4).
 - Between a step and the write of its batch the disk lags behind this object. Nobody reads there:
   the core reads its own unstable entries, only durable entries are applied, and a base is read by a
-  leader, which nobody becomes before its own base is durable.
+  leader, which nobody becomes before its own base is durable. What need not be synced may lag for a
+  tick, while others read: the commit index, and deletions of what this object names no more.
 
 Reading past the log is answered with the core's `CompactedError` and `UnavailableError`; damage
 raises `StoreCorruptError`, and the group is quarantined by whoever sees it.

@@ -64,8 +64,8 @@ class StateMachine(Protocol):
     def apply(self, entry: Entry, writes: WriteBatch) -> object:
         """Applies a committed NORMAL entry that has data; the result goes to its proposer.
 
-        `writes` joins the node's next batch, which is not synced for its sake: derived rows only,
-        which a replay after a crash writes again.
+        `writes` joins a batch of the node within a tick, which is not synced for its sake: derived
+        rows only, which a replay after a crash writes again.
         """
         ...
 

@@ -207,7 +207,8 @@ class Cluster:
             node.effects.append(effects)
             self.sent += effects.sends
             self.network += effects.sends
-            node.disk.write(effects.batch)
+            if effects.batch:
+                node.disk.write(effects.batch)
             node.driver.written(effects.number)
             node.completions += effects.completions
             node.reads += effects.reads

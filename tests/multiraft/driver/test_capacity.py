@@ -66,18 +66,26 @@ def test_a_crash_within_a_ready_that_took_several_batches_leaves_a_legal_log(
     cluster = Cluster(seed=survivors, config=small_batches())
     leader = cluster.create_and_elect()
     follower = cluster.followers()[0]
-    # The follower misses a change of term, so that its large Ready carries term, vote and entries.
     cluster.isolate(follower)
     leader.driver.step_down(GROUP)
     leader = cluster.await_other_leader(leader)
     for number in range(30):
         cluster.propose(leader, bytes([number]) * 10 * KIB)
     cluster.pump()
-    follower.hung = True
-    cluster.heal()
+    arrived: list[Envelope] = []
+
+    def hang(envelope: Envelope) -> bool:
+        """One finds the place; those that follow come together, and are one Ready."""
+        if node_of(envelope.to_replica) == follower.node_id and envelope.message.entries:
+            arrived.append(envelope)
+            follower.hung = len(arrived) > 1
+        return True
+
+    cluster.filter = hang
     cluster.tick(2 * cluster.config.heartbeat_ticks)
-    assert follower.disk.unsynced_batches >= 3
+    assert follower.disk.unsynced_batches >= 4
     cluster.crash(follower, survivors)
+    cluster.heal()
     follower.hung = False
     cluster.restart(follower)
     assert follower.quarantined == []
@@ -151,8 +159,17 @@ def test_a_large_ready_over_a_stale_tail_never_commits_what_it_replaces(survivor
     for number in range(20):
         cluster.propose(new, bytes([number]) * 10 * KIB)
     cluster.pump()
-    old.hung = True
-    cluster.heal()
+    # Who is in doubt of its end is sent everything at once.
+    cluster.crash(old)
+    cluster.restart(old, doubtful=True)
+    assert old.group.storage.last_index() > 12
+
+    def hang(envelope: Envelope) -> bool:
+        if node_of(envelope.to_replica) == old.node_id:
+            old.hung = old.hung or bool(envelope.message.entries)
+        return True
+
+    cluster.filter = hang
     cluster.tick(2 * cluster.config.heartbeat_ticks)
     assert old.disk.unsynced_batches >= 3
     cluster.crash(old, survivors)

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from rakit.multiraft import keys
 from rakit.multiraft.barriers import BarrierLostError
 from rakit.multiraft.errors import NotLeadingError, UnknownGroupError
 from rakit.multiraft.host import HostStoppedError
 from rakit.multiraft.machine import replica_id
+from rakit.multiraft.records import decode_hard_state
 from rakit.peer.v1 import raft_service_pb2 as wire
 from rakit.raft import ConfChange, ConfChangeSingle, ConfChangeType, ConfState, Role
 from tests.multiraft.host.nodes import FAST, GROUP, Cluster, cabled
@@ -173,6 +175,19 @@ async def test_a_stopped_host_leaves_nothing_and_refuses_everything(tmp_path: Pa
         await host.read_barrier(GROUP)
     await host.stop()
     await until(lambda: asyncio.all_tasks() <= tasks)
+
+
+async def test_a_stop_leaves_the_commit_index_on_the_disk(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, count=1)
+    await cluster.start()
+    await cluster.propose(b"x")
+    (node,) = cluster.nodes
+    await node.host.stop()
+    group = node.host.driver.groups[GROUP]
+    value = node.store.get(keys.hard_state(GROUP))
+    assert value is not None
+    assert decode_hard_state(GROUP, value).state.commit == group.commit
+    await cluster.stop()
 
 
 async def test_a_caller_that_gives_up_changes_nothing(cluster: Cluster) -> None:

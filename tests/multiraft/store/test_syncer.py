@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from rakit.multiraft.store.space import Room
 from rakit.multiraft.store.witness import Witness, WitnessFile
 from tests.multiraft.store.support import (
     DEAD_DISK,
+    NODE,
     FailingEngine,
     crash_image,
     entries_in,
@@ -72,6 +74,19 @@ def test_a_request_is_reported_once_its_write_is_durable(
     syncer.request(number)
     wait_until(lambda: reports.synced[-1:] == [number])
     assert store.synced_counter == number
+
+
+def test_a_request_wakes_a_syncer_that_sleeps(tmp_path: Path, reports: Reports) -> None:
+    config = StoreConfig.small(tmp_path / "n1")
+    store = RocksStore.open(replace(config, witness_interval_ms=60_000), NODE)
+    syncer = Syncer(store, reports.synced.append, reports.failures.append, reports.ended.set)
+    syncer.start()
+    for count in range(1, 4):
+        syncer.request(write_some(store, 1))
+        wait_until(lambda: len(reports.synced) == count)  # noqa: B023 - it is called at once
+    syncer.close()
+    assert reports.ended.is_set()
+    store.close()
 
 
 def test_writes_during_a_flush_gather_and_share_the_next(

@@ -78,5 +78,7 @@ def test_a_checkpoint_goes_with_its_mark_and_every_mark_has_one(
     log = one.driver.groups[GROUP].storage
     assert log.base.index == oldest.index
     assert log.snapshot(0).index == oldest.index
+    one.driver.tick()
+    one.run()
     assert one.checkpoints() == [oldest.index, *[mark.index for mark in one.marks]]
     assert one.driver.quarantined == {}

@@ -10,7 +10,8 @@ The first batch after a checkpoint always gets a row. Therefore a replica that r
 checkpoint writes the same rows again, and the first record that is kept after a cut has one.
 
 Rows lie `ROW_ENTRIES` entries or `ROW_BYTES` bytes apart, whichever comes first: a lookup reads at
-most that much log in vain, and a partition of small batches costs 1/64 row each.
+most that much log in vain, and what a tick has brought since the newest row was written. A
+partition of small batches costs 1/64 row each.
 """
 
 from __future__ import annotations

@@ -42,7 +42,10 @@ class Syncer:
         self._on_synced = on_synced
         self._on_failed = on_failed
         self._on_ended = on_ended
-        self._wake = threading.Condition()
+        #: Free when there may be something to do. A condition has a lock of its own, which both
+        #: threads would wait for in turn.
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self._requested = store.last_number
         self._synced = store.last_number
         self._witnessed = store.last_number
@@ -55,11 +58,13 @@ class Syncer:
         self._thread.start()
 
     def request(self, number: int) -> None:
-        """Ask for write ``number`` and all before it to become durable. Does not wait."""
-        with self._wake:
-            if number > self._requested:
-                self._requested = number
-                self._wake.notify()
+        """Ask for write ``number`` and all before it to become durable. Does not wait.
+
+        Like ``stop`` from one thread, which owns the syncer.
+        """
+        if number > self._requested:
+            self._requested = number
+            self._ring()
 
     def in_flight_since(self) -> float | None:
         """When (``time.monotonic``) the disk was last given work that is not done yet (S13)."""
@@ -67,9 +72,8 @@ class Syncer:
 
     def stop(self) -> None:
         """Have the thread end when it has served what was requested. Does not wait."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
+        self._stopping = True
+        self._ring()
 
     def close(self) -> None:
         """Serve what was requested, then end the thread. Waits for it."""
@@ -98,16 +102,20 @@ class Syncer:
             logger.exception("the syncer broke")
             self._on_failed(StoreFailedError(f"the syncer broke: {error!r}", disk_full=False))
 
+    def _ring(self) -> None:
+        if self._bell.locked():
+            self._bell.release()
+
     def _wait(self, due: float) -> bool:
         """Sleep until a sync is asked for or upkeep is due; False when it is time to end."""
-        with self._wake:
-            while self._requested <= self._synced:
-                if self._stopping:
-                    return False
-                left = due - time.monotonic()
-                if left <= 0:
-                    return True
-                self._wake.wait(left)
+        while self._requested <= self._synced:
+            if self._stopping:
+                return False
+            left = due - time.monotonic()
+            if left <= 0:
+                return True
+            # What came before is seen above; what comes from here on has the bell free.
+            self._bell.acquire(timeout=left)
         return True
 
     def _serve(self, due: float) -> float:
