@@ -89,8 +89,19 @@ MUTANTS = [
         "small_values_are_looked_at_one_by_one",
         32,
         "decision 0025",
-        (columns.large_values, " or left < 0", ""),
+        (columns.large_values, " or len(values) > end // LARGE_VALUE_BYTES_MIN", ""),
         columned("small_values_are_left_to_protobuf"),
+    ),
+    mutant(
+        "a_look_at_small_values_goes_on",
+        32,
+        "decision 0025",
+        (
+            columns.large_values,
+            " or len(values) > _SMALL_COUNT_MAX + at // LARGE_VALUE_BYTES_MIN",
+            "",
+        ),
+        columned("a_look_at_small_values_ends_soon"),
     ),
     mutant(
         "a_batch_that_lies_in_its_request_goes_no_further",

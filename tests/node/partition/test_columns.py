@@ -232,3 +232,12 @@ def test_small_values_are_left_to_protobuf() -> None:
     small = Records(values=[b"v" * (least - 10)] * 5000)
     assert large_values(small.SerializeToString()) is None
     assert large_values(Records(values=[b"v"]).SerializeToString()) is None
+
+
+@pytest.mark.parametrize("looked_at", [True, False])
+def test_a_look_at_small_values_ends_soon(*, looked_at: bool) -> None:
+    # What stands behind the small values makes them large by the mean.
+    least = columns_module.LARGE_VALUE_BYTES_MIN
+    values = [b"v"] * (8 if looked_at else 9) + [b"v" * 20 * least]
+    found = large_values(Records(values=values).SerializeToString())
+    assert (found is not None) is looked_at

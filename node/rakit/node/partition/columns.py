@@ -38,6 +38,9 @@ CellT = TypeVar("CellT")
 
 #: From this size of a batch for each value on it costs less to look at lengths than to copy values.
 LARGE_VALUE_BYTES_MIN: Final = 8 << 10
+#: A look ends when it has met so many values more than large ones would fit into what it has
+#: passed: to look at many lengths costs more than what it spares.
+_SMALL_COUNT_MAX: Final = 8
 _VALUES_KEY: Final = heading(Records.VALUES_FIELD_NUMBER, 0)[0]
 #: Of the length of a value; protobuf reads one more, of which it believes a part.
 _LENGTH_BYTES_MAX: Final = 4
@@ -92,7 +95,6 @@ def large_values(content: Payload) -> tuple[Records, Sequence[Sized]] | None:
     """
     values: list[range] = []
     at, end = 0, len(content)
-    left = end // LARGE_VALUE_BYTES_MIN
     while at < end and content[at] == _VALUES_KEY:
         size, shift, at = 0, 0, at + 1
         for place in range(at, min(at + _LENGTH_BYTES_MAX, end)):
@@ -103,11 +105,10 @@ def large_values(content: Payload) -> tuple[Records, Sequence[Sized]] | None:
         else:
             return None
         at = place + 1 + size
-        left -= 1
-        if at > end or left < 0:
-            return None
         values.append(range(size))
-    if not values:
+        if at > end or len(values) > _SMALL_COUNT_MAX + at // LARGE_VALUE_BYTES_MIN:
+            return None
+    if not values or len(values) > end // LARGE_VALUE_BYTES_MIN:
         return None
     try:
         others = Records.FromString(bytes(content[at:]))
