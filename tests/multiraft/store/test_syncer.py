@@ -34,6 +34,9 @@ class Reports:
         self.failures: list[StoreFailedError] = []
         self.ended = threading.Event()
 
+    def await_syncs(self, count: int) -> None:
+        wait_until(lambda: len(self.synced) == count)
+
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[tuple[RocksStore, FailingEngine]]:
@@ -83,7 +86,7 @@ def test_a_request_wakes_a_syncer_that_sleeps(tmp_path: Path, reports: Reports) 
     syncer.start()
     for count in range(1, 4):
         syncer.request(write_some(store, 1))
-        wait_until(lambda: len(reports.synced) == count)  # noqa: B023 - it is called at once
+        reports.await_syncs(count)
     syncer.close()
     assert reports.ended.is_set()
     store.close()
