@@ -140,6 +140,24 @@ async def test_s12_a_failed_write_ends_the_node_also_while_a_flush_hangs(tmp_pat
     await cluster.stop()
 
 
+async def test_s12_a_stop_does_not_wait_for_a_store_that_fails_meanwhile(tmp_path: Path) -> None:
+    patient = HostConfig(stop_flush_ms_max=60_000)
+    cluster = Cluster(tmp_path, count=1, config=patient)
+    await cluster.start()
+    (node,) = cluster.nodes
+    node.engine.flushes.clear()
+    node.host.propose(GROUP, b"never durable")
+    await until(node.engine.hanging.is_set)
+    stopping = asyncio.create_task(node.host.stop())
+    await asyncio.sleep(0)
+    node.engine.flush_fault = Fault.OTHER
+    node.engine.flushes.set()
+    async with asyncio.timeout(10):
+        await stopping
+    assert (await node.host.failed).exit_code != 0
+    await cluster.stop()
+
+
 async def test_a_stop_that_a_healthy_disk_serves_leaves_the_store_to_be_closed(
     cluster: Cluster,
 ) -> None:
