@@ -65,6 +65,8 @@ async def two_idle_nodes(directory: Path) -> tuple[Node, Node]:
     await until(lambda: goes_past_grpc(first, second) and goes_past_grpc(second, first))
     await until(lambda: remembered(first, second) and remembered(second, first))
     await until(lambda: not any(node.host._memory.is_urgent for node in cluster.nodes))
+    # What waits for the next write, or the next tick, is written: a fast start is sooner than that.
+    await until(lambda: not any(node.host.driver.holds_writes for node in cluster.nodes))
     return first, second
 
 
