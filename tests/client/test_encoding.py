@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -106,29 +103,3 @@ def test_a_request_without_columns_has_none() -> None:
     request.compressed.data = b"packed"
     found = ProduceStreamRequest.FromString(b"".join(encode_request(3, request, [])))
     assert found == ProduceStreamRequest(tag=3, produce=request)
-
-
-FAULTS = """
-import resource, sys
-from rakit.client.producing.encoding import keep_freed_memory
-if sys.argv[1] == "kept":
-    keep_freed_memory()
-piece = bytes(1100 << 10)
-for _ in range(20):
-    copies = [b"".join([b"", piece, b"x"]) for _ in range(2)]
-    del copies
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    copies = [b"".join([b"", piece, b"x"]) for _ in range(2)]
-    del copies
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators do as they do")
-def test_memory_of_batches_is_used_again() -> None:
-    faults: dict[str, int] = {}
-    for what in ("kept", "not"):
-        command = [sys.executable, "-c", FAULTS, what]
-        faults[what] = int(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert faults["kept"] * 10 < faults["not"], faults

@@ -26,7 +26,6 @@ from rakit.client import (
     partition_for,
 )
 from rakit.client.errors import make_error
-from rakit.client.producing import engine
 from rakit.client.producing.batch import Batch, Delivery
 from rakit.client.producing.failures import KEPT_COUNT_MAX, Failures
 
@@ -82,15 +81,6 @@ async def test_batches_of_every_size_arrive_as_they_were_also_when_they_are_sent
         for _ in range(2):
             await (await producer.send_batch("t", values, partition=0))
     assert fake.topics["t"][0].values() == values * 2
-
-
-async def test_a_producer_keeps_memory_for_its_batches(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(engine, "keep_freed_memory", lambda: asked.append(1))
-    async with client.producer():
-        assert asked == [1]
 
 
 async def test_what_waits_goes_out_before_those_hear_whose_batch_was_acknowledged(

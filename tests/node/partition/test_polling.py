@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from rakit.api.v1 import error_pb2
 from rakit.node.errors import RakitError
 from rakit.node.partition import polling
@@ -171,3 +173,26 @@ async def test_a_failed_position_keeps_what_was_read_before() -> None:
         (answer,) = await asked
     assert isinstance(answer, Chunk)
     assert answer.size_bytes == 10
+
+
+async def test_what_did_not_fit_is_looked_at_again_only_where_there_is_more_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rooms: list[int] = []
+    read = Partition.read
+
+    async def noted(
+        partition: Partition, offset: int, max_bytes: int, end: int | None, *, at_least_one: bool
+    ) -> Chunk:
+        rooms.append(max_bytes)
+        return await read(partition, offset, max_bytes, end, at_least_one=at_least_one)
+
+    monkeypatch.setattr(Partition, "read", noted)
+    share = polling.SHARE_BYTES_MIN
+    (chunk,) = await poll(wants([filled([700] * 3)]), max_bytes=1000)
+    assert (chunk.next_offset, rooms) == (1, [1000])
+    rooms.clear()
+    settings = [filled([share * 3 // 4] * 3), filled([])]
+    first, _ = await poll(wants(settings), max_bytes=2 * share)
+    assert first.next_offset == 2, "what the other one leaves holds one more"
+    assert rooms == [share, share, 2 * share - share * 3 // 4, 2 * share - first.size_bytes]

@@ -52,6 +52,7 @@ from rakit.client.consuming.places import Place, Received, Told, TopicPartition
 from rakit.client.consuming.seeks import Seeks
 from rakit.client.consuming.streams import Streams
 from rakit.client.errors import RakitError, from_status, make_error
+from rakit.client.freed_memory import keep_freed_memory
 
 _LOGGER: Final = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class Session:
         self.places: dict[TopicPartition, Place] = {}
         self.commits = Commits()
         self.inbox = Inbox(self._config.buffer_bytes_max, self._streams.wake)
+        keep_freed_memory(self._config.buffer_bytes_max)
         self.member_id = ""
         #: Resolves when the member has joined for the first time.
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -5,10 +5,8 @@ each time and gives back: 1.2 to 1.8 ms for a batch of 1 MiB, of which its copie
 what is large goes past it: values of some size between their lengths, written here; small ones by
 protobuf, but not all at once.
 
-What is joined, and gRPC's copy of it, are a megabyte each time as well. `keep_freed_memory` has
-glibc keep that for the next one.
-
-Left out: what a batch holds (`records`), and who sends it (`link`).
+Left out: what a batch holds (`records`), who sends it (`link`), and that what is joined, and gRPC's
+copy of it, are a megabyte each time as well (`freed_memory`).
 """
 
 from __future__ import annotations
@@ -26,23 +24,10 @@ _PIECES_BYTES_MIN: Final = 64 << 10
 _BY_HAND_BYTES_MIN: Final = 512
 #: What protobuf writes at a time, about: far from where the system's memory is asked for.
 _STEP_BYTES: Final = 256 << 10
-#: glibc learns to keep what is smaller than this, and up to twice as much where it is freed.
-_KEPT_BYTES: Final = 4 << 20
 _LENGTH_DELIMITED: Final = 2
 _VALUE_TAG: Final = bytes([Records.VALUES_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 _COLUMNS_TAG: Final = bytes([ProduceRequest.COLUMNS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 _PRODUCE_TAG: Final = bytes([ProduceStreamRequest.PRODUCE_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
-
-
-def keep_freed_memory() -> None:
-    """Has memory of a few megabytes that is freed used again, instead of fresh pages each time.
-
-    glibc takes what is large from the system and gives it back at once, which are 270 page faults
-    and more for a batch of 1 MiB, until it sees something larger given back: a mapping that nobody
-    ever touches is enough (M_MMAP_THRESHOLD in mallopt(3)). Elsewhere this does nothing.
-    """
-    untouched = bytes(_KEPT_BYTES)
-    del untouched
 
 
 def encode_columns(

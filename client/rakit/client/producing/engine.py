@@ -39,10 +39,10 @@ from rakit.client.errors import (
     from_status,
     make_error,
 )
+from rakit.client.freed_memory import keep_freed_memory
 from rakit.client.metadata import Metadata
 from rakit.client.model import Receipt
 from rakit.client.producing.batch import Batch
-from rakit.client.producing.encoding import keep_freed_memory
 from rakit.client.producing.lane import NEVER, Lane, Verdict
 from rakit.client.producing.link import Link
 
@@ -58,6 +58,8 @@ RELEARN_S: Final = 0.1
 BACKOFF_STEPS_MAX: Final = 10
 #: Questions about where numbering goes on, under way at once.
 INQUIRIES_COUNT_MAX: Final = 32
+#: A batch of a megabyte is joined, and gRPC has its copy: memory that is used again.
+_KEPT_BYTES: Final = 4 << 20
 
 
 @dataclass(slots=True)
@@ -99,7 +101,7 @@ class Engine:
         self._relearning: set[str] = set()
         self._suspected: set[Link] = set()
         self._is_closed = False
-        keep_freed_memory()
+        keep_freed_memory(_KEPT_BYTES)
         self._spawn(self._sweep())
 
     async def add_lanes(self, lanes: list[Lane]) -> None:

@@ -29,6 +29,7 @@ from rakit.api.v1.log_service_pb2 import GetOffsetsRequest
 from rakit.client.config import ClientConfig, ReaderConfig
 from rakit.client.connections import Connections, is_nodes_fault
 from rakit.client.errors import LocalReason, RakitError, make_error
+from rakit.client.freed_memory import keep_freed_memory
 from rakit.client.metadata import Metadata
 from rakit.client.model import Offsets
 from rakit.client.reading.progress import From, Progress, begin, time_of
@@ -128,6 +129,7 @@ class Reader:
         self._progress = begin(self.topic, self._from, ranges, follow=self._follow)
         self._consumed = {each.partition: each.next_offset for each in self._progress.values()}
         self._buffer = _Buffer(self._config.buffer_bytes_max)
+        keep_freed_memory(self._config.buffer_bytes_max)
         self._runner = asyncio.create_task(self._run())
         return self
 

@@ -45,6 +45,8 @@ class _Progress:
     batches: list[StoredBatch] = field(default_factory=list[StoredBatch])
     chunk: Chunk | None = None
     error: RakitError | None = None
+    #: Room in which what comes next had no place; 0: nothing came next.
+    too_small_bytes: int = 0
 
     @property
     def has_more(self) -> bool:
@@ -133,7 +135,8 @@ async def _gather(
 
 async def _read_on(state: _Progress, max_bytes: int, *, at_least_one: bool) -> int:
     """Reads on at one position; returns how many bytes that gave."""
-    wanted = state.chunk is None or (max_bytes > 0 and not state.ended)
+    has_room = max_bytes > (0 if at_least_one else state.too_small_bytes)
+    wanted = state.chunk is None or (has_room and not state.ended)
     if not wanted or state.error is not None:
         return 0
     want = state.want
@@ -147,4 +150,6 @@ async def _read_on(state: _Progress, max_bytes: int, *, at_least_one: bool) -> i
     state.chunk = chunk
     state.next_offset = chunk.next_offset
     state.batches.extend(chunk.batches)
-    return chunk.size_bytes
+    size = chunk.size_bytes
+    state.too_small_bytes = max(0, max_bytes - size) if state.has_more else 0
+    return size
