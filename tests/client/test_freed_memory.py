@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rakit.client import Client, ClientConfig, GroupConfig, ReaderConfig
+from rakit.client import Client, ClientConfig, GroupConfig, ProducerConfig, ReaderConfig
 from rakit.client.consuming import session
 from rakit.client.producing import engine
 from rakit.client.reading import reader
@@ -59,12 +59,12 @@ def asked_fixture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-async def test_a_producer_keeps_memory_for_its_batches(client: Client, asked: list[int]) -> None:
-    async with client.producer():
-        assert asked == [4 * MIB]
+async def test_a_producer_keeps_as_much_as_it_may_hold(client: Client, asked: list[int]) -> None:
+    async with client.producer(ProducerConfig(unacknowledged_bytes_max=7 * MIB)):
+        assert asked == [7 * MIB]
 
 
-async def test_a_reader_keeps_as_much_as_it_may_hold(client: Client, asked: list[int]) -> None:
+async def test_so_does_a_reader(client: Client, asked: list[int]) -> None:
     async with client.reader("t", config=ReaderConfig(buffer_bytes_max=5 * MIB)):
         assert asked == [5 * MIB]
 

@@ -36,8 +36,9 @@ from rakit.raft import Payload
 
 #: What O_DIRECT asks of places, lengths and memory, of any disk.
 PAGE_BYTES: Final = 4096
-#: What is kept for later values, in all: as much as the newest entries let go of at a time, twice.
-KEPT_BYTES_MAX: Final = 8 << 20
+#: What is kept for later values, in all: as much as comes back at a time where a node replicates
+#: several busy groups, four times what the newest entries let go of at once (0024).
+KEPT_BYTES_MAX: Final = 16 << 20
 
 #: From this size on the system is asked for pages of that size, which cost less in every copy.
 HUGE_PAGE_BYTES: Final = 2 << 20

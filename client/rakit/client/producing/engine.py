@@ -58,8 +58,6 @@ RELEARN_S: Final = 0.1
 BACKOFF_STEPS_MAX: Final = 10
 #: Questions about where numbering goes on, under way at once.
 INQUIRIES_COUNT_MAX: Final = 32
-#: A batch of a megabyte is joined, and gRPC has its copy: memory that is used again.
-_KEPT_BYTES: Final = 4 << 20
 
 
 @dataclass(slots=True)
@@ -101,7 +99,7 @@ class Engine:
         self._relearning: set[str] = set()
         self._suspected: set[Link] = set()
         self._is_closed = False
-        keep_freed_memory(_KEPT_BYTES)
+        keep_freed_memory(self._config.unacknowledged_bytes_max)
         self._spawn(self._sweep())
 
     async def add_lanes(self, lanes: list[Lane]) -> None:
