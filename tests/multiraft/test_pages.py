@@ -278,15 +278,15 @@ def test_threads_never_share_memory() -> None:
 
 
 def test_no_more_is_kept_also_if_much_comes_back_while_memory_is_looked_for() -> None:
-    most = 0
+    most, eighth = 0, bytes(KEPT_BYTES_MAX // 8)
     for stop in range(1, 60):
         pages._kept.clear()  # pyright: ignore[reportPrivateUsage]
-        held = [filled(bytes(1 << 20)) for _ in range(8)]
-        for value in [filled(bytes(1 << 20)) for _ in range(8)]:
+        held = [filled(eighth) for _ in range(8)]
+        for value in [filled(eighth) for _ in range(8)]:
             del value
         end = at_line(stop, pages._fitting.__code__, held.clear)  # pyright: ignore[reportPrivateUsage]
         try:
-            value = pages.lend(3 << 20)
+            value = pages.lend(3 * len(eighth))
         finally:
             end()
         most = max(most, pages.kept_bytes())
