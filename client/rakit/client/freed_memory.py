@@ -17,12 +17,20 @@ from typing import Final
 #: glibc learns no more than the double of this.
 KEPT_BYTES_MAX: Final = 16 << 20
 
+#: What this process has asked for so far, at most.
+_learnt_bytes: Final = [0]
+
 
 def keep_freed_memory(size_bytes: int) -> None:
     """Has what is smaller than this, and than `KEPT_BYTES_MAX`, used again when it is freed.
 
-    A mapping that nobody ever touches is enough (M_MMAP_THRESHOLD in mallopt(3)), so this takes a
-    few microseconds. Elsewhere it does nothing.
+    A mapping that nobody ever touches is enough (M_MMAP_THRESHOLD in mallopt(3)). Once it is learnt
+    the same request would be met from the heap, and cleared, so nothing is asked for twice.
+    Elsewhere it does nothing.
     """
-    untouched = bytes(min(size_bytes, KEPT_BYTES_MAX))
+    size = min(size_bytes, KEPT_BYTES_MAX)
+    if size <= _learnt_bytes[0]:
+        return
+    _learnt_bytes[0] = size
+    untouched = bytes(size)
     del untouched

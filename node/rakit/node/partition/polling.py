@@ -45,7 +45,7 @@ class _Progress:
     batches: list[StoredBatch] = field(default_factory=list[StoredBatch])
     chunk: Chunk | None = None
     error: RakitError | None = None
-    #: Room in which what comes next had no place; 0: nothing came next.
+    #: Room in which what comes next had no place; 0: nothing came next, or no room was left.
     too_small_bytes: int = 0
 
     @property
