@@ -77,9 +77,12 @@ def asked_fixture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-async def test_a_producer_keeps_as_much_as_it_may_hold(client: Client, asked: list[int]) -> None:
-    async with client.producer(ProducerConfig(unacknowledged_bytes_max=7 * MIB)):
-        assert asked == [7 * MIB]
+@pytest.mark.parametrize(("held", "kept"), [(7 * MIB, 7 * MIB), (MIB, 4 * MIB)])
+async def test_a_producer_keeps_as_much_as_it_may_hold_and_never_less_than_batches_take(
+    client: Client, asked: list[int], held: int, kept: int
+) -> None:
+    async with client.producer(ProducerConfig(unacknowledged_bytes_max=held)):
+        assert asked == [kept]
 
 
 async def test_so_does_a_reader(client: Client, asked: list[int]) -> None:

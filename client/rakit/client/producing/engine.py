@@ -58,6 +58,9 @@ RELEARN_S: Final = 0.1
 BACKOFF_STEPS_MAX: Final = 10
 #: Questions about where numbering goes on, under way at once.
 INQUIRIES_COUNT_MAX: Final = 32
+#: Memory that is used again at least: a batch is joined, and gRPC has its copy, however few of them
+#: may be under way.
+KEPT_BYTES_MIN: Final = 4 << 20
 
 
 @dataclass(slots=True)
@@ -99,7 +102,7 @@ class Engine:
         self._relearning: set[str] = set()
         self._suspected: set[Link] = set()
         self._is_closed = False
-        keep_freed_memory(self._config.unacknowledged_bytes_max)
+        keep_freed_memory(max(self._config.unacknowledged_bytes_max, KEPT_BYTES_MIN))
         self._spawn(self._sweep())
 
     async def add_lanes(self, lanes: list[Lane]) -> None:
